@@ -1,1 +1,34 @@
-//! x
+//! Push a locally built container image to a registry, sending only what the
+//! registry lacks, without a Docker daemon.
+//!
+//! ```text
+//!  source ──► Layer{claim, content} ──► reuse: is this diff ID known as a blob? ──► HEAD ──► settled
+//!    │                                    │ no
+//!    │                                    ▼
+//!    │                                  pack: hash the raw bytes, compress in blocks on all cores, spool
+//!    │                                    ▼
+//!    │                                  registry: HEAD ─► mount from a sibling repository ─► upload
+//!    ▼                                    ▼
+//!  config ───────────────────────────► manifest ─► PUT under each tag ─► report
+//! ```
+//!
+//! - [`source`] reads images, and knows nothing of registries.
+//! - [`reuse`] finds out which blobs are already uploaded.
+//! - [`pack`] turns raw layer bytes into a blob.
+//! - [`registry`] speaks the OCI distribution protocol, and knows nothing of archives.
+//! - [`push`] is the one place where the four meet.
+//! - [`event`] is what happens meanwhile, as data; [`report`] is what came of it.
+//! - [`cli`] is all that a person sees.
+
+pub mod cli;
+pub mod error;
+pub mod event;
+pub mod image;
+pub mod pack;
+pub mod push;
+pub mod registry;
+pub mod report;
+pub mod reuse;
+pub mod source;
+
+pub use error::Error;

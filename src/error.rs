@@ -1,0 +1,51 @@
+//! Why a push failed, sorted by whose fault it was: that is what the exit code tells.
+
+use std::sync::Arc;
+
+use crate::{image, pack, registry, source};
+
+/// A failed push.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The options contradict each other or the image.
+    #[error("{0}")]
+    Usage(String),
+    /// The image cannot be read, or is not what it claims to be.
+    #[error(transparent)]
+    Source(#[from] source::Error),
+    /// A layer could not be packed.
+    #[error("layer {entry:?}: {source}")]
+    Pack {
+        /// What the source calls the layer.
+        entry: String,
+        /// Why.
+        source: pack::Error,
+    },
+    /// Layers cannot be packed at all.
+    #[error(transparent)]
+    Packer(#[from] pack::Error),
+    /// No manifest can be made of the layers.
+    #[error(transparent)]
+    Manifest(#[from] image::ManifestError),
+    /// The registry refused, or could not be reached.
+    #[error(transparent)]
+    Registry(Arc<registry::Error>),
+    /// What was pushed is not what the destination's digest asks for.
+    #[error("{0}")]
+    Failed(String),
+    /// The user stopped it.
+    #[error("interrupted; the tag still points to what it did")]
+    Interrupted,
+}
+
+impl From<registry::Error> for Error {
+    fn from(error: registry::Error) -> Self {
+        Self::Registry(Arc::new(error))
+    }
+}
+
+impl From<Arc<registry::Error>> for Error {
+    fn from(error: Arc<registry::Error>) -> Self {
+        Self::Registry(error)
+    }
+}

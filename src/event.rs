@@ -1,0 +1,80 @@
+//! What happens during a push, as data: progress bars, log lines and tests all read these.
+//!
+//! The library never prints. It calls an [`Events`] sink, from any thread, in the order in which
+//! things happen to one layer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::report::LayerReport;
+use crate::source::LayerId;
+
+/// Where events go. Called from many threads; must not block for long.
+pub type Events = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The destination is known: `registry/repository:tag` for the first tag.
+    Destination {
+        /// For people.
+        reference: String,
+    },
+    /// How many layers the image has, as soon as that is known.
+    LayerCount(usize),
+    /// Bytes of the image's file read so far, for a source that is read whole.
+    Reading {
+        /// Bytes so far.
+        position: u64,
+        /// The file's length; unknown for a pipe.
+        total: Option<u64>,
+    },
+    /// A layer begins to be uploaded.
+    UploadStarted {
+        /// Which.
+        layer: LayerId,
+        /// Its name for people.
+        name: String,
+        /// The blob's length, unknown while it is still being compressed.
+        total: Option<u64>,
+    },
+    /// The upload of a layer stands at this position. It goes back when an upload is begun again.
+    UploadProgress {
+        /// Which.
+        layer: LayerId,
+        /// Bytes that the network has taken.
+        position: u64,
+        /// The blob's length, once known.
+        total: Option<u64>,
+    },
+    /// A layer's fate is sealed.
+    LayerSettled {
+        /// Which.
+        layer: LayerId,
+        /// What became of it.
+        report: LayerReport,
+    },
+    /// A request failed in a way that may pass and will be sent again.
+    Retry {
+        /// What was attempted, on what, and what came back.
+        why: String,
+        /// When it is sent again.
+        wait: Duration,
+    },
+    /// Something the user should know although the push goes on.
+    Warning(String),
+    /// Something of interest with `-v`.
+    Note(String),
+    /// A request was answered, or failed (`-v`).
+    Request {
+        /// One line: method, URL without secrets, status or error, milliseconds.
+        line: String,
+        /// The headers of both directions, secrets removed (`-vv`).
+        headers: Vec<String>,
+    },
+}
+
+/// A sink for those who want no events.
+pub fn ignore() -> Events {
+    Arc::new(|_| {})
+}

@@ -1,0 +1,140 @@
+//! The image config (OCI image-spec 1.1, "Image Configuration"): kept as the bytes it came in,
+//! with the few fields read from it that a push needs.
+
+use bytes::Bytes;
+use serde::Deserialize;
+
+use super::{DiffId, Digest, Platform};
+
+/// The longest config that is read, from an archive or from a registry.
+pub const MAX_CONFIG_BYTES: u64 = 8 << 20;
+
+/// An image config: its bytes, never re-serialised, and what was read from them.
+#[derive(Clone, Debug)]
+pub struct Config {
+    bytes: Bytes,
+    digest: Digest,
+    diff_ids: Vec<DiffId>,
+    history: Vec<History>,
+    platform: Platform,
+}
+
+/// One entry of the config's history.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct History {
+    /// Free text; Nix lists the layer's store paths here.
+    #[serde(deserialize_with = "text_or_nothing")]
+    pub comment: String,
+    /// The command that made the layer.
+    #[serde(deserialize_with = "text_or_nothing")]
+    pub created_by: String,
+    /// Whether this step made no layer.
+    pub empty_layer: bool,
+}
+
+/// Bytes that are no image config.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Longer than [`MAX_CONFIG_BYTES`].
+    #[error("the image config is {0} bytes long, more than the {MAX_CONFIG_BYTES} that are read")]
+    TooLong(u64),
+    /// Not JSON, or a field that is needed is missing or of another type.
+    #[error("the image config is not what OCI image-spec describes: {0}")]
+    Malformed(#[from] serde_json::Error),
+}
+
+#[derive(Deserialize)]
+struct Fields {
+    #[serde(default)]
+    architecture: String,
+    #[serde(default)]
+    os: String,
+    #[serde(default)]
+    variant: Option<String>,
+    rootfs: RootFs,
+    #[serde(default)]
+    history: Option<Vec<History>>,
+}
+
+#[derive(Deserialize)]
+struct RootFs {
+    #[serde(default)]
+    diff_ids: Option<Vec<DiffId>>,
+}
+
+impl Config {
+    /// Reads a config from its JSON bytes.
+    pub fn parse(bytes: impl Into<Bytes>) -> Result<Self, ConfigError> {
+        let bytes = bytes.into();
+        if bytes.len() as u64 > MAX_CONFIG_BYTES {
+            return Err(ConfigError::TooLong(bytes.len() as u64));
+        }
+        let fields: Fields = serde_json::from_slice(&bytes)?;
+        Ok(Self {
+            digest: Digest::of(&bytes),
+            diff_ids: fields.rootfs.diff_ids.unwrap_or_default(),
+            history: fields.history.unwrap_or_default(),
+            platform: Platform {
+                os: fields.os,
+                architecture: fields.architecture,
+                variant: fields.variant,
+            },
+            bytes,
+        })
+    }
+
+    /// The JSON as it came.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The digest of [`bytes`](Self::bytes), also called the image id.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// The diff IDs of the layers, lowest first.
+    pub fn diff_ids(&self) -> &[DiffId] {
+        &self.diff_ids
+    }
+
+    /// What the image runs on.
+    pub fn platform(&self) -> &Platform {
+        &self.platform
+    }
+
+    /// The history entry of each layer, in the order of [`diff_ids`](Self::diff_ids): entries of
+    /// steps that made no layer are left out. Shorter than the diff IDs where history is missing.
+    pub fn layer_history(&self) -> impl Iterator<Item = &History> {
+        self.history.iter().filter(|entry| !entry.empty_layer)
+    }
+}
+
+fn text_or_nothing<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn history_of_steps_without_a_layer_is_left_out() {
+        let config = Config::parse(
+            r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]},
+                "history":[{"created_by":"ADD"},{"created_by":"ENV","empty_layer":true},
+                           {"comment":null}]}"#,
+        )
+        .unwrap();
+        let steps: Vec<_> = config.layer_history().map(|h| h.created_by.as_str()).collect();
+        assert_eq!(steps, ["ADD", ""]);
+        assert_eq!(config.platform().to_string(), "linux/amd64");
+    }
+
+    #[test]
+    fn deeply_nested_json_is_an_error_not_a_crash() {
+        let bomb = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        assert!(matches!(Config::parse(bomb), Err(ConfigError::Malformed(_))));
+    }
+}

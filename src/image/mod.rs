@@ -1,0 +1,25 @@
+//! The image model: digests, compressions and media types, configs and manifests.
+
+mod config;
+mod digest;
+mod manifest;
+mod media;
+
+pub use config::{Config, ConfigError, History, MAX_CONFIG_BYTES};
+pub use digest::{DiffId, Digest, Hasher, InvalidDigest};
+pub use manifest::{Listed, Manifest, ManifestError, Platform};
+pub use media::{Compression, Format};
+
+/// A layer as a registry stores it: a compressed (or plain) tar.
+///
+/// The media type is not kept: it follows from the compression and from the [`Format`] of the
+/// manifest that lists the blob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blob {
+    /// Digest of the bytes as stored.
+    pub digest: Digest,
+    /// Length of the bytes as stored.
+    pub size: u64,
+    /// How the tar was compressed.
+    pub compression: Compression,
+}

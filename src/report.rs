@@ -1,0 +1,137 @@
+//! What a push did, or would do: one value that the summary, `--dry-run`, `--json` and the tests
+//! read.
+
+use serde::Serialize;
+
+use crate::image::{Compression, DiffId, Digest, Format};
+
+/// The outcome of one image's push.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// `registry/repository:tag` of the first tag, or `registry/repository@digest` without one.
+    pub reference: String,
+    /// `registry/repository@sha256:…`: what the image can be pulled by for ever.
+    pub pinned: String,
+    /// Every tag the manifest was put under.
+    pub tags: Vec<String>,
+    /// The manifest's digest.
+    pub digest: Digest,
+    /// The manifest's media type.
+    pub media_type: String,
+    /// The manifest's format.
+    pub format: Format,
+    /// Bytes of the manifest, the config and all layers as the registry stores them; a layer that
+    /// occurs twice counts once.
+    pub size: u64,
+    /// The config's digest, also called the image id.
+    pub config: Digest,
+    /// Whether the config had to be uploaded (with `dry_run`: would have to be).
+    pub config_sent: bool,
+    /// The layers, lowest first.
+    pub layers: Vec<LayerReport>,
+    /// Body bytes of blobs and manifests that were sent, resent ones included; with `dry_run` those
+    /// that would be.
+    pub bytes_sent: u64,
+    /// Bytes of the blobs that were there already, each counted once.
+    pub bytes_reused: u64,
+    /// Wall-clock time of the whole push, in seconds.
+    pub seconds: f64,
+    /// Whether this is only what a push would do.
+    pub dry_run: bool,
+}
+
+/// What became of one layer.
+#[derive(Clone, Debug, Serialize)]
+pub struct LayerReport {
+    /// A name for people: the Nix package (`glibc-2.38`), or the short diff ID.
+    pub name: String,
+    /// The uncompressed tar's digest.
+    pub diff_id: DiffId,
+    /// The blob's digest.
+    pub digest: Digest,
+    /// The blob's length in bytes.
+    pub size: u64,
+    /// The blob's media type in this image's manifest.
+    pub media_type: String,
+    /// How the blob is compressed.
+    pub compression: Compression,
+    /// What happened to it, and why.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// What happened to a layer's blob, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "action", rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The registry's repository had it: nothing was sent.
+    Reused {
+        /// How it was known.
+        #[serde(flatten)]
+        why: Known,
+    },
+    /// Another repository of the registry had it: nothing was sent.
+    Mounted {
+        /// That repository.
+        from: String,
+    },
+    /// It was uploaded.
+    Uploaded,
+    /// It would be uploaded (`--dry-run`).
+    WouldUpload,
+    /// It would be mounted (`--dry-run`).
+    WouldMount {
+        /// From that repository.
+        from: String,
+    },
+}
+
+/// How it was known that the registry has a blob.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "why", content = "where", rename_all = "kebab-case")]
+pub enum Known {
+    /// An image pushed earlier lists it; the reference of that image.
+    PreviousImage(String),
+    /// The local cache remembered its digest.
+    Cache,
+    /// It was packed, and the registry answered the HEAD for its digest.
+    AnsweredHead,
+    /// An earlier layer of this push has the same content.
+    SameAsLayer,
+}
+
+impl Report {
+    /// How many distinct blobs of layers were sent, or would be.
+    pub fn layers_uploaded(&self) -> usize {
+        self.layers
+            .iter()
+            .filter(|l| matches!(l.outcome, Outcome::Uploaded | Outcome::WouldUpload))
+            .count()
+    }
+
+    /// How many layers were mounted from other repositories.
+    pub fn layers_mounted(&self) -> usize {
+        self.layers.iter().filter(|l| matches!(l.outcome, Outcome::Mounted { .. })).count()
+    }
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Reused { why: Known::PreviousImage(from) } => {
+                write!(f, "already there (in previous image {from})")
+            }
+            Self::Reused { why: Known::Cache } => f.write_str("already there (in cache)"),
+            Self::Reused { why: Known::AnsweredHead } => {
+                f.write_str("already there (answered HEAD)")
+            }
+            Self::Reused { why: Known::SameAsLayer } => {
+                f.write_str("already there (same as another layer)")
+            }
+            Self::Mounted { from } => write!(f, "mounted from {from}"),
+            Self::Uploaded => f.write_str("uploaded"),
+            Self::WouldUpload => f.write_str("would be uploaded"),
+            Self::WouldMount { from } => write!(f, "would be mounted from {from}"),
+        }
+    }
+}
