@@ -1,0 +1,318 @@
+//! Reading a stream ahead on a thread of its own, decompressed on the way.
+//!
+//! Comes in: a file or pipe, and how it is compressed. Goes out: its content, in chunks through a
+//! bounded channel, so that decompressing, which takes longest, never waits for anything else.
+//! Everything is read to the very end, checksums verified.
+
+use std::cell::Cell;
+use std::fmt;
+use std::io::{self, BufReader, Read};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::thread;
+
+use super::error::Error;
+use super::gzip::{self, GzipReader};
+use super::tar::Bytes;
+
+/// Length of a chunk, and of what is read from the file at once. Larger ones gain nothing.
+const CHUNK: usize = 256 << 10;
+
+/// Chunks that wait to be taken: 4 MiB.
+const CHUNKS_AHEAD: usize = 16;
+
+/// The largest zstd window, as a power of two: 64 MiB, what every level but `--ultra -22` and
+/// `--long` stays below. It and the rest of the program share 100 MiB.
+const MAX_ZSTD_WINDOW_LOG: u32 = 26;
+
+/// What xz may use: enough for `xz -9`, which takes 65 MiB.
+const MAX_XZ_MEMORY: u64 = 72 << 20;
+
+/// Called with the bytes of the file consumed, and its length where that is known.
+pub type Progress = Box<dyn Fn(u64, Option<u64>) + Send>;
+
+/// How a file is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wrapping {
+    /// Not at all.
+    None,
+    /// gzip, RFC 1952.
+    Gzip,
+    /// Zstandard, RFC 8878.
+    Zstd,
+    /// The .xz file format.
+    Xz,
+    /// bzip2.
+    Bzip2,
+}
+
+impl Wrapping {
+    /// The compression of a file that begins so; `None` where there is none.
+    pub fn of(head: &[u8]) -> Self {
+        match head {
+            [a, b, ..] if [*a, *b] == gzip::MAGIC => Self::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
+            // A skippable frame, with which parallel compressors begin.
+            [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Xz,
+            [b'B', b'Z', b'h', b'1'..=b'9', ..] => Self::Bzip2,
+            _ => Self::None,
+        }
+    }
+
+    /// The command that decompresses whatever memory that takes.
+    fn command(self) -> &'static str {
+        match self {
+            Self::None => "cat",
+            Self::Gzip => "gzip -dc",
+            Self::Zstd => "zstd -dc --long=31",
+            Self::Xz => "xz -dc",
+            Self::Bzip2 => "bzip2 -dc",
+        }
+    }
+}
+
+impl fmt::Display for Wrapping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "uncompressed",
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+            Self::Xz => "xz",
+            Self::Bzip2 => "bzip2",
+        })
+    }
+}
+
+/// The content of a file, as the thread hands it over.
+///
+/// Dropping it ends the thread: at once, or where the thread waits for a pipe, as soon as that
+/// gives something.
+pub struct Stream {
+    messages: Receiver<Message>,
+    used: Sender<Vec<u8>>,
+    chunk: Vec<u8>,
+    start: usize,
+    end: usize,
+    at_end: bool,
+    file: Arc<str>,
+}
+
+enum Message {
+    /// A chunk, and how much of it is filled.
+    Data(Vec<u8>, usize),
+    End,
+    Failed(Error),
+}
+
+/// Begins to read `input`.
+pub fn stream(
+    input: impl Read + Send + 'static,
+    file: Arc<str>,
+    total: Option<u64>,
+    wrapping: Wrapping,
+    progress: Progress,
+) -> Result<Stream, Error> {
+    let (messages_in, messages) = sync_channel(CHUNKS_AHEAD);
+    let (used, used_out) = channel();
+    let name = file.clone();
+    thread::Builder::new()
+        .name("read image".into())
+        .spawn(move || {
+            let message =
+                match read(input, &name, total, wrapping, progress, &messages_in, &used_out) {
+                    Ok(()) => Message::End,
+                    Err(error) => Message::Failed(error),
+                };
+            // Nobody is left to hear it if this fails.
+            let _ = messages_in.send(message);
+        })
+        .map_err(|source| Error::Open { file: file.clone(), source })?;
+    Ok(Stream { messages, used, chunk: Vec::new(), start: 0, end: 0, at_end: false, file })
+}
+
+impl Stream {
+    /// The bytes at hand, fetched if there are none; empty at the end.
+    fn fill(&mut self) -> Result<&[u8], Error> {
+        while self.start == self.end && !self.at_end {
+            match self.messages.recv() {
+                Ok(Message::Data(chunk, length)) => {
+                    let used = std::mem::replace(&mut self.chunk, chunk);
+                    (self.start, self.end) = (0, length);
+                    if !used.is_empty() {
+                        // If the thread is done, nobody needs it.
+                        let _ = self.used.send(used);
+                    }
+                }
+                Ok(Message::End) => self.at_end = true,
+                Ok(Message::Failed(error)) => return Err(error),
+                Err(_) => {
+                    return Err(Error::ReaderGone { file: self.file.clone() });
+                }
+            }
+        }
+        Ok(&self.chunk[self.start..self.end])
+    }
+
+    /// Reads to the end, where the last checksums are.
+    pub fn drain(&mut self) -> Result<(), Error> {
+        while !self.fill()?.is_empty() {
+            self.start = self.end;
+        }
+        Ok(())
+    }
+}
+
+impl Bytes for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
+        let available = self.fill()?;
+        let count = available.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&available[..count]);
+        self.start += count;
+        Ok(count)
+    }
+
+    fn skip(&mut self, count: u64) -> Result<u64, Error> {
+        let mut left = count;
+        while left > 0 {
+            let available = self.fill()?.len();
+            if available == 0 {
+                break;
+            }
+            let passed = available.min(usize::try_from(left).unwrap_or(usize::MAX));
+            self.start += passed;
+            left -= passed as u64;
+        }
+        Ok(count - left)
+    }
+}
+
+/// What the thread does.
+fn read(
+    input: impl Read,
+    file: &Arc<str>,
+    total: Option<u64>,
+    wrapping: Wrapping,
+    progress: Progress,
+    out: &SyncSender<Message>,
+    used: &Receiver<Vec<u8>>,
+) -> Result<(), Error> {
+    let consumed = Rc::new(Cell::new(0));
+    let input = Counted { input, file: file.clone(), total, consumed: consumed.clone(), progress };
+    let fail = |error| classify(error, file, wrapping, consumed.get());
+    let mut content = decoder(input, wrapping).map_err(fail)?;
+    loop {
+        let mut chunk = used.try_recv().unwrap_or_else(|_| vec![0; CHUNK]);
+        let mut length = 0;
+        let result = loop {
+            match content.read(&mut chunk[length..]) {
+                Ok(0) => break Ok(()),
+                Ok(count) => length += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => break Err(fail(error)),
+            }
+            if length == chunk.len() {
+                break Ok(());
+            }
+        };
+        if length > 0 && out.send(Message::Data(chunk, length)).is_err() {
+            return Ok(());
+        }
+        result?;
+        if length == 0 {
+            return Ok(());
+        }
+    }
+}
+
+fn decoder<'a>(
+    input: Counted<impl Read + 'a>,
+    wrapping: Wrapping,
+) -> io::Result<Box<dyn Read + 'a>> {
+    let buffered = |input| BufReader::with_capacity(CHUNK, input);
+    Ok(match wrapping {
+        Wrapping::None => Box::new(input),
+        Wrapping::Gzip => Box::new(GzipReader::new(buffered(input))),
+        Wrapping::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(buffered(input))?;
+            decoder.window_log_max(MAX_ZSTD_WINDOW_LOG)?;
+            Box::new(decoder)
+        }
+        Wrapping::Xz => {
+            let stream = liblzma::stream::Stream::new_stream_decoder(
+                MAX_XZ_MEMORY,
+                liblzma::stream::CONCATENATED,
+            )?;
+            Box::new(liblzma::bufread::XzDecoder::new_stream(buffered(input), stream))
+        }
+        Wrapping::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(buffered(input))),
+    })
+}
+
+/// What a decoder's error says about the file.
+fn classify(error: io::Error, file: &Arc<str>, wrapping: Wrapping, bytes: u64) -> Error {
+    let file = file.clone();
+    let error = match error.downcast::<Error>() {
+        Ok(ours) => return ours,
+        Err(other) => other,
+    };
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        return Error::TruncatedWrapping { file, wrapping, bytes };
+    }
+    let text = error.to_string();
+    let limit = match wrapping {
+        // The crate hands over zstd's error as its text only.
+        Wrapping::Zstd if text.contains("too much memory") => Some(1 << MAX_ZSTD_WINDOW_LOG),
+        Wrapping::Xz if is_memory_limit(&error) => Some(MAX_XZ_MEMORY),
+        _ => None,
+    };
+    match limit {
+        Some(limit) => Error::WindowTooLarge {
+            file,
+            wrapping,
+            limit_mib: limit >> 20,
+            command: wrapping.command(),
+        },
+        None => Error::CorruptWrapping { file, wrapping, bytes, what: text },
+    }
+}
+
+fn is_memory_limit(error: &io::Error) -> bool {
+    error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<liblzma::stream::Error>())
+        .is_some_and(|inner| *inner == liblzma::stream::Error::MemLimit)
+}
+
+/// The file as it is, counted.
+struct Counted<R> {
+    input: R,
+    file: Arc<str>,
+    total: Option<u64>,
+    consumed: Rc<Cell<u64>>,
+    progress: Progress,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = loop {
+            match self.input.read(buffer) {
+                Ok(count) => break count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => {
+                    return Err(io::Error::other(Error::Read {
+                        file: self.file.clone(),
+                        at: self.consumed.get(),
+                        source,
+                    }));
+                }
+            }
+        };
+        if count > 0 {
+            self.consumed.set(self.consumed.get() + count as u64);
+            (self.progress)(self.consumed.get(), self.total);
+        }
+        Ok(count)
+    }
+}

@@ -1,0 +1,271 @@
+//! The entries of an archive by name: normalised, bounded in number, links followed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::source::error::{Error, Role, Via};
+
+/// More entries than this are not remembered; they are an error.
+const MAX_ENTRIES: usize = 65_536;
+
+/// Nor more than this many bytes of their names and link targets.
+const MAX_NAME_BYTES: usize = 16 << 20;
+
+/// Links followed before it is taken for a circle, as many as Linux follows.
+const MAX_LINKS: usize = 40;
+
+/// The name of the list of images.
+pub const MANIFEST: &str = "manifest.json";
+
+/// What is known of each entry that may be needed; `T` is what is known of a file.
+pub struct Entries<T> {
+    file: Arc<str>,
+    by_name: HashMap<String, Target<T>>,
+    name_bytes: usize,
+    has_oci_layout: bool,
+    root_file_system: Option<String>,
+}
+
+enum Target<T> {
+    File(T),
+    /// A link to the entry of this (normalised) name.
+    Link(String),
+}
+
+impl<T> Entries<T> {
+    /// None yet, of the archive `file`.
+    pub fn new(file: Arc<str>) -> Self {
+        Self {
+            file,
+            by_name: HashMap::new(),
+            name_bytes: 0,
+            has_oci_layout: false,
+            root_file_system: None,
+        }
+    }
+
+    /// Takes a name (normalised) in passing, before it is known whether its entry is needed.
+    ///
+    /// Returns whether it may be: not so for files that every archive has and no image refers to.
+    pub fn may_be_needed(&mut self, name: &str) -> bool {
+        self.has_oci_layout |= name == "oci-layout";
+        if self.root_file_system.is_none() && is_of_root_file_system(name) {
+            self.root_file_system = Some(name.to_owned());
+        }
+        let last = name.rsplit('/').next().unwrap_or(name);
+        let is_of_old_format = name.contains('/') && matches!(last, "VERSION" | "json");
+        let is_of_archive = matches!(name, "" | "repositories" | "oci-layout" | "index.json");
+        !is_of_old_format && !is_of_archive
+    }
+
+    /// The error for an archive that is clearly the tar of a root file system, so that a stream of
+    /// it is not taken for thousands of layers.
+    pub fn check_kind(&self) -> Result<(), Error> {
+        match &self.root_file_system {
+            Some(entry) if !self.by_name.contains_key(MANIFEST) => {
+                Err(Error::RootFileSystem { file: self.file.clone(), entry: entry.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Remembers a file under its (normalised) name.
+    pub fn insert_file(&mut self, name: String, file: T) -> Result<(), Error> {
+        self.insert(name, Target::File(file))
+    }
+
+    /// Remembers a symbolic link; its target is relative to where it stands.
+    pub fn insert_symlink(&mut self, name: String, target: &str) -> Result<(), Error> {
+        let target = if target.starts_with('/') {
+            normalise(target)
+        } else {
+            let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
+            normalise(&format!("{folder}/{target}"))
+        };
+        self.insert(name, Target::Link(target))
+    }
+
+    /// Remembers a hard link; its target is another entry's name.
+    pub fn insert_hard_link(&mut self, name: String, target: &str) -> Result<(), Error> {
+        let target = normalise(target);
+        // A link to itself adds nothing to what is known.
+        if target == name && self.by_name.contains_key(&name) {
+            return Ok(());
+        }
+        self.insert(name, Target::Link(target))
+    }
+
+    fn insert(&mut self, name: String, target: Target<T>) -> Result<(), Error> {
+        self.name_bytes += name.len();
+        if let Target::Link(target) = &target {
+            self.name_bytes += target.len();
+        }
+        self.by_name.insert(name, target);
+        if self.by_name.len() > MAX_ENTRIES || self.name_bytes > MAX_NAME_BYTES {
+            return Err(Error::TooManyEntries { file: self.file.clone(), limit: MAX_ENTRIES });
+        }
+        Ok(())
+    }
+
+    /// The file that a name in manifest.json leads to, and the name it is stored under.
+    pub fn resolve(&self, name: &str, role: Role) -> Result<(&str, &T), Error> {
+        let mut wanted = normalise(name);
+        let mut via = None;
+        for _ in 0..=MAX_LINKS {
+            match self.by_name.get_key_value(&wanted) {
+                Some((stored, Target::File(file))) => return Ok((stored, file)),
+                Some((_, Target::Link(target))) => {
+                    wanted.clone_from(target);
+                    via = Some(target.clone());
+                }
+                None => {
+                    return Err(Error::Missing {
+                        file: self.file.clone(),
+                        role,
+                        entry: name.to_owned(),
+                        via: Via(via),
+                    });
+                }
+            }
+        }
+        Err(Error::LinkCircle { file: self.file.clone(), entry: name.to_owned() })
+    }
+
+    /// The list of images; `None` if the archive has none.
+    pub fn manifest(&self) -> Result<Option<&T>, Error> {
+        if !self.by_name.contains_key(MANIFEST) {
+            return Ok(None);
+        }
+        self.resolve(MANIFEST, Role::Manifest).map(|(_, file)| Some(file))
+    }
+
+    /// The error for an archive in which [`manifest`](Self::manifest) is not.
+    pub fn without_manifest(&self) -> Error {
+        let file = self.file.clone();
+        if self.has_oci_layout {
+            return Error::OciLayout { file, transport: "oci-archive" };
+        }
+        match &self.root_file_system {
+            Some(entry) => Error::RootFileSystem { file, entry: entry.clone() },
+            None => Error::NoManifest { file },
+        }
+    }
+}
+
+/// `./a//b/../c/` is `a/c`; nothing leads out of the archive.
+pub fn normalise(name: &str) -> String {
+    let mut parts = Vec::new();
+    for part in name.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
+
+/// The 64 hex digits in the names that layers commonly have: `<hex>/layer.tar`,
+/// `blobs/sha256/<hex>`, `<hex>.tar` and `<hex>.tar.gz`.
+pub fn hex_of(name: &str) -> Option<&str> {
+    let hex = name
+        .strip_suffix("/layer.tar")
+        .or_else(|| name.strip_prefix("blobs/sha256/"))
+        .or_else(|| name.strip_suffix(".tar"))
+        .or_else(|| name.strip_suffix(".tar.gz"))?;
+    let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    (hex.len() == 64 && hex.bytes().all(is_hex)).then_some(hex)
+}
+
+/// What no docker archive holds, and nearly every root file system or layer does.
+fn is_of_root_file_system(name: &str) -> bool {
+    let mut parts = name.split('/');
+    matches!(
+        (parts.next(), parts.next()),
+        (Some("etc"), Some("passwd" | "os-release" | "ssl"))
+            | (Some("usr"), Some("bin" | "lib" | "share"))
+            | (Some("bin"), Some("sh" | "busybox"))
+            | (Some("nix"), Some("store"))
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries() -> Entries<u8> {
+        Entries::new("x.tar".into())
+    }
+
+    #[test]
+    fn names_are_normalised() {
+        for (name, normal) in [
+            ("./manifest.json", "manifest.json"),
+            ("/a//b/./c/", "a/b/c"),
+            ("a/../../../b", "b"),
+            ("..", ""),
+            ("", ""),
+        ] {
+            assert_eq!(normalise(name), normal, "{name}");
+        }
+    }
+
+    #[test]
+    fn links_are_followed_within_the_archive() {
+        let mut entries = entries();
+        entries.insert_file("b/layer.tar".into(), 7).unwrap();
+        entries.insert_symlink("a/layer.tar".into(), "../b/layer.tar").unwrap();
+        entries.insert_hard_link("c.tar".into(), "./a/layer.tar").unwrap();
+        entries.insert_symlink("d/e.tar".into(), "../../../../../c.tar").unwrap();
+        entries.insert_symlink("f".into(), "/c.tar").unwrap();
+        for name in ["a/layer.tar", "./c.tar", "d/e.tar", "f"] {
+            assert_eq!(entries.resolve(name, Role::Layer).unwrap(), ("b/layer.tar", &7), "{name}");
+        }
+    }
+
+    #[test]
+    fn links_in_a_circle_and_to_nowhere_are_told_apart() {
+        let mut entries = entries();
+        entries.insert_symlink("a".into(), "b").unwrap();
+        entries.insert_symlink("b".into(), "a").unwrap();
+        entries.insert_symlink("self".into(), "self").unwrap();
+        entries.insert_symlink("c".into(), "nowhere").unwrap();
+        for name in ["a", "self"] {
+            assert_eq!(
+                entries.resolve(name, Role::Layer).unwrap_err().to_string(),
+                format!(
+                    "x.tar: the link {name:?} leads in a circle; the archive is broken, make it again"
+                )
+            );
+        }
+        assert_eq!(
+            entries.resolve("c", Role::Layer).unwrap_err().to_string(),
+            "x.tar: manifest.json names the layer \"c\", which is not in the archive (it is a link \
+             to \"nowhere\", which is missing); it is incomplete, make it again"
+        );
+    }
+
+    #[test]
+    fn entries_are_remembered_up_to_a_limit_only() {
+        let mut many = entries();
+        let error = (0..).find_map(|n| many.insert_file(n.to_string(), 0).err()).unwrap();
+        assert!(error.to_string().starts_with("x.tar holds more than 65536"), "{error}");
+        let mut long = entries();
+        let name = "x".repeat(1 << 20);
+        let failed = (0..100).find(|n| long.insert_file(format!("{n}{name}"), 0).is_err());
+        assert!(failed.is_some_and(|n| n <= 16));
+    }
+
+    #[test]
+    fn diff_ids_are_guessed_from_names() {
+        let hex = "0123456789abcdef".repeat(4);
+        for name in ["{}/layer.tar", "blobs/sha256/{}", "{}.tar", "{}.tar.gz"] {
+            assert_eq!(hex_of(&name.replace("{}", &hex)), Some(hex.as_str()));
+        }
+        for name in ["{}", "{}.json", "x/{}/layer.tar", "{}0.tar", "é{}.tar"] {
+            assert_eq!(hex_of(&name.replace("{}", &hex)), None, "{name}");
+        }
+    }
+}

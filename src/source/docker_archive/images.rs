@@ -1,0 +1,105 @@
+//! From `manifest.json` and the configs to images: every reference checked.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::entries::Entries;
+use crate::image::{Config, DiffId};
+use crate::source::error::{Error, Role};
+use crate::source::{Image, LayerId};
+
+/// An image whose layers are known by the entries they are stored in.
+pub struct Listed {
+    names: Vec<String>,
+    config: Config,
+    layers: Vec<String>,
+}
+
+/// One element of `manifest.json`.
+#[derive(Deserialize)]
+struct Item {
+    #[serde(rename = "Config")]
+    config: String,
+    #[serde(rename = "RepoTags", default)]
+    repo_tags: Option<Vec<String>>,
+    #[serde(rename = "Layers", default)]
+    layers: Option<Vec<String>>,
+}
+
+/// Reads `manifest.json`, and each config it names with `read_config`, which gets the name of the
+/// entry and what is known of it.
+pub fn list<T>(
+    file: &Arc<str>,
+    manifest: &[u8],
+    entries: &Entries<T>,
+    mut read_config: impl FnMut(&str, &T) -> Result<Config, Error>,
+) -> Result<Vec<Listed>, Error> {
+    let items: Vec<Item> = serde_json::from_slice(manifest)
+        .map_err(|source| Error::MalformedManifest { file: file.clone(), source })?;
+    if items.is_empty() {
+        return Err(Error::NoImages { file: file.clone() });
+    }
+    let mut configs: HashMap<&str, Config> = HashMap::new();
+    items
+        .into_iter()
+        .map(|item| {
+            let (stored, found) = entries.resolve(&item.config, Role::Config)?;
+            if !configs.contains_key(stored) {
+                configs.insert(stored, read_config(stored, found)?);
+            }
+            let config = &configs[stored];
+            let layers = item.layers.unwrap_or_default();
+            if layers.len() != config.diff_ids().len() {
+                return Err(Error::LayerCount {
+                    file: file.clone(),
+                    entry: item.config,
+                    diff_ids: config.diff_ids().len(),
+                    layers: layers.len(),
+                });
+            }
+            let layers = layers
+                .iter()
+                .map(|layer| Ok(entries.resolve(layer, Role::Layer)?.0.to_owned()))
+                .collect::<Result<_, Error>>()?;
+            Ok(Listed { names: item.repo_tags.unwrap_or_default(), config: config.clone(), layers })
+        })
+        .collect()
+}
+
+/// The diff ID of each entry that is a layer of one of the images.
+pub fn diff_ids<'a>(
+    file: &Arc<str>,
+    images: &'a [Listed],
+) -> Result<HashMap<&'a str, &'a DiffId>, Error> {
+    let mut known: HashMap<&str, &DiffId> = HashMap::new();
+    for image in images {
+        for (entry, diff_id) in image.layers.iter().zip(image.config.diff_ids()) {
+            let first = *known.entry(entry).or_insert(diff_id);
+            if first != diff_id {
+                return Err(Error::TwoDiffIds {
+                    file: file.clone(),
+                    entry: entry.clone(),
+                    one: first.clone(),
+                    other: diff_id.clone(),
+                });
+            }
+        }
+    }
+    Ok(known)
+}
+
+impl Listed {
+    /// The image, its layers numbered by `id_of` the entries they are stored in.
+    pub fn number(
+        self,
+        mut id_of: impl FnMut(&str) -> Result<LayerId, Error>,
+    ) -> Result<Image, Error> {
+        Ok(Image {
+            names: self.names,
+            config: self.config,
+            layers: self.layers.iter().map(|entry| id_of(entry)).collect::<Result<_, Error>>()?,
+        })
+    }
+}

@@ -1,0 +1,260 @@
+//! A docker archive that is read front to back: compressed, or from a pipe.
+//!
+//! `manifest.json` usually comes last, so layers go out before it is known what they are: every
+//! file that could be one is yielded, and small JSON is kept. Once the end is
+//! reached, its checksums verified, the images are put together; what they turn out not to need
+//! they do not list.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::entries::{Entries, MANIFEST, hex_of, normalise};
+use super::{MAX_JSON_BYTES, MAX_MANIFEST_BYTES, images};
+use crate::image::{Config, Digest, MAX_CONFIG_BYTES};
+use crate::source::decompress::{Stream, Wrapping};
+use crate::source::error::{Error, Role};
+use crate::source::tar::{self, BLOCK, Entry, Kind, Tar};
+use crate::source::{Claim, Image, Layer, LayerId, Source};
+
+/// Begins to read the archive in `stream`.
+pub fn open(stream: Stream, name: Arc<str>, wrapping: Wrapping) -> Box<dyn Source> {
+    Box::new(StreamedArchive {
+        file: name.clone(),
+        entries: Entries::new(name.clone()),
+        content: Content {
+            tar: Tar::new(stream, name, wrapping),
+            head: [0; BLOCK],
+            head_start: 0,
+            head_end: 0,
+        },
+        next_id: 0,
+        json_left: MAX_JSON_BYTES,
+        images: None,
+    })
+}
+
+struct StreamedArchive {
+    file: Arc<str>,
+    entries: Entries<Seen>,
+    content: Content,
+    next_id: usize,
+    json_left: u64,
+    images: Option<Vec<Image>>,
+}
+
+/// What became of a file of the archive.
+enum Seen {
+    /// Kept, for it looks like JSON.
+    Kept(Bytes),
+    /// Yielded as a layer.
+    Layer(LayerId),
+    /// Neither.
+    PassedOver(Why),
+}
+
+#[derive(Clone, Copy)]
+enum Why {
+    /// It looks neither like JSON nor like a layer.
+    Unknown,
+    Sparse,
+    /// JSON of this length, which is too much.
+    TooLong(u64),
+    /// JSON for which the memory was used up.
+    TooMuchJson,
+}
+
+impl Source for StreamedArchive {
+    fn images(&self) -> Option<&[Image]> {
+        self.images.as_deref()
+    }
+
+    fn next_layer(&mut self) -> Result<Option<Layer<'_>>, Error> {
+        let Some(found) = self.next_candidate()? else {
+            if self.images.is_none() {
+                self.images = Some(self.end()?);
+            }
+            return Ok(None);
+        };
+        Ok(Some(Layer {
+            id: found.id,
+            claim: match hex_of(&found.entry).map(Digest::from_sha256_hex) {
+                Some(Ok(digest)) => Claim::Hint(digest.into()),
+                _ => Claim::Nothing,
+            },
+            entry: found.entry,
+            size: found.size,
+            content: &mut self.content,
+        }))
+    }
+}
+
+struct Candidate {
+    id: LayerId,
+    entry: String,
+    size: u64,
+}
+
+impl StreamedArchive {
+    /// Walks on to the next file that could be a layer; `None` at the end.
+    fn next_candidate(&mut self) -> Result<Option<Candidate>, Error> {
+        while let Some(entry) = self.content.tar.next_entry()? {
+            self.content.head_start = 0;
+            self.content.head_end = 0;
+            let name = normalise(&entry.name);
+            if !self.entries.may_be_needed(&name) {
+                continue;
+            }
+            self.entries.check_kind()?;
+            match entry.kind {
+                Kind::File => {}
+                Kind::Sparse => {
+                    let seen = Seen::PassedOver(Why::Sparse);
+                    self.entries.insert_file(name, seen)?;
+                    continue;
+                }
+                Kind::Symlink(target) => {
+                    self.entries.insert_symlink(name, &target)?;
+                    continue;
+                }
+                Kind::HardLink(target) => {
+                    self.entries.insert_hard_link(name, &target)?;
+                    continue;
+                }
+                Kind::Other => continue,
+            }
+            let seen = self.look_at(&name, &entry)?;
+            if let Seen::Layer(id) = seen {
+                self.entries.insert_file(name.clone(), seen)?;
+                return Ok(Some(Candidate { id, entry: name, size: entry.size }));
+            }
+            self.entries.insert_file(name, seen)?;
+        }
+        Ok(None)
+    }
+
+    /// Finds out what a file is by its first bytes.
+    fn look_at(&mut self, name: &str, entry: &Entry) -> Result<Seen, Error> {
+        self.content.peek()?;
+        let head = self.content.peeked();
+        let is_layer = tar::is_tar(head)
+            || matches!(Wrapping::of(head), Wrapping::Gzip | Wrapping::Zstd)
+            || (head.is_empty() && (hex_of(name).is_some() || name.ends_with(".tar")));
+        if name != MANIFEST && is_layer {
+            let id = LayerId(self.next_id);
+            self.next_id += 1;
+            return Ok(Seen::Layer(id));
+        }
+        let limit = match name {
+            MANIFEST => MAX_MANIFEST_BYTES,
+            _ if matches!(head.first(), Some(b'{' | b' ' | b'\t' | b'\r' | b'\n')) => {
+                MAX_CONFIG_BYTES
+            }
+            _ => return Ok(Seen::PassedOver(Why::Unknown)),
+        };
+        if entry.size > limit {
+            return Ok(Seen::PassedOver(Why::TooLong(entry.size)));
+        }
+        if entry.size > self.json_left {
+            return Ok(Seen::PassedOver(Why::TooMuchJson));
+        }
+        self.json_left -= entry.size;
+        let mut bytes = Vec::with_capacity(entry.size as usize);
+        self.content.read_to_end(&mut bytes).map_err(|error| Error::from_read(error, name))?;
+        Ok(Seen::Kept(bytes.into()))
+    }
+
+    /// Reads to the very end and puts the images together.
+    fn end(&mut self) -> Result<Vec<Image>, Error> {
+        self.content.tar.bytes_mut().drain()?;
+        let file = &self.file;
+        let manifest = match self.entries.manifest()? {
+            Some(Seen::Kept(manifest)) => manifest,
+            Some(seen) => return Err(self.not_kept(MANIFEST, Role::Manifest, seen)),
+            None if self.content.tar.is_cut_off() => return Err(self.content.tar.truncated()),
+            None => return Err(self.entries.without_manifest()),
+        };
+        let listed =
+            images::list(file, manifest, &self.entries, |entry, seen| match seen {
+                Seen::Kept(bytes) => Config::parse(bytes.clone()).map_err(|source| {
+                    Error::BadConfig { file: file.clone(), entry: entry.to_owned(), source }
+                }),
+                seen => Err(self.not_kept(entry, Role::Config, seen)),
+            })?;
+        images::diff_ids(file, &listed)?;
+
+        listed
+            .into_iter()
+            .map(|image| {
+                image.number(|entry| match self.entries.resolve(entry, Role::Layer)?.1 {
+                    Seen::Layer(id) => Ok(*id),
+                    seen => Err(self.not_kept(entry, Role::Layer, seen)),
+                })
+            })
+            .collect()
+    }
+
+    /// The error for a file that is needed and was not kept.
+    fn not_kept(&self, entry: &str, role: Role, seen: &Seen) -> Error {
+        let file = self.file.clone();
+        let entry = entry.to_owned();
+        match (seen, role) {
+            (Seen::PassedOver(Why::Sparse), _) => Error::Sparse { file, role, entry },
+            (Seen::PassedOver(Why::TooLong(size)), Role::Config | Role::Manifest) => {
+                Error::JsonTooLong {
+                    file,
+                    entry,
+                    size: *size,
+                    limit: match role {
+                        Role::Manifest => MAX_MANIFEST_BYTES,
+                        _ => MAX_CONFIG_BYTES,
+                    },
+                }
+            }
+            (Seen::PassedOver(Why::TooMuchJson), Role::Config | Role::Manifest) => {
+                Error::TooMuchJson { file, entry, limit_mib: MAX_JSON_BYTES >> 20 }
+            }
+            (_, Role::Config | Role::Manifest) => Error::ConfigNotJson { file, entry },
+            (_, Role::Layer) => Error::NotALayer { file, entry },
+        }
+    }
+}
+
+/// The content of the current entry, of which the first block may have been looked at already.
+struct Content {
+    tar: Tar<Stream>,
+    head: [u8; BLOCK],
+    head_start: usize,
+    head_end: usize,
+}
+
+impl Content {
+    /// Reads the first block, or all there is of it.
+    fn peek(&mut self) -> Result<(), Error> {
+        while self.head_end < BLOCK {
+            match self.tar.read_content(&mut self.head[self.head_end..])? {
+                0 => break,
+                count => self.head_end += count,
+            }
+        }
+        Ok(())
+    }
+
+    fn peeked(&self) -> &[u8] {
+        &self.head[self.head_start..self.head_end]
+    }
+}
+
+impl Read for Content {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let peeked = self.peeked();
+        if peeked.is_empty() {
+            return self.tar.read(buffer);
+        }
+        let count = peeked.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&peeked[..count]);
+        self.head_start += count;
+        Ok(count)
+    }
+}

@@ -1,0 +1,258 @@
+//! Why an image cannot be read. Each message names the file, what is wrong with it, and what to do.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::image::{ConfigError, DiffId};
+
+use super::decompress::Wrapping;
+
+/// An image that cannot be read.
+///
+/// `file` is the name of what was being read, safe to print. Names that come from inside it are
+/// printed quoted and escaped. Offsets within a tar count the bytes of the tar, uncompressed.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the fields are what the messages say they are")]
+pub enum Error {
+    /// A layer's bytes are not those that the config was made for.
+    #[error(
+        "layer {layer}, entry {entry:?}, is {actual}, but the image's config lists {listed}: the \
+         archive is damaged, or was put together wrongly; make it again (nothing was tagged)"
+    )]
+    Mismatch { layer: usize, entry: String, listed: DiffId, actual: DiffId },
+    /// There is no such file.
+    #[error(
+        "{file}: no such file; build the image first (`nix build` leaves ./result), or give `-` \
+         to read it from standard input"
+    )]
+    Absent { file: Arc<str> },
+    /// The file is there but cannot be opened.
+    #[error("{file}: cannot be opened: {source}; check its permissions and those of its folders")]
+    Open { file: Arc<str>, source: io::Error },
+    /// Reading failed half-way.
+    #[error("{file}: reading failed at byte {at}: {source}; check the disk, then try again")]
+    Read { file: Arc<str>, at: u64, source: io::Error },
+    /// `-` was given but nothing is piped in.
+    #[error(
+        "standard input is a terminal; pipe an image into it: `docker save IMAGE | pushimg - DEST`"
+    )]
+    Terminal,
+    /// A folder that holds no image.
+    #[error(
+        "{file} is a directory, not an image; give the archive itself, and with Nix build the \
+         output that is the image (`nix build .#docker`, not the package)"
+    )]
+    Directory { file: Arc<str> },
+    /// Neither an archive nor anything else that is known.
+    #[error(
+        "{file} is not an image: it is {what}; give a docker archive, as `nix build .#docker`, \
+         `docker save` or `podman save` write it, plain or compressed"
+    )]
+    Unknown { file: Arc<str>, what: &'static str },
+    /// Nothing in it.
+    #[error(
+        "{file} is empty (0 bytes); was the build, the download or the command before the pipe cut \
+         off? Make the image again"
+    )]
+    Empty { file: Arc<str> },
+    /// What `dockerTools.streamLayeredImage` leaves, most likely.
+    #[error(
+        "{file} is {what}, not an image; if it is what Nix's streamLayeredImage makes, run it and \
+         pipe its output: `{command} | pushimg - DEST`"
+    )]
+    Executable { file: Arc<str>, what: &'static str, command: String },
+    /// JSON, as nix2container writes it.
+    #[error(
+        "{file} is a JSON file, not an archive; if nix2container made it, write an archive with \
+         `nix run .#IMAGE.copyTo -- docker-archive:image.tar` and push image.tar"
+    )]
+    Json { file: Arc<str> },
+    /// An OCI layout without docker's manifest.json.
+    #[error(
+        "{file} is an OCI layout, and this version pushes docker archives; convert it: \
+         `skopeo copy {transport}:{file} docker-archive:image.tar`, then push image.tar"
+    )]
+    OciLayout { file: Arc<str>, transport: &'static str },
+
+    /// Compressed, but not a tar inside.
+    #[error(
+        "{file} is {wrapping} data, but what is inside is not a tar archive; give a docker archive, \
+         plain or compressed once"
+    )]
+    NotTar { file: Arc<str>, wrapping: Wrapping },
+    /// The tar stops before its end.
+    #[error(
+        "{file}: the tar archive is truncated: it ends at byte {at}, in {entry}; was the download \
+         or the build cut off? Make or fetch it again"
+    )]
+    TruncatedTar { file: Arc<str>, at: u64, entry: Place },
+    /// A header of the tar makes no sense.
+    #[error(
+        "{file}: the tar archive is damaged at byte {at}, in {entry}: {what}; make or fetch it again"
+    )]
+    CorruptTar { file: Arc<str>, at: u64, entry: Place, what: &'static str },
+    /// The compressed data stops before its end.
+    #[error(
+        "{file}: truncated {wrapping} after {bytes} bytes; was the download or the build cut off? \
+         Make or fetch it again"
+    )]
+    TruncatedWrapping { file: Arc<str>, wrapping: Wrapping, bytes: u64 },
+    /// The compressed data is not what was compressed.
+    #[error("{file}: corrupt {wrapping}, noticed at byte {bytes}: {what}; make or fetch it again")]
+    CorruptWrapping { file: Arc<str>, wrapping: Wrapping, bytes: u64, what: String },
+    /// Decompressing would take more memory than is allowed.
+    #[error(
+        "{file}: its {wrapping} compression needs more than {limit_mib} MiB of memory to read; \
+         decompress it first: `{command} {file} | pushimg - DEST`"
+    )]
+    WindowTooLarge { file: Arc<str>, wrapping: Wrapping, limit_mib: u64, command: &'static str },
+    /// The thread that reads and decompresses is gone without a word.
+    #[error("{file}: reading stopped unexpectedly; this is a fault in pushimg, please report it")]
+    ReaderGone { file: Arc<str> },
+
+    /// More entries than any image has.
+    #[error(
+        "{file} holds more than {limit} files or very long names, where a docker archive holds one \
+         file for each layer; is it a root file system? Import it first: `docker import`"
+    )]
+    TooManyEntries { file: Arc<str>, limit: usize },
+    /// The tar of a root file system, or of a single layer.
+    #[error(
+        "{file} is a root file system (it holds {entry:?}), not a docker archive; make an image of \
+         it first: `docker import {file} NAME`, then `docker save NAME`"
+    )]
+    RootFileSystem { file: Arc<str>, entry: String },
+    /// A tar, but no docker archive.
+    #[error(
+        "{file} is a tar archive without manifest.json, so it is no docker archive; make one with \
+         `nix build .#docker`, `docker save` or `podman save`"
+    )]
+    NoManifest { file: Arc<str> },
+    /// A JSON file of the archive is longer than what is read of it.
+    #[error(
+        "{file}: {entry:?} is {size} bytes long, more than the {limit} that are read of it; this is \
+         not what an image builder writes"
+    )]
+    JsonTooLong { file: Arc<str>, entry: String, size: u64, limit: u64 },
+    /// manifest.json is not what it should be.
+    #[error(
+        "{file}: manifest.json is not the one of a docker archive: {source}; make the archive again"
+    )]
+    MalformedManifest { file: Arc<str>, source: serde_json::Error },
+    /// manifest.json is an empty list.
+    #[error("{file}: manifest.json lists no image; name one when saving: `docker save IMAGE`")]
+    NoImages { file: Arc<str> },
+    /// manifest.json names something that is not in the archive.
+    #[error(
+        "{file}: manifest.json names the {role} {entry:?}, which is not in the archive{via}; it is \
+         incomplete, make it again"
+    )]
+    Missing { file: Arc<str>, role: Role, entry: String, via: Via },
+    /// Links that lead back to themselves, or through too many others.
+    #[error("{file}: the link {entry:?} leads in a circle; the archive is broken, make it again")]
+    LinkCircle { file: Arc<str>, entry: String },
+    /// The image config cannot be used.
+    #[error("{file}: config {entry:?}: {source}; the archive is broken, make it again")]
+    BadConfig { file: Arc<str>, entry: String, source: ConfigError },
+    /// manifest.json and config disagree.
+    #[error(
+        "{file}: config {entry:?} lists {diff_ids} diff IDs, but manifest.json lists {layers} \
+         layers for it; the archive is broken, make it again"
+    )]
+    LayerCount { file: Arc<str>, entry: String, diff_ids: usize, layers: usize },
+    /// One stored layer is said to be two different ones.
+    #[error(
+        "{file}: layer {entry:?} is listed under two diff IDs, {one} and {other}, and can only be \
+         one of them; the archive is broken, make it again"
+    )]
+    TwoDiffIds { file: Arc<str>, entry: String, one: DiffId, other: DiffId },
+    /// A layer that is neither a tar nor compressed in a way that images use.
+    #[error(
+        "{file}: layer {entry:?} is neither a tar nor gzip or zstd; the archive is broken, make it \
+         again"
+    )]
+    NotALayer { file: Arc<str>, entry: String },
+    /// A file with holes, where the bytes themselves are needed.
+    #[error(
+        "{file}: {role} {entry:?} is stored as a sparse file, which is not read; make the archive \
+         without `tar --sparse`"
+    )]
+    Sparse { file: Arc<str>, role: Role, entry: String },
+    /// The archive has so much JSON that not all was kept.
+    #[error(
+        "{file}: config {entry:?} was passed over, as the archive holds more JSON than the \
+         {limit_mib} MiB kept while streaming; save it as a plain tar file and push that"
+    )]
+    TooMuchJson { file: Arc<str>, entry: String, limit_mib: u64 },
+    /// What manifest.json calls a config does not look like one.
+    #[error("{file}: config {entry:?} is not JSON; the archive is broken, make it again")]
+    ConfigNotJson { file: Arc<str>, entry: String },
+}
+
+impl Error {
+    /// The error behind a failed read of a layer's content.
+    ///
+    /// Contents fail with an [`io::Error`] that holds one of these; `entry` is only used for one
+    /// that came from elsewhere.
+    pub fn from_read(error: io::Error, entry: &str) -> Self {
+        match error.downcast::<Self>() {
+            Ok(ours) => ours,
+            Err(source) => Self::Read { file: entry.into(), at: 0, source },
+        }
+    }
+}
+
+/// Where in a tar something happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Before or in the very first header.
+    Start,
+    /// In the content of this entry.
+    Content(String),
+    /// In the header that follows this entry.
+    After(String),
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Start => f.write_str("the first header"),
+            Self::Content(entry) => write!(f, "entry {entry:?}"),
+            Self::After(entry) => write!(f, "the header after entry {entry:?}"),
+        }
+    }
+}
+
+/// What manifest.json names an entry as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// An image config.
+    Config,
+    /// A layer.
+    Layer,
+    /// The list of images itself.
+    Manifest,
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Config => "config",
+            Self::Layer => "layer",
+            Self::Manifest => "manifest",
+        })
+    }
+}
+
+/// The link through which a missing entry was looked for, if any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Via(pub Option<String>);
+
+impl std::fmt::Display for Via {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.0 {
+            Some(target) => write!(f, " (it is a link to {target:?}, which is missing)"),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! What tells a file that never changes from all others, as the key of a cache.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::Location;
+
+/// Where Nix keeps what it built, read-only.
+const NIX_STORE: &str = "/nix/store";
+
+/// A key for the file at `location`, if it is in the Nix store, whose files never change.
+///
+/// It holds the path with all symlinks followed, and, as root can change even such a file, its
+/// inode, length and times. `None` for any other file and for standard input.
+pub fn identity(location: &Location) -> Option<String> {
+    match location {
+        Location::Path(path) => identity_below(path, Path::new(NIX_STORE)),
+        Location::Stdin => None,
+    }
+}
+
+fn identity_below(path: &Path, store: &Path) -> Option<String> {
+    let path = fs::canonicalize(path).ok()?;
+    if !path.starts_with(store) {
+        return None;
+    }
+    let metadata = fs::metadata(&path).ok().filter(fs::Metadata::is_file)?;
+    Some(format!(
+        "{}:{}:{}:{}.{:09}:{}.{:09}",
+        path.to_str()?,
+        metadata.ino(),
+        metadata.size(),
+        metadata.mtime(),
+        metadata.mtime_nsec(),
+        metadata.ctime(),
+        metadata.ctime_nsec(),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_files_of_the_store_have_an_identity() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        let store = root.join("store");
+        fs::create_dir(&store).unwrap();
+        fs::write(store.join("image"), "x").unwrap();
+        std::os::unix::fs::symlink(store.join("image"), root.join("result")).unwrap();
+
+        let key = identity_below(&root.join("result"), &store).unwrap();
+        assert!(key.starts_with(store.join("image").to_str().unwrap()));
+        assert_eq!(identity_below(&store, &store), None);
+        assert_eq!(identity_below(&root.join("absent"), &store), None);
+        fs::write(root.join("other"), "x").unwrap();
+        assert_eq!(identity_below(&root.join("other"), &store), None);
+        assert_eq!(identity(&Location::Path(root.join("result"))), None);
+        assert_eq!(identity(&Location::Stdin), None);
+
+        fs::write(store.join("image"), "xy").unwrap();
+        assert_ne!(identity_below(&root.join("result"), &store), Some(key));
+    }
+}

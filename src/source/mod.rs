@@ -1,0 +1,102 @@
+//! Where images come from: files and streams that hold one or more images.
+//!
+//! A [`Source`] yields layers one after another, in the order in which their bytes are stored, and
+//! the images that they make up: before the layers where the source can seek, after them where it
+//! is a stream. Everything here is blocking and runs on a thread of its own.
+
+mod decompress;
+mod docker_archive;
+mod error;
+mod gzip;
+mod identity;
+mod names;
+mod sniff;
+mod tar;
+#[cfg(test)]
+mod tests;
+
+use std::io::Read;
+
+use crate::image::{Config, DiffId};
+
+pub use decompress::Wrapping;
+pub use error::{Error, Place, Role, Via};
+pub use identity::identity;
+pub use names::{name_from_history, package_name, printable};
+
+/// Opens what is at `location`: what it is, its content says, never its name.
+///
+/// `progress` is called, from any thread, with the bytes of the file consumed so far and the
+/// file's length (`None` for a pipe).
+pub fn open(
+    location: &Location,
+    progress: impl Fn(u64, Option<u64>) + Send + 'static,
+) -> Result<Box<dyn Source>, Error> {
+    sniff::open(location, Box::new(progress))
+}
+
+/// Something that holds images, being read front to back.
+pub trait Source: Send {
+    /// The images, or `None` while they are not known yet: a stream tells them only after
+    /// [`next_layer`](Self::next_layer) has returned `None`, a seekable file at once. There is at
+    /// least one. Every layer they list is one that is, or was, yielded; a stream may have yielded
+    /// others that turned out to be no image's.
+    fn images(&self) -> Option<&[Image]>;
+
+    /// The next layer in the order of storage; `None` after the last.
+    ///
+    /// What is left unread of the layer before is skipped, which costs nothing on a seekable file.
+    /// Only when this has returned `None` is it sure that the source was whole, its last checksum
+    /// included. After an error the source is of no more use.
+    fn next_layer(&mut self) -> Result<Option<Layer<'_>>, Error>;
+}
+
+/// A layer's place among those that its source yields, from 0 in the order of storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LayerId(pub usize);
+
+/// One image of a source.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// The names that the source gives it (`RepoTags`), as written.
+    pub names: Vec<String>,
+    /// The image config, its bytes as stored.
+    pub config: Config,
+    /// The layers, lowest first; one may occur twice. As many as the config has diff IDs.
+    pub layers: Vec<LayerId>,
+}
+
+/// One layer of a source, about to be read or skipped.
+pub struct Layer<'a> {
+    /// Its place in the source.
+    pub id: LayerId,
+    /// What the source calls it (an archive entry's name), for messages.
+    pub entry: String,
+    /// Length of the bytes as stored.
+    pub size: u64,
+    /// What the source knows of it without reading it.
+    pub claim: Claim,
+    /// The bytes as stored: a tar, or a tar already compressed. What goes wrong in reading them
+    /// is an [`Error`], which [`Error::from_read`] takes out of the [`std::io::Error`].
+    pub content: &'a mut (dyn Read + Send),
+}
+
+/// What a source knows about a layer before its bytes are read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// The diff ID that the image's config lists for it.
+    DiffId(DiffId),
+    /// A diff ID guessed from the entry's name: good to look up, never to trust unread.
+    Hint(DiffId),
+    /// Nothing.
+    Nothing,
+}
+
+/// Where an image is to be read from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// A file, or a symlink to one.
+    Path(std::path::PathBuf),
+    /// Standard input.
+    Stdin,
+}
