@@ -1,0 +1,86 @@
+//! Why a layer could not be packed.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::image::Compression;
+
+/// A layer could not be packed. Cloned to everyone who waits for the layer.
+///
+/// No variant knows which layer it was: whoever began the packing does.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// The compression has no such level.
+    #[error("{compression} has {}, not {level}", levels(*.compression))]
+    Level {
+        /// The compression asked for.
+        compression: Compression,
+        /// The level asked for.
+        level: i32,
+    },
+    /// No thread could be started.
+    #[error("cannot start a thread to pack layers on: {0}")]
+    Threads(#[source] Arc<io::Error>),
+    /// The spool file could not be made, written or read; most often the disk is full.
+    #[error(
+        "cannot spool a layer in {}: {source}; set TMPDIR to a directory {}",
+        dir.display(),
+        wanted_directory(source)
+    )]
+    Spool {
+        /// The directory of the spool files.
+        dir: PathBuf,
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
+    /// The compressor failed, which no input makes it do.
+    #[error("{compression} compression failed: {reason}")]
+    Compressor {
+        /// Which.
+        compression: Compression,
+        /// What it said.
+        reason: String,
+    },
+    /// A layer that is stored compressed cannot be decompressed, so no runtime could either.
+    #[error("its bytes begin as {compression} and cannot be decompressed: {source}")]
+    Damaged {
+        /// What the first bytes say it is.
+        compression: Compression,
+        /// What the decompressor said.
+        source: Arc<io::Error>,
+    },
+    /// A layer is stored compressed in a way that neither Docker nor OCI has a media type for.
+    #[error(
+        "it is stored {0}-compressed, which no image manifest can say; store it as a plain tar, \
+         or with gzip or zstd"
+    )]
+    Unsayable(&'static str),
+    /// A block came after one that was not full: the blob would depend on how its bytes were cut.
+    #[error("a block that is not full must be a layer's last")]
+    ShortBlock,
+    /// The blob was given up: its packing was dropped, or told to hash only.
+    #[error("the packing of the layer was given up")]
+    Abandoned,
+}
+
+impl Error {
+    pub(super) fn spool(dir: &Path, source: io::Error) -> Self {
+        Self::Spool { dir: dir.to_owned(), source: Arc::new(source) }
+    }
+}
+
+fn levels(compression: Compression) -> &'static str {
+    match compression {
+        Compression::None => "no levels",
+        Compression::Gzip => "the levels 1 to 12",
+        Compression::Zstd => "the levels 1 to 22",
+    }
+}
+
+fn wanted_directory(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "with more room",
+        _ => "that can be written to",
+    }
+}

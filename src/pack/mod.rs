@@ -1,0 +1,135 @@
+//! Raw layer bytes to a blob: hashed, compressed on all cores, and spooled, block by block while
+//! the layer is being read.
+//!
+//! ```text
+//!  reader ─► Block ─► Packing::write ─► compressors ─► writer ─► Spool ─► readers
+//!  (caller's thread)   SHA-256: diff ID   (threads)    SHA-256: digest     (async, while it grows)
+//! ```
+//!
+//! ```no_run
+//! # use pushimg::{image::Compression, pack};
+//! # fn pack(options: pack::Options, layer: &mut dyn std::io::Read) -> Result<(), Box<dyn std::error::Error>> {
+//! let packer = pack::Packer::new(options)?;
+//! let (mut packing, spool) = packer.begin()?;
+//! loop {
+//!     let mut block = packer.block();
+//!     if block.fill(layer)? == 0 {
+//!         break;
+//!     }
+//!     packing.write(block)?;
+//! }
+//! let diff_id = packing.finish()?;
+//! // Meanwhile, or later, elsewhere: spool.chunk(0, 256 << 10).await, spool.finished().await
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A blob is a function of the layer's bytes, the compression and its level: blocks of a fixed
+//! size are compressed independently and put together in order. Memory is bounded by the number of
+//! blocks, about 48 MiB for them all; whoever asks for one waits while all are in use.
+//!
+//! A layer that is stored as gzip or zstd already is its own blob, and is decompressed only to
+//! learn its diff ID and to see that it is whole.
+
+mod block;
+mod codec;
+mod error;
+mod packing;
+mod spool;
+mod stored;
+#[cfg(test)]
+mod tests;
+mod threads;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use self::block::Pool;
+use self::codec::Codec;
+use self::threads::Threads;
+use crate::image::{Blob, Compression, DiffId, Digest};
+
+pub use self::block::Block;
+pub use self::error::Error;
+pub use self::packing::Packing;
+pub use self::spool::Spool;
+
+/// How layers are packed.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How layers that are stored as a plain tar are compressed.
+    pub compression: Compression,
+    /// 1 to 12 for gzip (libdeflate's levels; 5 unless given), 1 to 22 for zstd (3 unless given).
+    pub level: Option<i32>,
+    /// How many threads compress; 0: as many as there are cores. Fewer are used where their
+    /// memory would not be bounded otherwise, 16 at most. The blobs do not depend on it.
+    pub threads: usize,
+    /// The directory of the spool files; they have no name there.
+    pub spool_dir: PathBuf,
+}
+
+/// Where layers are packed. Clones share threads and memory; the threads end when all clones and
+/// packings are gone and the blobs that someone still waits for are made.
+#[derive(Clone)]
+pub struct Packer(Arc<Inner>);
+
+struct Inner {
+    codec: Codec,
+    threads: Threads,
+    pool: Arc<Pool>,
+    spool_dir: PathBuf,
+}
+
+/// What a layer has become.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packed {
+    /// The blob, whose bytes the [`Spool`] has.
+    pub blob: Blob,
+    /// The digest of the uncompressed tar.
+    pub diff_id: DiffId,
+}
+
+impl Packer {
+    /// Starts the threads.
+    pub fn new(options: Options) -> Result<Self, Error> {
+        Self::start(options).map(|(packer, _)| packer)
+    }
+
+    fn start(options: Options) -> Result<(Self, Vec<JoinHandle<()>>), Error> {
+        let codec = Codec::new(options.compression, options.level)?;
+        let threads = match options.threads {
+            0 => thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        }
+        .min(codec.most_threads());
+        let pool = Pool::new(codec.block_size(), codec.blocks(threads));
+        let (threads, handles) = Threads::start(codec, threads)?;
+        let inner = Inner { codec, threads, pool, spool_dir: options.spool_dir };
+        Ok((Self(Arc::new(inner)), handles))
+    }
+
+    /// An empty block to read a layer into. Waits until one is free, so a thread must not hold
+    /// several.
+    pub fn block(&self) -> Block {
+        self.0.pool.take()
+    }
+
+    /// Begins a layer whose blob is wanted. Once the spool and its clones are dropped, the blob is
+    /// not made any more.
+    pub fn begin(&self) -> Result<(Packing, Spool), Error> {
+        let (spool, tail) = Spool::new(&self.0.spool_dir)?;
+        Ok((Packing::new(self.clone(), Some(tail)), spool))
+    }
+
+    /// Begins a layer of which only the diff ID is wanted.
+    pub fn hash(&self) -> Packing {
+        Packing::new(self.clone(), None)
+    }
+}
+
+impl Packed {
+    fn new((digest, size): (Digest, u64), compression: Compression, diff_id: DiffId) -> Self {
+        Self { blob: Blob { digest, size, compression }, diff_id }
+    }
+}

@@ -1,0 +1,172 @@
+//! Layers that are stored compressed already, as kaniko, Bazel and Docker's containerd store do.
+//!
+//! Such bytes are the blob. What is still to be learnt is the diff ID, which is the digest of what
+//! they decompress to: a thread decompresses them block by block, and passes a block on to the
+//! blob's writer only when all of it has been decompressed without complaint.
+
+use std::io::{self, BufRead, Read};
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use flate2::bufread::MultiGzDecoder;
+
+use super::Error;
+use super::block::Block;
+use super::spool::Tail;
+use super::threads::spawn;
+use crate::image::{Compression, DiffId, Hasher};
+
+/// The largest window (log2) that a Zstandard frame may ask to be decoded with: 32 MiB, which
+/// covers all levels of `zstd` but `--ultra -21` and `-22` and explicit `--long`. RFC 8878,
+/// section 3.1.1.1.2, asks decoders for 8 MiB.
+const WINDOW_LOG_MAX: u32 = 25;
+
+/// How much is decompressed at a time.
+const PIECE: usize = 128 << 10;
+
+/// How the layer that begins so is compressed; [`Compression::None`] for a tar, and for anything
+/// else that is not known.
+pub(super) fn sniff(start: &[u8]) -> Result<Compression, Error> {
+    Ok(match start {
+        [0x1f, 0x8b, 0x08, ..] => Compression::Gzip,
+        // A frame, or a skippable frame before it (RFC 8878, sections 3.1.1 and 3.1.2).
+        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Compression::Zstd,
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => return Err(Error::Unsayable("xz")),
+        // The block size, then the digits of pi that begin a bzip2 block.
+        [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, 0x53, 0x59, ..] => {
+            return Err(Error::Unsayable("bzip2"));
+        }
+        _ => Compression::None,
+    })
+}
+
+/// A layer being decompressed on a thread of its own.
+pub(super) struct Verifier {
+    compression: Compression,
+    pieces: Sender<Piece>,
+    thread: JoinHandle<Result<DiffId, Error>>,
+    /// The thread gives up when this is gone.
+    _wanted: Arc<()>,
+}
+
+/// A block, and where it goes when it has been decompressed.
+struct Piece {
+    block: Block,
+    done: Option<Sender<Block>>,
+}
+
+impl Verifier {
+    /// Starts the thread. It tells `tail`, if there is one, when the layer is damaged.
+    pub(super) fn start(compression: Compression, tail: Option<Arc<Tail>>) -> Result<Self, Error> {
+        // Bounded by the number of blocks.
+        let (pieces, input) = unbounded();
+        let wanted = Arc::new(());
+        let cancelled = Arc::downgrade(&wanted);
+        let thread = spawn("pack-verify", move || {
+            let mut pieces = Pieces::new(input);
+            let result = diff_id(compression, &mut pieces, &cancelled);
+            if let (Err(error), Some(tail)) = (&result, tail) {
+                // Before the pieces are dropped, from which the writer could not tell why.
+                tail.fail(error.clone());
+            }
+            result
+        })?;
+        Ok(Self { compression, pieces, thread, _wanted: wanted })
+    }
+
+    /// How the layer is compressed.
+    pub(super) fn compression(&self) -> Compression {
+        self.compression
+    }
+
+    /// Takes the next block; `done` gets it when it has been decompressed.
+    ///
+    /// `Err` if the thread has found the layer damaged: [`finish`](Self::finish) tells how.
+    pub(super) fn write(&self, block: Block, done: Option<Sender<Block>>) -> Result<(), ()> {
+        self.pieces.send(Piece { block, done }).map_err(drop)
+    }
+
+    /// Waits for the digest of all that the blocks decompress to.
+    pub(super) fn finish(self) -> Result<DiffId, Error> {
+        drop(self.pieces);
+        // The thread does not panic; if it did, no diff ID would be known.
+        self.thread.join().unwrap_or(Err(Error::Abandoned))
+    }
+}
+
+fn diff_id(
+    compression: Compression,
+    pieces: &mut Pieces,
+    wanted: &Weak<()>,
+) -> Result<DiffId, Error> {
+    let damaged = |error| Error::Damaged { compression, source: Arc::new(error) };
+    let mut decoder: Box<dyn Read + '_> = match compression {
+        Compression::None => Box::new(pieces),
+        Compression::Gzip => Box::new(MultiGzDecoder::new(pieces)),
+        Compression::Zstd => {
+            let mut decoder = zstd::Decoder::with_buffer(pieces).map_err(damaged)?;
+            decoder.window_log_max(WINDOW_LOG_MAX).map_err(damaged)?;
+            Box::new(decoder)
+        }
+    };
+    let mut hasher = Hasher::new();
+    let mut buffer = vec![0; PIECE];
+    // A megabyte may decompress to gigabytes, so it is asked between pieces, not between blocks.
+    while wanted.strong_count() > 0 {
+        match decoder.read(&mut buffer) {
+            Ok(0) => return Ok(hasher.finish().into()),
+            Ok(read) => hasher.update(&buffer[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(damaged(error)),
+        }
+    }
+    Err(Error::Abandoned)
+}
+
+/// The pieces as a stream. It passes a piece on before it waits for the next one, since the next
+/// may need the block that this one holds.
+struct Pieces {
+    input: Receiver<Piece>,
+    current: Option<Piece>,
+    position: usize,
+}
+
+impl Pieces {
+    fn new(input: Receiver<Piece>) -> Self {
+        Self { input, current: None, position: 0 }
+    }
+
+    fn rest(&self) -> &[u8] {
+        self.current.as_ref().map_or(&[], |piece| &piece.block.bytes()[self.position..])
+    }
+}
+
+impl BufRead for Pieces {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        while self.rest().is_empty() {
+            if let Some(Piece { block, done: Some(done) }) = self.current.take() {
+                // Fails only if the writer has panicked.
+                let _ = done.send(block);
+            }
+            self.position = 0;
+            match self.input.recv() {
+                Ok(piece) => self.current = Some(piece),
+                Err(_) => break,
+            }
+        }
+        Ok(self.rest())
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.position += amount;
+    }
+}
+
+impl Read for Pieces {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.fill_buf()?.read(buffer)?;
+        self.consume(read);
+        Ok(read)
+    }
+}
