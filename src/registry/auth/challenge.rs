@@ -1,0 +1,273 @@
+//! `WWW-Authenticate`: what a registry says after a 401, read into a value.
+//!
+//! In come a response's headers (several of them, several challenges in each), out come the
+//! challenges that a registry client can answer, in their order. What is malformed, of an unknown
+//! scheme, or beyond the limits below is passed over: the text comes from the network.
+//!
+//! RFC 9110 section 11.6.1; distribution's "Token Authentication Specification".
+
+use http_auth::parser::ChallengeParser;
+use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
+use url::Url;
+
+/// Header lines that are looked at.
+const MAX_HEADERS: usize = 16;
+/// Bytes of one header line; a longer line is passed over.
+const MAX_HEADER_BYTES: usize = 8 * 1024;
+/// Challenges of one header line that are looked at.
+const MAX_CHALLENGES: usize = 32;
+
+/// One way in which the registry lets us say who we are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Challenge {
+    /// User and password with each request.
+    Basic {
+        /// What the registry calls the protected area; empty where it gives no name.
+        realm: String,
+    },
+    /// A token, to be fetched from a token server.
+    Bearer {
+        /// The token server's endpoint: an absolute `http` or `https` URL without user name.
+        realm: Url,
+        /// What the registry is called by the token server.
+        service: Option<String>,
+        /// Scopes that the refused request needs, separated by spaces.
+        scope: Option<String>,
+        /// Why a token that was sent did not do: `invalid_token`, `insufficient_scope`.
+        error: Option<String>,
+    },
+}
+
+impl Challenge {
+    /// All challenges in `headers` that can be answered.
+    pub fn all(headers: &HeaderMap) -> Vec<Self> {
+        headers
+            .get_all(WWW_AUTHENTICATE)
+            .iter()
+            .take(MAX_HEADERS)
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(Self::parse)
+            .collect()
+    }
+
+    /// The challenge to answer: the first with a token, else the first with a password.
+    pub fn choose(headers: &HeaderMap) -> Option<Self> {
+        let all = Self::all(headers);
+        all.iter()
+            .find(|challenge| matches!(challenge, Self::Bearer { .. }))
+            .or(all.first())
+            .cloned()
+    }
+
+    /// The challenges in one header line.
+    pub fn parse(line: &str) -> Vec<Self> {
+        if line.len() > MAX_HEADER_BYTES {
+            return Vec::new();
+        }
+        ChallengeParser::new(&single_spaced(line))
+            .map_while(Result::ok)
+            .take(MAX_CHALLENGES)
+            .filter_map(|parsed| {
+                let param = |name: &str| {
+                    parsed
+                        .params
+                        .iter()
+                        .find(|(key, _)| key.eq_ignore_ascii_case(name))
+                        .map(|(_, value)| value.to_unescaped())
+                };
+                if parsed.scheme.eq_ignore_ascii_case("basic") {
+                    Some(Self::Basic { realm: param("realm").unwrap_or_default() })
+                } else if parsed.scheme.eq_ignore_ascii_case("bearer") {
+                    Some(Self::Bearer {
+                        realm: token_endpoint(&param("realm")?)?,
+                        service: param("service").filter(|text| !text.is_empty()),
+                        scope: param("scope").filter(|text| !text.is_empty()),
+                        error: param("error").filter(|text| !text.is_empty()),
+                    })
+                } else {
+                    None
+                }
+            })
+            .collect()
+    }
+}
+
+fn token_endpoint(text: &str) -> Option<Url> {
+    let mut url = Url::parse(text.trim()).ok()?;
+    let usable = matches!(url.scheme(), "http" | "https")
+        && url.has_host()
+        && url.username().is_empty()
+        && url.password().is_none();
+    url.set_fragment(None);
+    usable.then_some(url)
+}
+
+/// The parser insists on exactly one space behind a scheme; registries and proxies that rewrite
+/// their headers do not. Quoted strings are left as they are.
+fn single_spaced(line: &str) -> String {
+    let mut out = String::with_capacity(line.len());
+    let (mut quoted, mut escaped, mut spaced) = (false, false, false);
+    for c in line.trim_matches([' ', '\t']).chars() {
+        if !quoted && matches!(c, ' ' | '\t') {
+            spaced = true;
+            continue;
+        }
+        if std::mem::take(&mut spaced) {
+            out.push(' ');
+        }
+        if c == '"' && !escaped {
+            quoted = !quoted;
+        }
+        escaped = quoted && c == '\\' && !escaped;
+        out.push(c);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use reqwest::header::HeaderValue;
+
+    use super::*;
+
+    fn bearer(realm: &str, service: Option<&str>, scope: Option<&str>) -> Challenge {
+        Challenge::Bearer {
+            realm: Url::parse(realm).unwrap(),
+            service: service.map(str::to_owned),
+            scope: scope.map(str::to_owned),
+            error: None,
+        }
+    }
+
+    #[test]
+    fn what_registries_send_is_understood() {
+        assert_eq!(
+            Challenge::parse(
+                r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/nginx:pull,push""#
+            ),
+            [bearer(
+                "https://auth.docker.io/token",
+                Some("registry.docker.io"),
+                Some("repository:library/nginx:pull,push")
+            )]
+        );
+        assert_eq!(
+            Challenge::parse(r#"Basic realm="Registry Realm""#),
+            [Challenge::Basic { realm: "Registry Realm".into() }]
+        );
+        assert_eq!(
+            Challenge::parse(
+                r#"Bearer realm="https://a.example/t",error="insufficient_scope",scope="x:y:z""#
+            ),
+            [Challenge::Bearer {
+                realm: Url::parse("https://a.example/t").unwrap(),
+                service: None,
+                scope: Some("x:y:z".into()),
+                error: Some("insufficient_scope".into()),
+            }]
+        );
+    }
+
+    #[test]
+    fn case_and_spacing_do_not_matter() {
+        for line in [
+            "bearer  REALM = \"https://a.example/t\" ,\t Service=reg",
+            "BEARER realm=\"https://a.example/t\",service=\"reg\"   ",
+            "  Bearer\trealm=\"https://a.example/t\"  ,  service=\"reg\"",
+        ] {
+            assert_eq!(
+                Challenge::parse(line),
+                [bearer("https://a.example/t", Some("reg"), None)],
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn spaces_commas_and_escapes_within_quotes_belong_to_the_value() {
+        assert_eq!(
+            Challenge::parse(r#"Basic realm="a  \"b\", Bearer realm=\\c""#),
+            [Challenge::Basic { realm: r#"a  "b", Bearer realm=\c"#.into() }]
+        );
+    }
+
+    #[test]
+    fn several_challenges_come_from_one_header_and_from_several() {
+        let mut headers = HeaderMap::new();
+        headers.append(
+            WWW_AUTHENTICATE,
+            HeaderValue::from_static(
+                r#"Negotiate, Basic realm="b", Bearer realm="https://a.example/t""#,
+            ),
+        );
+        headers.append(
+            WWW_AUTHENTICATE,
+            HeaderValue::from_static(r#"Bearer realm="https://second.example/t""#),
+        );
+        assert_eq!(Challenge::all(&headers).len(), 3);
+        assert_eq!(Challenge::choose(&headers), Some(bearer("https://a.example/t", None, None)));
+    }
+
+    #[test]
+    fn a_password_is_asked_for_where_there_is_no_token_server() {
+        let mut headers = HeaderMap::new();
+        headers.append(
+            WWW_AUTHENTICATE,
+            HeaderValue::from_static(r#"Digest realm="d", nonce="n", Basic realm="b""#),
+        );
+        assert_eq!(Challenge::choose(&headers), Some(Challenge::Basic { realm: "b".into() }));
+    }
+
+    #[test]
+    fn malformed_challenges_are_passed_over() {
+        for line in [
+            "",
+            ",,,",
+            "Bearer",
+            "Bearer service=\"x\"",
+            "Bearer realm=\"not a url\"",
+            "Bearer realm=\"ftp://a.example/t\"",
+            "Bearer realm=\"data:,x\"",
+            "Bearer realm=\"https://user:pw@a.example/t\"",
+            "Bearer realm=\"https://a.example/t",
+            "Bearer realm==",
+        ] {
+            assert_eq!(Challenge::parse(line), [], "{line}");
+        }
+        let long = format!("Basic realm=\"{}\"", "x".repeat(MAX_HEADER_BYTES));
+        assert_eq!(Challenge::parse(&long), []);
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_text_makes_it_panic(line in "\\PC*") {
+            Challenge::parse(&line);
+        }
+
+        #[test]
+        fn no_near_miss_makes_it_panic(
+            line in r#"((Basic|Bearer|bEaReR|realm|scope|service|=|,|"|\\| |\t|https://a/|é|x){1,4}){0,20}"#
+        ) {
+            Challenge::parse(&line);
+        }
+
+        #[test]
+        fn any_value_survives_quoting(value in "[ -~]{0,60}") {
+            let quoted = value.replace('\\', "\\\\").replace('"', "\\\"");
+            prop_assert_eq!(
+                Challenge::parse(&format!("Basic  realm=\"{quoted}\"")),
+                [Challenge::Basic { realm: value }]
+            );
+        }
+
+        #[test]
+        fn no_bytes_in_a_header_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(value) = HeaderValue::from_bytes(&bytes) {
+                let mut headers = HeaderMap::new();
+                headers.append(WWW_AUTHENTICATE, value);
+                Challenge::choose(&headers);
+            }
+        }
+    }
+}

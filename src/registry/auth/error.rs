@@ -1,0 +1,286 @@
+//! What can go wrong on the way to a credential or a token, each with what to do about it.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::StatusCode;
+
+/// The search for a credential failed. Nothing secret is in it.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CredentialError {
+    /// A file cannot be read, or is missing although the user named it.
+    #[error("cannot read the credentials file {}{named_by}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// `, named by --auth-file,` or nothing.
+        named_by: String,
+        /// Why.
+        source: Arc<io::Error>,
+    },
+    /// A file is longer than any such file.
+    #[error(
+        "the credentials file {} is longer than {} MiB and was not read; is it the right file?",
+        path.display(), limit / (1024 * 1024)
+    )]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// In bytes.
+        limit: u64,
+    },
+    /// A file is not what it should be. The offending text is not told: it may be a password.
+    #[error(
+        "cannot read the credentials file {}: {problem}, at line {line}, column {column}; \
+         correct it, or remove it and log in again", path.display()
+    )]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// From 1.
+        column: usize,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// The entry for the registry cannot be used.
+    #[error(
+        "the entry {key:?} in the credentials file {} cannot be used: {problem}; log in again",
+        path.display()
+    )]
+    Entry {
+        /// The file.
+        path: PathBuf,
+        /// The entry's key.
+        key: String,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// A file names a credential program by something that is no name.
+    #[error(
+        "the credentials file {} names a credential program {name:?}, which is not run: \
+         a name may hold only letters, digits, '-', '_' and '.'", config.display()
+    )]
+    ProgramName {
+        /// As in the file.
+        name: String,
+        /// The file.
+        config: PathBuf,
+    },
+    /// The credential program for a registry is not installed.
+    #[error(
+        "the credentials for {registry} are kept by {program}, says {}, but there is no such \
+         program in PATH; install it, or give --username with --password-stdin", config.display()
+    )]
+    ProgramMissing {
+        /// `docker-credential-…`.
+        program: String,
+        /// The file that names it.
+        config: PathBuf,
+        /// The registry.
+        registry: String,
+    },
+    /// A credential program cannot be run.
+    #[error("cannot run the credential program {} ({program}): {source}", file.display())]
+    ProgramStart {
+        /// `docker-credential-…`.
+        program: String,
+        /// Where it was found.
+        file: PathBuf,
+        /// Why.
+        source: Arc<io::Error>,
+    },
+    /// A credential program did not answer in time.
+    #[error(
+        "the credential program {program} did not answer within {} seconds when asked for {server}; \
+         run `echo {server} | {program} get` to see what it waits for, or give --username with \
+         --password-stdin", limit.as_secs_f32()
+    )]
+    ProgramTimeout {
+        /// `docker-credential-…`.
+        program: String,
+        /// The server it was asked for.
+        server: String,
+        /// The time it had.
+        limit: Duration,
+    },
+    /// A credential program failed.
+    #[error("the credential program {program} failed when asked for {server} ({status}): {said}")]
+    ProgramFailed {
+        /// `docker-credential-…`.
+        program: String,
+        /// The server it was asked for.
+        server: String,
+        /// How it ended.
+        status: String,
+        /// Its message.
+        said: String,
+    },
+    /// A credential program's answer cannot be read. It is not told: it may hold a password.
+    #[error(
+        "the credential program {program} answered for {server}, but not with JSON that has a \
+         Username and a Secret{}{said}", if said.is_empty() { "" } else { "; it said: " }
+    )]
+    ProgramAnswer {
+        /// `docker-credential-…`.
+        program: String,
+        /// The server it was asked for.
+        server: String,
+        /// What it wrote to stderr.
+        said: String,
+    },
+}
+
+/// We could not say who we are in a way that the registry takes. Nothing secret is in it.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum AuthError {
+    /// The search for a credential failed.
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
+    /// The registry wants a user and password, and we have none that can be sent to it.
+    #[error("{host} wants a user and password, but we came {origin}; {advice}")]
+    NoCredentials {
+        /// The registry, as the user wrote it.
+        host: String,
+        /// Who we are.
+        origin: String,
+        /// What to do.
+        advice: String,
+    },
+    /// The registry refused the credential itself.
+    #[error("{host} refused us, who came {origin}; {advice}")]
+    Refused {
+        /// The registry, as the user wrote it.
+        host: String,
+        /// Who we are.
+        origin: String,
+        /// What to do.
+        advice: String,
+    },
+    /// The credential cannot be put into a header.
+    #[error("cannot go to {host} {origin}: the token holds spaces or control characters; {advice}")]
+    Unsendable {
+        /// The registry, as the user wrote it.
+        host: String,
+        /// Who we are.
+        origin: String,
+        /// What to do.
+        advice: String,
+    },
+    /// A 401 that does not say how to do better.
+    #[error(
+        "{host} answered 401 Unauthorized without a challenge that we can answer (no usable \
+         WWW-Authenticate header with Basic or Bearer); is it a registry, and is a proxy between?"
+    )]
+    NoChallenge {
+        /// The registry, as the user wrote it.
+        host: String,
+    },
+    /// The registry names a token server to which credentials would travel in the open.
+    #[error(
+        "{host} names {server} as its token server, to which a password would be sent \
+         unencrypted; it was sent nothing. The registry's configuration must name an https address"
+    )]
+    InsecureRealm {
+        /// The registry, as the user wrote it.
+        host: String,
+        /// The token server.
+        server: String,
+    },
+    /// The token server gives no token for these scopes. Where they were widened for a mount, the
+    /// push can go on with narrower ones.
+    #[error(transparent)]
+    Denied(Box<Denied>),
+    /// The token server failed, could not be reached, or sent something else than a token.
+    #[error("no token for {host} ({scopes}) from the token server {server}: {said}")]
+    TokenServer {
+        /// The registry, as the user wrote it.
+        host: String,
+        /// The token server.
+        server: String,
+        /// What was asked for.
+        scopes: String,
+        /// What came back; `None` where nothing did.
+        status: Option<StatusCode>,
+        /// What came back, in words.
+        said: String,
+        /// Whether the same request may succeed later.
+        transient: bool,
+        /// How long the server asks us to wait.
+        retry_after: Option<Duration>,
+    },
+}
+
+/// A token server gave no token.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(
+    "the token server {server} refused a token for {host} ({scopes}): {said}; we came {origin}; \
+     {advice}"
+)]
+pub struct Denied {
+    /// The registry, as the user wrote it.
+    pub host: String,
+    /// The token server.
+    pub server: String,
+    /// What was asked for.
+    pub scopes: String,
+    /// 400, 401 or 403.
+    pub status: StatusCode,
+    /// Status and message.
+    pub said: String,
+    /// Who we are.
+    pub origin: String,
+    /// What to do.
+    pub advice: String,
+}
+
+impl AuthError {
+    /// Whether the same request may succeed later.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::TokenServer { transient: true, .. })
+    }
+
+    /// How long the token server asks to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::TokenServer { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}
+
+/// Others' text, fit for a message: one line, no control characters, not long.
+pub(super) fn excerpt(text: &str) -> String {
+    const MAX: usize = 300;
+    let words =
+        text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
+    let mut out = String::new();
+    for word in words {
+        if !out.is_empty() {
+            out.push(' ');
+        }
+        for c in word.chars() {
+            if out.len() >= MAX {
+                out.push('…');
+                return out;
+            }
+            out.push(c);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_text_is_made_one_short_line() {
+        assert_eq!(excerpt(" a\r\n\tb\x1b[31m  c\0 "), "a b [31m c");
+        assert_eq!(excerpt(""), "");
+        assert!(excerpt(&"é ".repeat(10_000)).len() < 320);
+    }
+}

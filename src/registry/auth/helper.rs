@@ -1,0 +1,286 @@
+//! Credential programs: `docker-credential-<name> get`, with the server on stdin.
+//!
+//! A program is found by its name in the folders of `PATH`, never by a path from a file, and has
+//! [`LIMIT`] to answer. What it says when it fails is shown; what it answers is not.
+//!
+//! docker/docker-credential-helpers, "Development".
+
+use std::ffi::OsStr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::process::Command;
+use zeroize::Zeroizing;
+
+use super::credential::Credential;
+use super::error::{CredentialError, excerpt};
+use super::secret::Secret;
+
+/// How long a program may take: time enough to type a passphrase.
+pub(super) const LIMIT: Duration = Duration::from_secs(30);
+/// How much of a program's output is read.
+const MAX_OUTPUT: u64 = 1024 * 1024;
+/// What a program says on stdout when it has nothing for the server.
+const NOT_FOUND: &str = "credentials not found in native keychain";
+
+/// A program that keeps credentials.
+#[derive(Debug)]
+pub(super) struct Program {
+    /// `docker-credential-<name>`.
+    name: String,
+    file: PathBuf,
+    limit: Duration,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Answer {
+    username: String,
+    secret: Secret,
+}
+
+impl Program {
+    /// Finds `docker-credential-<name>` in `path`; `None` where it is not installed. `config` is
+    /// the file that names it, for messages.
+    pub fn find(
+        name: &str,
+        path: Option<&OsStr>,
+        config: &Path,
+    ) -> Result<Option<Self>, CredentialError> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
+            return Err(CredentialError::ProgramName {
+                name: excerpt(name),
+                config: config.to_owned(),
+            });
+        }
+        let name = format!("docker-credential-{name}");
+        let file = std::env::split_paths(path.unwrap_or_default())
+            .filter(|folder| folder.is_absolute())
+            .map(|folder| folder.join(&name))
+            .find(|file| {
+                file.metadata()
+                    .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+            });
+        Ok(file.map(|file| Self { name, file, limit: LIMIT }))
+    }
+
+    /// The program's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the program has for a server; `None`: nothing.
+    pub async fn get(&self, server: &str) -> Result<Option<Credential>, CredentialError> {
+        let (success, status, stdout, stderr) = tokio::time::timeout(self.limit, self.run(server))
+            .await
+            .map_err(|_| CredentialError::ProgramTimeout {
+                program: self.name.clone(),
+                server: server.to_owned(),
+                limit: self.limit,
+            })?
+            .map_err(|error| CredentialError::ProgramStart {
+                program: self.name.clone(),
+                file: self.file.clone(),
+                source: Arc::new(error),
+            })?;
+        let said = |bytes: &[u8]| excerpt(&String::from_utf8_lossy(bytes));
+        if !success {
+            let message = String::from_utf8_lossy(&stdout);
+            if message.contains(NOT_FOUND) || said(&stderr).contains(NOT_FOUND) {
+                return Ok(None);
+            }
+            // A message is plain text; an answer, which is JSON, must not be shown.
+            let message =
+                if message.contains(['{', '"']) { String::new() } else { excerpt(&message) };
+            let both = [message, said(&stderr)];
+            let spoken: Vec<_> = both.into_iter().filter(|text| !text.is_empty()).collect();
+            return Err(CredentialError::ProgramFailed {
+                program: self.name.clone(),
+                server: server.to_owned(),
+                status,
+                said: if spoken.is_empty() { "it said nothing".into() } else { spoken.join("; ") },
+            });
+        }
+        let answer: Answer =
+            serde_json::from_slice(&stdout).map_err(|_| CredentialError::ProgramAnswer {
+                program: self.name.clone(),
+                server: server.to_owned(),
+                said: said(&stderr),
+            })?;
+        if answer.secret.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Credential::from_login(answer.username, answer.secret)))
+    }
+
+    /// Exit status (as a flag and as text), stdout and stderr of one run. The program ends with
+    /// the future.
+    async fn run(&self, server: &str) -> std::io::Result<(bool, String, Output, Output)> {
+        let mut child = Command::new(&self.file)
+            .arg("get")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let stdin = child.stdin.take();
+        let stdout = child.stdout.take();
+        let stderr = child.stderr.take();
+        let ask = async {
+            if let Some(mut stdin) = stdin {
+                // A program that does not read its question may still answer.
+                let _ = stdin.write_all(server.as_bytes()).await;
+            }
+        };
+        let ((), stdout, stderr) = tokio::join!(ask, read(stdout), read(stderr));
+        let status = child.wait().await?;
+        Ok((status.success(), status.to_string(), stdout?, stderr?))
+    }
+}
+
+type Output = Zeroizing<Vec<u8>>;
+
+async fn read(from: Option<impl AsyncRead + Unpin>) -> std::io::Result<Output> {
+    let mut bytes = Zeroizing::new(Vec::new());
+    if let Some(from) = from {
+        from.take(MAX_OUTPUT).read_to_end(&mut bytes).await?;
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// Puts a shell script into `folder` as `docker-credential-<name>`.
+    ///
+    /// The file is written by another process: a file that this one has open for writing could be
+    /// inherited by a child that another test starts just then, and would not be executable.
+    pub fn install(folder: &Path, name: &str, script: &str) {
+        let status = std::process::Command::new("sh")
+            .args(["-c", r#"printf '#!/bin/sh\n%s\n' "$2" > "$1" && chmod 755 "$1""#, "sh"])
+            .arg(folder.join(format!("docker-credential-{name}")))
+            .arg(script)
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+
+    fn program(script: &str) -> (tempfile::TempDir, Program) {
+        let folder = tempfile::tempdir().unwrap();
+        install(folder.path(), "fake", script);
+        let program = Program::find("fake", Some(folder.path().as_os_str()), Path::new("/c.json"))
+            .unwrap()
+            .unwrap();
+        (folder, program)
+    }
+
+    #[tokio::test]
+    async fn the_server_is_asked_for_on_stdin() {
+        let (_folder, program) = program(
+            r#"read server; printf '{"ServerURL":"%s","Username":"%s","Secret":"s"}' x "$1@$server""#,
+        );
+        assert_eq!(
+            program.get("https://index.docker.io/v1/").await.unwrap(),
+            Some(Credential::from_login("get@https://index.docker.io/v1/", Secret::new("s")))
+        );
+    }
+
+    #[tokio::test]
+    async fn a_user_name_in_angle_brackets_is_an_identity_token() {
+        let (_folder, program) = program(r#"echo '{"Username":"<token>","Secret":"s"}'"#);
+        assert_eq!(
+            program.get("h").await.unwrap(),
+            Some(Credential::IdentityToken(Secret::new("s")))
+        );
+    }
+
+    #[tokio::test]
+    async fn nothing_found_is_no_error() {
+        for script in [
+            "echo credentials not found in native keychain; exit 1",
+            "echo 'Error: credentials not found in native keychain' >&2; exit 1",
+            r#"echo '{"Username":"","Secret":""}'"#,
+        ] {
+            let (_folder, program) = program(script);
+            assert_eq!(program.get("h").await.unwrap(), None, "{script}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failure_shows_what_the_program_said() {
+        let (_folder, program) = program("echo out words; echo err words >&2; exit 3");
+        let error = program.get("h.example").await.unwrap_err().to_string();
+        for part in ["docker-credential-fake", "h.example", "out words", "err words", "3"] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_never_shown() {
+        for script in [
+            r#"echo '{"Username":"u","Secret":"hunter2"}'; exit 1"#,
+            r#"echo '{"Username":"u","Secret":"hunter2"'"#,
+            "echo hunter2",
+        ] {
+            let (_folder, program) = program(script);
+            let error = program.get("h").await.unwrap_err();
+            let text = format!("{error} {error:?}");
+            assert!(!text.contains("hunter2"), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_program_that_hangs_is_given_up_and_killed() {
+        let (folder, mut program) = program(r#"echo $$ > "${0%/*}/pid"; exec sleep 60"#);
+        program.limit = Duration::from_millis(1500);
+        let error = program.get("h").await.unwrap_err().to_string();
+        assert!(error.contains("1.5") && error.contains("docker-credential-fake"), "{error}");
+        let pid = std::fs::read_to_string(folder.path().join("pid")).unwrap();
+        let stat = format!("/proc/{}/stat", pid.trim());
+        for _ in 0..100 {
+            match std::fs::read_to_string(&stat) {
+                Ok(text) if !text.contains(" Z ") => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                _ => return,
+            }
+        }
+        panic!("the program still runs");
+    }
+
+    #[tokio::test]
+    async fn endless_output_ends() {
+        let (_folder, program) = program("exec yes");
+        assert!(program.get("h").await.is_err());
+    }
+
+    #[test]
+    fn a_name_that_is_more_than_a_name_is_refused() {
+        let long = "x".repeat(65);
+        for name in ["", "../evil", "/bin/sh", "a b", "a\nb", "a;b", "$(id)", "é", &long] {
+            let error = Program::find(name, None, Path::new("/c.json")).unwrap_err();
+            assert!(error.to_string().contains("/c.json"), "{name}");
+        }
+    }
+
+    #[test]
+    fn only_executable_files_in_absolute_folders_are_programs() {
+        let folder = tempfile::tempdir().unwrap();
+        let find = |path: &OsStr| Program::find("fake", Some(path), Path::new("/c.json")).unwrap();
+        assert!(find(folder.path().as_os_str()).is_none());
+        std::fs::write(folder.path().join("docker-credential-fake"), "x").unwrap();
+        assert!(find(folder.path().as_os_str()).is_none());
+        install(folder.path(), "fake", "true");
+        assert!(find(folder.path().as_os_str()).is_some());
+        assert!(find(OsStr::new("")).is_none());
+        assert!(find(OsStr::new(".")).is_none());
+        assert!(Program::find("fake", None, Path::new("/c.json")).unwrap().is_none());
+    }
+}

@@ -1,0 +1,117 @@
+//! Where a credential may go: scheme, host and port of a URL.
+//!
+//! Two URLs with the same realm are the same server to us; whatever differs in one of the three
+//! (a redirect to a storage host, an upload location on another port) gets no credential.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use url::{Host, Url};
+
+/// Scheme, host and port of a URL, with the scheme's default port filled in.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Realm {
+    scheme: String,
+    host: Option<Host<String>>,
+    port: Option<u16>,
+}
+
+impl Realm {
+    /// The realm of a URL.
+    pub fn of(url: &Url) -> Self {
+        Self {
+            scheme: url.scheme().to_owned(),
+            host: url.host().map(|host| host.to_owned()),
+            port: url.port_or_known_default(),
+        }
+    }
+
+    /// Whether what is sent there cannot be read on the way.
+    pub fn is_tls(&self) -> bool {
+        self.scheme == "https"
+    }
+
+    /// Whether it is this machine: `localhost`, `127.0.0.0/8` or `::1`.
+    pub fn is_loopback(&self) -> bool {
+        match &self.host {
+            Some(Host::Domain(name)) => name == "localhost",
+            Some(Host::Ipv4(address)) => IpAddr::from(*address).is_loopback(),
+            Some(Host::Ipv6(address)) => address.to_canonical().is_loopback(),
+            None => false,
+        }
+    }
+}
+
+impl fmt::Display for Realm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://", self.scheme)?;
+        if let Some(host) = &self.host {
+            write!(f, "{host}")?;
+        }
+        match (self.scheme.as_str(), self.port) {
+            ("https", Some(443)) | ("http", Some(80)) | (_, None) => Ok(()),
+            (_, Some(port)) => write!(f, ":{port}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn realm(url: &str) -> Realm {
+        Realm::of(&Url::parse(url).unwrap())
+    }
+
+    #[test]
+    fn a_default_port_is_the_same_realm_as_none() {
+        assert_eq!(realm("https://Registry.example/v2/"), realm("https://registry.example:443/x"));
+        assert_eq!(realm("http://registry.example"), realm("http://registry.example:80/?q"));
+    }
+
+    #[test]
+    fn another_scheme_host_or_port_is_another_realm() {
+        let here = realm("https://registry.example/v2/");
+        for other in [
+            "http://registry.example/v2/",
+            "http://registry.example:443/v2/",
+            "https://registry.example:8443/v2/",
+            "https://cdn.registry.example/v2/",
+            "https://registry.example.evil.test/v2/",
+        ] {
+            assert_ne!(here, realm(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn user_names_in_a_url_are_no_part_of_its_realm() {
+        assert_eq!(realm("https://registry.example@evil.test/"), realm("https://evil.test/"));
+    }
+
+    #[test]
+    fn only_this_machine_is_loopback() {
+        for here in [
+            "http://localhost:5000",
+            "http://127.0.0.1",
+            "http://127.9.9.9:1",
+            "http://[::1]:5000",
+            "http://[::ffff:127.0.0.1]",
+        ] {
+            assert!(realm(here).is_loopback(), "{here}");
+        }
+        for elsewhere in [
+            "http://localhost.evil.test",
+            "http://128.0.0.1",
+            "http://127.0.0.1.evil.test",
+            "http://[::2]",
+        ] {
+            assert!(!realm(elsewhere).is_loopback(), "{elsewhere}");
+        }
+    }
+
+    #[test]
+    fn it_is_shown_without_a_port_that_goes_without_saying() {
+        assert_eq!(realm("https://a.example:443/x").to_string(), "https://a.example");
+        assert_eq!(realm("http://[::1]:5000/x").to_string(), "http://[::1]:5000");
+    }
+}

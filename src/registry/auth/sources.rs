@@ -1,0 +1,522 @@
+//! The search for a credential: which places, in which order, and what to say afterwards.
+//!
+//! The first place that has a credential for the registry wins. A place that does not exist or
+//! says nothing of this registry is passed over; one that is broken stops the search, since going
+//! on would push under another name than the user meant.
+
+use std::ffi::OsString;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::io::AsyncReadExt;
+use zeroize::Zeroizing;
+
+use super::credential::{Credential, Found};
+use super::docker_config::DockerConfig;
+use super::error::CredentialError;
+use super::fly;
+use super::helper::Program;
+use super::secret::Secret;
+
+/// The longest file of credentials that is read, in bytes.
+const MAX_FILE: u64 = 8 * 1024 * 1024;
+
+/// Where credentials are looked for, in the order of the fields.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// `--username` with its password. It is used at every registry that these sources are given
+    /// to.
+    pub explicit: Option<(String, Secret)>,
+    /// `--auth-file`.
+    pub auth_file: Option<PathBuf>,
+    /// The environment. Default: an empty one; [`Environment::capture`] takes the process's.
+    pub environment: Environment,
+}
+
+/// The environment variables that matter, taken as a value.
+#[derive(Clone, Debug, Default)]
+pub struct Environment {
+    /// `REGISTRY_AUTH_FILE`: a file.
+    pub registry_auth_file: Option<PathBuf>,
+    /// `DOCKER_CONFIG`: the folder of `config.json`.
+    pub docker_config: Option<PathBuf>,
+    /// `XDG_RUNTIME_DIR`: the folder of `containers/auth.json`.
+    pub xdg_runtime_dir: Option<PathBuf>,
+    /// `HOME`: the folder of `.docker/config.json`.
+    pub home: Option<PathBuf>,
+    /// `FLY_ACCESS_TOKEN`.
+    pub fly_access_token: Option<Secret>,
+    /// `FLY_API_TOKEN`.
+    pub fly_api_token: Option<Secret>,
+    /// `PATH`: where credential programs are.
+    pub path: Option<OsString>,
+}
+
+impl Environment {
+    /// The process's own. A variable that is empty counts as not set.
+    pub fn capture() -> Self {
+        let text = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        let file = |name| text(name).map(PathBuf::from);
+        let secret = |name| std::env::var(name).ok().map(Secret::new);
+        Self {
+            registry_auth_file: file("REGISTRY_AUTH_FILE"),
+            docker_config: file("DOCKER_CONFIG"),
+            xdg_runtime_dir: file("XDG_RUNTIME_DIR"),
+            home: file("HOME"),
+            fly_access_token: secret("FLY_ACCESS_TOKEN"),
+            fly_api_token: secret("FLY_API_TOKEN"),
+            path: text("PATH"),
+        }
+    }
+}
+
+/// A file to look into.
+struct Place {
+    path: PathBuf,
+    /// What the user said to name it: such a file must exist.
+    named_by: Option<&'static str>,
+}
+
+impl Sources {
+    /// Looks for a credential for a repository. `registry` is the name as the user wrote it
+    /// (`docker.io`, `host:5000`).
+    ///
+    /// # Errors
+    ///
+    /// A file that the user named is missing; any file that is looked at is broken; a credential
+    /// program fails.
+    pub async fn find(&self, registry: &str, repository: &str) -> Result<Found, CredentialError> {
+        if let Some((username, password)) = &self.explicit {
+            return Ok(Found {
+                credential: Some(Credential::from_login(username, password.clone())),
+                origin: "from --username".into(),
+            });
+        }
+        let mut looked = Vec::new();
+        for place in self.places() {
+            match self.look_into(&place, registry, repository).await? {
+                Looked::Found(found) => return Ok(found),
+                Looked::Nothing(note) => looked.push(note),
+            }
+        }
+        if registry.eq_ignore_ascii_case(fly::REGISTRY) {
+            let Environment { fly_access_token, fly_api_token, .. } = &self.environment;
+            for (name, token) in
+                [("$FLY_ACCESS_TOKEN", fly_access_token), ("$FLY_API_TOKEN", fly_api_token)]
+            {
+                if let Some(password) = token.as_ref().and_then(fly::password) {
+                    return Ok(Found {
+                        credential: Some(Credential::Basic {
+                            username: fly::USERNAME.into(),
+                            password,
+                        }),
+                        origin: format!("from {name}"),
+                    });
+                }
+                looked.push(format!("{name} (not set)"));
+            }
+        }
+        Ok(Found {
+            credential: None,
+            origin: if looked.is_empty() {
+                format!(
+                    "no credentials for {registry} were found: none of REGISTRY_AUTH_FILE, \
+                     DOCKER_CONFIG, XDG_RUNTIME_DIR and HOME is set"
+                )
+            } else {
+                format!("no credentials for {registry} were found in {}", looked.join(", "))
+            },
+        })
+    }
+
+    fn places(&self) -> Vec<Place> {
+        let environment = &self.environment;
+        let named = |path: &Option<PathBuf>, named_by| {
+            path.clone().map(|path| Place { path, named_by: Some(named_by) })
+        };
+        let usual = |folder: &Option<PathBuf>, below: &str| {
+            folder.as_ref().map(|folder| Place { path: folder.join(below), named_by: None })
+        };
+        let mut places: Vec<Place> = Vec::new();
+        for place in [
+            named(&self.auth_file, "--auth-file"),
+            named(&environment.registry_auth_file, "$REGISTRY_AUTH_FILE"),
+            usual(&environment.docker_config, "config.json"),
+            usual(&environment.xdg_runtime_dir, "containers/auth.json"),
+            usual(&environment.home, ".docker/config.json"),
+        ]
+        .into_iter()
+        .flatten()
+        {
+            if places.iter().all(|earlier| earlier.path != place.path) {
+                places.push(place);
+            }
+        }
+        places
+    }
+
+    async fn look_into(
+        &self,
+        place: &Place,
+        registry: &str,
+        repository: &str,
+    ) -> Result<Looked, CredentialError> {
+        let shown = place.path.display();
+        let Some(bytes) = read(place).await? else {
+            return Ok(Looked::Nothing(format!("{shown} (does not exist)")));
+        };
+        let listed = DockerConfig::parse(&place.path, &bytes)?.lookup(registry, repository)?;
+        let found = |credential, by: Option<&Program>| {
+            Looked::Found(Found {
+                credential: Some(credential),
+                origin: match by {
+                    Some(program) => format!("from {} named in {shown}", program.name()),
+                    None => format!("from {shown}"),
+                },
+            })
+        };
+        if let Some(name) = &listed.helper {
+            let program = self.program(name, &place.path)?.ok_or_else(|| {
+                CredentialError::ProgramMissing {
+                    program: format!("docker-credential-{name}"),
+                    config: place.path.clone(),
+                    registry: registry.to_owned(),
+                }
+            })?;
+            if let Some(credential) = ask(&program, &listed.servers).await? {
+                return Ok(found(credential, Some(&program)));
+            }
+        }
+        if let Some(credential) = listed.credential {
+            return Ok(found(credential, None));
+        }
+        if let Some(name) = &listed.store {
+            match self.program(name, &place.path)? {
+                Some(program) => {
+                    if let Some(credential) = ask(&program, &listed.servers).await? {
+                        return Ok(found(credential, Some(&program)));
+                    }
+                    return Ok(Looked::Nothing(format!(
+                        "{shown} (its {} has none)",
+                        program.name()
+                    )));
+                }
+                None if listed.in_store => {
+                    return Err(CredentialError::ProgramMissing {
+                        program: format!("docker-credential-{name}"),
+                        config: place.path.clone(),
+                        registry: registry.to_owned(),
+                    });
+                }
+                // The file was written elsewhere, and nobody logged in to this registry there.
+                None => {
+                    return Ok(Looked::Nothing(format!(
+                        "{shown} (no entry; its docker-credential-{name} is not installed)"
+                    )));
+                }
+            }
+        }
+        Ok(Looked::Nothing(format!("{shown} (no entry)")))
+    }
+
+    fn program(&self, name: &str, config: &Path) -> Result<Option<Program>, CredentialError> {
+        Program::find(name, self.environment.path.as_deref(), config)
+    }
+}
+
+enum Looked {
+    Found(Found),
+    /// The place, and why it has nothing.
+    Nothing(String),
+}
+
+async fn ask(program: &Program, servers: &[String]) -> Result<Option<Credential>, CredentialError> {
+    for server in servers {
+        if let Some(credential) = program.get(server).await? {
+            return Ok(Some(credential));
+        }
+    }
+    Ok(None)
+}
+
+/// The file's content; `None` where it does not exist and need not.
+async fn read(place: &Place) -> Result<Option<Zeroizing<Vec<u8>>>, CredentialError> {
+    let mut bytes = Zeroizing::new(Vec::new());
+    let read = async {
+        let file = tokio::fs::File::open(&place.path).await?;
+        file.take(MAX_FILE + 1).read_to_end(&mut bytes).await
+    };
+    match read.await {
+        Ok(length) if length as u64 > MAX_FILE => {
+            Err(CredentialError::TooLong { path: place.path.clone(), limit: MAX_FILE })
+        }
+        Ok(_) => Ok(Some(bytes)),
+        Err(error)
+            if place.named_by.is_none()
+                && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(CredentialError::Read {
+            path: place.path.clone(),
+            named_by: place.named_by.map(|name| format!(", named by {name},")).unwrap_or_default(),
+            source: Arc::new(error),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::helper::tests::install;
+    use super::*;
+
+    /// A home with a folder for every place, and a `PATH` of its own.
+    struct Machine {
+        root: tempfile::TempDir,
+        sources: Sources,
+    }
+
+    impl Machine {
+        fn new() -> Self {
+            let root = tempfile::tempdir().unwrap();
+            let at = |name: &str| {
+                let path = root.path().join(name);
+                std::fs::create_dir_all(&path).unwrap();
+                path
+            };
+            let sources = Sources {
+                environment: Environment {
+                    docker_config: Some(at("docker")),
+                    xdg_runtime_dir: Some(at("run")),
+                    home: Some(at("home")),
+                    path: Some(at("bin").into()),
+                    ..Environment::default()
+                },
+                ..Sources::default()
+            };
+            Self { root, sources }
+        }
+
+        fn write(&self, name: &str, text: &str) -> PathBuf {
+            let path = self.root.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, text).unwrap();
+            path
+        }
+
+        fn program(&self, name: &str, script: &str) {
+            install(&self.root.path().join("bin"), name, script);
+        }
+
+        async fn find(&self, registry: &str) -> Found {
+            self.sources.find(registry, "ns/app").await.unwrap()
+        }
+
+        async fn fail(&self, registry: &str) -> String {
+            self.sources.find(registry, "ns/app").await.unwrap_err().to_string()
+        }
+    }
+
+    fn login(user: &str) -> String {
+        format!(r#"{{"auths":{{"h.example":{{"username":"{user}","password":"p"}}}}}}"#)
+    }
+
+    #[tokio::test]
+    async fn the_first_place_that_has_a_credential_wins() {
+        let mut machine = Machine::new();
+        machine.write("home/.docker/config.json", &login("home"));
+        let expect = async |machine: &Machine, user: &str, origin: &str| {
+            let found = machine.find("h.example").await;
+            assert_eq!(found.credential, Some(Credential::from_login(user, Secret::new("p"))));
+            assert!(found.origin.ends_with(origin), "{}", found.origin);
+        };
+        expect(&machine, "home", "/home/.docker/config.json").await;
+        machine.write("run/containers/auth.json", &login("run"));
+        expect(&machine, "run", "/run/containers/auth.json").await;
+        machine.write("docker/config.json", &login("docker"));
+        expect(&machine, "docker", "/docker/config.json").await;
+        machine.sources.environment.registry_auth_file =
+            Some(machine.write("env.json", &login("env")));
+        expect(&machine, "env", "/env.json").await;
+        machine.sources.auth_file = Some(machine.write("flag.json", &login("flag")));
+        expect(&machine, "flag", "/flag.json").await;
+        machine.sources.explicit = Some(("me".into(), Secret::new("p")));
+        expect(&machine, "me", "from --username").await;
+    }
+
+    #[tokio::test]
+    async fn a_place_that_says_nothing_of_the_registry_is_passed_over() {
+        let mut machine = Machine::new();
+        machine.sources.auth_file = Some(machine.write("flag.json", r#"{"auths":{"x":{}}}"#));
+        machine.write("docker/config.json", "");
+        machine.write("home/.docker/config.json", &login("home"));
+        let found = machine.find("h.example").await;
+        assert!(found.origin.ends_with("/home/.docker/config.json"));
+    }
+
+    #[tokio::test]
+    async fn finding_nothing_tells_every_place() {
+        let machine = Machine::new();
+        machine.write("docker/config.json", "{}");
+        let found = machine.find("other.example").await;
+        assert_eq!(found.credential, None);
+        for part in [
+            "no credentials for other.example were found in",
+            "/docker/config.json (no entry)",
+            "/run/containers/auth.json (does not exist)",
+            "/home/.docker/config.json (does not exist)",
+        ] {
+            assert!(found.origin.contains(part), "{}", found.origin);
+        }
+        let nowhere = Sources::default().find("h", "r").await.unwrap();
+        assert!(nowhere.origin.contains("HOME"), "{}", nowhere.origin);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_the_user_named_must_exist_and_be_whole() {
+        let mut machine = Machine::new();
+        machine.sources.auth_file = Some(machine.root.path().join("absent.json"));
+        let error = machine.fail("h.example").await;
+        assert!(error.contains("absent.json") && error.contains("--auth-file"), "{error}");
+        machine.sources.auth_file = None;
+        machine.sources.environment.registry_auth_file = Some(machine.root.path().to_owned());
+        let error = machine.fail("h.example").await;
+        assert!(error.contains("$REGISTRY_AUTH_FILE"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_broken_file_in_its_usual_place_is_told_by_name() {
+        let machine = Machine::new();
+        let path = machine.write("docker/config.json", "{");
+        let error = machine.fail("h.example").await;
+        assert!(error.contains(path.to_str().unwrap()), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_file_without_end_is_not_read_to_its_end() {
+        let mut machine = Machine::new();
+        machine.sources.auth_file = Some("/dev/zero".into());
+        let error = machine.fail("h.example").await;
+        assert!(error.contains("8 MiB"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn the_registrys_own_program_is_asked_before_the_file() {
+        let machine = Machine::new();
+        machine.write(
+            "docker/config.json",
+            r#"{"auths":{"h.example":{"username":"file","password":"p"}},
+                "credHelpers":{"h.example":"one"},"credsStore":"all"}"#,
+        );
+        machine.program("one", r#"echo '{"Username":"one","Secret":"s"}'"#);
+        let found = machine.find("h.example").await;
+        assert_eq!(found.credential, Some(Credential::from_login("one", Secret::new("s"))));
+        assert!(found.origin.contains("docker-credential-one named in"), "{}", found.origin);
+
+        machine.program("one", "echo credentials not found in native keychain; exit 1");
+        let found = machine.find("h.example").await;
+        assert_eq!(found.credential, Some(Credential::from_login("file", Secret::new("p"))));
+    }
+
+    #[tokio::test]
+    async fn the_store_is_asked_by_each_name_that_the_registry_was_given() {
+        let machine = Machine::new();
+        machine.write(
+            "docker/config.json",
+            r#"{"auths":{"https://h.example/v1/":{}},"credsStore":"all"}"#,
+        );
+        machine.program(
+            "all",
+            r#"read server; case "$server" in
+                https://h.example/v1/) echo '{"Username":"u","Secret":"s"}' ;;
+                *) echo credentials not found in native keychain; exit 1 ;;
+            esac"#,
+        );
+        assert_eq!(
+            machine.find("h.example").await.credential,
+            Some(Credential::from_login("u", Secret::new("s")))
+        );
+        let none = machine.find("other.example").await;
+        assert!(none.origin.contains("its docker-credential-all has none"), "{}", none.origin);
+    }
+
+    #[tokio::test]
+    async fn a_missing_store_matters_only_to_who_logged_in_with_it() {
+        let machine = Machine::new();
+        machine.write("docker/config.json", r#"{"auths":{"h.example":{}},"credsStore":"desktop"}"#);
+        let error = machine.fail("h.example").await;
+        assert!(
+            error.contains("docker-credential-desktop") && error.contains("docker/config.json"),
+            "{error}"
+        );
+        let none = machine.find("other.example").await;
+        assert!(
+            none.origin.contains("docker-credential-desktop is not installed"),
+            "{}",
+            none.origin
+        );
+    }
+
+    #[tokio::test]
+    async fn a_program_named_by_a_path_is_not_run() {
+        let machine = Machine::new();
+        machine.write("docker/config.json", r#"{"credHelpers":{"h.example":"../bin/one"}}"#);
+        machine.program("one", "touch \"${0%/*}/ran\"");
+        let error = machine.fail("h.example").await;
+        assert!(error.contains("../bin/one"), "{error}");
+        assert!(!machine.root.path().join("bin/ran").exists());
+    }
+
+    #[tokio::test]
+    async fn the_fly_token_is_for_flys_registry_and_comes_last() {
+        let mut machine = Machine::new();
+        machine.sources.environment.fly_access_token = Some(Secret::new("  "));
+        machine.sources.environment.fly_api_token = Some(Secret::new("FlyV1 fm2_a,oauth"));
+        let found = machine.find("registry.fly.io").await;
+        assert_eq!(
+            found,
+            Found {
+                credential: Some(Credential::from_login("x", Secret::new("fm2_a"))),
+                origin: "from $FLY_API_TOKEN".into(),
+            }
+        );
+        machine.sources.environment.fly_access_token = Some(Secret::new("fm2_b"));
+        assert_eq!(machine.find("registry.fly.io").await.origin, "from $FLY_ACCESS_TOKEN");
+        assert_eq!(machine.find("h.example").await.credential, None);
+        assert_eq!(machine.find("registry.fly.io.evil.test").await.credential, None);
+        machine
+            .write("home/.docker/config.json", r#"{"auths":{"registry.fly.io":{"auth":"eDpw"}}}"#);
+        assert!(machine.find("registry.fly.io").await.origin.ends_with("config.json"));
+    }
+
+    #[test]
+    fn no_debug_format_shows_a_secret() {
+        let sources = Sources {
+            explicit: Some(("me".into(), Secret::new("hunter2"))),
+            auth_file: None,
+            environment: Environment {
+                fly_access_token: Some(Secret::new("hunter2")),
+                fly_api_token: Some(Secret::new("hunter2")),
+                ..Environment::default()
+            },
+        };
+        let config = DockerConfig::parse(
+            Path::new("/c"),
+            br#"{"auths":{"h":{"auth":"dTpodW50ZXIy","password":"hunter2",
+                "identitytoken":"hunter2","registrytoken":"hunter2"}}}"#,
+        )
+        .unwrap();
+        let listed = config.lookup("h", "r").unwrap();
+        let found = Found { credential: listed.credential.clone(), origin: "from /c".into() };
+        for text in [
+            format!("{sources:?} {sources:#?}"),
+            format!("{config:?} {config:#?}"),
+            format!("{listed:?} {listed:#?}"),
+            format!("{found:?} {found:#?} {found}"),
+        ] {
+            assert!(text.contains("***") || !text.contains("Secret"), "{text}");
+            assert!(!text.contains("hunter2") && !text.contains("dTpod"), "{text}");
+        }
+    }
+}
