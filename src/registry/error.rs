@@ -1,0 +1,245 @@
+//! Requests that failed for good: what was attempted, on what, what came back, what to do.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use reqwest::StatusCode;
+use serde::Deserialize;
+
+use super::auth::AuthError;
+use super::display::SafeUrl;
+use crate::image::Digest;
+
+/// A request that failed for good.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No answer: the host is unknown or unreachable, TLS failed, or the connection broke.
+    #[error("cannot {doing}: {reason}{}", hint_line(.hint))]
+    Transport {
+        /// What was attempted, on what.
+        doing: String,
+        /// What went wrong, innermost cause included.
+        reason: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+    /// The registry's answer was a refusal or a failure.
+    #[error(transparent)]
+    Status(Box<StatusError>),
+    /// We are nobody to this registry, or the token server failed.
+    #[error("cannot {doing}: {source}")]
+    Auth {
+        /// What was attempted, on what.
+        doing: String,
+        /// Why no authorization was to be had.
+        source: Box<AuthError>,
+    },
+    /// An answer that the distribution specification does not allow.
+    #[error("cannot {doing}: {problem}")]
+    Protocol {
+        /// What was attempted, on what.
+        doing: String,
+        /// What is wrong with the answer.
+        problem: String,
+    },
+    /// The bytes to be sent could not be had.
+    #[error("cannot {doing}: {reason}")]
+    Content {
+        /// What was attempted, on what.
+        doing: String,
+        /// Why there are no bytes.
+        reason: String,
+    },
+    /// A setting of ours is unusable: a CA file that is none, a key without its certificate.
+    #[error("{0}")]
+    Settings(String),
+}
+
+/// An answer that is a refusal or a failure.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {doing}: {url} answered {status}{}{}", said_line(.said), hint_line(.hint))]
+pub struct StatusError {
+    /// What was attempted, on what.
+    pub doing: String,
+    /// Where.
+    pub url: SafeUrl,
+    /// The answer's status.
+    pub status: StatusCode,
+    /// What the registry wrote, its `errors[]` if it sent any.
+    pub said: Said,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+/// What a registry wrote about an error (OCI distribution-spec 1.1, "Error Codes").
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// The `errors[]` of the body.
+    pub errors: Vec<ApiError>,
+    /// The start of a body that was not of that form.
+    pub text: Option<String>,
+}
+
+/// One element of `errors[]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct ApiError {
+    /// `BLOB_UNKNOWN`, `DENIED`, …
+    pub code: String,
+    /// For people; may be empty.
+    pub message: String,
+    /// Anything.
+    pub detail: serde_json::Value,
+}
+
+impl Error {
+    /// Whether the registry refused (exit code 4), rather than failed or was out of reach (5).
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Status(answer) => answer.status.is_client_error() && !is_transient(answer.status),
+            Self::Auth { source, .. } => !source.is_transient(),
+            Self::Transport { .. }
+            | Self::Protocol { .. }
+            | Self::Content { .. }
+            | Self::Settings(_) => false,
+        }
+    }
+
+    /// The answer's status, where there was an answer.
+    pub fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Status(answer) => Some(answer.status),
+            _ => None,
+        }
+    }
+
+    /// Whether the registry named this code in `errors[]`.
+    pub fn has_code(&self, code: &str) -> bool {
+        self.said().is_some_and(|said| said.has_code(code))
+    }
+
+    /// What the registry wrote.
+    pub fn said(&self) -> Option<&Said> {
+        match self {
+            Self::Status(answer) => Some(&answer.said),
+            _ => None,
+        }
+    }
+}
+
+impl Said {
+    /// Reads the body of an error answer. Takes anything, an HTML page included.
+    pub fn parse(body: &[u8]) -> Self {
+        #[derive(Deserialize)]
+        struct Body {
+            errors: Vec<ApiError>,
+        }
+        if let Ok(Body { errors }) = serde_json::from_slice(body)
+            && !errors.is_empty()
+        {
+            return Self { errors, text: None };
+        }
+        let text = strip_markup(&String::from_utf8_lossy(body));
+        Self { errors: Vec::new(), text: (!text.is_empty()).then_some(text) }
+    }
+
+    /// The digests that `errors[]` names, in whatever form.
+    pub fn digests(&self) -> HashSet<Digest> {
+        let text = self.to_string();
+        let starts = text.match_indices("sha256:").map(|(start, _)| start);
+        starts.filter_map(|start| text.get(start..start + 71)?.parse().ok()).collect()
+    }
+
+    /// Whether `errors[]` has this code.
+    pub fn has_code(&self, code: &str) -> bool {
+        self.errors.iter().any(|error| error.code == code)
+    }
+}
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, error) in self.errors.iter().take(5).enumerate() {
+            if i > 0 {
+                f.write_str("; ")?;
+            }
+            f.write_str(&error.code)?;
+            if !error.message.is_empty() {
+                write!(f, ": {}", error.message)?;
+            }
+            match &error.detail {
+                serde_json::Value::Null => {}
+                serde_json::Value::String(text) if text.is_empty() => {}
+                serde_json::Value::Object(fields) if fields.is_empty() => {}
+                detail => {
+                    let detail: String = detail.to_string().chars().take(300).collect();
+                    write!(f, " ({detail})")?;
+                }
+            }
+        }
+        if let Some(text) = &self.text {
+            f.write_str(text)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether the same request may well succeed later.
+pub fn is_transient(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504)
+}
+
+/// The words of an HTML page or of plain text, on one line and not too many.
+fn strip_markup(text: &str) -> String {
+    let mut words = String::new();
+    let mut in_tag = false;
+    for c in text.chars().take(4096) {
+        match c {
+            '<' => in_tag = true,
+            '>' => {
+                in_tag = false;
+                words.push(' ');
+            }
+            _ if in_tag => {}
+            c => words.push(c),
+        }
+    }
+    let line = words.split_whitespace().collect::<Vec<_>>().join(" ");
+    line.chars().take(300).collect()
+}
+
+fn said_line(said: &Said) -> String {
+    let text = said.to_string();
+    if text.is_empty() { text } else { format!(": {text}") }
+}
+
+fn hint_line(hint: &Option<String>) -> String {
+    hint.as_ref().map(|hint| format!("\nhint: {hint}")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_registry_wrote_is_shown() {
+        let said = Said::parse(
+            br#"{"errors":[{"code":"DENIED","message":"no access","detail":[{"Type":"repository"}]},
+                {"code":"NAME_UNKNOWN"}]}"#,
+        );
+        assert!(said.has_code("DENIED"));
+        assert_eq!(
+            said.to_string(),
+            r#"DENIED: no access ([{"Type":"repository"}]); NAME_UNKNOWN"#
+        );
+    }
+
+    #[test]
+    fn a_load_balancers_page_becomes_one_line() {
+        let said = Said::parse(
+            b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>nginx</body></html>",
+        );
+        assert_eq!(said.to_string(), "502 Bad Gateway nginx");
+        assert_eq!(Said::parse(b"").to_string(), "");
+        assert_eq!(Said::parse(b"{\"errors\":[]}").to_string(), "{\"errors\":[]}");
+    }
+}

@@ -1,0 +1,121 @@
+//! What a user can do about a failure: one row for each that we know, the registries' peculiarities
+//! included.
+
+use reqwest::StatusCode;
+
+use super::Registry;
+use super::error::Said;
+
+/// Advice about the repository of this name.
+type Advice = fn(&str) -> String;
+
+/// How repositories come to be, at registries that do not make them on the first push.
+const CREATE: [(&str, Advice); 4] = [
+    ("registry.fly.io", |repository| {
+        format!(
+            "fly.io has no such app, or it is not yours; create it: fly apps create {repository}"
+        )
+    }),
+    (".amazonaws.com", |repository| {
+        format!(
+            "ECR makes no repositories by itself; create it: \
+             aws ecr create-repository --repository-name {repository}"
+        )
+    }),
+    (".pkg.dev", |repository| {
+        let name = repository.split('/').nth(1).unwrap_or(repository);
+        format!(
+            "create the repository: \
+             gcloud artifacts repositories create {name} --repository-format=docker"
+        )
+    }),
+    ("", |repository| format!("create the repository {repository} there, or check its name")),
+];
+
+/// How to log in, where it is not `docker login HOST`.
+const LOG_IN: [(&str, &str); 4] = [
+    ("registry.fly.io", "run `fly auth docker`, or set FLY_API_TOKEN (`fly tokens create deploy`)"),
+    (
+        ".amazonaws.com",
+        "run `aws ecr get-login-password | docker login --username AWS --password-stdin HOST`",
+    ),
+    ("ghcr.io", "the token needs the scope write:packages (`docker login ghcr.io`)"),
+    ("", "run `docker login HOST`, or give --username with --password-stdin"),
+];
+
+/// The hint for an answer that is an error.
+pub(super) fn for_status(
+    registry: &Registry,
+    repository: &str,
+    status: StatusCode,
+    said: &Said,
+) -> Option<String> {
+    let host = registry.host();
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            let unknown_app = host == "registry.fly.io" && said.has_code("NAME_UNKNOWN");
+            if unknown_app {
+                return create(host, repository);
+            }
+            let who = registry.origin(repository);
+            let log_in = row(host, &LOG_IN)?.replace("HOST", host);
+            let also = match host {
+                "registry.fly.io" => {
+                    format!("; is there an app {repository}? (fly apps create {repository})")
+                }
+                _ => String::new(),
+            };
+            Some(format!("asked {who}; {log_in}{also}"))
+        }
+        StatusCode::NOT_FOUND if said.has_code("NAME_UNKNOWN") || host == "registry.fly.io" => {
+            create(host, repository)
+        }
+        StatusCode::PAYLOAD_TOO_LARGE => Some(
+            "a gateway before the registry limits the size of a request; raise its limit"
+                .to_owned(),
+        ),
+        StatusCode::TOO_MANY_REQUESTS => {
+            Some("the registry limits the rate of requests; try later, or log in".to_owned())
+        }
+        _ => None,
+    }
+}
+
+/// The hint for a connection that could not be made, by the text of its cause.
+pub(super) fn for_connection(cause: &str) -> Option<String> {
+    let hint = if is_certificate(cause) {
+        "if you trust that registry, name its certificate authority with --ca-file FILE; for plain \
+         HTTP there is --plain-http"
+    } else if cause.contains("corrupt message") || cause.contains("InvalidContentType") {
+        "it does not speak TLS; for plain HTTP there is --plain-http"
+    } else if cause.contains("lookup address") {
+        "check the registry's name, and the network"
+    } else if cause.contains("refused") {
+        "is a registry running there?"
+    } else {
+        return None;
+    };
+    Some(hint.to_owned())
+}
+
+/// Whether a connection that failed for this cause will fail again: a certificate does not become
+/// trusted, nor a misspelt name known, by waiting.
+pub(super) fn is_permanent(cause: &str) -> bool {
+    is_certificate(cause)
+        || cause.contains("corrupt message")
+        || cause.contains("InvalidContentType")
+        || (cause.contains("lookup address") && !cause.contains("Temporary failure"))
+}
+
+fn is_certificate(cause: &str) -> bool {
+    cause.contains("certificate") || cause.contains("UnknownIssuer")
+}
+
+fn create(host: &str, repository: &str) -> Option<String> {
+    row(host, &CREATE).map(|hint| hint(repository))
+}
+
+/// The first row whose host, or end of it, is this host's.
+fn row<T: Copy>(host: &str, table: &[(&str, T)]) -> Option<T> {
+    table.iter().find(|(end, _)| host.ends_with(end)).map(|(_, value)| *value)
+}

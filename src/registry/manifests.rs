@@ -1,0 +1,71 @@
+//! Manifests: getting the one that a tag points to, and putting ours.
+
+use bytes::Bytes;
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use reqwest::{Method, StatusCode};
+
+use super::send::{Call, Payload};
+use super::{Error, Repository};
+use crate::image::{Digest, Manifest};
+
+/// The longest manifest that is read; registries take 4 MiB.
+const MAX_MANIFEST_BYTES: u64 = 8 << 20;
+
+const ACCEPTED: &str = "application/vnd.oci.image.manifest.v1+json, \
+    application/vnd.docker.distribution.manifest.v2+json, \
+    application/vnd.oci.image.index.v1+json, \
+    application/vnd.docker.distribution.manifest.list.v2+json";
+
+/// A manifest that a registry gave.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// Their digest, computed.
+    pub digest: Digest,
+}
+
+impl Repository {
+    /// The manifest or index that a tag or a digest stands for; `None` where there is none (OCI
+    /// distribution-spec 1.1, "Pulling manifests").
+    pub async fn manifest(&self, reference: &str) -> Result<Option<Fetched>, Error> {
+        let mut call = Call {
+            doing: format!("get manifest {reference} of {self}"),
+            also: &[StatusCode::NOT_FOUND],
+            read: Some(MAX_MANIFEST_BYTES),
+            ..self.call(Method::GET, format!("/v2/{}/manifests/{reference}", self.name()))
+        };
+        call.headers.insert(ACCEPT, HeaderValue::from_static(ACCEPTED));
+        let answer = self.small(&call).await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        Ok(Some(Fetched { digest: Digest::of(&answer.body), bytes: answer.body }))
+    }
+
+    /// Puts a manifest under a tag or its digest (OCI distribution-spec 1.1, "Pushing manifests").
+    ///
+    /// Every blob that it names must be there.
+    pub async fn put_manifest(&self, reference: &str, manifest: &Manifest) -> Result<(), Error> {
+        let mut call = Call {
+            doing: format!("put the manifest to {self}:{reference}"),
+            payload: Payload::Bytes(manifest.bytes.clone()),
+            ..self.call(Method::PUT, format!("/v2/{}/manifests/{reference}", self.name()))
+        };
+        let media_type = HeaderValue::from_static(manifest.format.manifest_media_type());
+        call.headers.insert(CONTENT_TYPE, media_type);
+        let answer = self.small(&call).await?;
+        let told = answer.headers.get("docker-content-digest").and_then(|v| v.to_str().ok());
+        match told {
+            Some(told) if told != manifest.digest.as_str() => Err(Error::Protocol {
+                doing: call.doing,
+                problem: format!(
+                    "it was stored under {told}, not under its digest {}: something on the way \
+                     changed it",
+                    manifest.digest
+                ),
+            }),
+            _ => Ok(()),
+        }
+    }
+}

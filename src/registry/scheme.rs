@@ -1,0 +1,84 @@
+//! HTTPS, but for loopback addresses, which are tried over plain HTTP first, and for
+//! `--plain-http`.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use reqwest::StatusCode;
+
+/// How a registry is spoken to; for a loopback address it is found out by the first request.
+#[derive(Debug)]
+pub struct Scheme(AtomicU8);
+
+/// The states of a [`Scheme`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaks {
+    /// HTTPS.
+    Tls,
+    /// Plain HTTP.
+    Plain,
+    /// Plain HTTP until an answer tells otherwise.
+    Unknown,
+}
+
+impl Scheme {
+    /// What the host's name and the user's options tell.
+    pub fn of(host: &str, plain_http: bool) -> Self {
+        let speaks = if plain_http {
+            Speaks::Plain
+        } else if is_loopback(host) {
+            Speaks::Unknown
+        } else {
+            Speaks::Tls
+        };
+        Self(AtomicU8::new(speaks as u8))
+    }
+
+    /// What is known now.
+    pub fn get(&self) -> Speaks {
+        match self.0.load(Ordering::Acquire) {
+            0 => Speaks::Tls,
+            1 => Speaks::Plain,
+            _ => Speaks::Unknown,
+        }
+    }
+
+    /// Records what an answer told.
+    pub fn settle(&self, speaks: Speaks) {
+        self.0.store(speaks as u8, Ordering::Release);
+    }
+}
+
+/// Whether `host[:port]` is this machine.
+pub fn is_loopback(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Whether an answer to plain HTTP is that of a TLS server, in the words of Go, nginx and Apache.
+pub fn wants_tls(status: StatusCode, body: &[u8]) -> bool {
+    status == StatusCode::BAD_REQUEST && String::from_utf8_lossy(body).contains("HTTPS")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_told_by_name_or_address() {
+        for host in ["localhost", "LOCALHOST:5000", "127.0.0.1:5000", "127.8.9.1", "[::1]:5000"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["localhost.example.com", "10.0.0.1:5000", "registry.fly.io", "[::2]:80"] {
+            assert!(!is_loopback(host), "{host}");
+        }
+        assert_eq!(Scheme::of("ghcr.io", false).get(), Speaks::Tls);
+        assert_eq!(Scheme::of("ghcr.io", true).get(), Speaks::Plain);
+        assert_eq!(Scheme::of("localhost:1", false).get(), Speaks::Unknown);
+    }
+}

@@ -1,0 +1,500 @@
+//! The one place that every request goes through: authorization, redirects, idle limits, retries,
+//! and errors that say what was attempted.
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, WWW_AUTHENTICATE};
+use reqwest::{Method, StatusCode};
+use tokio::time::Instant;
+use url::Url;
+
+use super::auth::{Realm, Scopes};
+use super::display::{SafeUrl, header_lines};
+use super::error::{Said, StatusError, is_transient};
+use super::hints;
+use super::pulse::Pulse;
+use super::retry::{Patience, retry_after};
+use super::scheme::{Speaks, wants_tls};
+use super::{Error, Registry};
+use crate::event::Event;
+
+/// How many redirects are followed; storage behind a registry needs one or two.
+const MAX_REDIRECTS: usize = 5;
+/// How long a host that has never answered is tried.
+const FIRST_CONTACT: Duration = Duration::from_secs(10);
+/// How much is read of an answer that nobody asked to read.
+const SMALL_BODY: u64 = 64 << 10;
+
+/// A request to be made.
+pub(super) struct Call<'a> {
+    /// What it is for, to follow the word "cannot": `upload blob sha256:… to HOST/REPOSITORY`.
+    pub doing: String,
+    pub method: Method,
+    pub to: Target,
+    pub headers: HeaderMap,
+    pub payload: Payload,
+    /// Whose repository it is about, for the choice of credentials and for hints.
+    pub repository: &'a str,
+    pub scopes: &'a Scopes,
+    /// Statuses besides 2xx that are an answer and no error.
+    pub also: &'a [StatusCode],
+    /// How much of the answer's body is taken; more is an error. `None`: it is of no interest.
+    pub read: Option<u64>,
+    pub persistence: Persistence,
+}
+
+/// Where a request goes.
+#[derive(Clone)]
+pub(super) enum Target {
+    /// A path of this registry's API, with its query: `/v2/…`.
+    Path(String),
+    /// A location that the registry gave.
+    Url(Url),
+}
+
+/// What a request carries.
+pub(super) enum Payload {
+    Empty,
+    Bytes(Bytes),
+    Stream(StreamPayload),
+}
+
+/// A body that is made anew each time the request is sent.
+pub(super) struct StreamPayload {
+    pub open: Box<dyn Fn() -> reqwest::Body + Send + Sync>,
+    /// Sent as `Content-Length`; without it the transfer is chunked.
+    pub length: Option<u64>,
+    /// Beats while bytes move.
+    pub pulse: Arc<Pulse>,
+}
+
+/// How often a request that failed for a passing reason is sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Persistence {
+    /// Until the limit that the user has set.
+    UntilLimit,
+    /// Once; the caller knows better what to do next.
+    Once,
+}
+
+/// An answer, its body read.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    /// The URL that gave it, after redirects.
+    pub url: Url,
+    pub body: Bytes,
+}
+
+/// A failed attempt.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub error: Error,
+    /// Whether the same request may succeed later.
+    pub transient: bool,
+    /// How long the registry asks to be left alone.
+    pub retry_after: Option<Duration>,
+}
+
+impl Registry {
+    /// Sends a request until there is an answer or no hope.
+    pub(super) async fn send(&self, call: &Call<'_>) -> Result<Answer, Error> {
+        let mut patience = Patience::new(self.settings.retry_for);
+        loop {
+            let failure = match self.attempt(call).await {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failure,
+            };
+            if call.persistence == Persistence::Once {
+                return Err(failure.error);
+            }
+            self.wait_before_retry(failure, &mut patience).await?;
+        }
+    }
+
+    /// Sleeps as long as the failure and the user's patience ask for; gives the error back where
+    /// there is no point in trying again.
+    pub(super) async fn wait_before_retry(
+        &self,
+        failure: Failure,
+        patience: &mut Patience,
+    ) -> Result<(), Error> {
+        if !failure.transient {
+            return Err(failure.error);
+        }
+        if failure.never_connected() && !self.answered.load(Ordering::Relaxed) {
+            // A host that nobody has heard of yet is more likely misspelt than restarting.
+            patience.shorten(FIRST_CONTACT);
+        }
+        let Some(wait) = patience.next_wait(failure.retry_after) else {
+            return Err(failure.error);
+        };
+        if failure.retry_after.is_some() {
+            self.gate.close_for(wait);
+        }
+        (self.events)(Event::Retry { why: failure.error.to_string(), wait });
+        tokio::time::sleep(wait).await;
+        Ok(())
+    }
+
+    /// Sends a request once; a second time with a new token where the first one is refused.
+    pub(super) async fn attempt(&self, call: &Call<'_>) -> Result<Answer, Failure> {
+        let in_call = |source| Failure::auth(&call.doing, source);
+        // Before the first challenge there is nothing to send: a credential is never sent unasked.
+        let authorization = match self.auth.get() {
+            Some(auth) => {
+                auth.authorization(call.repository, call.scopes).await.map_err(in_call)?
+            }
+            None => None,
+        };
+        let answer = self.follow(call, authorization.as_ref()).await?;
+        if !asks_for_credentials(&answer) || Some(Realm::of(&answer.url)) != self.realm() {
+            return self.judge(call, answer);
+        }
+        let auth = self.authenticator(&answer.headers).await?;
+        let renewed = auth
+            .challenged(call.repository, call.scopes, &answer.headers, authorization.as_ref())
+            .await
+            .map_err(in_call)?;
+        let answer = self.follow(call, Some(&renewed)).await?;
+        self.judge(call, answer)
+    }
+
+    /// Sends a request and goes where redirects point, leaving the authorization behind where they
+    /// leave the registry's realm.
+    async fn follow(
+        &self,
+        call: &Call<'_>,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Answer, Failure> {
+        let mut method = call.method.clone();
+        let mut url = match &call.to {
+            Target::Url(url) => url.clone(),
+            Target::Path(path) => self.url(path)?,
+        };
+        let mut answer = self.exchange(call, &method, url, authorization).await?;
+        for _ in 0..MAX_REDIRECTS {
+            let keeps_body = match answer.status.as_u16() {
+                307 | 308 => true,
+                301..=303 => matches!(method, Method::GET | Method::HEAD),
+                _ => return Ok(answer),
+            };
+            if !keeps_body {
+                method = Method::GET;
+            }
+            url = location(&answer.url, &answer.headers).map_err(|problem| Failure {
+                error: Error::Protocol { doing: call.doing.clone(), problem },
+                transient: false,
+                retry_after: None,
+            })?;
+            answer = self.exchange(call, &method, url, authorization).await?;
+        }
+        Err(Failure {
+            error: Error::Protocol {
+                doing: call.doing.clone(),
+                problem: format!(
+                    "more than {MAX_REDIRECTS} redirects, the last to {}",
+                    SafeUrl::from(answer.url)
+                ),
+            },
+            transient: false,
+            retry_after: None,
+        })
+    }
+
+    /// One request, one answer. For a loopback address this is also where it is found out whether
+    /// it speaks TLS.
+    async fn exchange(
+        &self,
+        call: &Call<'_>,
+        method: &Method,
+        url: Url,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Answer, Failure> {
+        let undecided = self.scheme.get() == Speaks::Unknown && self.is_ours(&url);
+        let result = self.roundtrip(call, method, &url, authorization).await;
+        if !undecided {
+            return result;
+        }
+        let maybe_tls = match &result {
+            Ok(answer) => wants_tls(answer.status, &answer.body),
+            Err(failure) => !failure.never_connected(),
+        };
+        if !maybe_tls {
+            if result.is_ok() {
+                self.scheme.settle(Speaks::Plain);
+            }
+            return result;
+        }
+        let mut secure = url;
+        // Cannot fail: http and https are both special schemes.
+        let _ = secure.set_scheme("https");
+        match self.roundtrip(call, method, &secure, authorization).await {
+            Ok(answer) => {
+                self.scheme.settle(Speaks::Tls);
+                Ok(answer)
+            }
+            // It did answer in TLS, with a certificate that we do not trust: that is the news.
+            Err(failure) if !failure.transient => Err(failure),
+            Err(_) => result,
+        }
+    }
+
+    async fn roundtrip(
+        &self,
+        call: &Call<'_>,
+        method: &Method,
+        url: &Url,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Answer, Failure> {
+        if self.is_ours(url) {
+            self.gate.pass().await;
+        }
+        let clients = self.clients(url.scheme() == "https").await?;
+        let client = match &call.payload {
+            Payload::Stream(_) => &clients.bodies,
+            Payload::Empty | Payload::Bytes(_) => &clients.small,
+        };
+        let mut request = client.request(method.clone(), url.clone()).headers(call.headers.clone());
+        // A credential goes to its own realm only, never to where a location or redirect points.
+        if let Some(value) = authorization
+            && Some(Realm::of(url)) == self.realm()
+        {
+            request = request.header(AUTHORIZATION, value.clone());
+        }
+        request = match &call.payload {
+            // Some servers want a length on every POST, PUT and PATCH.
+            Payload::Empty if matches!(*method, Method::GET | Method::HEAD | Method::DELETE) => {
+                request
+            }
+            Payload::Empty => request.header("content-length", 0),
+            Payload::Bytes(bytes) => {
+                self.count_sent(bytes.len());
+                request.body(bytes.clone())
+            }
+            Payload::Stream(stream) => {
+                stream.pulse.beat();
+                let request = match stream.length {
+                    Some(length) => request.header("content-length", length),
+                    None => request,
+                };
+                request.body((stream.open)())
+            }
+        };
+        let request = request.build().map_err(|error| Failure::transport(call, url, &error))?;
+        let sent_headers = self.settings.show_headers.then(|| header_lines('>', request.headers()));
+
+        let started = Instant::now();
+        let idle = self.settings.idle_timeout;
+        let answer = async {
+            let response = match &call.payload {
+                Payload::Stream(stream) => tokio::select! {
+                    response = client.execute(request) => response,
+                    () = stream.pulse.stopped(idle) => return Err(Failure::stalled(call, url, idle)),
+                },
+                _ => tokio::time::timeout(idle, client.execute(request))
+                    .await
+                    .map_err(|_| Failure::stalled(call, url, idle))?,
+            };
+            let response = response.map_err(|error| Failure::transport(call, url, &error))?;
+            self.answered.store(true, Ordering::Relaxed);
+            read(call, response, idle).await
+        }
+        .await;
+        self.tell(method, url, started, &answer, sent_headers);
+        answer
+    }
+
+    /// Sorts answers from errors.
+    fn judge(&self, call: &Call<'_>, answer: Answer) -> Result<Answer, Failure> {
+        if answer.status.is_success() || call.also.contains(&answer.status) {
+            return Ok(answer);
+        }
+        let said = Said::parse(&answer.body);
+        let hint = hints::for_status(self, call.repository, answer.status, &said);
+        Err(Failure {
+            transient: is_transient(answer.status),
+            retry_after: retry_after(&answer.headers),
+            error: Error::Status(Box::new(StatusError {
+                doing: call.doing.clone(),
+                url: answer.url.into(),
+                status: answer.status,
+                said,
+                hint,
+            })),
+        })
+    }
+
+    fn tell(
+        &self,
+        method: &Method,
+        url: &Url,
+        started: Instant,
+        answer: &Result<Answer, Failure>,
+        sent: Option<Vec<String>>,
+    ) {
+        let outcome = match answer {
+            Ok(answer) => answer.status.as_str().to_owned(),
+            Err(failure) => failure.error.to_string(),
+        };
+        let mut headers = sent.unwrap_or_default();
+        if let (false, Ok(answer)) = (headers.is_empty(), answer) {
+            headers.extend(header_lines('<', &answer.headers));
+        }
+        let url = SafeUrl::from(url.clone());
+        let millis = started.elapsed().as_millis();
+        (self.events)(Event::Request {
+            line: format!("{method} {url} {outcome} {millis} ms"),
+            headers,
+        });
+    }
+}
+
+impl Failure {
+    fn auth(doing: &str, source: super::auth::AuthError) -> Self {
+        Self {
+            transient: source.is_transient(),
+            retry_after: source.retry_after(),
+            error: Error::Auth { doing: doing.to_owned(), source: Box::new(source) },
+        }
+    }
+
+    fn transport(call: &Call<'_>, url: &Url, error: &reqwest::Error) -> Self {
+        let cause = innermost(error);
+        let (reason, transient) = if error.is_connect() {
+            let place = url.host_str().unwrap_or_default();
+            let place = url.port().map_or(place.to_owned(), |port| format!("{place}:{port}"));
+            (format!("no connection to {place}: {cause}"), !hints::is_permanent(&cause))
+        } else if error.is_builder() {
+            (format!("no such request can be made: {cause}"), false)
+        } else {
+            (
+                format!("the connection to {} broke: {cause}", url.host_str().unwrap_or_default()),
+                true,
+            )
+        };
+        let hint = error.is_connect().then(|| hints::for_connection(&cause)).flatten();
+        Self {
+            error: Error::Transport { doing: call.doing.clone(), reason, hint },
+            transient,
+            retry_after: None,
+        }
+    }
+
+    fn stalled(call: &Call<'_>, url: &Url, idle: Duration) -> Self {
+        Self {
+            error: Error::Transport {
+                doing: call.doing.clone(),
+                reason: format!(
+                    "nothing moved on the connection to {} for {}",
+                    url.host_str().unwrap_or_default(),
+                    humantime::format_duration(idle)
+                ),
+                hint: None,
+            },
+            transient: true,
+            retry_after: None,
+        }
+    }
+
+    fn never_connected(&self) -> bool {
+        matches!(&self.error, Error::Transport { reason, .. } if reason.starts_with("no connection"))
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { error, transient: false, retry_after: None }
+    }
+}
+
+/// Whether an answer means that (other) credentials would help: 401, or a 403 that says the token's
+/// scope was too narrow (RFC 6750, section 3.1).
+fn asks_for_credentials(answer: &Answer) -> bool {
+    match answer.status {
+        StatusCode::UNAUTHORIZED => true,
+        StatusCode::FORBIDDEN => answer
+            .headers
+            .get_all(WWW_AUTHENTICATE)
+            .iter()
+            .any(|value| value.to_str().is_ok_and(|text| text.contains("insufficient_scope"))),
+        _ => false,
+    }
+}
+
+/// Reads an answer's body, as much of it as was asked for.
+async fn read(
+    call: &Call<'_>,
+    response: reqwest::Response,
+    idle: Duration,
+) -> Result<Answer, Failure> {
+    let (status, headers, url) =
+        (response.status(), response.headers().clone(), response.url().clone());
+    let wanted = status.is_success().then_some(call.read).flatten();
+    let limit = wanted.unwrap_or(SMALL_BODY);
+    let mut body = Vec::new();
+    let mut stream = response.bytes_stream();
+    while let Some(piece) = tokio::time::timeout(idle, stream.next())
+        .await
+        .map_err(|_| Failure::stalled(call, &url, idle))?
+    {
+        let piece = piece.map_err(|error| Failure::transport(call, &url, &error))?;
+        if body.len() as u64 + piece.len() as u64 <= limit {
+            body.extend_from_slice(&piece);
+        } else if wanted.is_some() {
+            return Err(Error::Protocol {
+                doing: call.doing.clone(),
+                problem: format!(
+                    "the answer of {} is longer than {limit} bytes",
+                    SafeUrl::from(url)
+                ),
+            }
+            .into());
+        } else {
+            break;
+        }
+    }
+    Ok(Answer { status, headers, url, body: body.into() })
+}
+
+/// Where an answer's `Location` points, resolved against the URL that gave it.
+///
+/// A registry behind a proxy that does not tell it its own name writes locations with the scheme
+/// `http`, or without the port; where only those differ, its real address is meant.
+pub(super) fn location(from: &Url, headers: &HeaderMap) -> Result<Url, String> {
+    let value = headers
+        .get(LOCATION)
+        .ok_or_else(|| format!("{} gave no Location", SafeUrl::from(from.clone())))?;
+    let text = value.to_str().map_err(|_| "its Location is not text".to_owned())?;
+    let mut url = from.join(text).map_err(|error| format!("its Location is not a URL: {error}"))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(format!("its Location is not an HTTP URL but {}:…", url.scheme()));
+    }
+    if url.host_str() == from.host_str()
+        && Realm::of(&url) != Realm::of(from)
+        && url.port().is_none()
+    {
+        // Neither can fail on an HTTP URL.
+        let _ = url.set_scheme(from.scheme());
+        let _ = url.set_port(from.port());
+    }
+    if from.scheme() == "https" && url.scheme() == "http" {
+        return Err(format!("its Location leads from HTTPS to plain HTTP: {}", SafeUrl::from(url)));
+    }
+    Ok(url)
+}
+
+/// The text of the innermost cause, which is the one that says something.
+pub(super) fn innermost(error: &dyn StdError) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
