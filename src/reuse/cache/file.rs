@@ -1,0 +1,279 @@
+//! The cache's file: where it is, whether it is ours and whole, and how it is made anew.
+//!
+//! SQLite must never have its files removed under it: another process that holds the old ones would
+//! mix them with the new. So whoever uses the database holds `cache.lock` shared, and only who
+//! holds it exclusively removes or creates files. The kernel lets go of the lock when a process
+//! dies.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags};
+use rustix::fs::{FlockOperation, flock};
+
+use super::store::SCHEMA;
+
+/// How long to wait for another process, before going on without.
+const BUSY_PATIENCE: Duration = Duration::from_millis(100);
+
+/// In the header of every cache file, so that no other program's database is touched: "push".
+const APPLICATION_ID: i32 = 0x7075_7368;
+
+/// The schema's version. A file with a newer one belongs to a newer pushimg and is left alone.
+const VERSION: i32 = 1;
+
+/// What to do with a file that is there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    /// Use it if it is whole.
+    AsItIs,
+    /// Replace it: reading it has shown that it is damaged.
+    MadeAnew,
+}
+
+/// An open cache file.
+pub(super) struct Opened {
+    pub(super) connection: Connection,
+    /// Held as long as the connection; `None` where the folder is read-only.
+    pub(super) lock: Option<File>,
+    pub(super) writable: bool,
+    /// What a person might want to know.
+    pub(super) note: Option<String>,
+}
+
+impl Opened {
+    fn new(connection: Connection, lock: Option<File>, note: Option<String>, path: &Path) -> Self {
+        let writable = !connection.is_readonly(MAIN_DB).unwrap_or(true);
+        Self {
+            connection,
+            lock,
+            writable,
+            note: note.or_else(|| {
+                (!writable).then(|| format!("local cache {}: read-only", path.display()))
+            }),
+        }
+    }
+}
+
+/// Why a file is not used.
+enum Refusal {
+    /// It is missing, or not finished.
+    Missing,
+    /// It is damaged, or of an older version.
+    Damaged(String),
+    /// It is to be left alone.
+    LeftAlone(String),
+}
+
+/// The database's path.
+pub(super) fn database(folder: &Path) -> PathBuf {
+    folder.join("cache.sqlite")
+}
+
+/// Opens the cache in `folder`, makes the folder and the file where they are missing, and the file
+/// anew where it is damaged. The error is a note for a person.
+pub(super) fn open(folder: &Path, how: Use) -> Result<Opened, String> {
+    let path = database(folder);
+    let unusable =
+        |why: &dyn std::fmt::Display| format!("no local cache: {}: {why}", path.display());
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(|error| unusable(&error))?;
+    let Some(lock) = open_lock(folder).map_err(|error| unusable(&error))? else {
+        return match open_existing(&path) {
+            Ok(connection) => Ok(Opened::new(connection, None, None, &path)),
+            Err(Refusal::Missing) => Err(unusable(&"the folder is read-only")),
+            Err(Refusal::Damaged(why) | Refusal::LeftAlone(why)) => Err(unusable(&why)),
+        };
+    };
+
+    let give_up = Instant::now() + BUSY_PATIENCE;
+    let mut replace = how == Use::MadeAnew;
+    let mut forced = replace;
+    let mut made = false;
+    let mut note = None;
+    loop {
+        let operation = if replace {
+            FlockOperation::NonBlockingLockExclusive
+        } else {
+            FlockOperation::NonBlockingLockShared
+        };
+        match flock(&lock, operation) {
+            Ok(()) if forced => {
+                make(&path).map_err(|why| unusable(&why))?;
+                (replace, forced, made) = (false, false, true);
+            }
+            Ok(()) => match open_existing(&path) {
+                // Another process has made it meanwhile.
+                Ok(_) if replace => replace = false,
+                Ok(connection) => return Ok(Opened::new(connection, Some(lock), note, &path)),
+                Err(Refusal::LeftAlone(why)) => return Err(unusable(&why)),
+                Err(Refusal::Missing | Refusal::Damaged(_)) if replace => forced = true,
+                Err(Refusal::Missing) if !made => replace = true,
+                Err(Refusal::Damaged(why)) if !made => {
+                    note = Some(format!("local cache {}: {why}; made anew", path.display()));
+                    replace = true;
+                }
+                Err(Refusal::Missing) => return Err(unusable(&"it vanished")),
+                Err(Refusal::Damaged(why)) => return Err(unusable(&why)),
+            },
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < give_up => {
+                // What is held meanwhile, in whatever mode, must not stand in others' way.
+                let _ = flock(&lock, FlockOperation::Unlock);
+                thread::sleep(Duration::from_millis(2));
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(unusable(&"another process has it open, or is making it"));
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(unusable(&io::Error::from(error))),
+        }
+    }
+}
+
+/// Opens the lock file; `None` where there is none and none can be made.
+fn open_lock(folder: &Path) -> io::Result<Option<File>> {
+    let path = folder.join("cache.lock");
+    let made =
+        File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+    match made {
+        Ok(lock) => Ok(Some(lock)),
+        // Permission denied, or a read-only file system.
+        Err(_) => match File::open(&path) {
+            Ok(lock) => Ok(Some(lock)),
+            Err(_) if database(folder).is_file() => Ok(None),
+            Err(_) => made.map(Some),
+        },
+    }
+}
+
+fn open_existing(path: &Path) -> Result<Connection, Refusal> {
+    match std::fs::metadata(path) {
+        Ok(metadata) if !metadata.is_file() => {
+            return Err(Refusal::LeftAlone("not a file".to_owned()));
+        }
+        Ok(metadata) if metadata.len() == 0 => return Err(Refusal::Missing),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Refusal::Missing),
+        Err(error) => return Err(Refusal::LeftAlone(error.to_string())),
+    }
+    let opened = Connection::open_with_flags(path, FLAGS | OpenFlags::SQLITE_OPEN_READ_WRITE)
+        .and_then(|connection| judge(&connection).map(|verdict| (connection, verdict)));
+    let judged = match opened {
+        // Even reading takes files beside the database; in a read-only folder they cannot be made,
+        // and the database is read as it stands.
+        Err(error)
+            if matches!(
+                error.sqlite_error_code(),
+                Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly)
+            ) =>
+        {
+            open_immutable(path)
+        }
+        opened => opened,
+    };
+    match judged {
+        Ok((connection, Ok(()))) => Ok(connection),
+        Ok((_, Err(refusal))) => Err(refusal),
+        Err(error) => Err(match error.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+                Refusal::Damaged(error.to_string())
+            }
+            _ => Refusal::LeftAlone(error.to_string()),
+        }),
+    }
+}
+
+/// The connection is used by one thread, and shares nothing.
+const FLAGS: OpenFlags =
+    OpenFlags::SQLITE_OPEN_NO_MUTEX.union(OpenFlags::SQLITE_OPEN_PRIVATE_CACHE);
+
+type Judged = rusqlite::Result<(Connection, Result<(), Refusal>)>;
+
+fn open_immutable(path: &Path) -> Judged {
+    let url = std::path::absolute(path)
+        .ok()
+        .and_then(|path| url::Url::from_file_path(path).ok())
+        .ok_or_else(|| rusqlite::Error::InvalidPath(path.to_owned()))?;
+    let flags = FLAGS | OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    let connection = Connection::open_with_flags(format!("{url}?immutable=1"), flags)?;
+    let verdict = judge(&connection)?;
+    Ok((connection, verdict))
+}
+
+/// Reads the header: is this a cache file of this version?
+fn judge(connection: &Connection) -> rusqlite::Result<Result<(), Refusal>> {
+    connection.busy_timeout(BUSY_PATIENCE)?;
+    // NORMAL: in WAL mode a power cut may lose the last rows, but damages nothing.
+    connection.execute_batch(
+        "PRAGMA synchronous = NORMAL; PRAGMA cell_size_check = ON; PRAGMA trusted_schema = OFF",
+    )?;
+    let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
+    let (application, version) = (number("application_id")?, number("user_version")?);
+    if application != APPLICATION_ID {
+        let tables: u32 =
+            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        return Ok(Err(if tables == 0 {
+            Refusal::Missing
+        } else {
+            Refusal::LeftAlone("another program's database".to_owned())
+        }));
+    }
+    Ok(match version {
+        VERSION => Ok(()),
+        newer if newer > VERSION => Err(Refusal::LeftAlone(format!(
+            "made by a newer pushimg (version {newer}, this one knows {VERSION})"
+        ))),
+        _ => Err(Refusal::Damaged(format!("of the older version {version}"))),
+    })
+}
+
+/// Makes an empty cache file in place of whatever is there. The lock is held exclusively.
+fn make(path: &Path) -> Result<(), String> {
+    // The database goes first: what is left of the others when this is interrupted is then known
+    // to belong to nothing.
+    for suffix in ["", "-wal", "-shm", "-journal"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        match std::fs::remove_file(&name) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error.to_string());
+            }
+            _ => {}
+        }
+    }
+    File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|error| error.to_string())?;
+    let fill = || -> rusqlite::Result<String> {
+        let connection =
+            Connection::open_with_flags(path, FLAGS | OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        connection.busy_timeout(BUSY_PATIENCE)?;
+        // Nothing is lost that a power cut could lose, and waiting for the disk takes long.
+        connection.execute_batch("PRAGMA synchronous = OFF; PRAGMA auto_vacuum = INCREMENTAL")?;
+        let mode = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+        // In one transaction with the tables, so that a file with this version has them all.
+        connection.execute_batch(&format!(
+            "BEGIN IMMEDIATE;
+             {SCHEMA}
+             PRAGMA application_id = {APPLICATION_ID};
+             PRAGMA user_version = {VERSION};
+             COMMIT"
+        ))?;
+        Ok(mode)
+    };
+    match fill() {
+        Ok(mode) if mode == "wal" => Ok(()),
+        Ok(_) => Err("the file system lacks what SQLite's write-ahead log needs".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}

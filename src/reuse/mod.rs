@@ -1,0 +1,261 @@
+//! What is already uploaded: the previous image's table, and the local cache.
+//!
+//! [`Reuse`] answers one question: is there a blob for this diff ID? It asks the images that the
+//! destination's tags point to, then what this machine remembers having packed; and it believes
+//! neither before the registry has answered the HEAD for the blob, or mounted it.
+
+mod cache;
+mod heads;
+mod previous;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+use tokio::task::JoinSet;
+
+pub use cache::{Cache, CachedImage};
+pub use heads::Heads;
+pub use previous::{Previous, Table};
+
+use crate::event::{Event, Events};
+use crate::image::{Blob, Compression, DiffId, Digest, Platform};
+use crate::registry::upload::Session;
+use crate::registry::{Error, Mount, Present, Repository};
+use crate::report::{Known, Outcome};
+
+/// Where the local cache is kept.
+#[derive(Clone, Debug)]
+pub enum CacheLocation {
+    /// The user's cache folder (`$XDG_CACHE_HOME/pushimg`, else `~/.cache/pushimg`).
+    User,
+    /// This folder.
+    Folder(PathBuf),
+}
+
+/// Which earlier images to ask, and what of them is of use.
+#[derive(Default)]
+pub struct Options {
+    /// The images that the destination's tags point to now.
+    pub tags: Vec<Previous>,
+    /// The image asked instead where none of those exists; a push to a new tag, one for each
+    /// commit, finds its predecessor here.
+    pub otherwise: Option<Previous>,
+    /// Other images of the same registry (`--reuse-from`).
+    pub others: Vec<Previous>,
+    /// The image's platform, where it is known this early.
+    pub platform: Option<Platform>,
+    /// The compressions that the manifest to be made can name.
+    pub allowed: Vec<Compression>,
+    /// How this push packs: only blobs that would come out the same are taken from the cache, so
+    /// that the cache changes nothing but time. `None`: nothing is taken.
+    pub recipe: Option<String>,
+    /// Ask only; mount nothing.
+    pub dry_run: bool,
+}
+
+/// Finds the blobs of layers that need not be packed.
+pub struct Reuse {
+    repository: Repository,
+    heads: Arc<Heads>,
+    table: Shared<BoxFuture<'static, Arc<Table>>>,
+    cache: Arc<Cache>,
+    remembered: Mutex<HashMap<DiffId, Vec<Blob>>>,
+    allowed: Vec<Compression>,
+    recipe: Option<String>,
+    dry_run: bool,
+    /// Fetches the table; ends with this.
+    _fetching: JoinSet<()>,
+}
+
+/// What came of looking for a layer.
+#[derive(Debug)]
+pub enum Lookup {
+    /// The registry has this blob, now, in the destination's repository (or, in a dry run, would
+    /// have after a mount).
+    There {
+        /// The blob.
+        blob: Blob,
+        /// How it came to be there.
+        outcome: Outcome,
+    },
+    /// It has to be uploaded.
+    Missing {
+        /// A session that the registry opened instead of mounting.
+        session: Option<Session>,
+    },
+}
+
+impl Reuse {
+    /// Begins to ask, in the background.
+    pub fn begin(
+        repository: Repository,
+        options: Options,
+        cache: Arc<Cache>,
+        events: Events,
+    ) -> Self {
+        let heads = Arc::new(Heads::new(repository.clone()));
+        let Options { tags, otherwise, others, platform, allowed, recipe, dry_run } = options;
+        let asking = heads.clone();
+        let table = async move {
+            let mut images = tags;
+            images.extend(others);
+            let mut table = Table::fetch(&images, platform.as_ref(), &asking, &events).await;
+            if table.is_empty()
+                && let Some(otherwise) = otherwise
+            {
+                table = Table::fetch(&[otherwise], platform.as_ref(), &asking, &events).await;
+            }
+            Arc::new(table)
+        };
+        let table = table.boxed().shared();
+        let mut fetching = JoinSet::new();
+        fetching.spawn(table.clone().map(drop));
+        Self {
+            repository,
+            heads,
+            table,
+            cache,
+            remembered: Mutex::default(),
+            allowed,
+            recipe,
+            dry_run,
+            _fetching: fetching,
+        }
+    }
+
+    /// These layers will be looked for: HEADs for what the cache knows of them go out now.
+    pub async fn expect(&self, diff_ids: &[DiffId]) {
+        let Some(recipe) = &self.recipe else { return };
+        let found = self.cache.blobs_of(recipe, diff_ids).await;
+        for blob in found.values().flatten() {
+            self.heads.expect(&blob.digest);
+        }
+        self.lock_remembered().extend(found);
+    }
+
+    /// Looks for a layer's blob.
+    pub async fn find(&self, diff_id: &DiffId) -> Result<Lookup, Arc<Error>> {
+        let table = self.table.clone().await;
+        let usable = |blob: &Blob| self.allowed.contains(&blob.compression);
+        let listed: Vec<_> = table.get(diff_id).iter().filter(|l| usable(&l.blob)).collect();
+        for listing in &listed {
+            if self.is_there(&listing.blob).await? {
+                let why = Known::PreviousImage(listing.image.name());
+                let outcome = Outcome::Reused { why };
+                return Ok(Lookup::There { blob: listing.blob.clone(), outcome });
+            }
+        }
+        for listing in &listed {
+            let theirs = &listing.image.repository;
+            if theirs.name() == self.repository.name() {
+                continue;
+            }
+            match self.mount(&listing.blob, theirs.name()).await? {
+                Lookup::Missing { session: None } => {}
+                settled => return Ok(settled),
+            }
+        }
+        let remembered = self.remembered(diff_id).await;
+        for blob in remembered.iter().filter(|blob| usable(blob)) {
+            if self.is_there(blob).await? {
+                let outcome = Outcome::Reused { why: Known::Cache };
+                return Ok(Lookup::There { blob: blob.clone(), outcome });
+            }
+            match self.mount_from_siblings(blob).await? {
+                Lookup::Missing { session: None } => {}
+                settled => return Ok(settled),
+            }
+        }
+        Ok(Lookup::Missing { session: None })
+    }
+
+    /// Looks for a blob whose digest is known now that it is packed.
+    pub async fn find_blob(&self, blob: &Blob) -> Result<Lookup, Arc<Error>> {
+        if self.is_there(blob).await? {
+            let outcome = Outcome::Reused { why: Known::AnsweredHead };
+            return Ok(Lookup::There { blob: blob.clone(), outcome });
+        }
+        self.mount_from_siblings(blob).await
+    }
+
+    /// Whether the registry has the blob, of that length, in the destination's repository.
+    pub async fn is_there(&self, blob: &Blob) -> Result<bool, Arc<Error>> {
+        Ok(match self.heads.ask(&blob.digest).await? {
+            Some(Present { size }) => size.is_none_or(|size| size == blob.size),
+            None => false,
+        })
+    }
+
+    /// Remembers what this push has learnt, for the next one.
+    pub fn remember(&self, packed: &[(DiffId, Blob)], present: &[Digest]) {
+        if let Some(recipe) = &self.recipe {
+            for (diff_id, blob) in packed {
+                self.cache.remember_layer(recipe, diff_id.clone(), blob.clone());
+            }
+        }
+        let host = self.repository.registry().host();
+        self.cache.remember_blobs(host, self.repository.name(), present);
+    }
+
+    async fn mount_from_siblings(&self, blob: &Blob) -> Result<Lookup, Arc<Error>> {
+        let host = self.repository.registry().host().to_owned();
+        let digests = [blob.digest.clone()];
+        let mut siblings = self.cache.repositories_of(&host, &digests).await;
+        for sibling in siblings.remove(&blob.digest).unwrap_or_default() {
+            if sibling == self.repository.name() {
+                continue;
+            }
+            match self.mount(blob, &sibling).await? {
+                Lookup::Missing { session: None } => {
+                    self.cache.forget_blob(&host, &sibling, &blob.digest);
+                }
+                settled => return Ok(settled),
+            }
+        }
+        Ok(Lookup::Missing { session: None })
+    }
+
+    async fn mount(&self, blob: &Blob, from: &str) -> Result<Lookup, Arc<Error>> {
+        let there = |outcome| Lookup::There { blob: blob.clone(), outcome };
+        if self.dry_run {
+            let theirs = self.repository.registry().repository(from);
+            return Ok(match theirs.head_blob(&blob.digest).await {
+                Ok(Some(_)) => there(Outcome::WouldMount { from: from.to_owned() }),
+                _ => Lookup::Missing { session: None },
+            });
+        }
+        Ok(match self.repository.mount(&blob.digest, from).await? {
+            Mount::Mounted => there(Outcome::Mounted { from: from.to_owned() }),
+            Mount::Opened(session) => Lookup::Missing { session: Some(session) },
+            Mount::Refused => Lookup::Missing { session: None },
+        })
+    }
+
+    async fn remembered(&self, diff_id: &DiffId) -> Vec<Blob> {
+        let Some(recipe) = &self.recipe else {
+            return Vec::new();
+        };
+        if let Some(blobs) = self.lock_remembered().get(diff_id) {
+            return blobs.clone();
+        }
+        let mut found = self.cache.blobs_of(recipe, std::slice::from_ref(diff_id)).await;
+        found.remove(diff_id).unwrap_or_default()
+    }
+
+    fn lock_remembered(&self) -> std::sync::MutexGuard<'_, HashMap<DiffId, Vec<Blob>>> {
+        // A map is whole between any two of its operations.
+        self.remembered.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// A note for `-v` where the cache is of no use.
+pub fn open_cache(location: Option<&CacheLocation>, events: &Events) -> Arc<Cache> {
+    let cache = location.map_or_else(Cache::disabled, Cache::open);
+    if let Some(trouble) = cache.trouble() {
+        events(Event::Note(trouble));
+    }
+    Arc::new(cache)
+}
