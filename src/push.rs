@@ -1,0 +1,331 @@
+//! The push: the one place where source, reuse, pack and registry meet.
+//!
+//! [`push`] opens the image, begins to ask the registry what it has, lets each layer settle, and
+//! puts the manifest when all have. Reading, packing, asking and uploading go on at the same time:
+//! the image is read on a thread of its own, and each layer is a future.
+
+mod content;
+mod destination;
+mod input;
+mod layer;
+mod read;
+mod report;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::future::try_join_all;
+use futures::try_join;
+use oci_client::Reference;
+
+use self::destination::Destination;
+use self::input::{Input, Opened};
+use self::layer::{Layers, SettledLayers};
+use crate::error::Error;
+use crate::event::{Event, Events};
+use crate::image::{Blob, Compression, Digest, Format, Manifest};
+use crate::pack::{self, Packer};
+use crate::registry::{self, Registry, Repository};
+use crate::report::Report;
+use crate::reuse::{self, Cache, CachedImage, Previous, Reuse};
+use crate::source::{self, Image, Source};
+
+/// What to push, where to, and how.
+#[derive(Clone, Debug)]
+pub struct PushOptions {
+    /// The image.
+    pub image: source::Location,
+    /// Where it goes; `None`: the one name that the image itself carries.
+    pub destination: Option<Reference>,
+    /// Tags besides the destination's own, in the same repository.
+    pub tags: Vec<String>,
+    /// The manifest's format; `None` (the default): Docker's, or OCI's where a layer is
+    /// zstd-compressed.
+    pub format: Option<Format>,
+    /// How new blobs are compressed. Default: gzip.
+    pub compression: Compression,
+    /// The compressor's level, 1 to 12 for gzip (libdeflate's levels), 1 to 22 for zstd; `None`:
+    /// the default of each.
+    pub level: Option<i32>,
+    /// Blobs uploaded at the same time. Default: [`DEFAULT_JOBS`].
+    pub jobs: usize,
+    /// Find out everything, upload nothing.
+    pub dry_run: bool,
+    /// Other images of the same registry whose layers may be used.
+    pub reuse_from: Vec<Reference>,
+    /// Where the local cache is; `None`: none is used.
+    pub cache: Option<reuse::CacheLocation>,
+    /// How to talk to the registry.
+    pub registry: registry::Options,
+}
+
+/// How many blobs are uploaded at the same time unless told otherwise.
+pub const DEFAULT_JOBS: usize = 8;
+
+/// How long a failed push takes at most to cancel its upload sessions.
+const CANCEL_WITHIN: Duration = Duration::from_secs(2);
+
+/// What an attempt found to be untrue, and the next one does not rely on any more.
+#[derive(Clone, Debug, Default)]
+struct Doubts {
+    /// Entries are not named by the diff IDs of their layers.
+    names: bool,
+    /// The table of the previous image and the cache.
+    table: bool,
+    /// Blobs that answered the HEAD, and yet the registry says it does not know them.
+    blobs: HashSet<Digest>,
+}
+
+/// Why an attempt did not get through.
+enum Setback {
+    /// For good.
+    Failed(Error),
+    /// Something relied on was untrue. The image is to be read again without that.
+    Doubt(Box<Doubts>, Error),
+}
+
+/// Pushes an image. The tags are put last of all: an error leaves them as they were.
+///
+/// Dropping the future stops everything at once; [`registry::Options::sessions`] then still holds
+/// the upload sessions that were open.
+pub async fn push(options: &PushOptions, events: &Events) -> Result<Report, Error> {
+    let cache = reuse::open_cache(options.cache.as_ref(), events);
+    let result = until_believed(options, &cache, events).await;
+    if result.is_err() {
+        options.registry.sessions.cancel_all(CANCEL_WITHIN).await;
+    }
+    if let Some(cache) = Arc::into_inner(cache) {
+        cache.close().await;
+    }
+    result
+}
+
+/// Attempts the push, and once more where something that it relied on proves untrue.
+async fn until_believed(
+    options: &PushOptions,
+    cache: &Arc<Cache>,
+    events: &Events,
+) -> Result<Report, Error> {
+    let input = Input::new(&options.image, options.destination.is_none()).await?;
+    let mut doubts = Doubts::default();
+    loop {
+        let attempt = Attempt { options, input: &input, cache, events, doubts: &doubts };
+        match attempt.run().await {
+            Ok(report) => return Ok(report),
+            Err(Setback::Failed(error)) => return Err(error),
+            Err(Setback::Doubt(_, error)) if !input.can_be_read_again() => return Err(error),
+            Err(Setback::Doubt(found, error)) => {
+                events(Event::Warning(format!("{error}; the image is read again")));
+                doubts = *found;
+            }
+        }
+    }
+}
+
+struct Attempt<'a> {
+    options: &'a PushOptions,
+    input: &'a Input,
+    cache: &'a Arc<Cache>,
+    events: &'a Events,
+    doubts: &'a Doubts,
+}
+
+impl Attempt<'_> {
+    /// The diagram of the crate's front page, as code.
+    async fn run(&self) -> Result<Report, Setback> {
+        let started = Instant::now();
+        let opened = self.input.open(self.cache, self.events).await?;
+        let destination = Destination::choose(self.options, self.input, opened.images()).await?;
+        (self.events)(Event::Destination { reference: destination.name() });
+
+        let settings = Arc::new(self.options.registry.clone());
+        let registry = Registry::new(destination.host(), settings, self.events.clone());
+        let repository = registry.repository(destination.repository());
+        let early = opened.images().map(|images| destination.pick(images)).transpose()?;
+        let reuse = self.reuse(&repository, &destination, early.as_ref()).await?;
+        let layers = Layers::new(self.options, &repository, &reuse, self.doubts, self.events);
+
+        let (image, config_sent, settled) = match opened {
+            Opened::Remembered(images) => {
+                self.settle_remembered(&images, &destination, &layers).await?
+            }
+            Opened::Source(source) => self.settle(source, &destination, &layers).await?,
+        };
+        let blobs = layers.verify(&image, &settled)?;
+        let manifest = Manifest::of(&image.config, &blobs, self.format(&blobs))?;
+        destination.check(&manifest.digest)?;
+        if !self.options.dry_run {
+            self.put_manifest(&repository, &destination, &manifest, &settled).await?;
+            self.remember(&reuse, &image, &settled);
+        }
+        let totals = report::Totals {
+            config_sent,
+            bytes_sent: registry.bytes_sent(),
+            took: started.elapsed(),
+            dry_run: self.options.dry_run,
+        };
+        Ok(report::of(&destination, &image, &manifest, &settled, &totals))
+    }
+
+    /// Reads the image, and lets its layers and its config settle meanwhile.
+    async fn settle(
+        &self,
+        source: Box<dyn Source>,
+        destination: &Destination,
+        layers: &Layers<'_>,
+    ) -> Result<(Image, bool, SettledLayers), Setback> {
+        let early = source.images().map(|images| destination.pick(images)).transpose()?;
+        if let Some(image) = &early {
+            (self.events)(Event::LayerCount(image.layers.len()));
+        }
+        let (mut seen, read) = read::start(source, self.packer()?, early.as_ref())?;
+        let config = async {
+            // A file tells its config first, and it goes up at once; a stream tells it last.
+            let Some(image) = early else {
+                let image = destination.pick(&read.images().await?)?;
+                let sent = layers.ship_config(&image.config).await?;
+                return Ok((image, sent));
+            };
+            let (sent, _) = try_join!(layers.ship_config(&image.config), read.images())?;
+            Ok((image, sent))
+        };
+        let ((image, sent), settled) = try_join!(config, layers.settle_all(&mut seen))?;
+        Ok((image, sent, settled))
+    }
+
+    /// The same for an image that the cache remembers: its file is read only if a layer is missing.
+    async fn settle_remembered(
+        &self,
+        images: &[Image],
+        destination: &Destination,
+        layers: &Layers<'_>,
+    ) -> Result<(Image, bool, SettledLayers), Setback> {
+        let image = destination.pick(images)?;
+        let (sent, settled) =
+            try_join!(layers.ship_config(&image.config), layers.settle_unread(&image))?;
+        match settled {
+            Some(settled) => Ok((image, sent, settled)),
+            None => {
+                let source = self.input.source(self.events).await?;
+                self.settle(source, destination, layers).await
+            }
+        }
+    }
+
+    /// Begins to find out what is there already.
+    async fn reuse(
+        &self,
+        repository: &Repository,
+        destination: &Destination,
+        early: Option<&Image>,
+    ) -> Result<Reuse, Error> {
+        let previous = |repository: &Repository, reference: &str| Previous {
+            repository: repository.clone(),
+            reference: reference.to_owned(),
+        };
+        let mut options = reuse::Options {
+            platform: early.map(|image| image.config.platform().clone()),
+            allowed: allowed(self.options.format),
+            dry_run: self.options.dry_run,
+            ..reuse::Options::default()
+        };
+        if !self.doubts.table {
+            let references = destination.references();
+            options.tags = references.iter().map(|tag| previous(repository, tag)).collect();
+            options.otherwise = (!references.iter().any(|tag| tag == "latest"))
+                .then(|| previous(repository, "latest"));
+            for image in &self.options.reuse_from {
+                let theirs = repository.registry().repository(image.repository());
+                let reference = image.digest().or(image.tag()).unwrap_or("latest");
+                options.others.push(previous(&theirs, reference));
+            }
+            options.recipe = Some(recipe(self.options));
+        }
+        let cache = self.cache.clone();
+        let reuse = Reuse::begin(repository.clone(), options, cache, self.events.clone());
+        if let Some(image) = early {
+            reuse.expect(image.config.diff_ids()).await;
+        }
+        Ok(reuse)
+    }
+
+    fn packer(&self) -> Result<Packer, Error> {
+        Ok(Packer::new(pack::Options {
+            compression: self.options.compression,
+            level: self.options.level,
+            threads: 0,
+            spool_dir: std::env::temp_dir(),
+        })?)
+    }
+
+    /// Docker's format where it can say what the layers are; OCI's where it cannot.
+    fn format(&self, blobs: &[Blob]) -> Format {
+        let zstd = |blob: &Blob| blob.compression == Compression::Zstd;
+        let fitting = if blobs.iter().any(zstd) { Format::Oci } else { Format::Docker };
+        self.options.format.unwrap_or(fitting)
+    }
+
+    /// Every blob is there by now; only this makes the push visible.
+    async fn put_manifest(
+        &self,
+        repository: &Repository,
+        destination: &Destination,
+        manifest: &Manifest,
+        settled: &SettledLayers,
+    ) -> Result<(), Setback> {
+        let references = destination.references();
+        let puts = references.iter().map(|tag| repository.put_manifest(tag, manifest));
+        let Err(error) = try_join_all(puts).await else {
+            return Ok(());
+        };
+        let unknown = error.has_code("MANIFEST_BLOB_UNKNOWN") || error.has_code("BLOB_UNKNOWN");
+        if !unknown || self.doubts.table {
+            return Err(error.into());
+        }
+        // It answered the HEAD for a blob that it does not have, as after a garbage collection
+        // with a stale cache before it. Where it does not say which, none of those is believed.
+        let mut blobs = error.said().map(registry::Said::digests).unwrap_or_default();
+        if blobs.is_empty() {
+            blobs = settled.reused();
+        }
+        let names = self.doubts.names;
+        let doubts = Doubts { names, table: true, blobs };
+        Err(Setback::Doubt(Box::new(doubts), error.into()))
+    }
+
+    /// Leaves what was learnt for the next push.
+    fn remember(&self, reuse: &Reuse, image: &Image, settled: &SettledLayers) {
+        let mut present = settled.digests();
+        present.push(image.config.digest().clone());
+        reuse.remember(&settled.packed(), &present);
+        if let Some(key) = self.input.identity() {
+            let image = CachedImage {
+                names: image.names.clone(),
+                config: image.config.clone(),
+                layers: image.layers.iter().map(|layer| layer.0).collect(),
+            };
+            self.cache.remember_image(&key, vec![image]);
+        }
+    }
+}
+
+/// The compressions that a manifest of this format can name.
+fn allowed(format: Option<Format>) -> Vec<Compression> {
+    [Compression::Gzip, Compression::Zstd, Compression::None]
+        .into_iter()
+        .filter(|c| format.is_none_or(|format| c.media_type(format).is_some()))
+        .collect()
+}
+
+/// How this program packs with these options; another version may do it otherwise.
+fn recipe(options: &PushOptions) -> String {
+    let level = options.level.map_or("default".to_owned(), |level| level.to_string());
+    format!("pushimg {} {} {level}", env!("CARGO_PKG_VERSION"), options.compression)
+}
+
+impl<E: Into<Error>> From<E> for Setback {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}

@@ -1,0 +1,139 @@
+//! Where an image goes: a repository, and the tags or the digest there.
+
+use oci_client::Reference;
+
+use super::PushOptions;
+use super::input::Input;
+use crate::error::Error;
+use crate::image::Digest;
+use crate::source::Image;
+
+/// Where an image goes.
+pub struct Destination {
+    reference: Reference,
+    tags: Vec<String>,
+    /// The name, where the image was to tell it itself.
+    own_name: Option<String>,
+}
+
+impl Destination {
+    /// The destination that the user gave, or else the one name that the image carries.
+    pub async fn choose(
+        options: &PushOptions,
+        input: &Input,
+        images: Option<&[Image]>,
+    ) -> Result<Self, Error> {
+        let (reference, own_name) = match &options.destination {
+            Some(reference) => (reference.clone(), None),
+            None => {
+                let name = match images {
+                    Some(images) => the_one_name(images)?,
+                    None => the_one_name(&input.images().await?)?,
+                };
+                let reference = name.parse().map_err(|error| {
+                    Error::Usage(format!(
+                        "the image names itself {name:?}, which is no destination ({error}); give \
+                         one: pushimg IMAGE HOST/REPOSITORY:TAG"
+                    ))
+                })?;
+                (reference, Some(name))
+            }
+        };
+        let mut tags: Vec<String> = reference.tag().map(str::to_owned).into_iter().collect();
+        for tag in &options.tags {
+            if !tags.contains(tag) {
+                tags.push(tag.clone());
+            }
+        }
+        Ok(Self { reference, tags, own_name })
+    }
+
+    /// The registry's host, as users write it.
+    pub fn host(&self) -> &str {
+        self.reference.registry()
+    }
+
+    /// The repository's name at that host.
+    pub fn repository(&self) -> &str {
+        self.reference.repository()
+    }
+
+    /// The tags that the manifest is put under.
+    pub fn tags(&self) -> &[String] {
+        &self.tags
+    }
+
+    /// What the manifest is put under: the tags, or the digest where there are none.
+    pub fn references(&self) -> Vec<String> {
+        match self.reference.digest() {
+            Some(digest) if self.tags.is_empty() => vec![digest.to_owned()],
+            _ => self.tags.clone(),
+        }
+    }
+
+    /// The name for people: `host/repository:tag` of the first tag.
+    pub fn name(&self) -> String {
+        let repository = format!("{}/{}", self.host(), self.repository());
+        match (self.tags.first(), self.reference.digest()) {
+            (Some(tag), _) => format!("{repository}:{tag}"),
+            (None, Some(digest)) => format!("{repository}@{digest}"),
+            (None, None) => repository,
+        }
+    }
+
+    /// The image to push: the only one of its archive.
+    pub fn pick(&self, images: &[Image]) -> Result<Image, Error> {
+        let named =
+            |image: &&Image| self.own_name.as_ref().is_some_and(|name| image.names.contains(name));
+        match images {
+            [image] => Ok(image.clone()),
+            _ => images.iter().find(named).cloned().ok_or_else(|| {
+                Error::Usage(format!(
+                    "there are {} images in it, and pushimg pushes one: {}; make an archive of the \
+                     one (`docker save NAME`)",
+                    images.len(),
+                    list(images)
+                ))
+            }),
+        }
+    }
+
+    /// Whether the manifest made is the one that the destination's digest asks for.
+    pub fn check(&self, made: &Digest) -> Result<(), Error> {
+        match self.reference.digest() {
+            Some(asked) if asked != made.as_str() => Err(Error::Failed(format!(
+                "the image's manifest is {made}, not {asked} as the destination says; nothing was \
+                 tagged"
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn the_one_name(images: &[Image]) -> Result<String, Error> {
+    let mut names = images.iter().flat_map(|image| &image.names);
+    match (names.next(), names.next()) {
+        (Some(name), None) => Ok(name.clone()),
+        (None, _) => Err(Error::Usage(
+            "the image carries no name of its own (RepoTags is empty); give the destination: \
+             pushimg IMAGE HOST/REPOSITORY:TAG"
+                .to_owned(),
+        )),
+        (Some(_), Some(_)) => Err(Error::Usage(format!(
+            "the image carries several names; give one of them as the destination: {}",
+            list(images)
+        ))),
+    }
+}
+
+/// The names of images, those that have none by their ids.
+fn list(images: &[Image]) -> String {
+    let names: Vec<String> = images
+        .iter()
+        .flat_map(|image| match image.names.as_slice() {
+            [] => vec![format!("(unnamed, {})", image.config.digest().short())],
+            names => names.iter().map(|name| name.escape_debug().to_string()).collect(),
+        })
+        .collect();
+    names.join(", ")
+}

@@ -1,0 +1,128 @@
+//! Where the image is read from, as often as it takes.
+
+use std::path::PathBuf;
+
+use tempfile::tempfile;
+
+use crate::error::Error;
+use crate::event::{Event, Events};
+use crate::reuse::Cache;
+use crate::source::{self, Image, LayerId, Location, Source};
+
+/// An image's location, and whether it can be read more than once.
+pub struct Input {
+    location: Location,
+    /// A pipe's content, kept because it has to be read twice.
+    _spooled: Option<std::fs::File>,
+}
+
+/// An image that can be asked what it is.
+pub enum Opened {
+    /// Its file is open.
+    Source(Box<dyn Source>),
+    /// It need not be: these are its images.
+    Remembered(Vec<Image>),
+}
+
+impl Opened {
+    /// The images, where they are known before the layers are read.
+    pub fn images(&self) -> Option<&[Image]> {
+        match self {
+            Self::Source(source) => source.images(),
+            Self::Remembered(images) => Some(images),
+        }
+    }
+}
+
+impl Input {
+    /// What is needed twice must not be a pipe: its content is put into a file then.
+    pub async fn new(location: &Location, twice: bool) -> Result<Self, Error> {
+        if twice && *location == Location::Stdin {
+            return blocking(Self::spool).await;
+        }
+        Ok(Self { location: location.clone(), _spooled: None })
+    }
+
+    fn spool() -> Result<Self, Error> {
+        let spooled = || -> std::io::Result<std::fs::File> {
+            let mut file = tempfile()?;
+            std::io::copy(&mut std::io::stdin().lock(), &mut file)?;
+            Ok(file)
+        };
+        let file = spooled().map_err(|error| {
+            Error::Failed(format!(
+                "cannot spool standard input in {}: {error}; set TMPDIR to a directory with room, \
+                 or give the destination, and no copy is needed",
+                std::env::temp_dir().display()
+            ))
+        })?;
+        let path = descriptor_path(&file);
+        Ok(Self { location: Location::Path(path), _spooled: Some(file) })
+    }
+
+    /// Opens the image, or remembers what a look into it would show.
+    pub async fn open(&self, cache: &Cache, events: &Events) -> Result<Opened, Error> {
+        Ok(match self.remembered(cache).await {
+            Some(images) => Opened::Remembered(images),
+            None => Opened::Source(self.source(events).await?),
+        })
+    }
+
+    /// The images of a file that cannot have changed since the cache took note of them.
+    async fn remembered(&self, cache: &Cache) -> Option<Vec<Image>> {
+        let images = cache.image(&self.identity()?).await?;
+        let images = images.into_iter().map(|image| Image {
+            names: image.names,
+            config: image.config,
+            layers: image.layers.into_iter().map(LayerId).collect(),
+        });
+        Some(images.collect())
+    }
+
+    /// Begins to read the image.
+    pub async fn source(&self, events: &Events) -> Result<Box<dyn Source>, Error> {
+        let (location, events) = (self.location.clone(), events.clone());
+        let progress = move |position, total| events(Event::Reading { position, total });
+        blocking(move || Ok(source::open(&location, progress)?)).await
+    }
+
+    /// The images, read for nothing but their names.
+    pub async fn images(&self) -> Result<Vec<Image>, Error> {
+        let location = self.location.clone();
+        blocking(move || {
+            let mut source = source::open(&location, |_, _| {})?;
+            while source.next_layer()?.is_some() {}
+            Ok(source.images().unwrap_or_default().to_vec())
+        })
+        .await
+    }
+
+    /// Whether it is a file.
+    pub fn can_be_read_again(&self) -> bool {
+        match &self.location {
+            Location::Path(path) => std::fs::metadata(path).is_ok_and(|meta| meta.is_file()),
+            Location::Stdin => false,
+        }
+    }
+
+    /// What tells a file that never changes from all others.
+    pub fn identity(&self) -> Option<String> {
+        source::identity(&self.location)
+    }
+}
+
+/// A name under which an open file without one can be opened.
+fn descriptor_path(file: &std::fs::File) -> PathBuf {
+    use std::os::fd::AsRawFd;
+    format!("/proc/self/fd/{}", file.as_raw_fd()).into()
+}
+
+/// Runs what blocks off the runtime's threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    // Fails only where the runtime is shutting down, or where the work panicked.
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(Error::Failed(error.to_string())))
+}

@@ -1,0 +1,432 @@
+//! What becomes of one layer: found at the registry, or packed and uploaded; and of all of them.
+
+use std::collections::{HashMap, HashSet};
+use std::future::pending;
+use std::sync::{Arc, Mutex};
+
+use futures::StreamExt;
+use futures::future::try_join_all;
+use futures::stream::FuturesUnordered;
+use tokio::sync::{OnceCell, Semaphore, mpsc};
+
+use super::content::InMemory;
+use super::read::{Seen, Verdict};
+use super::{Doubts, PushOptions, Setback};
+use crate::error::Error;
+use crate::event::{Event, Events};
+use crate::image::{Blob, Compression, Config, DiffId, Digest, Format, History};
+use crate::pack::{self, Spool};
+use crate::registry::Repository;
+use crate::registry::upload::{Content, Progress, Session};
+use crate::report::{Known, LayerReport, Outcome};
+use crate::reuse::{Lookup, Reuse};
+use crate::source::{self, Claim, Image, LayerId};
+
+/// A layer of that many bytes is uploaded while it is still being compressed. Of a smaller one the
+/// digest is known in a moment, and whether the registry has it.
+const STREAM_FROM: u64 = 64 << 20;
+
+/// Lets layers settle.
+pub struct Layers<'a> {
+    options: &'a PushOptions,
+    repository: &'a Repository,
+    reuse: &'a Reuse,
+    doubts: &'a Doubts,
+    events: &'a Events,
+    uploads: Semaphore,
+    /// Blobs that this push has settled, or is about to: a blob that occurs twice goes once.
+    blobs: Mutex<HashMap<Digest, Arc<OnceCell<Outcome>>>>,
+}
+
+/// A layer whose blob is there, or would be after a push.
+#[derive(Debug)]
+pub struct Settled {
+    entry: String,
+    /// What its first bytes show it to hold, where they were read.
+    name: Option<String>,
+    /// The diff ID that the blob is for.
+    diff_id: DiffId,
+    /// The diff ID of the bytes, where they were read.
+    read: Option<DiffId>,
+    blob: Blob,
+    outcome: Outcome,
+    /// The blob was made here.
+    packed: bool,
+}
+
+/// All layers that a source had, settled.
+#[derive(Debug)]
+pub struct SettledLayers(HashMap<LayerId, Settled>);
+
+impl<'a> Layers<'a> {
+    /// No layer has come yet.
+    pub fn new(
+        options: &'a PushOptions,
+        repository: &'a Repository,
+        reuse: &'a Reuse,
+        doubts: &'a Doubts,
+        events: &'a Events,
+    ) -> Self {
+        Self {
+            uploads: Semaphore::new(options.jobs.max(1)),
+            options,
+            repository,
+            reuse,
+            doubts,
+            events,
+            blobs: Mutex::default(),
+        }
+    }
+
+    /// Settles the layers as they come, all at the same time.
+    pub async fn settle_all(
+        &self,
+        seen: &mut mpsc::Receiver<Seen>,
+    ) -> Result<SettledLayers, Setback> {
+        let mut settled = HashMap::new();
+        let mut settling = FuturesUnordered::new();
+        let mut more = true;
+        loop {
+            tokio::select! {
+                layer = seen.recv(), if more => match layer {
+                    Some(layer) => settling.push(self.settle(layer)),
+                    None => more = false,
+                },
+                Some(layer) = settling.next() => {
+                    let (id, layer) = layer?;
+                    settled.insert(id, layer);
+                }
+                else => return Ok(SettledLayers(settled)),
+            }
+        }
+    }
+
+    /// Settles the layers of an image without its bytes; `None` where some have to be read.
+    pub async fn settle_unread(&self, image: &Image) -> Result<Option<SettledLayers>, Error> {
+        let ids = image.layers.iter().zip(image.config.diff_ids());
+        let found = try_join_all(ids.map(async |(id, diff_id)| {
+            let found = match self.reuse.find(diff_id).await? {
+                Lookup::There { blob, outcome } => Some((blob, outcome)),
+                Lookup::Missing { .. } => None,
+            };
+            Ok::<_, Error>((*id, diff_id, found))
+        }))
+        .await?;
+        if found.iter().any(|(_, _, found)| found.is_none()) {
+            return Ok(None);
+        }
+        (self.events)(Event::LayerCount(found.len()));
+        let settled = found.into_iter().filter_map(|(id, diff_id, found)| {
+            let (blob, outcome) = found?;
+            let entry = format!("layer {}", id.0);
+            let diff_id = diff_id.clone();
+            let layer =
+                Settled { entry, name: None, diff_id, read: None, blob, outcome, packed: false };
+            let report = layer.report(None, Format::Docker);
+            (self.events)(Event::LayerSettled { layer: id, report });
+            Some((id, layer))
+        });
+        Ok(Some(SettledLayers(settled.collect())))
+    }
+
+    async fn settle(&self, layer: Seen) -> Result<(LayerId, Settled), Error> {
+        let id = layer.id;
+        let mut session = None;
+        let claimed = match &layer.claim {
+            Claim::DiffId(diff_id) => Some(diff_id),
+            Claim::Hint(diff_id) if !self.doubts.names => Some(diff_id),
+            Claim::Hint(_) | Claim::Nothing => None,
+        };
+        let found = match claimed {
+            Some(diff_id) => match self.reuse.find(diff_id).await? {
+                Lookup::There { blob, outcome } => Some((diff_id.clone(), blob, outcome)),
+                Lookup::Missing { session: opened } => {
+                    session = opened;
+                    None
+                }
+            },
+            None => None,
+        };
+        let settled = match found {
+            Some((diff_id, blob, outcome)) => self.pass(layer, diff_id, blob, outcome).await,
+            None => self.pack(layer, session).await?,
+        };
+        let report = settled.report(None, Format::Docker);
+        (self.events)(Event::LayerSettled { layer: id, report });
+        Ok((id, settled))
+    }
+
+    /// A layer that the registry has: its bytes pass to be hashed, if they have to be read at all.
+    async fn pass(
+        &self,
+        mut layer: Seen,
+        diff_id: DiffId,
+        blob: Blob,
+        outcome: Outcome,
+    ) -> Settled {
+        layer.verdict.send_replace(Verdict::Skip);
+        let Ok(read) = layer.passed.await else {
+            return stopped().await;
+        };
+        let name = layer.begun.try_recv().ok().and_then(|begun| begun.name);
+        Settled { entry: layer.entry, name, diff_id, read, blob, outcome, packed: false }
+    }
+
+    /// A layer of which nothing is known, or nothing that helps: a blob is made of it and sent.
+    async fn pack(&self, layer: Seen, session: Option<Session>) -> Result<Settled, Error> {
+        layer.verdict.send_replace(Verdict::Pack);
+        let Ok(begun) = layer.begun.await else {
+            return stopped().await;
+        };
+        let Some(spool) = begun.spool else {
+            return stopped().await;
+        };
+        let name = begun.name.clone().unwrap_or_else(|| match &layer.claim {
+            Claim::DiffId(id) | Claim::Hint(id) => id.digest().short().to_owned(),
+            Claim::Nothing => layer.entry.clone(),
+        });
+        let cargo = Cargo { layer: layer.id, name, spool };
+        let growing = layer.size >= STREAM_FROM && !self.options.dry_run;
+        let shipped = async {
+            if growing {
+                return self.ship_growing(&cargo, session).await;
+            }
+            let blob = cargo.spool.finished().await.map_err(Trouble::Packing)?.blob;
+            self.ship(&blob, &cargo, session).await
+        };
+        let outcome = match shipped.await {
+            Ok(outcome) => outcome,
+            // The reader has given the layer up, and has the reason to tell.
+            Err(Trouble::Packing(pack::Error::Abandoned)) => return stopped().await,
+            Err(Trouble::Packing(source)) => {
+                return Err(Error::Pack { entry: layer.entry, source });
+            }
+            Err(Trouble::Push(error)) => return Err(error),
+        };
+        let Ok(Some(read)) = layer.passed.await else {
+            return stopped().await;
+        };
+        // It is whole, or it could not have been shipped; asked once more it says so again.
+        let Ok(packed) = cargo.spool.finished().await else {
+            return stopped().await;
+        };
+        Ok(Settled {
+            // A layer stored compressed is its own blob; another archive may hold it otherwise.
+            packed: packed.blob.size != layer.size || packed.blob.compression == Compression::None,
+            entry: layer.entry,
+            name: begun.name,
+            diff_id: packed.diff_id,
+            read: Some(read),
+            blob: packed.blob,
+            outcome,
+        })
+    }
+
+    /// A blob that is whole: asked for, mounted or uploaded, once however often it occurs.
+    async fn ship(
+        &self,
+        blob: &Blob,
+        cargo: &Cargo,
+        session: Option<Session>,
+    ) -> Result<Outcome, Trouble> {
+        let cell = self.lock_blobs().entry(blob.digest.clone()).or_default().clone();
+        let mut first = false;
+        let outcome = cell
+            .get_or_try_init(|| {
+                first = true;
+                self.ship_once(blob, cargo, session)
+            })
+            .await?;
+        Ok(if first { outcome.clone() } else { Outcome::Reused { why: Known::SameAsLayer } })
+    }
+
+    async fn ship_once(
+        &self,
+        blob: &Blob,
+        cargo: &Cargo,
+        session: Option<Session>,
+    ) -> Result<Outcome, Trouble> {
+        let mut session = session;
+        if !self.doubts.blobs.contains(&blob.digest) {
+            match self.reuse.find_blob(blob).await? {
+                Lookup::There { outcome, .. } => return Ok(outcome),
+                Lookup::Missing { session: opened } => session = session.or(opened),
+            }
+        }
+        if self.options.dry_run {
+            return Ok(Outcome::WouldUpload);
+        }
+        // Nobody closes the semaphore; without a permit the upload would still be right.
+        let _permit = self.uploads.acquire().await;
+        self.upload(cargo, session).await?;
+        Ok(Outcome::Uploaded)
+    }
+
+    /// A big blob: uploaded while it is being made, unless it proves to be there already.
+    async fn ship_growing(
+        &self,
+        cargo: &Cargo,
+        session: Option<Session>,
+    ) -> Result<Outcome, Trouble> {
+        let permit = self.uploads.acquire().await;
+        let there = async {
+            let blob = cargo.spool.finished().await.map_err(Trouble::Packing)?.blob;
+            if self.doubts.blobs.contains(&blob.digest) || !self.reuse.is_there(&blob).await? {
+                // Only the upload can end this.
+                pending::<()>().await;
+            }
+            Ok::<_, Trouble>(Outcome::Reused { why: Known::AnsweredHead })
+        };
+        let outcome = tokio::select! {
+            biased;
+            there = there => {
+                let sessions = &self.options.registry.sessions;
+                sessions.cancel_abandoned(super::CANCEL_WITHIN).await;
+                there?
+            }
+            sent = self.upload(cargo, session) => {
+                sent?;
+                Outcome::Uploaded
+            }
+        };
+        drop(permit);
+        // Uploads of the same blob under another name that come later find it settled.
+        if let Ok(packed) = cargo.spool.finished().await {
+            let cell = self.lock_blobs().entry(packed.blob.digest).or_default().clone();
+            let _ = cell.set(outcome.clone());
+        }
+        Ok(outcome)
+    }
+
+    async fn upload(&self, cargo: &Cargo, session: Option<Session>) -> Result<(), Trouble> {
+        let (layer, name) = (cargo.layer, cargo.name.clone());
+        let total = cargo.spool.length();
+        (self.events)(Event::UploadStarted { layer, name, total });
+        let (events, spool) = (self.events.clone(), cargo.spool.clone());
+        let progress: Progress = Arc::new(move |position| {
+            events(Event::UploadProgress { layer, position, total: spool.length() });
+        });
+        let content: Arc<dyn Content> = Arc::new(cargo.spool.clone());
+        self.repository.upload(content, session, progress).await?;
+        Ok(())
+    }
+
+    /// Uploads the config, if it is not there; answers whether it was missing.
+    pub async fn ship_config(&self, config: &Config) -> Result<bool, Error> {
+        let digest = config.digest().clone();
+        if !self.doubts.blobs.contains(&digest)
+            && self.repository.head_blob(&digest).await?.is_some()
+        {
+            return Ok(false);
+        }
+        if !self.options.dry_run {
+            let content = Arc::new(InMemory { bytes: config.bytes().clone(), digest });
+            self.repository.upload(content, None, Arc::new(|_| {})).await?;
+        }
+        Ok(true)
+    }
+
+    /// Whether the layers are those that the config lists; their blobs, lowest first.
+    pub fn verify(&self, image: &Image, settled: &SettledLayers) -> Result<Vec<Blob>, Setback> {
+        let mut blobs = Vec::with_capacity(image.layers.len());
+        for (index, (id, listed)) in image.layers.iter().zip(image.config.diff_ids()).enumerate() {
+            let Some(layer) = settled.get(*id) else {
+                let error = format!("layer {index} of the image was never read");
+                return Err(Setback::Failed(Error::Failed(error)));
+            };
+            let actual = layer.read.as_ref().unwrap_or(&layer.diff_id);
+            let mismatch = || source::Error::Mismatch {
+                layer: index + 1,
+                entry: layer.entry.clone(),
+                listed: listed.clone(),
+                actual: actual.clone(),
+            };
+            if actual != listed {
+                return Err(mismatch().into());
+            }
+            if layer.diff_id != *listed {
+                // An entry named by the diff ID of another layer, which the registry happens to
+                // have. The name was only a hint; now these bytes need a blob of their own.
+                let doubts = Doubts { names: true, ..self.doubts.clone() };
+                return Err(Setback::Doubt(Box::new(doubts), mismatch().into()));
+            }
+            blobs.push(layer.blob.clone());
+        }
+        Ok(blobs)
+    }
+
+    fn lock_blobs(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Arc<OnceCell<Outcome>>>> {
+        // A map is whole between any two of its operations.
+        self.blobs.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// A layer's blob on its way to the registry.
+struct Cargo {
+    layer: LayerId,
+    name: String,
+    spool: Spool,
+}
+
+/// Why a blob was not shipped.
+enum Trouble {
+    /// It could not be made.
+    Packing(pack::Error),
+    /// It could not be sent.
+    Push(Error),
+}
+
+impl<E: Into<Error>> From<E> for Trouble {
+    fn from(error: E) -> Self {
+        Self::Push(error.into())
+    }
+}
+
+impl Settled {
+    /// What there is to tell of it, with what the image's history says where that is known.
+    pub fn report(&self, history: Option<&History>, format: Format) -> LayerReport {
+        let name = history
+            .and_then(source::name_from_history)
+            .or_else(|| self.name.clone())
+            .unwrap_or_else(|| self.diff_id.digest().short().to_owned());
+        let media_type = self.blob.compression.media_type(format);
+        LayerReport {
+            name,
+            diff_id: self.diff_id.clone(),
+            digest: self.blob.digest.clone(),
+            size: self.blob.size,
+            media_type: media_type.unwrap_or_default().to_owned(),
+            compression: self.blob.compression,
+            outcome: self.outcome.clone(),
+        }
+    }
+}
+
+impl SettledLayers {
+    /// What became of a layer.
+    pub fn get(&self, id: LayerId) -> Option<&Settled> {
+        self.0.get(&id)
+    }
+
+    /// The digests of all blobs.
+    pub fn digests(&self) -> Vec<Digest> {
+        self.0.values().map(|layer| layer.blob.digest.clone()).collect()
+    }
+
+    /// The blobs that were made here, with the diff IDs that they are for.
+    pub fn packed(&self) -> Vec<(DiffId, Blob)> {
+        let packed = self.0.values().filter(|layer| layer.packed);
+        packed.map(|layer| (layer.diff_id.clone(), layer.blob.clone())).collect()
+    }
+
+    /// The blobs that the registry said to have.
+    pub fn reused(&self) -> HashSet<Digest> {
+        let reused = |layer: &&Settled| matches!(layer.outcome, Outcome::Reused { .. });
+        self.0.values().filter(reused).map(|layer| layer.blob.digest.clone()).collect()
+    }
+}
+
+/// The reader has stopped and has the reason to tell; this future is dropped when it does.
+async fn stopped<T>() -> T {
+    pending().await
+}

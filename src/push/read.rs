@@ -1,0 +1,193 @@
+//! The image being read, on a thread of its own: each layer's bytes are packed, or only hashed, or
+//! skipped, as the push decides, if need be while they pass.
+
+use std::collections::HashMap;
+use std::thread;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::error::Error;
+use crate::image::DiffId;
+use crate::pack::{Packer, Packing, Spool};
+use crate::source::{self, Claim, Image, Layer, LayerId, Source};
+
+/// What is to become of a layer's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not known yet. A stream goes on packing meanwhile: its bytes come only once, and the cores
+    /// have nothing better to do.
+    Undecided,
+    /// A blob is to be made of them.
+    Pack,
+    /// The registry has them.
+    Skip,
+}
+
+/// A layer that the source has come to.
+pub struct Seen {
+    /// Its place in the source.
+    pub id: LayerId,
+    /// What the source calls it.
+    pub entry: String,
+    /// Length of the bytes as stored.
+    pub size: u64,
+    /// What is known of it unread.
+    pub claim: Claim,
+    /// For whoever decides what becomes of its bytes.
+    pub verdict: watch::Sender<Verdict>,
+    /// Answers when the first bytes were read; not at all where the layer is skipped unread.
+    pub begun: oneshot::Receiver<Begun>,
+    /// Answers when the bytes have passed: with their diff ID, or without where they were skipped.
+    pub passed: oneshot::Receiver<Option<DiffId>>,
+}
+
+/// A layer whose first bytes were read.
+pub struct Begun {
+    /// Where its blob will be; `None` where it is only hashed.
+    pub spool: Option<Spool>,
+    /// What its first bytes show it to hold.
+    pub name: Option<String>,
+}
+
+/// The reading under way.
+pub struct Read(oneshot::Receiver<Result<Vec<Image>, Error>>);
+
+/// Ends the reading where nobody waits for its results any more.
+struct Stopped;
+
+/// Starts to read. The channel yields the layers as they come; when it is dropped, the thread
+/// stops.
+///
+/// Of a source whose images are known early, only the layers of `wanted` are read.
+pub fn start(
+    source: Box<dyn Source>,
+    packer: Packer,
+    wanted: Option<&Image>,
+) -> Result<(mpsc::Receiver<Seen>, Read), Error> {
+    let wanted = wanted.map(|image| image.layers.iter().map(|id| (*id, ())).collect());
+    // A few ahead: a stream must not wait until somebody has taken note of a layer.
+    let (seen, layers) = mpsc::channel(16);
+    let (done, images) = oneshot::channel();
+    thread::Builder::new()
+        .name("read".to_owned())
+        .spawn(move || {
+            let reader = Reader { packer, wanted, seen };
+            // Not sent where nobody waits for it.
+            if let Some(result) = reader.run(source) {
+                let _ = done.send(result);
+            }
+        })
+        .map_err(|error| Error::Failed(format!("cannot start a thread: {error}")))?;
+    Ok((layers, Read(images)))
+}
+
+impl Read {
+    /// Waits for the end of the source: its images, or the error that ended it.
+    pub async fn images(self) -> Result<Vec<Image>, Error> {
+        self.0.await.unwrap_or_else(|_| Err(Error::Failed("reading the image stopped".to_owned())))
+    }
+}
+
+struct Reader {
+    packer: Packer,
+    wanted: Option<HashMap<LayerId, ()>>,
+    seen: mpsc::Sender<Seen>,
+}
+
+impl Reader {
+    /// `None` where it was stopped.
+    fn run(self, mut source: Box<dyn Source>) -> Option<Result<Vec<Image>, Error>> {
+        loop {
+            let layer = match source.next_layer() {
+                Ok(Some(layer)) => layer,
+                Ok(None) => break,
+                Err(error) => return Some(Err(error.into())),
+            };
+            if self.wanted.as_ref().is_some_and(|wanted| !wanted.contains_key(&layer.id)) {
+                continue;
+            }
+            match self.pass(layer) {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return Some(Err(error)),
+                Err(Stopped) => return None,
+            }
+        }
+        // A source that has no more layers knows its images.
+        Some(Ok(source.images().unwrap_or_default().to_vec()))
+    }
+
+    /// Lets a layer's bytes pass.
+    fn pass(&self, layer: Layer<'_>) -> Result<Result<(), Error>, Stopped> {
+        let (verdict, mut decided) = watch::channel(Verdict::Undecided);
+        let (begun_tx, begun) = oneshot::channel();
+        let (passed_tx, passed) = oneshot::channel();
+        let seen = Seen {
+            id: layer.id,
+            entry: layer.entry.clone(),
+            size: layer.size,
+            claim: layer.claim.clone(),
+            verdict,
+            begun,
+            passed,
+        };
+        self.seen.blocking_send(seen).map_err(|_| Stopped)?;
+        // Where skipping costs nothing, it is worth waiting for the decision.
+        if matches!(layer.claim, Claim::DiffId(_)) && wait(&mut decided)? == Verdict::Skip {
+            let _ = passed_tx.send(None);
+            return Ok(Ok(()));
+        }
+        let result = self.read(layer, &decided, begun_tx);
+        match result {
+            Ok(Some(diff_id)) => {
+                let _ = passed_tx.send(Some(diff_id));
+                Ok(Ok(()))
+            }
+            Ok(None) => Err(Stopped),
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    /// Reads a layer to its end; `None` where it was stopped.
+    fn read(
+        &self,
+        layer: Layer<'_>,
+        decided: &watch::Receiver<Verdict>,
+        begun: oneshot::Sender<Begun>,
+    ) -> Result<Option<DiffId>, Error> {
+        let in_entry = |error| Error::Pack { entry: layer.entry.clone(), source: error };
+        let (mut packing, spool): (Packing, Option<Spool>) = match *decided.borrow() {
+            Verdict::Skip => (self.packer.hash(), None),
+            Verdict::Undecided | Verdict::Pack => {
+                let (packing, spool) = self.packer.begin().map_err(in_entry)?;
+                (packing, Some(spool))
+            }
+        };
+        let mut begun = Some((begun, spool));
+        loop {
+            let mut block = self.packer.block();
+            let length = block
+                .fill(layer.content)
+                .map_err(|error| source::Error::from_read(error, &layer.entry))?;
+            if let Some((begun, spool)) = begun.take() {
+                // Whoever does not want to know is gone, which shows below.
+                let _ = begun.send(Begun { spool, name: source::package_name(block.bytes()) });
+            }
+            if length == 0 {
+                return packing.finish().map(Some).map_err(in_entry);
+            }
+            packing.write(block).map_err(in_entry)?;
+            if decided.has_changed().is_err() {
+                return Ok(None);
+            }
+            if *decided.borrow() == Verdict::Skip {
+                packing.hash_only();
+            }
+        }
+    }
+}
+
+/// Waits for the decision about a layer.
+fn wait(decided: &mut watch::Receiver<Verdict>) -> Result<Verdict, Stopped> {
+    let decision = decided.wait_for(|verdict| *verdict != Verdict::Undecided);
+    futures::executor::block_on(decision).map(|verdict| *verdict).map_err(|_| Stopped)
+}
