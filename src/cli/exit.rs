@@ -1,0 +1,81 @@
+//! Exit codes: which one an error has.
+
+use std::process::ExitCode;
+
+use crate::Error;
+use crate::image::ManifestError;
+use crate::pack;
+
+/// How the program ends, as `--help` tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Code {
+    /// Pushed; or `--help`, `--version`.
+    Pushed = 0,
+    /// Failed in a way that no other code tells, such as a full disk.
+    Failed = 1,
+    /// The command line is wrong, or contradicts the image.
+    Usage = 2,
+    /// The image cannot be read, or is not what it claims to be.
+    Image = 3,
+    /// The registry refused: credentials, permission, a name that does not exist.
+    Refused = 4,
+    /// The network or the registry failed, after retries.
+    Network = 5,
+    /// Stopped by a signal: what a shell reports for Ctrl-C, 128 + SIGINT.
+    Interrupted = 130,
+}
+
+impl From<Code> for ExitCode {
+    fn from(code: Code) -> Self {
+        Self::from(code as u8)
+    }
+}
+
+impl Error {
+    /// The exit code of a push that failed so.
+    pub fn exit_code(&self) -> Code {
+        match self {
+            Self::Usage(_) | Self::Manifest(ManifestError::Unsayable { .. }) => Code::Usage,
+            Self::Source(_) => Code::Image,
+            Self::Registry(error) if error.is_refusal() => Code::Refused,
+            Self::Registry(_) => Code::Network,
+            Self::Pack {
+                source: pack::Error::Damaged { .. } | pack::Error::Unsayable(_), ..
+            } => Code::Image,
+            Self::Pack { .. } | Self::Packer(_) | Self::Manifest(_) | Self::Failed(_) => {
+                Code::Failed
+            }
+            Self::Interrupted => Code::Interrupted,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::{Compression, Digest, Format};
+
+    #[test]
+    fn every_kind_of_failure_has_its_documented_code() {
+        let malformed = serde_json::from_str::<u8>("{").unwrap_err();
+        let unsayable = ManifestError::Unsayable {
+            digest: Digest::of(b""),
+            compression: Compression::Zstd,
+            format: Format::Docker,
+        };
+        for (error, code) in [
+            (Error::Usage(String::new()), 2),
+            (Error::Manifest(unsayable), 2),
+            (Error::Manifest(ManifestError::Malformed(malformed)), 1),
+            (Error::Failed(String::new()), 1),
+            (Error::Interrupted, 130),
+        ] {
+            assert_eq!(error.exit_code() as u8, code, "{error:?}");
+        }
+        assert_eq!(Code::Pushed as u8, 0);
+        assert_eq!(Code::Image as u8, 3);
+        assert_eq!(Code::Refused as u8, 4);
+        assert_eq!(Code::Network as u8, 5);
+    }
+}

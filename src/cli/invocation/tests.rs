@@ -1,0 +1,188 @@
+//! Every way to use the command line wrongly, and what is said; and what the right ways come to.
+
+use std::time::Duration;
+
+use super::*;
+use crate::image;
+
+fn parse_with(arguments: &str, mut stdin: &[u8]) -> Result<Invocation, Usage> {
+    let arguments = std::iter::once("pushimg").chain(arguments.split_whitespace());
+    Invocation::parse(arguments, &mut stdin, false)
+}
+
+fn parse(arguments: &str) -> Invocation {
+    parse_with(arguments, b"").unwrap_or_else(|usage| panic!("{arguments}: {}", usage.0))
+}
+
+/// The text of a mistake, which ends the process with 2.
+fn mistake(arguments: &str) -> String {
+    mistake_with(arguments, b"")
+}
+
+fn mistake_with(arguments: &str, stdin: &[u8]) -> String {
+    let usage = parse_with(arguments, stdin).unwrap_err();
+    assert_eq!(usage.code(), Code::Usage, "{arguments}");
+    let text = usage.0.to_string();
+    assert!(text.starts_with("error: "), "{text}");
+    assert!(text.contains("try '--help'"), "{text}");
+    text
+}
+
+#[test]
+fn the_definition_is_sound() {
+    Args::command().debug_assert();
+}
+
+#[test]
+fn an_image_alone_gets_the_documented_defaults() {
+    let invocation = parse("result");
+    let push = &invocation.push;
+    assert_eq!(push.image, Location::Path("result".into()));
+    assert!(push.destination.is_none() && push.tags.is_empty() && push.format.is_none());
+    assert_eq!(push.compression, image::Compression::Gzip);
+    assert_eq!(push.level, None);
+    assert_eq!(push.jobs, crate::push::DEFAULT_JOBS);
+    assert!(matches!(push.cache, Some(CacheLocation::User)));
+    assert_eq!(push.registry.retry_for, registry::DEFAULT_RETRY_FOR);
+    assert!(!push.dry_run && !push.registry.plain_http && !invocation.json);
+    assert!(!push.registry.tls.skip_verify);
+    assert!(push.registry.credentials.explicit.is_none());
+    assert_eq!(invocation.verbosity, Verbosity::Normal);
+}
+
+#[test]
+fn every_option_arrives() {
+    let invocation = parse(
+        "./result r.io/app:v1 -t v2 --tag latest -t v2 -t v1 --format oci --compression zstd \
+         --compression-level 19 -j 3 --dry-run --reuse-from r.io/base --cache-dir /c \
+         --auth-file /a --plain-http --ca-file /ca --insecure-skip-tls-verify --retry-for 90s \
+         --json -vvv",
+    );
+    let push = &invocation.push;
+    assert_eq!(push.destination.as_ref().unwrap().whole(), "r.io/app:v1");
+    assert_eq!(push.tags, ["v2", "latest"]);
+    assert_eq!(push.format, Some(image::Format::Oci));
+    assert_eq!(push.compression, image::Compression::Zstd);
+    assert_eq!((push.level, push.jobs, push.dry_run), (Some(19), 3, true));
+    assert_eq!(push.reuse_from[0].whole(), "r.io/base:latest");
+    assert!(matches!(&push.cache, Some(CacheLocation::Folder(f)) if f == Path::new("/c")));
+    let registry = &push.registry;
+    assert_eq!(registry.credentials.auth_file.as_deref(), Some(Path::new("/a")));
+    assert_eq!(registry.tls.ca_file.as_deref(), Some(Path::new("/ca")));
+    assert!(registry.plain_http && registry.tls.skip_verify);
+    assert_eq!(registry.retry_for, Duration::from_secs(90));
+    assert!(invocation.json);
+    assert_eq!(invocation.verbosity, Verbosity::Headers);
+}
+
+#[test]
+fn standard_input_is_an_image_or_a_password() {
+    assert_eq!(parse("-").push.image, Location::Stdin);
+    let said = mistake("- r.io/app --username me --password-stdin");
+    assert!(said.contains("'--password-stdin' cannot be used with the image '-'"), "{said}");
+    let terminal = Invocation::parse(["pushimg", "-"], &mut &b""[..], true).unwrap_err();
+    assert!(terminal.0.to_string().contains("is a terminal"));
+    assert_eq!(terminal.code(), Code::Usage);
+}
+
+#[test]
+fn a_password_is_the_first_line() {
+    for (input, word) in
+        [(&b"secret\n"[..], "secret"), (b"secret", "secret"), (b"sec ret \r\nmore", "sec ret ")]
+    {
+        let arguments = "x --username me --password-stdin";
+        let push = parse_with(arguments, input).unwrap().push;
+        let (name, _) = push.registry.credentials.explicit.as_ref().unwrap();
+        assert_eq!(name, "me");
+        // Read again, as a secret does not tell what it is.
+        let read = first_line(&mut &input[..]).unwrap();
+        assert_eq!(read.as_str(), word);
+        assert!(!format!("{push:?}").contains(word));
+    }
+    let arguments = "x --username me --password-stdin";
+    assert!(mistake_with(arguments, b"\n").contains("is empty"));
+    assert!(mistake_with(arguments, b"").contains("is empty"));
+    assert!(mistake_with(arguments, b"\xff\n").contains("is not UTF-8"));
+    assert!(mistake_with(arguments, &vec![b'x'; 70_000]).contains("has no end"));
+    assert!(!mistake_with(arguments, b"hunter2\xff").contains("hunter2"));
+    let colon = mistake_with("x --username me:secret --password-stdin", b"p");
+    assert!(colon.contains("has no ':'") && !colon.contains("secret"), "{colon}");
+}
+
+#[test]
+fn every_mistake_is_named() {
+    for (arguments, said) in [
+        ("", "<IMAGE>"),
+        ("a r.io/b c", "unexpected argument 'c'"),
+        ("a --bogus", "unexpected argument '--bogus'"),
+        ("a --dry-rum", "similar argument exists: '--dry-run'"),
+        ("a --username me", "--password-stdin"),
+        ("a --password-stdin", "--username <NAME>"),
+        ("a https://r.io/b", "leave out the https:// and write r.io/b"),
+        ("a r.io/B", "a repository is lowercase; write r.io/b"),
+        ("a r.io/", "such as registry.fly.io/app:latest"),
+        ("a -t r.io/b:c", "give the tag alone"),
+        ("a -t .x", "a tag is at most 128"),
+        ("a --format tar", "[possible values: auto, docker, oci]"),
+        ("a --compression xz", "[possible values: gzip, zstd, none]"),
+        ("a --format docker --compression zstd", "tip: use '--format oci'"),
+        ("a --compression-level 13", "with gzip, a level is 1 (fastest) to 12"),
+        ("a --compression-level 0", "with gzip"),
+        ("a --compression-level -1", "invalid value '-1'"),
+        ("a --compression zstd --compression-level 23", "with zstd, a level is 1 (fastest) to 22"),
+        ("a --compression none --compression-level 1", "cannot be used with '--compression none'"),
+        ("a -j 0", "0 is not in 1..=64"),
+        ("a -j 65", "65 is not in 1..=64"),
+        ("a -j many", "invalid digit"),
+        ("a --reuse-from https://r.io/b", "leave out the https://"),
+        ("a r.io/b --reuse-from q.io/c", "the destination is at r.io"),
+        ("a --no-cache --cache-dir /c", "cannot be used with"),
+        ("a --retry-for 5", "a number with its unit, such as 90s"),
+        ("a -q -v", "cannot be used with"),
+        ("a --digest-file /no/such/folder/f", "in a folder that exists"),
+        ("a --digest-file /tmp", "in a folder that exists"),
+        ("a --digest-file f --dry-run", "cannot be used with"),
+    ] {
+        let text = mistake(arguments);
+        assert!(text.contains(said), "{arguments}: {text}");
+    }
+    assert!(parse("a --reuse-from q.io/c").push.destination.is_none());
+    assert_eq!(parse("a --retry-for 0").push.registry.retry_for, Duration::ZERO);
+    assert!(parse("a --no-cache").push.cache.is_none());
+}
+
+#[test]
+fn help_is_short_and_long_and_fits_eighty_columns() {
+    let help = |arguments| parse_with(arguments, b"").unwrap_err();
+    let (short, long, version) = (help("-h"), help("--help"), help("--version"));
+    for asked in [&short, &long, &version] {
+        assert_eq!(asked.code(), Code::Pushed);
+    }
+    assert!(!short.is_long_help() && long.is_long_help() && !version.is_long_help());
+    assert_eq!(version.0.to_string(), format!("pushimg {}\n", env!("CARGO_PKG_VERSION")));
+    let text = long_help().render_help().to_string();
+    for part in [
+        "Usage: pushimg [OPTIONS] <IMAGE> [DESTINATION]",
+        "--reuse-from <REF>",
+        "Examples:",
+        "130  interrupted",
+        "REGISTRY_AUTH_FILE",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(DETAILS.lines().all(|line| line.len() <= 80));
+}
+
+#[test]
+fn the_examples_of_the_help_are_right() {
+    let mut checked = 0;
+    for line in DETAILS.lines().filter(|line| line.starts_with("  ")) {
+        let Some((_, command)) = line.split_once("pushimg ") else {
+            continue;
+        };
+        let command = command.split([')', '#']).next().unwrap();
+        parse(command);
+        checked += 1;
+    }
+    assert_eq!(checked, 6);
+}

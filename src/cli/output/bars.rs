@@ -1,0 +1,257 @@
+//! Progress at a terminal: a bar for each active upload, and one below for the whole.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+
+use super::progress::Progress;
+use super::text::{escape, fit, size, whole_time};
+use crate::event::Event;
+use crate::source::LayerId;
+
+/// How often the bars are drawn, in a second.
+pub const DRAWS: u8 = 10;
+/// How often bars move that no event moves.
+const TICK: Duration = Duration::from_millis(100);
+/// The length of the bar for the whole, which shows a fraction and not a number of things.
+const WHOLE: u64 = 10_000;
+/// From this many columns on there is room for more than a name, a bar and a size.
+const WIDE: usize = 72;
+
+/// The bars, and the lines above them.
+pub struct Bars {
+    multi: MultiProgress,
+    whole: Option<ProgressBar>,
+    uploads: HashMap<LayerId, ProgressBar>,
+    columns: usize,
+}
+
+impl Bars {
+    /// Bars on a terminal of so many columns.
+    pub fn new(target: ProgressDrawTarget, columns: usize) -> Self {
+        Self {
+            multi: MultiProgress::with_draw_target(target),
+            whole: None,
+            uploads: HashMap::new(),
+            columns,
+        }
+    }
+
+    /// Prints a line above the bars.
+    pub fn line(&self, text: &str) {
+        // As everywhere: a closed standard error is no reason to stop.
+        let _ = self.multi.println(text);
+    }
+
+    /// Shows what an event has changed.
+    pub fn update(&mut self, event: &Event, progress: &Progress, now: Instant) {
+        match event {
+            Event::UploadStarted { layer, name, total } => {
+                self.show_whole();
+                self.begin(*layer, name, *total);
+            }
+            Event::UploadProgress { layer, position, total } => {
+                if let Some(bar) = self.uploads.get(layer) {
+                    if bar.length().is_none()
+                        && let Some(total) = total
+                    {
+                        bar.set_length(*total);
+                        bar.set_style(self.upload_style(true));
+                    }
+                    bar.set_position(*position);
+                }
+            }
+            Event::LayerSettled { layer, .. } => {
+                if let Some(bar) = self.uploads.remove(layer) {
+                    self.remove(&bar);
+                }
+            }
+            Event::Reading { .. } | Event::LayerCount(_) => self.show_whole(),
+            _ => return,
+        }
+        self.tick(progress, now);
+    }
+
+    /// Brings the bar for the whole up to date.
+    pub fn tick(&self, progress: &Progress, now: Instant) {
+        let Some(whole) = &self.whole else { return };
+        whole.set_prefix(self.heading(progress));
+        whole.set_message(self.figures(progress, now));
+        whole.set_position((progress.fraction() * WHOLE as f64) as u64);
+    }
+
+    /// Takes all bars away; lines stay.
+    pub fn clear(&mut self) {
+        for (_, bar) in self.uploads.drain() {
+            bar.finish_and_clear();
+        }
+        if let Some(whole) = self.whole.take() {
+            whole.finish_and_clear();
+        }
+        let _ = self.multi.clear();
+    }
+
+    fn show_whole(&mut self) {
+        if self.whole.is_none() {
+            let bar = self.multi.add(ProgressBar::new(WHOLE));
+            bar.set_style(style("{prefix} {wide_bar:.cyan/dim} {msg}"));
+            bar.enable_steady_tick(TICK);
+            self.whole = Some(bar);
+        }
+    }
+
+    fn begin(&mut self, layer: LayerId, name: &str, total: Option<u64>) {
+        let bar = match total {
+            Some(total) => ProgressBar::new(total),
+            None => ProgressBar::no_length(),
+        };
+        let bar = match &self.whole {
+            Some(whole) => self.multi.insert_before(whole, bar),
+            None => self.multi.add(bar),
+        };
+        bar.set_style(self.upload_style(total.is_some()));
+        bar.set_prefix(fit(&escape(name), self.name_columns()));
+        bar.enable_steady_tick(TICK);
+        if let Some(replaced) = self.uploads.insert(layer, bar) {
+            self.remove(&replaced);
+        }
+    }
+
+    fn remove(&self, bar: &ProgressBar) {
+        bar.finish_and_clear();
+        self.multi.remove(bar);
+    }
+
+    /// Columns for names: at most 32, and never so many that no bar is left.
+    pub fn name_columns(&self) -> usize {
+        (self.columns / 3).clamp(8, 32)
+    }
+
+    /// Name, bar or spinner, bytes, and where there is room their total and the speed.
+    fn upload_style(&self, length_known: bool) -> ProgressStyle {
+        let mut template = String::from("{prefix} ");
+        template +=
+            if length_known { "{wide_bar:.green/dim}" } else { "{spinner:.green} {wide_msg}" };
+        template += " {sent:>8}";
+        if self.columns >= WIDE {
+            template += if length_known { " of {of:<8}" } else { "            " };
+            template += " {speed:>11}";
+        }
+        style(&template)
+    }
+
+    /// As the names above it, as long as they: `12 of 43 layers, 8 there`.
+    fn heading(&self, progress: &Progress) -> String {
+        let columns = self.name_columns();
+        let short = progress.heading();
+        let long = match progress.there() {
+            0 => short.clone(),
+            there => format!("{short}, {there} there"),
+        };
+        let fits = |text: &str| console::measure_text_width(text) <= columns;
+        if fits(&long) {
+            fit(&long, columns)
+        } else if fits(&short) {
+            fit(&short, columns)
+        } else {
+            // `120/143 layers`
+            fit(&short.replace(" of ", "/"), columns)
+        }
+    }
+
+    /// In the columns of the uploads above: bytes, and the time left in place of the speed.
+    fn figures(&self, progress: &Progress, now: Instant) -> String {
+        let sent = size(progress.sent());
+        let left = progress
+            .time_left(now)
+            .filter(|left| !left.is_zero())
+            .map(|left| format!("{} left", whole_time(left.as_secs_f64().ceil())))
+            .unwrap_or_default();
+        if self.columns < WIDE {
+            return format!("{sent:>8}");
+        }
+        let of = progress.to_send().map(size).unwrap_or_default();
+        let word = if of.is_empty() { "  " } else { "of" };
+        format!("{sent:>8} {word} {of:<8} {left:>11}")
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template)
+        // Only a template that is not well-formed is an error, and a test draws each.
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("━╸─")
+        .with_key("sent", |state: &ProgressState, to: &mut dyn std::fmt::Write| {
+            let _ = to.write_str(&size(state.pos()));
+        })
+        .with_key("of", |state: &ProgressState, to: &mut dyn std::fmt::Write| {
+            let _ = to.write_str(&size(state.len().unwrap_or(0)));
+        })
+        .with_key("speed", |state: &ProgressState, to: &mut dyn std::fmt::Write| {
+            let _ = write!(to, "{}/s", size(state.per_sec() as u64));
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use indicatif::InMemoryTerm;
+
+    use super::super::tests::{layer, started};
+    use super::*;
+    use crate::report::Outcome;
+
+    /// What a terminal of so many columns shows in the middle of a push, and after it.
+    fn shown(columns: u16) -> (String, String) {
+        let term = InMemoryTerm::new(20, columns);
+        let target = ProgressDrawTarget::term_like(Box::new(term.clone()));
+        let mut bars = Bars::new(target, columns.into());
+        let mut progress = Progress::default();
+        let begin = Instant::now();
+        let mut feed = |event: Event, after: u64| {
+            let now = begin + Duration::from_secs(after);
+            progress.apply(&event, now);
+            bars.update(&event, &progress, now);
+        };
+        let sent =
+            |id, position, total| Event::UploadProgress { layer: LayerId(id), position, total };
+        feed(Event::LayerCount(3), 0);
+        feed(started(0, "a-package-with-a-long-name-1.2.3-bin", Some(200_000_000)), 0);
+        feed(started(1, "gcc-13\u{1b}[2J", None), 0);
+        feed(started(2, "glibc", Some(10)), 0);
+        feed(layer(2, "glibc", 10, Outcome::Uploaded), 1);
+        feed(sent(1, 5_000_000, None), 2);
+        feed(sent(1, 10_000_000, Some(40_000_000)), 4);
+        feed(sent(0, 50_000_000, None), 4);
+        bars.line("glibc  10 B  uploaded");
+        // Positions are drawn with the next tick.
+        let patience = Instant::now() + Duration::from_secs(10);
+        while !term.contents().contains("50.0 MB") && Instant::now() < patience {
+            std::thread::sleep(TICK);
+        }
+        let during = term.contents();
+        bars.clear();
+        (during, term.contents())
+    }
+
+    #[test]
+    fn every_width_shows_name_bytes_and_the_whole_and_cleans_up() {
+        for columns in [40, 80, 120] {
+            let (during, after) = shown(columns);
+            let rows: Vec<&str> = during.lines().collect();
+            assert_eq!(rows.len(), 4, "{columns}:\n{during}");
+            assert!(rows[1].starts_with("a-package-wi"), "{during}");
+            assert!(rows[1].contains("━━") && rows[1].contains("50.0 MB"), "{during}");
+            assert!(rows[2].contains("gcc-13\\u{") && rows[2].contains("10.0 MB"), "{during}");
+            assert!(rows[3].starts_with("1 of 3 layer"), "{during}");
+            assert!(rows[3].contains("60.0 MB"), "{during}");
+            if columns >= 80 {
+                assert!(rows[1].contains("50.0 MB of 200 MB"), "{during}");
+                assert!(rows[2].contains("10.0 MB of 40.0 MB"), "{during}");
+                assert!(rows[3].contains("60.0 MB of 240 MB"), "{during}");
+                assert!(rows[3].ends_with("12 s left"), "{during}");
+            }
+            assert_eq!(after, "glibc  10 B  uploaded");
+        }
+    }
+}

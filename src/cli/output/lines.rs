@@ -1,0 +1,117 @@
+//! Progress where there is no terminal: plain lines, one after another, for logs.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use super::progress::{Progress, Upload};
+use super::text::{escape, size, whole_time};
+
+/// How long a log stays silent before it is told that the push goes on.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// Plain lines into any sink.
+pub struct Lines<W> {
+    out: W,
+    /// When something was last written.
+    last: Instant,
+}
+
+impl<W: Write + Send> Lines<W> {
+    /// Lines that go to `out`, which has been silent since `now`.
+    pub fn new(out: W, now: Instant) -> Self {
+        Self { out, last: now }
+    }
+
+    /// Writes one line.
+    pub fn line(&mut self, text: &str, now: Instant) {
+        // There is nowhere to say that standard error is closed, and no reason to stop for it. One
+        // write for each line keeps lines of several processes apart.
+        let _ = self.out.write_all(format!("{text}\n").as_bytes());
+        let _ = self.out.flush();
+        self.last = now;
+    }
+
+    /// Says how far the push is if nothing was said for long.
+    pub fn tick(&mut self, progress: &Progress, now: Instant) {
+        if progress.is_under_way() && now.duration_since(self.last) >= SILENCE {
+            self.line(&status(progress, now), now);
+        }
+    }
+}
+
+/// `12 of 43 layers, 130 MB sent at 12.3 MB/s, 25 s left; uploading glibc-2.38 (120 MB of 400 MB)`.
+fn status(progress: &Progress, now: Instant) -> String {
+    let mut text = progress.heading();
+    if progress.sent() > 0 {
+        text += &format!(", {} sent", size(progress.sent()));
+        if let Some(speed) = progress.speed(now) {
+            text += &format!(" at {}/s", size(speed as u64));
+        }
+    }
+    if let Some(left) = progress.time_left(now).filter(|left| !left.is_zero()) {
+        text += &format!(", {} left", whole_time(left.as_secs_f64().ceil()));
+    }
+    // The one that has the most to do is the one that everything waits for.
+    let missing = |upload: &&Upload| {
+        let total = upload.total.unwrap_or(u64::MAX);
+        total.saturating_sub(upload.position)
+    };
+    if let Some(upload) = progress.active().max_by_key(missing) {
+        let of = upload.total.map_or_else(String::new, |total| format!(" of {}", size(total)));
+        text += &format!("; uploading {} ({}{of})", escape(&upload.name), size(upload.position));
+        let others = progress.active().count() - 1;
+        if others > 0 {
+            text += &format!(" and {others} more");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::started;
+    use super::*;
+    use crate::event::Event;
+    use crate::source::LayerId;
+
+    #[test]
+    fn a_long_upload_is_heard_of_every_ten_seconds_and_not_more_often() {
+        let begin = Instant::now();
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        let mut progress = Progress::default();
+        for event in [
+            Event::LayerCount(43),
+            started(3, "gcc\u{1b}-13", Some(400_000_000)),
+            started(4, "small", Some(2_000)),
+            Event::UploadProgress { layer: LayerId(3), position: 120_000_000, total: None },
+        ] {
+            progress.apply(&event, begin);
+        }
+        let mut written = Vec::new();
+        let mut lines = Lines::new(&mut written, begin);
+        for seconds in [1, 9, 10, 15, 19, 20] {
+            lines.tick(&progress, at(seconds));
+        }
+        lines.line("glibc", at(29));
+        lines.tick(&progress, at(30));
+        assert_eq!(
+            String::from_utf8(written).unwrap(),
+            "0 of 43 layers, 120 MB sent at 12.0 MB/s; \
+             uploading gcc\\u{1b}-13 (120 MB of 400 MB) and 1 more\n\
+             0 of 43 layers, 120 MB sent at 6.0 MB/s; \
+             uploading gcc\\u{1b}-13 (120 MB of 400 MB) and 1 more\n\
+             glibc\n"
+        );
+    }
+
+    #[test]
+    fn reading_a_pipe_is_heard_of_too() {
+        let begin = Instant::now();
+        let mut progress = Progress::default();
+        let reading = Event::Reading { position: 5_000_000, total: None };
+        progress.apply(&reading, begin);
+        let mut written = Vec::new();
+        Lines::new(&mut written, begin).tick(&progress, begin + SILENCE);
+        assert_eq!(written, b"5.0 MB read\n");
+    }
+}

@@ -1,0 +1,246 @@
+//! How far a push is: events in, figures out.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::event::Event;
+use crate::report::Outcome;
+use crate::source::LayerId;
+
+/// What the events so far add up to.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// How many layers there are, once known.
+    layers: Option<usize>,
+    /// Layers whose fate is sealed.
+    settled: usize,
+    /// Those of them that did not have to be sent.
+    there: usize,
+    /// Bytes of the source read, of how many, and since when.
+    reading: Option<(u64, Option<u64>, Instant)>,
+    /// Uploads under way.
+    active: BTreeMap<LayerId, Upload>,
+    /// Bytes of the blobs that were uploaded to their end.
+    uploaded: u64,
+    /// When the first upload began.
+    uploading_since: Option<Instant>,
+}
+
+/// An upload under way.
+#[derive(Debug)]
+pub struct Upload {
+    /// The layer's name, as it came.
+    pub name: String,
+    /// Bytes sent.
+    pub position: u64,
+    /// Bytes in all, once known.
+    pub total: Option<u64>,
+}
+
+impl Progress {
+    /// Takes an event that happened at `now` into account.
+    pub fn apply(&mut self, event: &Event, now: Instant) {
+        match event {
+            Event::LayerCount(count) => self.layers = Some(*count),
+            Event::Reading { position, total } => {
+                let since = self.reading.map_or(now, |(_, _, since)| since);
+                self.reading = Some((*position, *total, since));
+            }
+            Event::UploadStarted { layer, name, total } => {
+                self.uploading_since.get_or_insert(now);
+                let upload = Upload { name: name.clone(), position: 0, total: *total };
+                self.active.insert(*layer, upload);
+            }
+            Event::UploadProgress { layer, position, total } => {
+                if let Some(upload) = self.active.get_mut(layer) {
+                    upload.position = *position;
+                    upload.total = total.or(upload.total);
+                }
+            }
+            Event::LayerSettled { layer, report } => {
+                self.settled += 1;
+                self.active.remove(layer);
+                match report.outcome {
+                    Outcome::Uploaded => self.uploaded += report.size,
+                    Outcome::Reused { .. } | Outcome::Mounted { .. } => self.there += 1,
+                    Outcome::WouldUpload | Outcome::WouldMount { .. } => {}
+                }
+            }
+            Event::Destination { .. }
+            | Event::Retry { .. }
+            | Event::Warning(_)
+            | Event::Note(_)
+            | Event::Request { .. } => {}
+        }
+    }
+
+    /// The uploads under way, in the order of their layers.
+    pub fn active(&self) -> impl Iterator<Item = &Upload> {
+        self.active.values()
+    }
+
+    /// Bytes of blobs sent, of the uploads that stand.
+    pub fn sent(&self) -> u64 {
+        self.uploaded + self.active().map(|upload| upload.position).sum::<u64>()
+    }
+
+    /// Bytes of all blobs whose upload has begun; of one whose length is unknown, what was sent.
+    fn begun(&self) -> u64 {
+        let length = |upload: &Upload| upload.total.unwrap_or(0).max(upload.position);
+        self.uploaded + self.active().map(length).sum::<u64>()
+    }
+
+    /// Bytes to be sent in all, once that is certain.
+    pub fn to_send(&self) -> Option<u64> {
+        let certain = self.layers? <= self.settled + self.active.len()
+            && self.active().all(|upload| upload.total.is_some());
+        certain.then(|| self.begun())
+    }
+
+    /// Bytes a second since the first upload began; `None` before anything was sent.
+    pub fn speed(&self, now: Instant) -> Option<f64> {
+        let seconds = now.duration_since(self.uploading_since?).as_secs_f64();
+        (seconds >= 0.5 && self.sent() > 0).then(|| self.sent() as f64 / seconds)
+    }
+
+    /// What is done of the whole, 0 to 1: of finding out what to upload, or of uploading it,
+    /// whichever is further behind.
+    pub fn fraction(&self) -> f64 {
+        let begun = self.begun();
+        let uploads = if begun == 0 { 1.0 } else { self.sent() as f64 / begun as f64 };
+        self.found_out().unwrap_or(0.0).min(uploads)
+    }
+
+    /// How much longer it takes, if that can be told.
+    pub fn time_left(&self, now: Instant) -> Option<Duration> {
+        let reading = match self.reading {
+            Some((position, Some(total), since)) if position < total => {
+                let seconds = now.duration_since(since).as_secs_f64();
+                if seconds < 1.0 || position == 0 {
+                    return None;
+                }
+                seconds * (total - position) as f64 / position as f64
+            }
+            Some((_, Some(_), _)) => 0.0,
+            // Nobody knows what is to come.
+            _ if self.to_send().is_none() => return None,
+            _ => 0.0,
+        };
+        let missing = self.begun() - self.sent();
+        let sending = match self.speed(now) {
+            Some(speed) => missing as f64 / speed,
+            None if missing > 0 => return None,
+            None => 0.0,
+        };
+        // A line that stands still would take longer than there is a duration for.
+        Duration::try_from_secs_f64(reading.max(sending)).ok()
+    }
+
+    /// `12 of 43 layers`, or how much was read while the layers are not counted yet.
+    pub fn heading(&self) -> String {
+        match (self.layers, self.reading) {
+            (Some(count), _) => {
+                format!("{} of {}", self.settled.min(count), super::text::layers(count))
+            }
+            (None, Some((position, _, _))) => format!("{} read", super::text::size(position)),
+            (None, None) => "looking at the image".into(),
+        }
+    }
+
+    /// How many layers were there already.
+    pub fn there(&self) -> usize {
+        self.there
+    }
+
+    /// Whether there is anything to wait for.
+    pub fn is_under_way(&self) -> bool {
+        !self.active.is_empty() || self.found_out().is_none_or(|part| part < 1.0)
+    }
+
+    /// The part of the image for which it is known what is to be uploaded, 0 to 1.
+    fn found_out(&self) -> Option<f64> {
+        match (self.reading, self.layers) {
+            (Some((position, Some(total), _)), _) if total > 0 => {
+                Some((position as f64 / total as f64).min(1.0))
+            }
+            (_, Some(layers)) if layers > 0 => {
+                let begun = self.settled + self.active.len();
+                Some((begun as f64 / layers as f64).min(1.0))
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{layer, started};
+    use super::*;
+    use crate::report::Known;
+
+    fn after(events: impl IntoIterator<Item = Event>) -> (Progress, Instant) {
+        let (mut progress, begin) = (Progress::default(), Instant::now());
+        for event in events {
+            progress.apply(&event, begin);
+        }
+        (progress, begin)
+    }
+
+    fn sent(id: usize, position: u64) -> Event {
+        Event::UploadProgress { layer: LayerId(id), position, total: None }
+    }
+
+    #[test]
+    fn what_is_to_be_sent_is_said_only_when_it_is_certain() {
+        let (mut progress, begin) =
+            after([Event::LayerCount(2), started(0, "a", Some(1000)), sent(0, 400)]);
+        assert_eq!(progress.to_send(), None);
+        assert_eq!(progress.time_left(begin + Duration::from_secs(2)), None);
+        progress.apply(&layer(1, "b", 50, Outcome::Reused { why: Known::Cache }), begin);
+        assert_eq!(progress.to_send(), Some(1000));
+        assert_eq!(progress.sent(), 400);
+        assert_eq!(progress.there(), 1);
+        let left = progress.time_left(begin + Duration::from_secs(2)).unwrap();
+        assert_eq!(left.as_secs_f64().round(), 3.0);
+        assert_eq!(progress.fraction(), 0.4);
+    }
+
+    #[test]
+    fn a_blob_of_unknown_length_leaves_the_time_open() {
+        let (progress, begin) = after([Event::LayerCount(1), started(0, "a", None), sent(0, 400)]);
+        assert_eq!(progress.to_send(), None);
+        assert_eq!(progress.time_left(begin + Duration::from_secs(9)), None);
+        assert!(progress.is_under_way());
+    }
+
+    #[test]
+    fn the_whole_is_as_far_as_the_slower_of_reading_and_sending() {
+        let reading = |position| Event::Reading { position, total: Some(100) };
+        let (progress, begin) = after([reading(25), started(0, "a", Some(10)), sent(0, 10)]);
+        assert_eq!(progress.fraction(), 0.25);
+        let left = progress.time_left(begin + Duration::from_secs(2)).unwrap();
+        assert_eq!(left, Duration::from_secs(6));
+        let (progress, _) = after([reading(100), started(0, "a", Some(10)), sent(0, 1)]);
+        assert_eq!(progress.fraction(), 0.1);
+    }
+
+    #[test]
+    fn an_upload_begun_again_goes_back() {
+        let (progress, _) = after([started(0, "a", Some(10)), sent(0, 9), sent(0, 0)]);
+        assert_eq!(progress.sent(), 0);
+        assert_eq!(progress.fraction(), 0.0);
+    }
+
+    #[test]
+    fn a_settled_push_is_not_under_way() {
+        let (progress, begin) = after([
+            Event::LayerCount(1),
+            started(0, "a", Some(10)),
+            layer(0, "a", 10, Outcome::Uploaded),
+        ]);
+        assert!(!progress.is_under_way());
+        assert_eq!(progress.sent(), 10);
+        assert_eq!(progress.fraction(), 1.0);
+        assert_eq!(progress.time_left(begin), Some(Duration::ZERO));
+    }
+}

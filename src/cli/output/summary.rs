@@ -1,0 +1,119 @@
+//! What came of a push, in words: a line for each layer and one for the whole.
+
+use super::text::{Paint, escape, fit, layers, size, time};
+use crate::report::{LayerReport, Outcome, Report};
+
+/// The columns that layers' names get in a log.
+pub const NAME_COLUMNS: usize = 32;
+
+/// `glibc-2.38  12.3 MB  uploaded`, in columns.
+pub fn layer(layer: &LayerReport, name_columns: usize, paint: Paint) -> String {
+    let outcome = layer.outcome.to_string();
+    let outcome = escape(&outcome);
+    let outcome = match layer.outcome {
+        Outcome::Uploaded | Outcome::WouldUpload | Outcome::WouldMount { .. } => {
+            paint.good(&outcome)
+        }
+        Outcome::Mounted { .. } | Outcome::Reused { .. } => paint.faint(&outcome),
+    };
+    format!("{}  {:>7}  {outcome}", fit(&escape(&layer.name), name_columns), size(layer.size))
+}
+
+/// The last line: what was pushed, and what it took.
+pub fn whole(report: &Report, paint: Paint) -> String {
+    let mut counts = format!("{} of {}", report.layers_uploaded(), layers(report.layers.len()));
+    let mounted = match report.layers_mounted() {
+        0 => String::new(),
+        count => format!(", {count} mounted"),
+    };
+    let sent = size(report.bytes_sent);
+    let there = size(report.bytes_reused);
+    if report.dry_run {
+        return format!("would upload {counts}{mounted}, {sent}; {there} already there");
+    }
+    counts += " uploaded";
+    format!(
+        "{} {}  {counts}{mounted}, {sent} sent, {there} already there, {}",
+        paint.good("pushed"),
+        names(report),
+        time(report.seconds)
+    )
+}
+
+/// The reference, and the tags besides its own.
+fn names(report: &Report) -> String {
+    let own = |tag: &&String| !report.reference.ends_with(&format!(":{tag}"));
+    let others: Vec<&str> = report.tags.iter().filter(own).map(String::as_str).collect();
+    let reference = escape(&report.reference);
+    if others.is_empty() {
+        reference.into_owned()
+    } else {
+        format!("{reference} (also {})", escape(&others.join(", ")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{layer_report, report};
+    use super::*;
+    use crate::report::Known;
+
+    const PLAIN: Paint = Paint { colours: false };
+
+    fn reused(count: usize) -> Vec<LayerReport> {
+        let why = Known::AnsweredHead;
+        let outcome = Outcome::Reused { why };
+        vec![layer_report("x", 10, outcome); count]
+    }
+
+    #[test]
+    fn the_summary_reads_as_documented() {
+        let mut layers = reused(42);
+        layers.push(layer_report("app", 1_200_000, Outcome::Uploaded));
+        let mut report = report(layers);
+        assert_eq!(
+            whole(&report, PLAIN),
+            "pushed registry.fly.io/app:latest  1 of 43 layers uploaded, 1.2 MB sent, \
+             418 MB already there, 0.9 s"
+        );
+        report.tags.extend(["v2".into(), "v2.1".into()]);
+        report.layers[0].outcome = Outcome::Mounted { from: "a".into() };
+        report.layers[1].outcome = Outcome::Mounted { from: "a".into() };
+        assert_eq!(
+            whole(&report, PLAIN),
+            "pushed registry.fly.io/app:latest (also v2, v2.1)  1 of 43 layers uploaded, \
+             2 mounted, 1.2 MB sent, 418 MB already there, 0.9 s"
+        );
+    }
+
+    #[test]
+    fn one_layer_is_singular() {
+        let one = report(vec![layer_report("app", 5, Outcome::Uploaded)]);
+        assert!(whole(&one, PLAIN).contains(":latest  1 of 1 layer uploaded, "));
+        let none = report(vec![]);
+        assert!(whole(&none, PLAIN).contains(":latest  0 of 0 layers uploaded, "));
+    }
+
+    #[test]
+    fn a_dry_run_says_would() {
+        let mut layers = reused(42);
+        layers.push(layer_report("app", 1_200_000, Outcome::WouldUpload));
+        let mut report = report(layers);
+        report.dry_run = true;
+        assert_eq!(
+            whole(&report, PLAIN),
+            "would upload 1 of 43 layers, 1.2 MB; 418 MB already there"
+        );
+    }
+
+    #[test]
+    fn layers_say_what_happened_to_them_and_why() {
+        let of = |name: &str, outcome| layer(&layer_report(name, 12_345_678, outcome), 12, PLAIN);
+        assert_eq!(of("glibc-2.38", Outcome::Uploaded), "glibc-2.38    12.3 MB  uploaded");
+        let why = Known::PreviousImage("r.io/app:\u{1b}".into());
+        assert_eq!(
+            of("a-very-long-package-name", Outcome::Reused { why }),
+            "a-very-long…  12.3 MB  already there (in previous image r.io/app:\\u{1b})"
+        );
+    }
+}

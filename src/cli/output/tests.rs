@@ -1,0 +1,184 @@
+//! What is printed for which event, without a terminal; and what the other tests here build on.
+
+use super::*;
+use crate::image::{Compression, Digest, Format};
+use crate::report::{Known, LayerReport};
+use crate::source::LayerId;
+
+/// An upload that begins.
+pub fn started(id: usize, name: &str, total: Option<u64>) -> Event {
+    Event::UploadStarted { layer: LayerId(id), name: name.into(), total }
+}
+
+/// A layer that is settled.
+pub fn layer(id: usize, name: &str, size: u64, outcome: Outcome) -> Event {
+    Event::LayerSettled { layer: LayerId(id), report: layer_report(name, size, outcome) }
+}
+
+/// What became of a layer.
+pub fn layer_report(name: &str, size: u64, outcome: Outcome) -> LayerReport {
+    LayerReport {
+        name: name.into(),
+        diff_id: Digest::of(name.as_bytes()).into(),
+        digest: Digest::of(b"compressed"),
+        size,
+        media_type: "application/vnd.docker.image.rootfs.diff.tar.gzip".into(),
+        compression: Compression::Gzip,
+        outcome,
+    }
+}
+
+/// A push of these layers.
+pub fn report(layers: Vec<LayerReport>) -> Report {
+    let digest = Digest::of(b"manifest");
+    Report {
+        reference: "registry.fly.io/app:latest".into(),
+        pinned: format!("registry.fly.io/app@{digest}"),
+        tags: vec!["latest".into()],
+        digest,
+        media_type: Format::Docker.manifest_media_type().into(),
+        format: Format::Docker,
+        size: 419_600_000,
+        config: Digest::of(b"config"),
+        config_sent: true,
+        layers,
+        bytes_sent: 1_200_000,
+        bytes_reused: 418_400_000,
+        seconds: 0.92,
+        dry_run: false,
+    }
+}
+
+/// A sink whose content can be looked at.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What a log holds after everything that can happen has happened.
+fn log_of(verbosity: Verbosity, dry_run: bool) -> String {
+    let log = Log::default();
+    let begin = Instant::now();
+    let screen = Screen::Lines(Lines::new(Box::new(log.clone()), begin));
+    let output = Output::new(screen, verbosity, Paint { colours: false }, dry_run);
+    let events = output.events();
+    output.warn("beware\u{1b}[31m");
+    let why = Known::AnsweredHead;
+    let outcome = if dry_run { Outcome::WouldUpload } else { Outcome::Uploaded };
+    for event in [
+        Event::Destination { reference: "r.io/app:latest".into() },
+        Event::LayerCount(2),
+        Event::Note("the previous image has 2 layers".into()),
+        Event::Request {
+            line: "HEAD https://r.io/v2/app/blobs/sha256:00 200 12 ms".into(),
+            headers: vec!["> accept: */*".into(), "< content-length: 7".into()],
+        },
+        layer(0, "glibc-2.38", 40_000_000, Outcome::Reused { why }),
+        started(1, "app", None),
+        Event::UploadProgress { layer: LayerId(1), position: 5, total: Some(1_200_000) },
+        Event::Retry { why: "PATCH r.io: 503".into(), wait: Duration::from_millis(2100) },
+        layer(1, "app", 1_200_000, outcome.clone()),
+    ] {
+        events(event);
+    }
+    output.tick(begin + Duration::from_secs(100));
+    output.finish();
+    events(Event::Warning("too late".into()));
+    let mut report = report(vec![
+        layer_report("glibc-2.38", 40_000_000, Outcome::Reused { why: Known::AnsweredHead }),
+        layer_report("app", 1_200_000, outcome),
+    ]);
+    report.dry_run = dry_run;
+    output.report(&report);
+    output.fail(&crate::Error::Failed("it went wrong".into()));
+    let bytes = log.0.lock().unwrap().clone();
+    String::from_utf8(bytes).unwrap()
+}
+
+const SUMMARY: &str = "pushed registry.fly.io/app:latest  1 of 2 layers uploaded, 1.2 MB sent, \
+                       418 MB already there, 0.9 s\nerror: it went wrong\n";
+
+const LAYERS: [&str; 2] = [
+    "glibc-2.38                        40.0 MB  already there (answered HEAD)\n",
+    "app                                1.2 MB  uploaded\n",
+];
+
+const WARNING: &str = "warning: beware\\u{1b}[31m\n";
+const RETRY: &str = "retry: PATCH r.io: 503; again in 2.1 s\n";
+
+#[test]
+fn a_log_has_one_plain_line_for_each_layer() {
+    assert_eq!(
+        log_of(Verbosity::Normal, false),
+        format!("{WARNING}pushing r.io/app:latest\n{}{RETRY}{}{SUMMARY}", LAYERS[0], LAYERS[1])
+    );
+}
+
+#[test]
+fn verbose_adds_notes_and_requests_and_then_headers() {
+    let request = "the previous image has 2 layers\n\
+                   HEAD https://r.io/v2/app/blobs/sha256:00 200 12 ms\n";
+    let log = |headers| {
+        format!(
+            "{WARNING}pushing r.io/app:latest\n{request}{headers}{}{RETRY}{}{SUMMARY}",
+            LAYERS[0], LAYERS[1]
+        )
+    };
+    assert_eq!(log_of(Verbosity::Requests, false), log(""));
+    let headers = "  > accept: */*\n  < content-length: 7\n";
+    assert_eq!(log_of(Verbosity::Headers, false), log(headers));
+}
+
+#[test]
+fn quiet_leaves_only_errors() {
+    assert_eq!(log_of(Verbosity::Quiet, false), "error: it went wrong\n");
+    assert_eq!(log_of(Verbosity::Quiet, true), "error: it went wrong\n");
+}
+
+#[test]
+fn a_dry_run_tells_its_plan_in_order_at_the_end() {
+    assert_eq!(
+        log_of(Verbosity::Normal, true),
+        format!(
+            "{WARNING}checking r.io/app:latest\n{RETRY}{}{}{}{}",
+            LAYERS[0],
+            LAYERS[1].replace("uploaded", "would be uploaded"),
+            "would upload 1 of 2 layers, 1.2 MB; 418 MB already there\n",
+            "error: it went wrong\n"
+        )
+    );
+}
+
+#[test]
+fn at_a_terminal_layers_that_are_there_are_only_counted() {
+    let term = indicatif::InMemoryTerm::new(20, 100);
+    let shown = |verbosity| {
+        term.reset();
+        let target = ProgressDrawTarget::term_like(Box::new(term.clone()));
+        let bars = Screen::Bars(Bars::new(target, 100));
+        let output = Output::new(bars, verbosity, Paint { colours: false }, false);
+        let why = Known::Cache;
+        for event in [
+            Event::LayerCount(2),
+            layer(0, "glibc-2.38", 40_000_000, Outcome::Reused { why }),
+            layer(1, "app", 7, Outcome::Mounted { from: "b".into() }),
+        ] {
+            output.show(&event, Instant::now());
+        }
+        output.tick(Instant::now());
+        term.contents()
+    };
+    let normal = shown(Verbosity::Normal);
+    assert!(!normal.contains("glibc"), "{normal}");
+    assert!(normal.contains("mounted from b"), "{normal}");
+    assert!(normal.contains("2 of 2 layers, 2 there"), "{normal}");
+    assert!(shown(Verbosity::Requests).contains("already there (in cache)"));
+}

@@ -1,0 +1,107 @@
+//! Ctrl-C and SIGTERM: work that a signal stops.
+
+use std::io;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// The signals that ask the program to stop, from when this was made.
+pub struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// Takes the signals over: they do not end the process from now on.
+    pub fn listen() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    /// Waits for the next of them.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+
+    /// Runs `work` to its end, or until a signal: then drops it and runs `clean_up`, which a second
+    /// signal stops too. `None` if there was a signal.
+    pub async fn stop<T>(
+        &mut self,
+        work: impl Future<Output = T>,
+        clean_up: impl AsyncFnOnce(),
+    ) -> Option<T> {
+        tokio::select! {
+            done = work => return Some(done),
+            () = self.next() => {}
+        }
+        tokio::select! {
+            () = clean_up() => {}
+            () = self.next() => {}
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Says whether it was dropped.
+    struct Dropped<'a>(&'a AtomicBool);
+
+    impl Drop for Dropped<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    fn kill(name: &str) {
+        let pid = std::process::id().to_string();
+        let status = std::process::Command::new("sh")
+            .args(["-c", "kill -s $1 $2", "sh", name, &pid])
+            .status();
+        assert!(status.unwrap().success());
+    }
+
+    // One test, as signals go to the whole process.
+    #[tokio::test]
+    async fn a_signal_drops_the_work_then_cleans_up_and_a_second_one_stops_that() {
+        let mut signals = Signals::listen().unwrap();
+        assert_eq!(signals.stop(async { 7 }, async || ()).await, Some(7));
+
+        for name in ["INT", "TERM"] {
+            let dropped = AtomicBool::new(false);
+            let work = async {
+                let _guard = Dropped(&dropped);
+                kill(name);
+                std::future::pending::<()>().await;
+            };
+            let mut cleaned = false;
+            let clean_up = async || {
+                assert!(dropped.load(Ordering::SeqCst));
+                cleaned = true;
+            };
+            assert_eq!(signals.stop(work, clean_up).await, None);
+            assert!(cleaned);
+        }
+
+        let work = async {
+            kill("INT");
+            std::future::pending::<()>().await;
+        };
+        let endless = async || {
+            kill("INT");
+            std::future::pending::<()>().await;
+        };
+        let stopped = signals.stop(work, endless);
+        let stopped = tokio::time::timeout(Duration::from_secs(10), stopped).await;
+        assert_eq!(stopped, Ok(None));
+    }
+}
