@@ -1,0 +1,28 @@
+//! The test laboratory: registries, a proxy with faults, and the real programs that read back.
+//!
+//! - [`registry`]: a small OCI registry in this process, also the `registry` example.
+//! - [`docker_registry`]: Debian's `docker-registry`, plain, Basic, token or TLS.
+//! - [`token_server`]: issues the signed tokens `docker-registry` accepts.
+//! - [`proxy`]: stands between a client and a registry, counts, delays and breaks.
+//! - [`archive`], [`run`], [`pull`]: make an image, push it with `pushimg`, read it back.
+//!
+//! All servers listen on 127.0.0.1, on threads of their own, and end with their handle; so every
+//! handle serves `#[test]` and `#[tokio::test]` alike.
+
+// Each test crate includes all of this and uses a part of it.
+#![allow(dead_code, unused_imports)]
+
+pub mod archive;
+pub mod docker_registry;
+pub mod proxy;
+pub mod pull;
+pub mod registry;
+pub mod run;
+pub mod served;
+pub mod tls;
+pub mod token_server;
+
+pub use docker_registry::{DockerRegistry, DockerRegistryOptions};
+pub use proxy::{FaultProxy, ProxyOptions};
+pub use registry::DevRegistry;
+pub use token_server::{TokenOptions, TokenServer};
