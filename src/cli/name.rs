@@ -1,13 +1,12 @@
 //! Names that people type: references by Docker's rules, tags, durations; and what to say of wrong
 //! ones.
 
-use std::net::Ipv6Addr;
 use std::str::FromStr;
 use std::time::Duration;
 
 use oci_client::Reference;
 
-use crate::image::Digest;
+use crate::image::{Digest, is_tag, parse_reference};
 
 /// The example that messages about a wrong reference show.
 const EXAMPLE: &str = "registry.fly.io/app:latest";
@@ -32,8 +31,6 @@ pub fn destination(text: &str) -> Result<Reference, Invalid> {
 }
 
 /// An image in a registry, by Docker's rules: `name` is `docker.io/library/name:latest`.
-///
-/// A host may be an IPv6 address in brackets, which Docker's rules do not know.
 pub fn reference(text: &str) -> Result<Reference, Invalid> {
     if let Some((scheme, rest)) = text.split_once("://") {
         return Err(Invalid(match rest.trim_end_matches('/') {
@@ -51,24 +48,12 @@ pub fn reference(text: &str) -> Result<Reference, Invalid> {
     if host.is_none() && (text == "localhost" || text.starts_with("localhost:")) {
         return Err(Invalid(format!("that is a registry without a repository; write {text}/app")));
     }
-    let parsed = match host {
-        Some(address) if address.starts_with('[') => at_ipv6(address, name),
-        _ => Reference::try_from(text).ok(),
-    };
-    match parsed {
-        // Docker's grammar takes the `Foo` of `Foo/bar` for a host, and then finds it to be none.
-        Some(reference) if !has_uppercase(reference.repository()) => Ok(reference),
-        _ => Err(explain(text, host, name)),
-    }
+    parse_reference(text).ok_or_else(|| explain(text, host, name))
 }
 
 /// A tag alone (OCI distribution-spec 1.1, "Pulling manifests"): `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`.
 pub fn tag(text: &str) -> Result<String, Invalid> {
-    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let is_tag = text.len() <= 128
-        && text.starts_with(word)
-        && text.chars().all(|c| word(c) || c == '.' || c == '-');
-    if is_tag {
+    if is_tag(text) {
         return Ok(text.to_owned());
     }
     Err(Invalid(
@@ -113,26 +98,6 @@ fn check_port(host: &str) -> Result<(), Invalid> {
     }
 }
 
-/// A reference whose host is an address in brackets, with a port or without.
-fn at_ipv6(host: &str, name: &str) -> Option<Reference> {
-    let (address, after) = host.strip_prefix('[')?.split_once(']')?;
-    address.parse::<Ipv6Addr>().ok()?;
-    if !after.is_empty() && !after.starts_with(':') {
-        return None;
-    }
-    // Any other host will do to have the rest parsed.
-    let rest = Reference::try_from(format!("localhost/{name}")).ok()?;
-    let (host, repository) = (host.to_owned(), rest.repository().to_owned());
-    match (rest.tag(), rest.digest()) {
-        (Some(tag), Some(digest)) => {
-            Some(Reference::with_tag_and_digest(host, repository, tag.into(), digest.into()))
-        }
-        (None, Some(digest)) => Some(Reference::with_digest(host, repository, digest.into())),
-        (Some(tag), None) => Some(Reference::with_tag(host, repository, tag.into())),
-        (None, None) => None,
-    }
-}
-
 fn has_uppercase(text: &str) -> bool {
     text.contains(|c: char| c.is_ascii_uppercase())
 }
@@ -147,7 +112,7 @@ fn explain(text: &str, host: Option<&str>, name: &str) -> Invalid {
             host.map(|host| format!("{host}/")).unwrap_or_default(),
             repository.to_ascii_lowercase()
         );
-        if Reference::try_from(lower.as_str()).is_ok() {
+        if parse_reference(&lower).is_some() {
             return Invalid(format!("a repository is lowercase; write {lower}"));
         }
     }

@@ -4,11 +4,13 @@ mod config;
 mod digest;
 mod manifest;
 mod media;
+mod reference;
 
 pub use config::{Config, ConfigError, History, MAX_CONFIG_BYTES};
 pub use digest::{DiffId, Digest, Hasher, InvalidDigest};
 pub use manifest::{Listed, Manifest, ManifestError, Platform};
 pub use media::{Compression, Format};
+pub use reference::{is_tag, parse_reference};
 
 /// A layer as a registry stores it: a compressed (or plain) tar.
 ///

@@ -5,7 +5,7 @@ use oci_client::Reference;
 use super::PushOptions;
 use super::input::Input;
 use crate::error::Error;
-use crate::image::Digest;
+use crate::image::{Digest, parse_reference};
 use crate::source::Image;
 
 /// Where an image goes.
@@ -30,10 +30,10 @@ impl Destination {
                     Some(images) => the_one_name(images)?,
                     None => the_one_name(&input.images().await?)?,
                 };
-                let reference = name.parse().map_err(|error| {
+                let reference = parse_reference(&name).ok_or_else(|| {
                     Error::Usage(format!(
-                        "the image names itself {name:?}, which is no destination ({error}); give \
-                         one: pushimg IMAGE HOST/REPOSITORY:TAG"
+                        "the image names itself {name:?}, which is no destination; give one: \
+                         pushimg IMAGE HOST/REPOSITORY:TAG"
                     ))
                 })?;
                 (reference, Some(name))

@@ -3,7 +3,9 @@
 
 use std::collections::HashMap;
 use std::thread;
+use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::error::Error;
@@ -22,6 +24,10 @@ pub enum Verdict {
     /// The registry has them.
     Skip,
 }
+
+/// How long a stream waits, in all, for the registry to say what it has. A near one has said it by
+/// then, and no layer is packed in vain; with a far one the time is better used to pack.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// A layer that the source has come to.
 pub struct Seen {
@@ -68,10 +74,10 @@ pub fn start(
     // A few ahead: a stream must not wait until somebody has taken note of a layer.
     let (seen, layers) = mpsc::channel(16);
     let (done, images) = oneshot::channel();
+    let reader = Reader { packer, wanted, seen, runtime: Handle::current(), patience: PATIENCE };
     thread::Builder::new()
         .name("read".to_owned())
         .spawn(move || {
-            let reader = Reader { packer, wanted, seen };
             // Not sent where nobody waits for it.
             if let Some(result) = reader.run(source) {
                 let _ = done.send(result);
@@ -92,11 +98,14 @@ struct Reader {
     packer: Packer,
     wanted: Option<HashMap<LayerId, ()>>,
     seen: mpsc::Sender<Seen>,
+    runtime: Handle,
+    /// What is left of [`PATIENCE`].
+    patience: Duration,
 }
 
 impl Reader {
     /// `None` where it was stopped.
-    fn run(self, mut source: Box<dyn Source>) -> Option<Result<Vec<Image>, Error>> {
+    fn run(mut self, mut source: Box<dyn Source>) -> Option<Result<Vec<Image>, Error>> {
         loop {
             let layer = match source.next_layer() {
                 Ok(Some(layer)) => layer,
@@ -117,7 +126,7 @@ impl Reader {
     }
 
     /// Lets a layer's bytes pass.
-    fn pass(&self, layer: Layer<'_>) -> Result<Result<(), Error>, Stopped> {
+    fn pass(&mut self, layer: Layer<'_>) -> Result<Result<(), Error>, Stopped> {
         let (verdict, mut decided) = watch::channel(Verdict::Undecided);
         let (begun_tx, begun) = oneshot::channel();
         let (passed_tx, passed) = oneshot::channel();
@@ -131,10 +140,15 @@ impl Reader {
             passed,
         };
         self.seen.blocking_send(seen).map_err(|_| Stopped)?;
-        // Where skipping costs nothing, it is worth waiting for the decision.
-        if matches!(layer.claim, Claim::DiffId(_)) && wait(&mut decided)? == Verdict::Skip {
-            let _ = passed_tx.send(None);
-            return Ok(Ok(()));
+        // Where skipping costs nothing, it is worth waiting for the decision; elsewhere a little.
+        match layer.claim {
+            Claim::DiffId(_) => {
+                if self.wait(&mut decided)? == Verdict::Skip {
+                    let _ = passed_tx.send(None);
+                    return Ok(Ok(()));
+                }
+            }
+            Claim::Hint(_) | Claim::Nothing => self.wait_a_little(&mut decided)?,
         }
         let result = self.read(layer, &decided, begun_tx);
         match result {
@@ -145,6 +159,25 @@ impl Reader {
             Ok(None) => Err(Stopped),
             Err(error) => Ok(Err(error)),
         }
+    }
+
+    /// Waits for the decision about a layer.
+    fn wait(&self, decided: &mut watch::Receiver<Verdict>) -> Result<Verdict, Stopped> {
+        let decision = decided.wait_for(|verdict| *verdict != Verdict::Undecided);
+        self.runtime.block_on(decision).map(|verdict| *verdict).map_err(|_| Stopped)
+    }
+
+    /// Waits for the decision as long as patience lasts.
+    fn wait_a_little(&mut self, decided: &mut watch::Receiver<Verdict>) -> Result<(), Stopped> {
+        let began = Instant::now();
+        let decision = async {
+            let decision = decided.wait_for(|verdict| *verdict != Verdict::Undecided);
+            tokio::time::timeout(self.patience, decision).await.map(|decision| decision.map(drop))
+        };
+        let result = self.runtime.block_on(decision);
+        self.patience = self.patience.saturating_sub(began.elapsed());
+        // Out of patience is no failure.
+        result.unwrap_or(Ok(())).map_err(|_| Stopped)
     }
 
     /// Reads a layer to its end; `None` where it was stopped.
@@ -184,10 +217,4 @@ impl Reader {
             }
         }
     }
-}
-
-/// Waits for the decision about a layer.
-fn wait(decided: &mut watch::Receiver<Verdict>) -> Result<Verdict, Stopped> {
-    let decision = decided.wait_for(|verdict| *verdict != Verdict::Undecided);
-    futures::executor::block_on(decision).map(|verdict| *verdict).map_err(|_| Stopped)
 }

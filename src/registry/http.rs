@@ -15,6 +15,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
 use super::Error;
+use super::dns::Resolver;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -61,6 +62,7 @@ fn client(host: &str, tls: ClientConfig) -> Result<Client, Error> {
         .tls_backend_preconfigured(tls)
         .user_agent(concat!("pushimg/", env!("CARGO_PKG_VERSION")))
         .redirect(redirect::Policy::none())
+        .dns_resolver(Resolver::default())
         .connect_timeout(CONNECT_TIMEOUT)
         .pool_idle_timeout(Duration::from_secs(55))
         .tcp_keepalive(Duration::from_secs(30));

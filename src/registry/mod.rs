@@ -8,6 +8,7 @@
 pub mod auth;
 mod blobs;
 mod display;
+mod dns;
 mod error;
 mod hints;
 mod http;
@@ -41,9 +42,14 @@ use http::Clients;
 use retry::Gate;
 use scheme::{Scheme, Speaks};
 
-/// Small requests to one registry under way at the same time. Over HTTP/2 they share a connection;
-/// over HTTP/1.1 each needs one, and a hundred layers are then asked for in two round trips.
-const SMALL_REQUESTS: usize = 100;
+/// Small requests to one registry under way at the same time, as long as it answers at once: more
+/// connections to a near registry only make work.
+const SMALL_REQUESTS_NEAR: usize = 16;
+/// The same once an answer took a while. Over HTTP/2 they share a connection; over HTTP/1.1 each
+/// needs one, and a hundred layers are then asked for in two round trips.
+const SMALL_REQUESTS_FAR: usize = 100;
+/// An answer that took longer came from far.
+const FAR: Duration = Duration::from_millis(10);
 
 /// How to talk to registries.
 #[derive(Clone, Debug)]
@@ -94,6 +100,7 @@ pub struct Registry {
     auth: OnceLock<Authenticator>,
     gate: Gate,
     small_requests: Semaphore,
+    far: AtomicBool,
     ladder: upload::Ladder,
     /// Whether the host ever answered, so that a wrong name or port is found out soon.
     answered: AtomicBool,
@@ -120,7 +127,8 @@ impl Registry {
             tls: OnceCell::new(),
             auth: OnceLock::new(),
             gate: Gate::default(),
-            small_requests: Semaphore::new(SMALL_REQUESTS),
+            small_requests: Semaphore::new(SMALL_REQUESTS_NEAR),
+            far: AtomicBool::new(false),
             ladder: upload::Ladder::default(),
             answered: AtomicBool::new(false),
             sent: AtomicU64::new(0),
@@ -135,6 +143,13 @@ impl Registry {
     /// Bytes of request bodies handed to the network so far, those sent again included.
     pub fn bytes_sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of how long an answer took.
+    fn note_distance(&self, took: Duration) {
+        if took > FAR && !self.far.swap(true, Ordering::Relaxed) {
+            self.small_requests.add_permits(SMALL_REQUESTS_FAR - SMALL_REQUESTS_NEAR);
+        }
     }
 
     fn count_sent(&self, bytes: usize) {

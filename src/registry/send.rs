@@ -304,6 +304,7 @@ impl Registry {
             };
             let response = response.map_err(|error| Failure::transport(call, url, &error))?;
             self.answered.store(true, Ordering::Relaxed);
+            self.note_distance(started.elapsed());
             read(call, response, idle).await
         }
         .await;

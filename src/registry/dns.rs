@@ -1,0 +1,56 @@
+//! Names looked up once for all connections that are opened together.
+//!
+//! A hundred connections ask for the same name at the same moment; the system's resolver reads its
+//! files anew for each, on a thread for each.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+
+/// How long an answer serves. A registry behind a load balancer changes its addresses, so not long.
+const KEEP: Duration = Duration::from_secs(10);
+
+type Answer = Result<Arc<[SocketAddr]>, Arc<std::io::Error>>;
+type Pending = Shared<BoxFuture<'static, Answer>>;
+
+/// The system's resolver, asked once for each name and a while.
+#[derive(Clone, Default)]
+pub struct Resolver(Arc<Mutex<HashMap<String, (Instant, Pending)>>>);
+
+impl Resolver {
+    fn lookup(&self, name: &str) -> Pending {
+        // A map is whole between any two of its operations.
+        let mut asked = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some((since, answer)) = asked.get(name)
+            && since.elapsed() < KEEP
+            && !matches!(answer.peek(), Some(Err(_)))
+        {
+            return answer.clone();
+        }
+        let host = name.to_owned();
+        let answer = async move {
+            let found = tokio::net::lookup_host((host.as_str(), 0)).await.map_err(Arc::new)?;
+            Ok(found.collect())
+        };
+        let answer: Pending = answer.boxed().shared();
+        asked.insert(name.to_owned(), (Instant::now(), answer.clone()));
+        answer
+    }
+}
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let answer = self.lookup(name.as_str());
+        async move {
+            let found = answer.await?;
+            let addresses: Addrs = Box::new(found.to_vec().into_iter());
+            Ok(addresses)
+        }
+        .boxed()
+    }
+}
