@@ -34,8 +34,19 @@ pub enum Error {
     #[error("{0}")]
     Failed(String),
     /// The user stopped it.
-    #[error("interrupted; the tag still points to what it did")]
-    Interrupted,
+    #[error("interrupted; {}", interrupted(*.tagging))]
+    Interrupted {
+        /// Whether the manifest was already on its way.
+        tagging: bool,
+    },
+}
+
+fn interrupted(tagging: bool) -> &'static str {
+    if tagging {
+        "the manifest was just being put, so the tag may point to the new image or the old one"
+    } else {
+        "no tag was changed"
+    }
 }
 
 impl From<registry::Error> for Error {

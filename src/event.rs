@@ -54,6 +54,8 @@ pub enum Event {
         /// What became of it.
         report: LayerReport,
     },
+    /// All blobs are there; the manifest is being put.
+    Tagging,
     /// A request failed in a way that may pass and will be sent again.
     Retry {
         /// What was attempted, on what, and what came back.

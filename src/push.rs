@@ -144,7 +144,14 @@ impl Attempt<'_> {
         let repository = registry.repository(destination.repository());
         let early = opened.images().map(|images| destination.pick(images)).transpose()?;
         let reuse = self.reuse(&repository, &destination, early.as_ref()).await?;
-        let layers = Layers::new(self.options, &repository, &reuse, self.doubts, self.events);
+        let layers = Layers::new(
+            self.options,
+            &repository,
+            &reuse,
+            self.doubts,
+            self.events,
+            early.as_ref(),
+        );
 
         let (image, config_sent, settled) = match opened {
             Opened::Remembered(images) => {
@@ -274,6 +281,7 @@ impl Attempt<'_> {
         manifest: &Manifest,
         settled: &SettledLayers,
     ) -> Result<(), Setback> {
+        (self.events)(Event::Tagging);
         let references = destination.references();
         let puts = references.iter().map(|tag| repository.put_manifest(tag, manifest));
         let Err(error) = try_join_all(puts).await else {

@@ -23,7 +23,7 @@ Examples:
   pushimg --dry-run result ghcr.io/me/app
   pushimg result ghcr.io/me/app:v2 -t latest --digest-file digest.txt
   docker save app | pushimg - registry.example.com/team/app:v1
-  fly deploy --image \"$(pushimg result registry.fly.io/app:latest)\"
+  pushimg result registry.fly.io/app | xargs -r fly deploy --image
 
 Result:
   Standard output gets one line, registry/repository@sha256:..., or with --json
@@ -36,7 +36,7 @@ Exit codes:
   3    the image cannot be read
   4    the registry refused: credentials, permission, name
   5    the network or the registry failed, after retries
-  130  interrupted; the tag still points to what it did
+  130  interrupted
 
 Environment:
   REGISTRY_AUTH_FILE           credentials, after --auth-file

@@ -46,7 +46,7 @@ impl Error {
             Self::Pack { .. } | Self::Packer(_) | Self::Manifest(_) | Self::Failed(_) => {
                 Code::Failed
             }
-            Self::Interrupted => Code::Interrupted,
+            Self::Interrupted { .. } => Code::Interrupted,
         }
     }
 }
@@ -69,7 +69,7 @@ mod tests {
             (Error::Manifest(unsayable), 2),
             (Error::Manifest(ManifestError::Malformed(malformed)), 1),
             (Error::Failed(String::new()), 1),
-            (Error::Interrupted, 130),
+            (Error::Interrupted { tagging: false }, 130),
         ] {
             assert_eq!(error.exit_code() as u8, code, "{error:?}");
         }

@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::digest_file;
@@ -10,6 +12,7 @@ use super::invocation::Invocation;
 use super::output::{self, Output};
 use super::signals::Signals;
 use crate::Error;
+use crate::event::{Event, Events};
 use crate::push::push;
 use crate::report::Report;
 
@@ -31,12 +34,14 @@ pub async fn run(invocation: Invocation) -> ExitCode {
         );
     }
     let sessions = options.registry.sessions.clone();
-    let events = output.events();
+    let tagging = Arc::new(AtomicBool::new(false));
+    let events = watch_for_tagging(output.events(), &tagging);
     let pushing = with_ticks(&output, push(&options, &events));
     let outcome = signals
         .stop(pushing, async || {
             output.finish();
-            output.print(&Error::Interrupted.to_string());
+            let tagging = tagging.load(Ordering::Relaxed);
+            output.print(&Error::Interrupted { tagging }.to_string());
             sessions.cancel_all(GRACE).await;
         })
         .await;
@@ -63,6 +68,17 @@ pub async fn run(invocation: Invocation) -> ExitCode {
             Code::Failed.into()
         }
     }
+}
+
+/// Takes note when the push comes to the point where a tag may change.
+fn watch_for_tagging(events: Events, tagging: &Arc<AtomicBool>) -> Events {
+    let tagging = tagging.clone();
+    Arc::new(move |event| {
+        if matches!(event, Event::Tagging) {
+            tagging.store(true, Ordering::Relaxed);
+        }
+        events(event);
+    })
 }
 
 /// The push is done, but what it gave could not be handed on.

@@ -12,8 +12,6 @@ use crate::source::Image;
 pub struct Destination {
     reference: Reference,
     tags: Vec<String>,
-    /// The name, where the image was to tell it itself.
-    own_name: Option<String>,
 }
 
 impl Destination {
@@ -23,20 +21,19 @@ impl Destination {
         input: &Input,
         images: Option<&[Image]>,
     ) -> Result<Self, Error> {
-        let (reference, own_name) = match &options.destination {
-            Some(reference) => (reference.clone(), None),
+        let reference = match &options.destination {
+            Some(reference) => reference.clone(),
             None => {
                 let name = match images {
                     Some(images) => the_one_name(images)?,
                     None => the_one_name(&input.images().await?)?,
                 };
-                let reference = parse_reference(&name).ok_or_else(|| {
+                parse_reference(&name).ok_or_else(|| {
                     Error::Usage(format!(
                         "the image names itself {name:?}, which is no destination; give one: \
                          pushimg IMAGE HOST/REPOSITORY:TAG"
                     ))
-                })?;
-                (reference, Some(name))
+                })?
             }
         };
         let mut tags: Vec<String> = reference.tag().map(str::to_owned).into_iter().collect();
@@ -45,7 +42,7 @@ impl Destination {
                 tags.push(tag.clone());
             }
         }
-        Ok(Self { reference, tags, own_name })
+        Ok(Self { reference, tags })
     }
 
     /// The registry's host, as users write it.
@@ -81,16 +78,17 @@ impl Destination {
         }
     }
 
-    /// The image to push: the only one of its archive.
+    /// The image to push: the only one of its archive, or the one that the archive gives the name of
+    /// the destination.
     pub fn pick(&self, images: &[Image]) -> Result<Image, Error> {
-        let named =
-            |image: &&Image| self.own_name.as_ref().is_some_and(|name| image.names.contains(name));
+        let is_ours = |name: &String| parse_reference(name).as_ref() == Some(&self.reference);
+        let named = |image: &&Image| image.names.iter().any(is_ours);
         match images {
             [image] => Ok(image.clone()),
             _ => images.iter().find(named).cloned().ok_or_else(|| {
                 Error::Usage(format!(
-                    "there are {} images in it, and pushimg pushes one: {}; make an archive of the \
-                     one (`docker save NAME`)",
+                    "there are {} images in it, and pushimg pushes one; give the name of one as the \
+                     destination, or make an archive of it alone (`docker save NAME`): {}",
                     images.len(),
                     list(images)
                 ))

@@ -33,6 +33,8 @@ pub struct Layers<'a> {
     reuse: &'a Reuse,
     doubts: &'a Doubts,
     events: &'a Events,
+    /// What the history calls the layers, where it is known before they are read.
+    names: HashMap<LayerId, String>,
     uploads: Semaphore,
     /// Blobs that this push has settled, or is about to: a blob that occurs twice goes once.
     blobs: Mutex<HashMap<Digest, Arc<OnceCell<Outcome>>>>,
@@ -66,8 +68,15 @@ impl<'a> Layers<'a> {
         reuse: &'a Reuse,
         doubts: &'a Doubts,
         events: &'a Events,
+        early: Option<&Image>,
     ) -> Self {
+        let names = early.into_iter().flat_map(|image| {
+            let history = image.config.layer_history();
+            let named = |(id, entry): (&LayerId, _)| Some((*id, source::name_from_history(entry)?));
+            image.layers.iter().zip(history).filter_map(named)
+        });
         Self {
+            names: names.collect(),
             uploads: Semaphore::new(options.jobs.max(1)),
             options,
             repository,
@@ -122,8 +131,7 @@ impl<'a> Layers<'a> {
             let diff_id = diff_id.clone();
             let layer =
                 Settled { entry, name: None, diff_id, read: None, blob, outcome, packed: false };
-            let report = layer.report(None, Format::Docker);
-            (self.events)(Event::LayerSettled { layer: id, report });
+            self.tell(id, &layer);
             Some((id, layer))
         });
         Ok(Some(SettledLayers(settled.collect())))
@@ -133,11 +141,11 @@ impl<'a> Layers<'a> {
         let id = layer.id;
         let mut session = None;
         let claimed = match &layer.claim {
-            Claim::DiffId(diff_id) => Some(diff_id),
-            Claim::Hint(diff_id) if !self.doubts.names => Some(diff_id),
+            Claim::DiffId(diff_id) => Some(diff_id.clone()),
+            Claim::Hint(diff_id) if !self.doubts.names => Some(diff_id.clone()),
             Claim::Hint(_) | Claim::Nothing => None,
         };
-        let found = match claimed {
+        let found = match &claimed {
             Some(diff_id) => match self.reuse.find(diff_id).await? {
                 Lookup::There { blob, outcome } => Some((diff_id.clone(), blob, outcome)),
                 Lookup::Missing { session: opened } => {
@@ -149,10 +157,9 @@ impl<'a> Layers<'a> {
         };
         let settled = match found {
             Some((diff_id, blob, outcome)) => self.pass(layer, diff_id, blob, outcome).await,
-            None => self.pack(layer, session).await?,
+            None => self.pack(layer, claimed, session).await?,
         };
-        let report = settled.report(None, Format::Docker);
-        (self.events)(Event::LayerSettled { layer: id, report });
+        self.tell(id, &settled);
         Ok((id, settled))
     }
 
@@ -173,7 +180,12 @@ impl<'a> Layers<'a> {
     }
 
     /// A layer of which nothing is known, or nothing that helps: a blob is made of it and sent.
-    async fn pack(&self, layer: Seen, session: Option<Session>) -> Result<Settled, Error> {
+    async fn pack(
+        &self,
+        layer: Seen,
+        looked_for: Option<DiffId>,
+        session: Option<Session>,
+    ) -> Result<Settled, Error> {
         layer.verdict.send_replace(Verdict::Pack);
         let Ok(begun) = layer.begun.await else {
             return stopped().await;
@@ -181,21 +193,31 @@ impl<'a> Layers<'a> {
         let Some(spool) = begun.spool else {
             return stopped().await;
         };
-        let name = begun.name.clone().unwrap_or_else(|| match &layer.claim {
+        let name = self.names.get(&layer.id).or(begun.name.as_ref()).cloned();
+        let name = name.unwrap_or_else(|| match &layer.claim {
             Claim::DiffId(id) | Claim::Hint(id) => id.digest().short().to_owned(),
             Claim::Nothing => layer.entry.clone(),
         });
         let cargo = Cargo { layer: layer.id, name, spool };
-        let growing = layer.size >= STREAM_FROM && !self.options.dry_run;
+        // Sent before its digest is known: only what cannot be there. A hint may be no diff ID.
+        let is_new = matches!(layer.claim, Claim::DiffId(_)) || self.reuse.knows_no_image().await;
+        let growing = is_new && layer.size >= STREAM_FROM && !self.options.dry_run;
         let shipped = async {
             if growing {
                 return self.ship_growing(&cargo, session).await;
             }
-            let blob = cargo.spool.finished().await.map_err(Trouble::Packing)?.blob;
-            self.ship(&blob, &cargo, session).await
+            let packed = cargo.spool.finished().await.map_err(Trouble::Packing)?;
+            if looked_for.as_ref() != Some(&packed.diff_id)
+                && let Lookup::There { blob, outcome } = self.reuse.find(&packed.diff_id).await?
+            {
+                // The entry's name was no diff ID, or another's; only now there is one to look for.
+                return Ok((blob, outcome));
+            }
+            let outcome = self.ship(&packed.blob, &cargo, session).await?;
+            Ok((packed.blob, outcome))
         };
-        let outcome = match shipped.await {
-            Ok(outcome) => outcome,
+        let (blob, outcome) = match shipped.await {
+            Ok(shipped) => shipped,
             // The reader has given the layer up, and has the reason to tell.
             Err(Trouble::Packing(pack::Error::Abandoned)) => return stopped().await,
             Err(Trouble::Packing(source)) => {
@@ -212,12 +234,13 @@ impl<'a> Layers<'a> {
         };
         Ok(Settled {
             // A layer stored compressed is its own blob; another archive may hold it otherwise.
-            packed: packed.blob.size != layer.size || packed.blob.compression == Compression::None,
+            packed: blob == packed.blob
+                && (blob.size != layer.size || blob.compression == Compression::None),
             entry: layer.entry,
             name: begun.name,
             diff_id: packed.diff_id,
             read: Some(read),
-            blob: packed.blob,
+            blob,
             outcome,
         })
     }
@@ -267,35 +290,38 @@ impl<'a> Layers<'a> {
         &self,
         cargo: &Cargo,
         session: Option<Session>,
-    ) -> Result<Outcome, Trouble> {
+    ) -> Result<(Blob, Outcome), Trouble> {
         let permit = self.uploads.acquire().await;
         let there = async {
-            let blob = cargo.spool.finished().await.map_err(Trouble::Packing)?.blob;
-            if self.doubts.blobs.contains(&blob.digest) || !self.reuse.is_there(&blob).await? {
-                // Only the upload can end this.
-                pending::<()>().await;
+            let packed = cargo.spool.finished().await.map_err(Trouble::Packing)?;
+            if !self.doubts.blobs.contains(&packed.blob.digest)
+                && self.reuse.is_there(&packed.blob).await?
+            {
+                return Ok((packed.blob, Outcome::Reused { why: Known::AnsweredHead }));
             }
-            Ok::<_, Trouble>(Outcome::Reused { why: Known::AnsweredHead })
+            // Only the upload can end this.
+            pending().await
         };
-        let outcome = tokio::select! {
+        let shipped = tokio::select! {
             biased;
             there = there => {
                 let sessions = &self.options.registry.sessions;
                 sessions.cancel_abandoned(super::CANCEL_WITHIN).await;
-                there?
+                there
             }
             sent = self.upload(cargo, session) => {
                 sent?;
-                Outcome::Uploaded
+                let packed = cargo.spool.finished().await.map_err(Trouble::Packing)?;
+                Ok((packed.blob, Outcome::Uploaded))
             }
         };
         drop(permit);
-        // Uploads of the same blob under another name that come later find it settled.
-        if let Ok(packed) = cargo.spool.finished().await {
-            let cell = self.lock_blobs().entry(packed.blob.digest).or_default().clone();
+        if let Ok((blob, outcome)) = &shipped {
+            // The same blob of another layer, if it comes later, finds this one settled.
+            let cell = self.lock_blobs().entry(blob.digest.clone()).or_default().clone();
             let _ = cell.set(outcome.clone());
         }
-        Ok(outcome)
+        shipped
     }
 
     async fn upload(&self, cargo: &Cargo, session: Option<Session>) -> Result<(), Trouble> {
@@ -353,6 +379,15 @@ impl<'a> Layers<'a> {
             blobs.push(layer.blob.clone());
         }
         Ok(blobs)
+    }
+
+    /// Tells what became of a layer. Of a stream the history is not known yet, nor the format.
+    fn tell(&self, layer: LayerId, settled: &Settled) {
+        let mut report = settled.report(None, Format::Docker);
+        if let Some(name) = self.names.get(&layer) {
+            report.name.clone_from(name);
+        }
+        (self.events)(Event::LayerSettled { layer, report });
     }
 
     fn lock_blobs(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Arc<OnceCell<Outcome>>>> {

@@ -15,7 +15,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 /// How long an answer serves. A registry behind a load balancer changes its addresses, so not long.
 const KEEP: Duration = Duration::from_secs(10);
 
-type Answer = Result<Arc<[SocketAddr]>, Arc<std::io::Error>>;
+type Answer = Result<Vec<SocketAddr>, Arc<std::io::Error>>;
 type Pending = Shared<BoxFuture<'static, Answer>>;
 
 /// The system's resolver, asked once for each name and a while.
@@ -48,7 +48,7 @@ impl Resolve for Resolver {
         let answer = self.lookup(name.as_str());
         async move {
             let found = answer.await?;
-            let addresses: Addrs = Box::new(found.to_vec().into_iter());
+            let addresses: Addrs = Box::new(found.into_iter());
             Ok(addresses)
         }
         .boxed()

@@ -172,6 +172,11 @@ impl Reuse {
         Ok(Lookup::Missing { session: None })
     }
 
+    /// Whether none of the earlier images could be read, as on a first push.
+    pub async fn knows_no_image(&self) -> bool {
+        self.table.clone().await.is_empty()
+    }
+
     /// Looks for a blob whose digest is known now that it is packed.
     pub async fn find_blob(&self, blob: &Blob) -> Result<Lookup, Arc<Error>> {
         if self.is_there(blob).await? {

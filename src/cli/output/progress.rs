@@ -70,6 +70,7 @@ impl Progress {
             | Event::Retry { .. }
             | Event::Warning(_)
             | Event::Note(_)
+            | Event::Tagging
             | Event::Request { .. } => {}
         }
     }

@@ -63,6 +63,9 @@ pub fn size(bytes: u64) -> String {
 
 /// A span of time as precise as one wants to know it: `0.9 s`, `2 min 05 s`, `1 h 02 min`.
 pub fn time(seconds: f64) -> String {
+    if seconds < 0.1 {
+        return format!("{seconds:.2} s");
+    }
     if seconds < 59.95 {
         return format!("{seconds:.1} s");
     }
@@ -154,7 +157,7 @@ mod tests {
     #[test]
     fn times_are_as_precise_as_they_are_short() {
         for (seconds, text) in [
-            (0.04, "0.0 s"),
+            (0.043, "0.04 s"),
             (0.92, "0.9 s"),
             (59.94, "59.9 s"),
             (59.96, "1 min 00 s"),
