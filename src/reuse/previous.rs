@@ -5,9 +5,12 @@
 //! once the registry has answered the HEAD for it.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use futures::future::join_all;
+use futures::poll;
 use oci_client::manifest::OciImageManifest;
 
 use super::heads::Heads;
@@ -159,21 +162,23 @@ async fn of_manifest(
             Some(Blob { digest: layer.digest.parse().ok()?, size, compression })
         })
         .collect();
-    for blob in blobs.iter().flatten() {
-        heads.expect(&blob.digest);
-    }
     let config: Digest =
         manifest.config.digest.parse().map_err(|error| format!("its config: {error}"))?;
     let size = u64::try_from(manifest.config.size).unwrap_or(u64::MAX);
     if size > MAX_CONFIG_BYTES {
         return Err(format!("its config has {size} bytes"));
     }
-    let config = image
-        .repository
-        .blob(&config, size)
-        .await
-        .map_err(|error| error.to_string())?
-        .ok_or("its config is gone")?;
+    // All wait for the config: it is asked for first, over the connection that is open by now.
+    let mut getting = pin!(image.repository.blob(&config, size));
+    let got = poll!(getting.as_mut());
+    for blob in blobs.iter().flatten() {
+        heads.expect(&blob.digest);
+    }
+    let got = match got {
+        Poll::Ready(got) => got,
+        Poll::Pending => getting.await,
+    };
+    let config = got.map_err(|error| error.to_string())?.ok_or("its config is gone")?;
     let config = Config::parse(config).map_err(|error| error.to_string())?;
     if config.diff_ids().len() != blobs.len() {
         return Err(format!(
