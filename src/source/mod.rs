@@ -7,6 +7,8 @@
 mod decompress;
 mod docker_archive;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod gzip;
 mod identity;
 mod names;
@@ -22,7 +24,7 @@ use crate::image::{Config, DiffId};
 pub use decompress::Wrapping;
 pub use error::{Error, Place, Role, Via};
 pub use identity::identity;
-pub use names::{name_from_history, package_name, printable};
+pub use names::{is_harmful, name_from_history, package_name, printable};
 
 /// Opens what is at `location`: what it is, its content says, never its name.
 ///
