@@ -93,7 +93,7 @@ pub fn pack(data: &[u8]) {
     static PACKERS: LazyLock<[Packer; 3]> = LazyLock::new(|| {
         [Compression::None, Compression::Gzip, Compression::Zstd].map(|compression| {
             let spool_dir = std::env::temp_dir();
-            Packer::new(pack::Options { compression, level: None, threads: 1, spool_dir })
+            Packer::new(pack::Options { compression, level: None, threads: 1, taken: 0, spool_dir })
                 .expect("a packer of the usual kind")
         })
     });

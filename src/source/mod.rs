@@ -51,6 +51,12 @@ pub trait Source: Send {
     /// Only when this has returned `None` is it sure that the source was whole, its last checksum
     /// included. After an error the source is of no more use.
     fn next_layer(&mut self) -> Result<Option<Layer<'_>>, Error>;
+
+    /// The most memory, in bytes, that reading it takes besides a few megabytes: what a
+    /// decompressor looks back on. Whoever packs meanwhile has so much less.
+    fn memory(&self) -> usize {
+        0
+    }
 }
 
 /// A layer's place among those that its source yields, from 0 in the order of storage.
