@@ -174,10 +174,13 @@ fn a_full_disk_ends_the_layer_with_advice() {
 
 #[test]
 fn a_spool_directory_that_is_not_there_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let absent = dir.path().join("absent");
     let packer =
-        Packer::new(Options { spool_dir: "/nonexistent".into(), ..options(Compression::Gzip, 2) })
+        Packer::new(Options { spool_dir: absent.clone(), ..options(Compression::Gzip, 2) })
             .unwrap();
     let error = packer.begin().err().unwrap().to_string();
-    assert!(error.starts_with("cannot spool a layer in /nonexistent: No such file"), "{error}");
+    let expected = format!("cannot spool a layer in {}: No such file", absent.display());
+    assert!(error.starts_with(&expected), "{error}");
     assert!(error.ends_with("set TMPDIR to a directory that can be written to"), "{error}");
 }
