@@ -23,6 +23,9 @@
 pub mod cli;
 pub mod error;
 pub mod event;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod image;
 pub mod pack;
 pub mod push;

@@ -186,7 +186,8 @@ impl Attempt<'_> {
         if let Some(image) = &early {
             (self.events)(Event::LayerCount(image.layers.len()));
         }
-        let (mut seen, read) = read::start(source, self.packer()?, early.as_ref())?;
+        let packer = self.packer(source.memory())?;
+        let (mut seen, read) = read::start(source, packer, early.as_ref())?;
         let config = async {
             // A file tells its config first, and it goes up at once; a stream tells it last.
             let Some(image) = early else {
@@ -257,11 +258,12 @@ impl Attempt<'_> {
         Ok(reuse)
     }
 
-    fn packer(&self) -> Result<Packer, Error> {
+    fn packer(&self, taken: usize) -> Result<Packer, Error> {
         Ok(Packer::new(pack::Options {
             compression: self.options.compression,
             level: self.options.level,
             threads: 0,
+            taken,
             spool_dir: std::env::temp_dir(),
         })?)
     }

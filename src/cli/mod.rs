@@ -11,6 +11,8 @@
 mod args;
 mod digest_file;
 mod exit;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod invocation;
 mod name;
 mod output;

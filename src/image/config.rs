@@ -4,10 +4,16 @@
 use bytes::Bytes;
 use serde::Deserialize;
 
-use super::{DiffId, Digest, Platform};
+use super::{Bounded, DiffId, Digest, Platform};
 
 /// The longest config that is read, from an archive or from a registry.
 pub const MAX_CONFIG_BYTES: u64 = 8 << 20;
+
+/// More layers than any runtime can stack; an image that has more is an error.
+pub const MAX_LAYERS: usize = 4096;
+
+/// More steps than any image was made in, those that made no layer included.
+const MAX_HISTORY: usize = 16 * MAX_LAYERS;
 
 /// An image config: its bytes, never re-serialised, and what was read from them.
 #[derive(Clone, Debug)]
@@ -54,13 +60,13 @@ struct Fields {
     variant: Option<String>,
     rootfs: RootFs,
     #[serde(default)]
-    history: Option<Vec<History>>,
+    history: Option<Bounded<History, MAX_HISTORY>>,
 }
 
 #[derive(Deserialize)]
 struct RootFs {
     #[serde(default)]
-    diff_ids: Option<Vec<DiffId>>,
+    diff_ids: Option<Bounded<DiffId, MAX_LAYERS>>,
 }
 
 impl Config {
@@ -73,8 +79,8 @@ impl Config {
         let fields: Fields = serde_json::from_slice(&bytes)?;
         Ok(Self {
             digest: Digest::of(&bytes),
-            diff_ids: fields.rootfs.diff_ids.unwrap_or_default(),
-            history: fields.history.unwrap_or_default(),
+            diff_ids: fields.rootfs.diff_ids.map_or(Vec::new(), |list| list.0),
+            history: fields.history.map_or(Vec::new(), |list| list.0),
             platform: Platform {
                 os: fields.os,
                 architecture: fields.architecture,
@@ -130,6 +136,21 @@ mod tests {
         let steps: Vec<_> = config.layer_history().map(|h| h.created_by.as_str()).collect();
         assert_eq!(steps, ["ADD", ""]);
         assert_eq!(config.platform().to_string(), "linux/amd64");
+    }
+
+    #[test]
+    fn a_config_cannot_blow_up_in_memory() {
+        let history = format!(r#"{{"rootfs":{{}},"history":[{}{{}}]}}"#, "{},".repeat(MAX_HISTORY));
+        let error = Config::parse(history).unwrap_err().to_string();
+        assert!(error.contains("more than 65536 elements"), "{error}");
+        let id = format!(r#""{}","#, Digest::of(b"")).repeat(MAX_LAYERS);
+        let list = |more| format!(r#"{{"rootfs":{{"diff_ids":[{}{more}]}}}}"#, &id[..id.len() - 1]);
+        assert_eq!(Config::parse(list("")).unwrap().diff_ids().len(), MAX_LAYERS);
+        let error = Config::parse(list(r#","sha256:""#)).unwrap_err().to_string();
+        assert!(error.contains("digest"), "{error}");
+        let one = format!(r#","{}""#, Digest::of(b""));
+        let error = Config::parse(list(&one)).unwrap_err().to_string();
+        assert!(error.contains("more than 4096 elements"), "{error}");
     }
 
     #[test]

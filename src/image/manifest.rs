@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
-use oci_client::manifest::{OciDescriptor, OciImageManifest, OciManifest};
+use oci_client::manifest::{OciDescriptor, OciImageIndex, OciImageManifest};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use super::{Blob, Compression, Config, Digest, Format};
@@ -102,24 +103,32 @@ impl Manifest {
 impl Listed {
     /// Reads what a registry answered to a manifest request.
     pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
-        Ok(match serde_json::from_slice(bytes)? {
-            OciManifest::Image(image) => Self::Image(Box::new(image)),
-            OciManifest::ImageIndex(index) => Self::Index(
-                index
-                    .manifests
-                    .into_iter()
-                    .filter_map(|entry| {
-                        let platform = entry.platform?;
-                        let platform = Platform {
-                            os: platform.os.to_string(),
-                            architecture: platform.architecture.to_string(),
-                            variant: platform.variant,
-                        };
-                        Some((entry.digest.parse().ok()?, platform))
-                    })
-                    .collect(),
-            ),
-        })
+        // `OciManifest` would find out too, but holds all fields in memory meanwhile, known or not.
+        #[derive(Deserialize)]
+        struct Shape {
+            manifests: Option<IgnoredAny>,
+            layers: Option<IgnoredAny>,
+        }
+        let shape: Shape = serde_json::from_slice(bytes)?;
+        if shape.layers.is_some() || shape.manifests.is_none() {
+            return Ok(Self::Image(serde_json::from_slice(bytes)?));
+        }
+        let index: OciImageIndex = serde_json::from_slice(bytes)?;
+        Ok(Self::Index(
+            index
+                .manifests
+                .into_iter()
+                .filter_map(|entry| {
+                    let platform = entry.platform?;
+                    let platform = Platform {
+                        os: platform.os.to_string(),
+                        architecture: platform.architecture.to_string(),
+                        variant: platform.variant,
+                    };
+                    Some((entry.digest.parse().ok()?, platform))
+                })
+                .collect(),
+        ))
     }
 }
 

@@ -1,12 +1,14 @@
 //! The image model: digests, compressions and media types, configs and manifests.
 
+mod bounded;
 mod config;
 mod digest;
 mod manifest;
 mod media;
 mod reference;
 
-pub use config::{Config, ConfigError, History, MAX_CONFIG_BYTES};
+pub(crate) use bounded::Bounded;
+pub use config::{Config, ConfigError, History, MAX_CONFIG_BYTES, MAX_LAYERS};
 pub use digest::{DiffId, Digest, Hasher, InvalidDigest};
 pub use manifest::{Listed, Manifest, ManifestError, Platform};
 pub use media::{Compression, Format};

@@ -24,6 +24,12 @@ const ZSTD_LEVEL: i32 = 3;
 /// [`Codec::most_threads`].
 const BLOCKS_MEMORY: usize = 48 << 20;
 
+/// The memory that blocks and whatever else there is may take together.
+const MEMORY: usize = 80 << 20;
+
+/// With fewer blocks one would be read, compressed and written by turns.
+const FEWEST_BLOCKS: usize = 3;
+
 /// A compression with a level that it has.
 #[derive(Clone, Copy)]
 pub(super) enum Codec {
@@ -85,10 +91,12 @@ impl Codec {
         }
     }
 
-    /// How many blocks there may be, so that `threads` are kept busy and memory is bounded. A
-    /// block may need its size twice, as incompressible bytes do not shrink.
-    pub(super) fn blocks(self, threads: usize) -> usize {
-        (2 * threads.max(1) + 2).min(BLOCKS_MEMORY / (2 * self.block_size()))
+    /// How many blocks there may be, so that `threads` are kept busy and memory, of which so much
+    /// is `taken`, is bounded. A block may need its size twice, as incompressible bytes do not
+    /// shrink.
+    pub(super) fn blocks(self, threads: usize, taken: usize) -> usize {
+        let memory = BLOCKS_MEMORY.min(MEMORY.saturating_sub(taken));
+        (2 * threads.max(1) + 2).min(memory / (2 * self.block_size())).max(FEWEST_BLOCKS)
     }
 
     /// The compressor; `None` where blocks are not compressed.

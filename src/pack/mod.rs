@@ -26,7 +26,7 @@
 //!
 //! A blob is a function of the layer's bytes, the compression and its level: blocks of a fixed
 //! size are compressed independently and put together in order. Memory is bounded by the number of
-//! blocks, about 48 MiB for them all; whoever asks for one waits while all are in use.
+//! blocks, 48 MiB at most for them all; whoever asks for one waits while all are in use.
 //!
 //! A layer that is stored as gzip or zstd already is its own blob, and is decompressed only to
 //! learn its diff ID and to see that it is whole.
@@ -65,6 +65,9 @@ pub struct Options {
     /// How many threads compress; 0: as many as there are cores. Fewer are used where their
     /// memory would not be bounded otherwise, 16 at most. The blobs do not depend on it.
     pub threads: usize,
+    /// Memory, in bytes, that something else takes meanwhile, up to some 70 MiB: packing then does
+    /// with less, if more slowly. The blobs do not depend on it.
+    pub taken: usize,
     /// The directory of the spool files; they have no name there.
     pub spool_dir: PathBuf,
 }
@@ -78,6 +81,8 @@ struct Inner {
     codec: Codec,
     threads: Threads,
     pool: Arc<Pool>,
+    /// The largest window (log2) of a layer that is stored as zstd.
+    window_log_max: u32,
     spool_dir: PathBuf,
 }
 
@@ -103,9 +108,13 @@ impl Packer {
             threads => threads,
         }
         .min(codec.most_threads());
-        let pool = Pool::new(codec.block_size(), codec.blocks(threads));
+        let blocks = codec.blocks(threads, options.taken);
+        // More could not be busy at once.
+        let threads = threads.min(blocks);
+        let window_log_max = stored::window_log_max(options.taken);
+        let pool = Pool::new(codec.block_size(), blocks);
         let (threads, handles) = Threads::start(codec, threads)?;
-        let inner = Inner { codec, threads, pool, spool_dir: options.spool_dir };
+        let inner = Inner { codec, threads, pool, window_log_max, spool_dir: options.spool_dir };
         Ok((Self(Arc::new(inner)), handles))
     }
 

@@ -10,6 +10,8 @@ mod blobs;
 mod display;
 mod dns;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod hints;
 mod http;
 mod manifests;

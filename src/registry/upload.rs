@@ -487,7 +487,7 @@ impl Default for Ladder {
 
 /// How many bytes a session has, by its `Range: 0-N`. `0-0` says zero bytes or one, depending on
 /// the registry, and so says nothing.
-fn arrived(headers: &HeaderMap) -> Option<u64> {
+pub(super) fn arrived(headers: &HeaderMap) -> Option<u64> {
     let text = headers.get(RANGE)?.to_str().ok()?;
     let text = text.strip_prefix("bytes=").unwrap_or(text);
     let (first, last) = text.split_once('-')?;

@@ -61,6 +61,18 @@ impl Wrapping {
         }
     }
 
+    /// The most memory that decompressing takes. How much it will be is told by each frame's own
+    /// header, as late as the last one's.
+    pub(super) fn memory(self) -> usize {
+        match self {
+            Self::None | Self::Gzip => 0,
+            Self::Zstd => 1 << MAX_ZSTD_WINDOW_LOG,
+            Self::Xz => MAX_XZ_MEMORY as usize,
+            // Four bytes for each of a block's 900,000, and the block.
+            Self::Bzip2 => 5 << 20,
+        }
+    }
+
     /// The command that decompresses whatever memory that takes.
     fn command(self) -> &'static str {
         match self {

@@ -7,6 +7,8 @@
 mod decompress;
 mod docker_archive;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod gzip;
 mod identity;
 mod names;
@@ -22,7 +24,7 @@ use crate::image::{Config, DiffId};
 pub use decompress::Wrapping;
 pub use error::{Error, Place, Role, Via};
 pub use identity::identity;
-pub use names::{name_from_history, package_name, printable};
+pub use names::{is_harmful, name_from_history, package_name, printable};
 
 /// Opens what is at `location`: what it is, its content says, never its name.
 ///
@@ -49,6 +51,12 @@ pub trait Source: Send {
     /// Only when this has returned `None` is it sure that the source was whole, its last checksum
     /// included. After an error the source is of no more use.
     fn next_layer(&mut self) -> Result<Option<Layer<'_>>, Error>;
+
+    /// The most memory, in bytes, that reading it takes besides a few megabytes: what a
+    /// decompressor looks back on. Whoever packs meanwhile has so much less.
+    fn memory(&self) -> usize {
+        0
+    }
 }
 
 /// A layer's place among those that its source yields, from 0 in the order of storage.

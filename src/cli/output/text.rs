@@ -5,6 +5,8 @@ use std::fmt::Write;
 
 use console::{Style, truncate_str};
 
+use crate::source::is_harmful;
+
 /// Text from an image or a registry, fit for a terminal and a log: what would move the cursor,
 /// change colours, hide or reorder characters is shown as `\u{1b}`.
 ///
@@ -23,24 +25,6 @@ pub fn escape(text: &str) -> Cow<'_, str> {
         }
     }
     Cow::Owned(escaped)
-}
-
-/// Control characters (Unicode's Cc), and those that are invisible or change the direction (most
-/// of Cf, the line and paragraph separators).
-fn is_harmful(c: char) -> bool {
-    c.is_control()
-        || matches!(
-            c,
-            '\u{ad}'
-                | '\u{61c}'
-                | '\u{180e}'
-                | '\u{200b}'..='\u{200f}'
-                | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}'
-                | '\u{feff}'
-                | '\u{fff9}'..='\u{fffb}'
-                | '\u{e0000}'..='\u{e007f}'
-        )
 }
 
 /// A number of bytes in decimal units, to two or three digits: `512 B`, `1.2 MB`, `418 MB`.

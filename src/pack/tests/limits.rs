@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{bytes, eventually, options, pack, packer, wait, write};
 use crate::image::{Compression, Digest};
-use crate::pack::{Error, Packer};
+use crate::pack::{Error, Options, Packer};
 
 #[test]
 fn there_are_no_more_blocks_than_fit_in_memory() {
@@ -32,6 +32,22 @@ fn there_are_no_more_blocks_than_fit_in_memory() {
             blocks.pop();
             next.recv_timeout(Duration::from_secs(20)).unwrap();
             waiting.join().unwrap();
+        }
+    }
+}
+
+#[test]
+fn packing_does_with_less_where_memory_is_taken() {
+    for compression in [Compression::Gzip, Compression::Zstd] {
+        for threads in [1, 16] {
+            let packer =
+                Packer::new(Options { taken: 72 << 20, ..options(compression, threads) }).unwrap();
+            let blocks = packer.0.pool.free();
+            assert!((3..=4).contains(&blocks), "{compression}: {blocks}");
+            let layer = bytes(30_000_000, 5);
+            let (packed, _) = pack(&packer, &*layer).unwrap();
+            let (usual, _) = pack(&super::packer(compression, threads), &*layer).unwrap();
+            assert_eq!(packed, usual);
         }
     }
 }

@@ -14,7 +14,7 @@ use super::{Error, Options, Packed, Packer, Packing, Spool};
 use crate::image::Compression;
 
 fn options(compression: Compression, threads: usize) -> Options {
-    Options { compression, level: None, threads, spool_dir: std::env::temp_dir() }
+    Options { compression, level: None, threads, taken: 0, spool_dir: std::env::temp_dir() }
 }
 
 fn packer(compression: Compression, threads: usize) -> Packer {

@@ -174,11 +174,13 @@ fn a_full_disk_ends_the_layer_with_advice() {
 
 #[test]
 fn a_spool_directory_that_is_not_there_is_named() {
-    let folder = tempfile::tempdir().unwrap();
-    let gone = folder.path().join("gone");
-    let options = Options { spool_dir: gone.clone(), ..options(Compression::Gzip, 2) };
-    let error = Packer::new(options).unwrap().begin().err().unwrap().to_string();
-    let start = format!("cannot spool a layer in {}: No such file", gone.display());
-    assert!(error.starts_with(&start), "{error}");
+    let dir = tempfile::tempdir().unwrap();
+    let absent = dir.path().join("absent");
+    let packer =
+        Packer::new(Options { spool_dir: absent.clone(), ..options(Compression::Gzip, 2) })
+            .unwrap();
+    let error = packer.begin().err().unwrap().to_string();
+    let expected = format!("cannot spool a layer in {}: No such file", absent.display());
+    assert!(error.starts_with(&expected), "{error}");
     assert!(error.ends_with("set TMPDIR to a directory that can be written to"), "{error}");
 }

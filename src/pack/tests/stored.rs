@@ -3,9 +3,9 @@
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
-use super::{bytes, eventually, gzip, pack, packer, wait, write};
+use super::{bytes, eventually, gzip, options, pack, packer, wait, write};
 use crate::image::{Compression, Digest};
-use crate::pack::{Error, Packer};
+use crate::pack::{Error, Options, Packer};
 
 fn zstandard(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
@@ -102,6 +102,18 @@ fn a_zstd_window_that_would_take_all_memory_is_refused() {
     encoder.window_log(26).unwrap();
     encoder.write_all(&bytes(100_000, 22)).unwrap();
     let error = refused(&packer(Compression::Gzip, 2), &encoder.finish().unwrap());
+    assert!(error.to_string().contains("too much memory"), "{error}");
+}
+
+#[test]
+fn where_memory_is_taken_a_smaller_window_is_refused() {
+    let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    encoder.window_log(24).unwrap();
+    encoder.write_all(&bytes(100_000, 22)).unwrap();
+    let stored = encoder.finish().unwrap();
+    pack(&packer(Compression::Gzip, 2), &*stored).unwrap();
+    let taken = Options { taken: 64 << 20, ..options(Compression::Gzip, 2) };
+    let error = refused(&Packer::new(taken).unwrap(), &stored);
     assert!(error.to_string().contains("too much memory"), "{error}");
 }
 

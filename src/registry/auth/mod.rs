@@ -20,6 +20,8 @@ mod credential;
 mod docker_config;
 mod error;
 mod fly;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod helper;
 mod realm;
 mod scopes;

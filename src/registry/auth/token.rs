@@ -223,7 +223,7 @@ impl TokenRequest {
 }
 
 /// The token and its life. The error says what is wrong with the answer, and nothing of it.
-fn parse(body: &[u8]) -> Result<(Secret, Duration), String> {
+pub(super) fn parse(body: &[u8]) -> Result<(Secret, Duration), String> {
     let answer: Answer = serde_json::from_slice(body)
         .map_err(|_| "it answered 200, but not with the JSON of a token".to_owned())?;
     let token = [answer.token, answer.access_token]
@@ -250,7 +250,7 @@ fn complaint(status: StatusCode, words: &str) -> String {
 }
 
 /// The server's own words, whole: cut short, a secret might no longer be known as one.
-fn words(body: &[u8]) -> String {
+pub(super) fn words(body: &[u8]) -> String {
     match serde_json::from_slice::<Value>(body) {
         Ok(json) => json_words(&json).join("; "),
         // A page made for a browser by something in between tells nothing.

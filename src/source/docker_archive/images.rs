@@ -5,16 +5,22 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use super::MAX_IMAGES;
 use super::entries::Entries;
-use crate::image::{Config, DiffId};
+use crate::image::{Bounded, Config, DiffId, MAX_LAYERS};
 use crate::source::error::{Error, Role};
 use crate::source::{Image, LayerId};
 
+/// More names than any image has.
+const MAX_NAMES: usize = 1024;
+
 /// An image whose layers are known by the entries they are stored in.
-pub struct Listed {
+///
+/// The entries' names are borrowed: a long one may be listed any number of times.
+pub struct Listed<'a> {
     names: Vec<String>,
     config: Config,
-    layers: Vec<String>,
+    layers: Vec<&'a str>,
 }
 
 /// One element of `manifest.json`.
@@ -23,20 +29,20 @@ struct Item {
     #[serde(rename = "Config")]
     config: String,
     #[serde(rename = "RepoTags", default)]
-    repo_tags: Option<Vec<String>>,
+    repo_tags: Option<Bounded<String, MAX_NAMES>>,
     #[serde(rename = "Layers", default)]
-    layers: Option<Vec<String>>,
+    layers: Option<Bounded<String, MAX_LAYERS>>,
 }
 
 /// Reads `manifest.json`, and each config it names with `read_config`, which gets the name of the
 /// entry and what is known of it.
-pub fn list<T>(
+pub fn list<'a, T>(
     file: &Arc<str>,
     manifest: &[u8],
-    entries: &Entries<T>,
+    entries: &'a Entries<T>,
     mut read_config: impl FnMut(&str, &T) -> Result<Config, Error>,
-) -> Result<Vec<Listed>, Error> {
-    let items: Vec<Item> = serde_json::from_slice(manifest)
+) -> Result<Vec<Listed<'a>>, Error> {
+    let Bounded(items): Bounded<Item, MAX_IMAGES> = serde_json::from_slice(manifest)
         .map_err(|source| Error::MalformedManifest { file: file.clone(), source })?;
     if items.is_empty() {
         return Err(Error::NoImages { file: file.clone() });
@@ -50,7 +56,7 @@ pub fn list<T>(
                 configs.insert(stored, read_config(stored, found)?);
             }
             let config = &configs[stored];
-            let layers = item.layers.unwrap_or_default();
+            let layers = item.layers.map_or(Vec::new(), |list| list.0);
             if layers.len() != config.diff_ids().len() {
                 return Err(Error::LayerCount {
                     file: file.clone(),
@@ -61,9 +67,10 @@ pub fn list<T>(
             }
             let layers = layers
                 .iter()
-                .map(|layer| Ok(entries.resolve(layer, Role::Layer)?.0.to_owned()))
+                .map(|layer| Ok(entries.resolve(layer, Role::Layer)?.0))
                 .collect::<Result<_, Error>>()?;
-            Ok(Listed { names: item.repo_tags.unwrap_or_default(), config: config.clone(), layers })
+            let names = item.repo_tags.map_or(Vec::new(), |list| list.0);
+            Ok(Listed { names, config: config.clone(), layers })
         })
         .collect()
 }
@@ -71,16 +78,16 @@ pub fn list<T>(
 /// The diff ID of each entry that is a layer of one of the images.
 pub fn diff_ids<'a>(
     file: &Arc<str>,
-    images: &'a [Listed],
+    images: &'a [Listed<'_>],
 ) -> Result<HashMap<&'a str, &'a DiffId>, Error> {
     let mut known: HashMap<&str, &DiffId> = HashMap::new();
     for image in images {
-        for (entry, diff_id) in image.layers.iter().zip(image.config.diff_ids()) {
+        for (&entry, diff_id) in image.layers.iter().zip(image.config.diff_ids()) {
             let first = *known.entry(entry).or_insert(diff_id);
             if first != diff_id {
                 return Err(Error::TwoDiffIds {
                     file: file.clone(),
-                    entry: entry.clone(),
+                    entry: entry.to_owned(),
                     one: first.clone(),
                     other: diff_id.clone(),
                 });
@@ -90,7 +97,7 @@ pub fn diff_ids<'a>(
     Ok(known)
 }
 
-impl Listed {
+impl Listed<'_> {
     /// The image, its layers numbered by `id_of` the entries they are stored in.
     pub fn number(
         self,

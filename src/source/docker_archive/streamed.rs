@@ -29,6 +29,7 @@ pub fn open(stream: Stream, name: Arc<str>, wrapping: Wrapping) -> Box<dyn Sourc
             head_start: 0,
             head_end: 0,
         },
+        memory: wrapping.memory(),
         next_id: 0,
         json_left: MAX_JSON_BYTES,
         images: None,
@@ -39,6 +40,7 @@ struct StreamedArchive {
     file: Arc<str>,
     entries: Entries<Seen>,
     content: Content,
+    memory: usize,
     next_id: usize,
     json_left: u64,
     images: Option<Vec<Image>>,
@@ -66,6 +68,10 @@ enum Why {
 }
 
 impl Source for StreamedArchive {
+    fn memory(&self) -> usize {
+        self.memory
+    }
+
     fn images(&self) -> Option<&[Image]> {
         self.images.as_deref()
     }
