@@ -307,8 +307,8 @@ fn however_much_is_told_no_secret_is() {
     let tokens = TokenServer::start(TokenOptions::default());
     let by_token = DockerRegistry::token(&tokens);
     let basic = DockerRegistry::basic();
-    let encoded = base64::engine::general_purpose::STANDARD
-        .encode(format!("{BASIC_USER}:{BASIC_PASSWORD}"));
+    let encoded =
+        base64::engine::general_purpose::STANDARD.encode(format!("{BASIC_USER}:{BASIC_PASSWORD}"));
     for host in [by_token.host(), basic.host()] {
         let machine = Pushimg::new().login(&host, BASIC_USER, BASIC_PASSWORD);
         let destination = format!("{host}/app:v1");

@@ -36,9 +36,7 @@ fn database(machine: &Pushimg) -> PathBuf {
     files
         .into_iter()
         .map(|file| file.path())
-        .find(|path| {
-            std::fs::read(path).is_ok_and(|bytes| bytes.starts_with(b"SQLite format 3\0"))
-        })
+        .find(|path| std::fs::read(path).is_ok_and(|bytes| bytes.starts_with(b"SQLite format 3\0")))
         .expect("a database")
 }
 
@@ -199,7 +197,7 @@ fn a_cache_that_cannot_be_used_fails_no_push() {
         output.says("cache");
     }
     // A machine without a home.
-    let homeless = Pushimg::new().env("HOME", "/nonexistent").env("XDG_CACHE_HOME", "");
+    let homeless = Pushimg::new().env("HOME", "/dev/null/home").env("XDG_CACHE_HOME", "");
     let destination = format!("{}/homeless:v1", registry.host());
     assert_eq!(homeless.run([path, &destination]).success().digest(), expected);
 }
@@ -239,11 +237,8 @@ fn processes_that_share_the_cache_do_not_disturb_each_other() {
         }
     });
     // All that they learnt is there.
-    let report = push(
-        &machine,
-        &testdata("layered-v1.tar.gz"),
-        &format!("{}/later:v1", registry.host()),
-    );
+    let report =
+        push(&machine, &testdata("layered-v1.tar.gz"), &format!("{}/later:v1", registry.host()));
     assert_eq!(count(&report.json(), "mounted"), 6, "{report}");
 }
 

@@ -92,7 +92,7 @@ fn what_is_no_archive_is_told_apart() {
 #[test]
 fn a_broken_archive_is_said_to_be_one() {
     let scene = Scene::new();
-    let bytes = |name| std::fs::read(testdata(name)).expect("an archive");
+    let bytes = |name: &str| std::fs::read(testdata(name)).expect("an archive");
     let gz = bytes("layered-v1.tar.gz");
     for keep in [gz.len() / 2, gz.len() - 9, gz.len() - 4] {
         let cut = scene.file("cut.tar.gz", &truncated(&gz, keep));
@@ -117,7 +117,10 @@ fn a_broken_archive_is_said_to_be_one() {
     // A download that broke off and was padded, or whose start is gone.
     let mut holes = tar.clone();
     holes[20_000..40_000].fill(0);
-    scene.unreadable(&scene.file("holes.tar", &holes));
+    let holes = scene.file("holes.tar", &holes);
+    let elsewhere = format!("{}/elsewhere:v1", scene.registry.host());
+    Pushimg::new().run([holes.to_str().unwrap(), &elsewhere]).exits(3).says("layer 1");
+    assert_eq!(scene.registry.tag("elsewhere", "v1"), None);
     scene.unreadable(&scene.file("tail.tar", &tar[1000..]));
 }
 
@@ -157,18 +160,16 @@ fn an_archive_whose_parts_do_not_fit_is_refused() {
     let tar: &[u8] = &layer.tar;
 
     // More layers in the config than there are, and fewer.
-    for path in archives(
-        &scene,
-        &[(&entry, tar), ("c.json", &two), ("manifest.json", manifest.as_bytes())],
-    ) {
+    for path in
+        archives(&scene, &[(&entry, tar), ("c.json", &two), ("manifest.json", manifest.as_bytes())])
+    {
         let output = scene.unreadable(&path).says("c.json").says("lists 2 diff IDs");
         output.says("lists 1 layers");
     }
     let absent = manifest_json("c.json", &[&entry, "absent/layer.tar"]);
-    for path in archives(
-        &scene,
-        &[(&entry, tar), ("c.json", &two), ("manifest.json", absent.as_bytes())],
-    ) {
+    for path in
+        archives(&scene, &[(&entry, tar), ("c.json", &two), ("manifest.json", absent.as_bytes())])
+    {
         scene.unreadable(&path).says("absent/layer.tar").says("not in the archive");
     }
     let no_config = manifest_json("d.json", &[&entry]);
@@ -190,9 +191,7 @@ fn an_archive_whose_parts_do_not_fit_is_refused() {
         }
     }
     for body in [&b"[]"[..], b"{}", b"[{}]", b"not JSON", b"[", b"null", b"[null]"] {
-        for path in
-            archives(&scene, &[(&entry, tar), ("c.json", &one), ("manifest.json", body)])
-        {
+        for path in archives(&scene, &[(&entry, tar), ("c.json", &one), ("manifest.json", body)]) {
             scene.unreadable(&path).says("manifest.json");
         }
     }
@@ -246,7 +245,8 @@ fn a_registry_that_is_not_there_is_named() {
     // Something that answers, but is no registry.
     let proxy = FaultProxy::before(scene.registry.addr());
     proxy.set_rules(vec![Rule::any(Fault::Answer(Answer::status(200).html()))]);
-    let output = Pushimg::new().run([path, &format!("{}/app:v1", proxy.host()), "--retry-for", "1s"]);
+    let output =
+        Pushimg::new().run([path, &format!("{}/app:v1", proxy.host()), "--retry-for", "1s"]);
     assert!(matches!(output.code(), Some(4 | 5)), "{output}");
     output.says(&proxy.host());
 }
@@ -288,8 +288,7 @@ fn an_untrusted_certificate_is_refused_until_its_authority_is_named() {
     let ca = ca.to_str().unwrap();
     let digest = Pushimg::new().run([path, &destination, "--ca-file", ca]).success().digest();
     assert_eq!(registry.tag("app", "v1"), Some(digest.clone()));
-    let output =
-        Pushimg::new().run([path, &destination, "--insecure-skip-tls-verify"]).success();
+    let output = Pushimg::new().run([path, &destination, "--insecure-skip-tls-verify"]).success();
     output.says("certificates are not checked");
 
     // As docker and podman are told.
@@ -321,8 +320,14 @@ fn a_client_certificate_is_taken_from_certs_d() {
     let archive = testdata("layered-v1.tar.gz");
     let destination = format!("{}/app:v1", registry.host());
     let ca = authority.ca_file();
-    let arguments =
-        [archive.to_str().unwrap(), &destination, "--ca-file", ca.to_str().unwrap(), "--retry-for", "1s"];
+    let arguments = [
+        archive.to_str().unwrap(),
+        &destination,
+        "--ca-file",
+        ca.to_str().unwrap(),
+        "--retry-for",
+        "1s",
+    ];
     Pushimg::new().run(arguments).exits(5).says(&registry.host());
     let machine = Pushimg::new().env("XDG_CONFIG_HOME", "");
     let folder = machine.home().join(".config/containers/certs.d").join(registry.host());
@@ -340,10 +345,8 @@ fn plain_http_is_only_spoken_where_it_is_asked_for() {
     let archive = testdata("layered-v1.tar.gz");
     let path = archive.to_str().unwrap();
     // A name for this machine that does not look like loopback, where it has one.
-    let name = String::from_utf8(
-        Command::new("hostname").output().expect("start hostname").stdout,
-    )
-    .expect("a host name");
+    let name = String::from_utf8(Command::new("hostname").output().expect("start hostname").stdout)
+        .expect("a host name");
     // 127.0.0.1 and localhost are tried by HTTP of their own accord.
     for host in ["127.0.0.1", "localhost"] {
         let destination = format!("{host}:{}/app:{host}", registry.addr().port());
@@ -475,7 +478,8 @@ fn a_result_that_cannot_be_written_is_no_success() {
     let registry = DevRegistry::start(Options::default());
     let archive = testdata("layered-v1.tar");
     let machine = Pushimg::new();
-    let inner = machine.command([archive.to_str().unwrap(), &format!("{}/app:v1", registry.host())]);
+    let inner =
+        machine.command([archive.to_str().unwrap(), &format!("{}/app:v1", registry.host())]);
     let mut full = Command::new("sh");
     full.args(["-c", "exec \"$@\" > /dev/full", "sh"]);
     full.arg(inner.get_program()).args(inner.get_args()).env_clear();

@@ -136,7 +136,14 @@ fn json_of_a_gigabyte_is_not_read() {
     }
     for name in ["config.tar", "config.tar.gz"] {
         let path = scene.path(name);
-        with_giant(&path, &layer, "config.json", GIB, b' ', &manifest("config.json", &["a/layer.tar"]));
+        with_giant(
+            &path,
+            &layer,
+            "config.json",
+            GIB,
+            b' ',
+            &manifest("config.json", &["a/layer.tar"]),
+        );
         scene.refused(&path).says("config.json");
         std::fs::remove_file(path).expect("remove");
     }
@@ -173,10 +180,8 @@ fn a_gigabyte_of_small_json_files_is_not_kept() {
         gzip.write_all(&part).expect("write");
     }
     gzip.finish().expect("write").flush().expect("write");
-    let output = scene.push(&path);
-    if output.code() == Some(3) {
-        output.says("JSON");
-    }
+    // The config came last, when nothing more was kept.
+    scene.refused(&path).says("config.json").says("more JSON than");
 }
 
 #[test]
@@ -188,10 +193,13 @@ fn a_tar_with_a_million_entries_ends_soon() {
         let mut gzip = GzEncoder::new(BufWriter::new(file), Compression::fast());
         let mut block = Vec::with_capacity(512 * 1000);
         for thousand in 0..1000 {
-            block.clear();
-            for number in 0..1000 {
-                // The last three digits move; the checksum with them.
-                let name = format!("{thousand:04}-{number:03}/layer.tar");
+            // More names than are kept; what follows them need not be new.
+            let names = if thousand < 70 { 0..1000 } else { 0..0 };
+            if thousand < 70 {
+                block.clear();
+            }
+            for number in names {
+                let name = format!("{thousand:04}-{number:03}.bin");
                 block.extend_from_slice(&header(&name, 0, kind, "x"));
             }
             gzip.write_all(&block).expect("write");
@@ -205,20 +213,21 @@ fn a_tar_with_a_million_entries_ends_soon() {
 #[test]
 fn bombs_go_off_without_harm() {
     let scene = Scene::new();
-    let zeros = |gib: u64| {
+    let zeros = |mib: u64| {
         let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
         let block = vec![0; 1 << 20];
-        for _ in 0..gib << 10 {
+        for _ in 0..mib {
             gzip.write_all(&block).expect("gzip");
         }
         gzip.finish().expect("gzip")
     };
-    let bomb = zeros(1);
-    assert!(bomb.len() < 8 << 20);
+    let bomb = zeros(384);
+    assert!(bomb.len() < 4 << 20);
     // As a config, as manifest.json, and as the whole image.
     let layer = Layer::file("app", b"one");
     let layer = entry("a/layer.tar", &layer.tar);
-    let all = [layer.clone(), entry("c.json", &bomb), manifest("c.json", &["a/layer.tar"])].concat();
+    let all =
+        [layer.clone(), entry("c.json", &bomb), manifest("c.json", &["a/layer.tar"])].concat();
     for (name, bytes) in [("config.tar", all.clone()), ("config.tar.gz", gzip(&all))] {
         scene.refused(&archive::write(scene.dir.path(), name, &bytes)).says("c.json");
     }
@@ -251,25 +260,48 @@ fn names_that_point_out_of_the_archive_lead_nowhere() {
     let good = [entry("a/layer.tar", &layer.tar), entry("c.json", &config)].concat();
     let link = |name: &str, to: &str, kind: u8| header(name, 0, kind, to).to_vec();
     let cases: Vec<(&str, Vec<u8>)> = vec![
-        ("config outside", [good.clone(), manifest("../../../../etc/passwd", &["a/layer.tar"])].concat()),
+        (
+            "config outside",
+            [good.clone(), manifest("../../../../etc/passwd", &["a/layer.tar"])].concat(),
+        ),
         ("config absolute", [good.clone(), manifest("/etc/passwd", &["a/layer.tar"])].concat()),
         ("layer outside", [good.clone(), manifest("c.json", &["../../../../etc/passwd"])].concat()),
         ("layer absolute", [good.clone(), manifest("c.json", &["/etc/passwd"])].concat()),
         (
             "link outside",
-            [good.clone(), link("b/layer.tar", "../../../../etc/passwd", b'2'), manifest("c.json", &["b/layer.tar"])].concat(),
+            [
+                good.clone(),
+                link("b/layer.tar", "../../../../etc/passwd", b'2'),
+                manifest("c.json", &["b/layer.tar"]),
+            ]
+            .concat(),
         ),
         (
             "link absolute",
-            [good.clone(), link("b/layer.tar", "/etc/passwd", b'2'), manifest("c.json", &["b/layer.tar"])].concat(),
+            [
+                good.clone(),
+                link("b/layer.tar", "/etc/passwd", b'2'),
+                manifest("c.json", &["b/layer.tar"]),
+            ]
+            .concat(),
         ),
         (
             "hard link outside",
-            [good.clone(), link("b/layer.tar", "/etc/passwd", b'1'), manifest("c.json", &["b/layer.tar"])].concat(),
+            [
+                good.clone(),
+                link("b/layer.tar", "/etc/passwd", b'1'),
+                manifest("c.json", &["b/layer.tar"]),
+            ]
+            .concat(),
         ),
         (
             "link to itself",
-            [good.clone(), link("b/layer.tar", "layer.tar", b'2'), manifest("c.json", &["b/layer.tar"])].concat(),
+            [
+                good.clone(),
+                link("b/layer.tar", "layer.tar", b'2'),
+                manifest("c.json", &["b/layer.tar"]),
+            ]
+            .concat(),
         ),
         (
             "links in a circle",
@@ -283,7 +315,12 @@ fn names_that_point_out_of_the_archive_lead_nowhere() {
         ),
         (
             "hard link to itself",
-            [good.clone(), link("b/layer.tar", "b/layer.tar", b'1'), manifest("c.json", &["b/layer.tar"])].concat(),
+            [
+                good.clone(),
+                link("b/layer.tar", "b/layer.tar", b'1'),
+                manifest("c.json", &["b/layer.tar"]),
+            ]
+            .concat(),
         ),
         (
             "manifest links to itself",
@@ -291,7 +328,8 @@ fn names_that_point_out_of_the_archive_lead_nowhere() {
         ),
         (
             "device",
-            [good.clone(), link("b/layer.tar", "", b'3'), manifest("c.json", &["b/layer.tar"])].concat(),
+            [good.clone(), link("b/layer.tar", "", b'3'), manifest("c.json", &["b/layer.tar"])]
+                .concat(),
         ),
         ("empty names", [good.clone(), manifest("", &[""])].concat()),
         ("dots", [good, manifest("..", &["."])].concat()),
@@ -313,7 +351,8 @@ fn names_are_printed_without_their_escape_codes() {
     let config = ImageBuilder::new(vec![layer.clone()]).config();
     let evil = "\u{1b}[2Jevil\n/layer.tar";
     let files: [(&str, &[u8]); 2] = [("c.json", &config), ("manifest.json", &[])];
-    let manifest = json!([{ "Config": "c.json", "RepoTags": [evil], "Layers": [evil] }]).to_string();
+    let manifest =
+        json!([{ "Config": "c.json", "RepoTags": [evil], "Layers": [evil] }]).to_string();
     let tar = tar_of(&[files[0], ("manifest.json", manifest.as_bytes())]);
     let path = archive::write(scene.dir.path(), "evil.tar", &tar);
     scene.refused(&path).plain().never_says("\u{1b}");
@@ -331,17 +370,15 @@ fn json_as_deep_as_a_well_is_refused() {
     let all = [layer.clone(), entry("manifest.json", &deep)].concat();
     scene.refused(&archive::write(scene.dir.path(), "deep.tar", &all)).says("manifest.json");
     let deep = [&br#"{"rootfs":"#[..], &br#"{"a":"#.repeat(500_000)].concat();
-    let all = [layer.clone(), entry("c.json", &deep), manifest("c.json", &["a/layer.tar"])].concat();
+    let all =
+        [layer.clone(), entry("c.json", &deep), manifest("c.json", &["a/layer.tar"])].concat();
     scene.refused(&archive::write(scene.dir.path(), "deep2.tar", &all)).says("c.json");
     // Very many of everything.
     let ids = vec![sha256(b"x"); 60_000];
     let wide = json!({ "rootfs": { "type": "layers", "diff_ids": ids } }).to_string();
-    let all = [
-        layer,
-        entry("c.json", wide.as_bytes()),
-        manifest("c.json", &vec!["a/layer.tar"; 60_000]),
-    ]
-    .concat();
+    let all =
+        [layer, entry("c.json", wide.as_bytes()), manifest("c.json", &vec!["a/layer.tar"; 60_000])]
+            .concat();
     scene.refused(&archive::write(scene.dir.path(), "wide.tar", &all));
 }
 
@@ -382,7 +419,9 @@ fn damage_anywhere_is_an_error_or_no_damage() {
         draw = draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (draw >> 33) as usize % bound
     };
-    for name in ["layered-v1.tar.gz", "docker-save-v24.tar", "docker-save-v25.tar", "build-image.tar.gz"] {
+    for name in
+        ["layered-v1.tar.gz", "docker-save-v24.tar", "docker-save-v25.tar", "build-image.tar.gz"]
+    {
         let bytes = std::fs::read(testdata(name)).expect("an archive");
         let expected = pull::expected(&testdata(name), 0);
         for round in 0..8 {

@@ -61,9 +61,11 @@ fn blobs_go_up_in_parallel_and_no_more_at_once_than_jobs() {
             Pushimg::new().run(arguments).success();
             let config = support::archive::sha256(&image.config());
             // The config goes beside them: it is small.
-            let layers =
-                |r: &Record| r.is(Step::UploadPut) && !r.target.contains(&config.replace(':', "%3A"))
-                    && !r.target.contains(&config);
+            let layers = |r: &Record| {
+                r.is(Step::UploadPut)
+                    && !r.target.contains(&config.replace(':', "%3A"))
+                    && !r.target.contains(&config)
+            };
             let most = at_once(&proxy, layers);
             assert_eq!(most, jobs, "-j {jobs}\n{}", proxy.transcript());
             pull::assert_same_image(archive, registry.host(), &repository, "v1");
@@ -122,7 +124,10 @@ fn heads_are_sent_all_at_once() {
     let registry = DevRegistry::start(Options::default());
     let proxy = FaultProxy::start(
         registry.addr(),
-        &ProxyOptions { line: Line { rtt: Duration::from_millis(60), bits_per_second: None }, ..Default::default() },
+        &ProxyOptions {
+            line: Line { rtt: Duration::from_millis(60), bits_per_second: None },
+            ..Default::default()
+        },
     );
     let dir = TempDir::new().expect("a folder");
     let archive = image(60).write(dir.path(), "image.tar");
@@ -131,14 +136,18 @@ fn heads_are_sent_all_at_once() {
     proxy.clear();
     let destination = format!("{}/heads:v1", proxy.host());
     let report = Pushimg::new().run([text, &destination, "--json"]).success().json();
-    let heads: Vec<_> =
-        proxy.records().into_iter().filter(|r| r.is(Step::BlobHead)).collect();
+    let heads: Vec<_> = proxy.records().into_iter().filter(|r| r.is(Step::BlobHead)).collect();
     let distinct: HashSet<_> = heads.iter().map(|r| r.target.clone()).collect();
     assert_eq!((heads.len(), distinct.len()), (61, 61), "{}", proxy.transcript());
     let first = heads.iter().map(|r| r.arrived).min().expect("a HEAD");
     let last = heads.iter().filter_map(|r| r.answered).max().expect("an answer");
     // One after the other they would take 3.6 s.
-    assert!(last - first < Duration::from_millis(900), "{:?}\n{}", last - first, proxy.transcript());
+    assert!(
+        last - first < Duration::from_millis(900),
+        "{:?}\n{}",
+        last - first,
+        proxy.transcript()
+    );
     // Manifest, config, HEADs, manifest: with connections that makes some eight round trips.
     let seconds = report["seconds"].as_f64().expect("seconds");
     assert!(seconds < 2.5, "{seconds} s\n{}", proxy.transcript());

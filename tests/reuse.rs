@@ -94,6 +94,23 @@ impl Bench {
         put::descriptor(put::DOCKER_CONFIG, config)
     }
 
+    /// Takes two layers of `app:v1` away, though HEADs for them are still answered.
+    fn lose_behind_its_back(&self) {
+        let pulled = pull::oci(self.host(), "app", "v1");
+        for layer in &pulled.layers[..2] {
+            assert!(self.registry.remove_blob("app", &layer.digest));
+        }
+        self.proxy.set_rules(pulled.layers[..2].iter().map(there).collect());
+        self.proxy.clear();
+    }
+
+    /// Shows this manifest to whoever asks through the proxy: registries check what they are given.
+    fn show(&self, manifest: &Value) {
+        let mut answer = Answer::status(200).header("content-type", put::DOCKER_MANIFEST);
+        answer.body = manifest.to_string();
+        self.proxy.set_rules(vec![Rule::at(Step::ManifestGet, Fault::Answer(answer))]);
+    }
+
     /// Pushes the image through the proxy to `app:v1`, from a machine that knows nothing, and
     /// demands that it is right.
     #[track_caller]
@@ -326,12 +343,7 @@ fn layers_of_another_repository_are_mounted_where_told() {
         assert_eq!(outcomes(&dry.json()), would);
         assert_eq!(dry.json()["bytes_sent"], report["bytes_sent"]);
         assert_eq!(proxy.count(|r| r.is(Step::MountPost) && r.status == Some(201)), 5);
-        pull::assert_same_image(
-            &testdata(name),
-            registry.host(),
-            &format!("app{number}"),
-            "v1",
-        );
+        pull::assert_same_image(&testdata(name), registry.host(), &format!("app{number}"), "v1");
     }
 }
 
@@ -384,9 +396,7 @@ fn of_an_index_the_image_of_the_same_platform_is_the_table() {
     // The other platform's image lists the layer too, in a blob that must not be taken.
     let arm = image("arm64", &[app]);
     let amd = image("amd64", &[glibc, openssl]);
-    let index = |entries: Vec<Value>| {
-        json!({ "schemaVersion": 2, "mediaType": put::DOCKER_LIST, "manifests": entries })
-    };
+    let index = |entries: Vec<Value>| json!({ "schemaVersion": 2, "mediaType": put::DOCKER_LIST, "manifests": entries });
     put::tag(&host, "app", "v1", &index(vec![arm.clone(), amd.clone()]));
     let report = bench.push_right(&[]);
     assert_eq!(outcomes(&report), ["previous-image", "previous-image", "uploaded"]);
@@ -425,7 +435,8 @@ fn a_table_that_cannot_be_right_is_passed_over_with_a_note() {
     let bench = Bench::new();
     let layers: Vec<Value> = bench.image.layers.iter().map(|l| bench.put_layer(l)).collect();
     let config = bench.put_config(&put::config(&bench.diff_ids()));
-    let manifest = |config: &Value, layers: &[Value]| put::manifest(config.clone(), layers.to_vec());
+    let manifest =
+        |config: &Value, layers: &[Value]| put::manifest(config.clone(), layers.to_vec());
     let of_another_length = bench.put_config(&put::config(&bench.diff_ids()[..2]));
     let no_json = bench.put_config(b"\x1f\x8b no JSON");
     let no_digests = bench.put_config(br#"{"rootfs":{"type":"layers","diff_ids":["x","y","z"]}}"#);
@@ -456,7 +467,7 @@ fn a_table_that_cannot_be_right_is_passed_over_with_a_note() {
         ("foreign layers", manifest(&config, &foreign)),
     ];
     for (name, table) in cases {
-        put::tag(&bench.host(), "app", "v1", &table);
+        bench.show(&table);
         let archive = bench.archive();
         let path = archive.to_str().expect("UTF-8");
         let (output, memory) =
@@ -497,7 +508,7 @@ fn a_blob_of_another_length_than_listed_is_not_taken() {
         layer["size"] = json!(length);
     }
     let config = bench.put_config(&put::config(&bench.diff_ids()));
-    put::tag(&bench.host(), "app", "v1", &put::manifest(config, layers));
+    bench.show(&put::manifest(config, layers));
     let report = bench.push_right(&[]);
     assert_eq!(outcomes(&report), ["uploaded"; 3]);
 
@@ -521,49 +532,74 @@ fn there(layer: &pull::PulledLayer) -> Rule {
     Rule::at(Step::BlobHead, Fault::Answer(answer)).path(&layer.digest)
 }
 
+/// Takes a blob away from a repository of `docker-registry`, as garbage collection would.
+fn lose(registry: &DockerRegistry, repository: &str, digest: &str) {
+    let link = registry
+        .storage()
+        .join("docker/registry/v2/repositories")
+        .join(repository)
+        .join("_layers/sha256")
+        .join(digest.trim_start_matches("sha256:"));
+    std::fs::remove_dir_all(link).expect("a blob of the repository");
+}
+
 #[test]
-fn a_registry_that_denies_at_the_manifest_what_it_said_to_have_gets_it() {
+fn what_a_registry_said_to_have_and_denies_at_the_manifest_is_uploaded() {
+    // This one names all that it misses, the one in this process the first only.
+    let registry = DockerRegistry::plain();
+    let proxy = FaultProxy::before(registry.addr());
+    let archives = ["layered-v1.tar", "layered-v1.tar.gz"].map(testdata);
+    let destination = format!("{}/app:v1", proxy.host());
+    push(&archives[0], &destination, &[]);
+    let pulled = pull::oci(registry.host(), "app", "v1");
+    for archive in &archives {
+        for layer in &pulled.layers[..2] {
+            lose(&registry, "app", &layer.digest);
+        }
+        proxy.set_rules(pulled.layers[..2].iter().map(there).collect());
+        proxy.clear();
+        let output = push(archive, &destination, &["--json"]).says("read again");
+        assert_eq!(statuses(&proxy, Step::ManifestPut), [Some(400), Some(201)]);
+        let outcomes = outcomes(&output.json());
+        assert_eq!(outcomes[..2], ["uploaded"; 2], "{}", proxy.transcript());
+        assert_eq!(outcomes[2..], ["answered-head"; 4], "{}", proxy.transcript());
+        pull::assert_same_image(archive, registry.host(), "app", "v1");
+    }
     let bench = Bench::new();
-    let archive = bench.archive();
+    bench.push_right(&[]);
+    bench.lose_behind_its_back();
+    let report = push(&bench.archive(), &bench.destination(), &["--json"]).json();
+    assert_eq!(statuses(&bench.proxy, Step::ManifestPut), [Some(400), Some(400), Some(201)]);
+    assert_eq!(outcomes(&report), ["uploaded"; 3]);
+    pull::assert_same_image(&bench.archive(), bench.host(), "app", "v1");
+}
+
+#[test]
+fn a_registry_that_goes_on_denying_what_it_has_is_not_asked_for_ever() {
+    let bench = Bench::new();
     bench.push_right(&[]);
     let before = bench.registry.tag("app", "v1");
-    let pulled = pull::oci(bench.host(), "app", "v1");
-    let lose = || {
-        for layer in &pulled.layers[..2] {
-            bench.registry.remove_blob("app", &layer.digest);
-        }
-        bench.proxy.set_rules(pulled.layers[..2].iter().map(there).collect());
-        bench.proxy.clear();
-    };
-    for (suffix, path) in
-        [("tar", archive.clone()), ("tar.gz", bench.image.write_gz(bench.dir.path(), "image.tar.gz"))]
-    {
-        lose();
-        let output = push(&path, &bench.destination(), &["--json"]);
-        let output = output.says("read again");
-        let puts: Vec<_> = proxy_statuses(&bench.proxy, Step::ManifestPut);
-        assert_eq!(puts, [Some(400), Some(201)], "{suffix}\n{}", bench.proxy.transcript());
-        assert_eq!(outcomes(&output.json())[..2], ["uploaded"; 2], "{suffix}");
-        bench.proxy.heal();
-        pull::assert_same_image(&archive, bench.host(), "app", "v1");
-    }
     // A pipe cannot be read again: that is said, and the tag stays as it was.
-    lose();
-    let bytes = std::fs::read(&archive).expect("an archive");
+    bench.lose_behind_its_back();
+    let bytes = std::fs::read(bench.archive()).expect("an archive");
     let output = Pushimg::new().stdin(bytes).run(["-", &bench.destination()]).exits(4);
     output.says("MANIFEST_BLOB_UNKNOWN");
     assert_eq!(bench.registry.tag("app", "v1"), before);
-    // A registry that goes on denying is asked once more, not for ever.
-    bench.proxy.clear();
-    let denied = Answer::status(400).error("MANIFEST_BLOB_UNKNOWN", "blob unknown to registry");
-    bench.proxy.set_rules(vec![Rule::at(Step::ManifestPut, Fault::Answer(denied))]);
+    bench.proxy.heal();
+    bench.push_right(&[]);
+    let archive = bench.archive();
     let path = archive.to_str().expect("UTF-8");
-    Pushimg::new().run([path, &bench.destination()]).exits(4).says("MANIFEST_BLOB_UNKNOWN");
-    assert_eq!(bench.proxy.count_step(Step::ManifestPut), 2);
-    assert_eq!(bench.registry.tag("app", "v1"), before);
+    for message in ["blob unknown to registry", &sha256(b"a blob of no image")] {
+        bench.proxy.clear();
+        let denied = Answer::status(400).error("MANIFEST_BLOB_UNKNOWN", message);
+        bench.proxy.set_rules(vec![Rule::at(Step::ManifestPut, Fault::Answer(denied))]);
+        Pushimg::new().run([path, &bench.destination()]).exits(4).says("MANIFEST_BLOB_UNKNOWN");
+        assert_eq!(bench.proxy.count_step(Step::ManifestPut), 2, "{}", bench.proxy.transcript());
+        assert_eq!(bench.registry.tag("app", "v1"), before);
+    }
 }
 
-fn proxy_statuses(proxy: &FaultProxy, step: Step) -> Vec<Option<u16>> {
+fn statuses(proxy: &FaultProxy, step: Step) -> Vec<Option<u16>> {
     proxy.records().iter().filter(|r| r.is(step)).map(|r| r.status).collect()
 }
 
