@@ -63,7 +63,7 @@ pub struct PushOptions {
 /// How many blobs are uploaded at the same time unless told otherwise.
 pub const DEFAULT_JOBS: usize = 8;
 
-/// How long a failed push takes at most to cancel its upload sessions.
+/// How long a push takes at most to cancel the upload sessions that it leaves open.
 const CANCEL_WITHIN: Duration = Duration::from_secs(2);
 
 /// What an attempt found to be untrue, and the next one does not rely on any more.
@@ -90,18 +90,23 @@ enum Setback {
 /// Dropping the future stops everything at once; [`registry::Options::sessions`] then still holds
 /// the upload sessions that were open.
 pub async fn push(options: &PushOptions, events: &Events) -> Result<Report, Error> {
-    let cache = reuse::open_cache(options.cache.as_ref(), events);
+    let cache = reuse::open_cache(options.cache.as_ref());
     let result = until_believed(options, &cache, events).await;
-    if result.is_err() {
-        options.registry.sessions.cancel_all(CANCEL_WITHIN).await;
+    let sessions = &options.registry.sessions;
+    match result {
+        // A mount that was not done opens a session, which is not needed where the blob is there.
+        Ok(_) => sessions.cancel_abandoned(CANCEL_WITHIN).await,
+        Err(_) => sessions.cancel_all(CANCEL_WITHIN).await,
     }
     if let Some(cache) = Arc::into_inner(cache) {
-        cache.close().await;
+        if let Some(trouble) = cache.close().await {
+            events(Event::Note(trouble));
+        }
     }
     result
 }
 
-/// Attempts the push, and once more where something that it relied on proves untrue.
+/// Attempts the push, and again without what it relied on where that proves untrue.
 async fn until_believed(
     options: &PushOptions,
     cache: &Arc<Cache>,
@@ -163,7 +168,7 @@ impl Attempt<'_> {
         let manifest = Manifest::of(&image.config, &blobs, self.format(&blobs))?;
         destination.check(&manifest.digest)?;
         if !self.options.dry_run {
-            self.put_manifest(&repository, &destination, &manifest, &settled).await?;
+            self.put_manifest(&repository, &destination, &manifest, &image, &settled).await?;
             self.remember(&reuse, &image, &settled);
         }
         let totals = report::Totals {
@@ -281,6 +286,7 @@ impl Attempt<'_> {
         repository: &Repository,
         destination: &Destination,
         manifest: &Manifest,
+        image: &Image,
         settled: &SettledLayers,
     ) -> Result<(), Setback> {
         (self.events)(Event::Tagging);
@@ -289,16 +295,24 @@ impl Attempt<'_> {
         let Err(error) = try_join_all(puts).await else {
             return Ok(());
         };
-        let unknown = error.has_code("MANIFEST_BLOB_UNKNOWN") || error.has_code("BLOB_UNKNOWN");
-        if !unknown || self.doubts.table {
+        if !error.has_code("MANIFEST_BLOB_UNKNOWN") && !error.has_code("BLOB_UNKNOWN") {
             return Err(error.into());
         }
         // It answered the HEAD for a blob that it does not have, as after a garbage collection
-        // with a stale cache before it. Where it does not say which, none of those is believed.
+        // with a stale cache before it.
+        let mut believed = settled.reused();
+        believed.insert(image.config.digest().clone());
         let mut blobs = error.said().map(registry::Said::digests).unwrap_or_default();
-        if blobs.is_empty() {
-            blobs = settled.reused();
+        blobs.retain(|digest| believed.contains(digest));
+        // Where it does not say which, none is believed any more; nor where it goes on with others,
+        // as registries do that name no more than the first.
+        if blobs.is_empty() || self.doubts.table {
+            blobs = believed;
         }
+        if blobs.is_subset(&self.doubts.blobs) {
+            return Err(error.into());
+        }
+        blobs.extend(self.doubts.blobs.iter().cloned());
         let names = self.doubts.names;
         let doubts = Doubts { names, table: true, blobs };
         Err(Setback::Doubt(Box::new(doubts), error.into()))

@@ -271,9 +271,16 @@ impl<'a> Layers<'a> {
     ) -> Result<Outcome, Trouble> {
         let mut session = session;
         if !self.doubts.blobs.contains(&blob.digest) {
-            match self.reuse.find_blob(blob).await? {
-                Lookup::There { outcome, .. } => return Ok(outcome),
-                Lookup::Missing { session: opened } => session = session.or(opened),
+            if session.is_some() {
+                // Opened by a mount that was not done: another attempt would open one more.
+                if self.reuse.is_there(blob).await? {
+                    return Ok(Outcome::Reused { why: Known::AnsweredHead });
+                }
+            } else {
+                match self.reuse.find_blob(blob).await? {
+                    Lookup::There { outcome, .. } => return Ok(outcome),
+                    Lookup::Missing { session: opened } => session = opened,
+                }
             }
         }
         if self.options.dry_run {

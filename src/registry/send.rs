@@ -223,7 +223,7 @@ impl Registry {
             return result;
         }
         let maybe_tls = match &result {
-            Ok(answer) => wants_tls(answer.status, &answer.body),
+            Ok(answer) => wants_tls(method, answer.status, &answer.body),
             Err(failure) => !failure.never_connected(),
         };
         if !maybe_tls {
@@ -240,8 +240,9 @@ impl Registry {
                 self.scheme.settle(Speaks::Tls);
                 Ok(answer)
             }
-            // It did answer in TLS, with a certificate that we do not trust: that is the news.
-            Err(failure) if !failure.transient => Err(failure),
+            // It does speak TLS, and something is wrong with a certificate, its own or ours: that is
+            // the news.
+            Err(failure) if result.is_ok() || !failure.transient => Err(failure),
             Err(_) => result,
         }
     }

@@ -20,7 +20,7 @@ pub use cache::{Cache, CachedImage};
 pub use heads::Heads;
 pub use previous::{Previous, Table};
 
-use crate::event::{Event, Events};
+use crate::event::Events;
 use crate::image::{Blob, Compression, DiffId, Digest, Platform};
 use crate::registry::upload::Session;
 use crate::registry::{Error, Mount, Present, Repository};
@@ -256,11 +256,7 @@ impl Reuse {
     }
 }
 
-/// A note for `-v` where the cache is of no use.
-pub fn open_cache(location: Option<&CacheLocation>, events: &Events) -> Arc<Cache> {
-    let cache = location.map_or_else(Cache::disabled, Cache::open);
-    if let Some(trouble) = cache.trouble() {
-        events(Event::Note(trouble));
-    }
-    Arc::new(cache)
+/// The local cache, or one that knows nothing. What hinders it is told when it is closed.
+pub fn open_cache(location: Option<&CacheLocation>) -> Arc<Cache> {
+    Arc::new(location.map_or_else(Cache::disabled, Cache::open))
 }

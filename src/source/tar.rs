@@ -130,6 +130,11 @@ impl<B: Bytes> Tar<B> {
         self.end == End::Unmarked
     }
 
+    /// The error for what does not begin as a tar.
+    fn no_tar(&self) -> Error {
+        Error::NotTar { file: self.file.clone(), wrapping: self.wrapping }
+    }
+
     /// The error for an archive that ends where the walk stands.
     pub fn truncated(&self) -> Error {
         let name = || self.current.as_deref().map(shown);
@@ -254,6 +259,13 @@ impl<B: Bytes> Tar<B> {
                 return Ok(None);
             }
             BLOCK => {}
+            // So short, only a tar that begins as one was cut off.
+            _ if at == 0
+                && self.wrapping != Wrapping::None
+                && !header.as_bytes()[257..].starts_with(b"ustar") =>
+            {
+                return Err(self.no_tar());
+            }
             _ => return Err(self.truncated()),
         }
         if header.as_bytes().iter().all(|&byte| byte == 0) {
@@ -262,7 +274,7 @@ impl<B: Bytes> Tar<B> {
         }
         if !has_valid_checksum(header.as_bytes()) {
             return Err(if at == 0 && self.wrapping != Wrapping::None {
-                Error::NotTar { file: self.file.clone(), wrapping: self.wrapping }
+                self.no_tar()
             } else {
                 self.position = at;
                 self.corrupt("the header's checksum is wrong")

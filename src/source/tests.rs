@@ -521,7 +521,7 @@ fn json_is_kept_up_to_a_limit_only() {
     let [seeked, streamed] = read_both_ways(&archive);
     assert_eq!(seeked.unwrap().images.len(), 1);
     let text = failure(streamed).to_string();
-    assert!(text.contains("more JSON than the 64 MiB kept"), "{text}");
+    assert!(text.contains("more JSON than the 32 MiB kept"), "{text}");
 }
 
 #[test]

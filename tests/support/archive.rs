@@ -145,9 +145,7 @@ impl ImageBuilder {
 
     /// The archive's bytes in gzip, as `pigz -nTR` would give them: no name, no time.
     pub fn tar_gz(&self) -> Vec<u8> {
-        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        gzip.write_all(&self.tar()).expect("gzip in memory");
-        gzip.finish().expect("gzip in memory")
+        gzip(&self.tar())
     }
 
     /// Writes the plain archive into `dir` and returns its path.
@@ -159,6 +157,28 @@ impl ImageBuilder {
     pub fn write_gz(&self, dir: &Path, file: &str) -> PathBuf {
         write(dir, file, &self.tar_gz())
     }
+}
+
+/// A file of `testdata/`.
+pub fn testdata(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name)
+}
+
+/// A tar of these files, whatever they are.
+pub fn tar_of(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, content) in files {
+        let mut header = header(content.len() as u64, 0o644);
+        tar.append_data(&mut header, name, *content).expect("an entry in a tar");
+    }
+    tar.into_inner().expect("a tar in memory")
+}
+
+/// The bytes in gzip.
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(bytes).expect("gzip in memory");
+    gzip.finish().expect("gzip in memory")
 }
 
 /// Writes bytes as a file and returns its path.

@@ -5,6 +5,7 @@
 //! - [`token_server`]: issues the signed tokens `docker-registry` accepts.
 //! - [`proxy`]: stands between a client and a registry, counts, delays and breaks.
 //! - [`archive`], [`run`], [`pull`]: make an image, push it with `pushimg`, read it back.
+//! - [`put`]: what a push finds at a registry, made by hand; [`measure`]: a program's memory.
 //!
 //! All servers listen on 127.0.0.1, on threads of their own, and end with their handle; so every
 //! handle serves `#[test]` and `#[tokio::test]` alike.
@@ -14,8 +15,10 @@
 
 pub mod archive;
 pub mod docker_registry;
+pub mod measure;
 pub mod proxy;
 pub mod pull;
+pub mod put;
 pub mod registry;
 pub mod run;
 pub mod served;

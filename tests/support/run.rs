@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use super::measure::PeakMemory;
+
 /// A home folder and the settings for runs that share it, as one machine's runs do.
 pub struct Pushimg {
     home: TempDir,
@@ -123,10 +125,30 @@ impl Pushimg {
     pub fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Output {
         finish(self.command(args), self.stdin.clone(), self.limit)
     }
+
+    /// The same, with the bytes of memory that it took at most.
+    pub fn run_measured<S: AsRef<OsStr>>(
+        &self,
+        args: impl IntoIterator<Item = S>,
+    ) -> (Output, u64) {
+        let command = self.command(args);
+        let (output, memory) = watch(command, self.stdin.clone(), self.limit, PeakMemory::of);
+        (output, memory.bytes())
+    }
 }
 
 /// Runs a command to its end, or kills it by its pid at the limit.
-pub fn finish(mut command: Command, stdin: Option<Vec<u8>>, limit: Duration) -> Output {
+pub fn finish(command: Command, stdin: Option<Vec<u8>>, limit: Duration) -> Output {
+    watch(command, stdin, limit, |_| ()).0
+}
+
+/// As [`finish`], for who wants to look at the process when it has started.
+fn watch<T>(
+    mut command: Command,
+    stdin: Option<Vec<u8>>,
+    limit: Duration,
+    started: impl FnOnce(&Child) -> T,
+) -> (Output, T) {
     let began = Instant::now();
     let mut child = command
         .stdin(if stdin.is_some() { Stdio::piped() } else { Stdio::null() })
@@ -134,6 +156,7 @@ pub fn finish(mut command: Command, stdin: Option<Vec<u8>>, limit: Duration) -> 
         .stderr(Stdio::piped())
         .spawn()
         .unwrap_or_else(|error| panic!("cannot start {:?}: {error}", command.get_program()));
+    let watcher = started(&child);
     // Both pipes must be read while it runs, or it stops when they are full.
     let stdout = read_aside(child.stdout.take().expect("stdout is piped"));
     let stderr = read_aside(child.stderr.take().expect("stderr is piped"));
@@ -161,7 +184,8 @@ pub fn finish(mut command: Command, stdin: Option<Vec<u8>>, limit: Duration) -> 
     let text = |reader: std::thread::JoinHandle<Vec<u8>>| {
         String::from_utf8_lossy(&reader.join().expect("read the output")).into_owned()
     };
-    Output { status, took: began.elapsed(), stdout: text(stdout), stderr: text(stderr), timed_out }
+    let took = began.elapsed();
+    (Output { status, took, stdout: text(stdout), stderr: text(stderr), timed_out }, watcher)
 }
 
 fn read_aside(mut pipe: impl Read + Send + 'static) -> std::thread::JoinHandle<Vec<u8>> {
@@ -217,6 +241,25 @@ impl Output {
             Some((_, digest)) => digest.to_owned(),
             None => panic!("no digest on stdout\n{self}"),
         }
+    }
+}
+
+impl Output {
+    /// The document on stdout, of `--json`.
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        match serde_json::from_str(&self.stdout) {
+            Ok(document) => document,
+            Err(error) => panic!("stdout is not one JSON document: {error}\n{self}"),
+        }
+    }
+
+    /// Demands that stderr is for a log: no escape codes, no carriage returns.
+    #[track_caller]
+    pub fn plain(self) -> Self {
+        let clean = !self.stderr.contains(['\u{1b}', '\r']);
+        assert!(clean, "escape codes without a terminal\n{self}");
+        self
     }
 }
 

@@ -168,10 +168,13 @@ impl Cache {
         self.write(move |store| store.remember_image(&key, &images, now));
     }
 
-    /// Writes what is still to be written, for at most 200 ms.
-    pub async fn close(self) {
+    /// Writes what is still to be written, for at most 200 ms; and tells what hindered the cache, as
+    /// [`Cache::trouble`] does.
+    pub async fn close(self) -> Option<String> {
+        let trouble = self.trouble.clone();
         // Fails only where the runtime is shutting down, and then the cache is dropped all the same.
         let _ = tokio::task::spawn_blocking(move || drop(self)).await;
+        trouble.get().cloned()
     }
 
     async fn read<T: Default + Send + 'static>(

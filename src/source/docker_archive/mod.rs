@@ -16,7 +16,7 @@ pub mod streamed;
 const MAX_MANIFEST_BYTES: u64 = 4 << 20;
 
 /// What all JSON of one archive that is held in memory may add up to.
-const MAX_JSON_BYTES: u64 = 64 << 20;
+const MAX_JSON_BYTES: u64 = 32 << 20;
 
 /// More images than anybody saves in one archive.
 const MAX_IMAGES: usize = 1024;

@@ -162,10 +162,13 @@ impl StreamedArchive {
         if entry.size > limit {
             return Ok(Seen::PassedOver(Why::TooLong(entry.size)));
         }
-        if entry.size > self.json_left {
-            return Ok(Seen::PassedOver(Why::TooMuchJson));
+        // The list of images has room of its own: it comes last, after what nobody may need.
+        if name != MANIFEST {
+            let Some(left) = self.json_left.checked_sub(entry.size) else {
+                return Ok(Seen::PassedOver(Why::TooMuchJson));
+            };
+            self.json_left = left;
         }
-        self.json_left -= entry.size;
         let mut bytes = Vec::with_capacity(entry.size as usize);
         self.content.read_to_end(&mut bytes).map_err(|error| Error::from_read(error, name))?;
         Ok(Seen::Kept(bytes.into()))

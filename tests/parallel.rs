@@ -1,0 +1,227 @@
+//! Everything runs at the same time, within the limits that are set, and the manifest comes last.
+
+mod support;
+
+use std::collections::HashSet;
+use std::io::Write;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use support::archive::{ImageBuilder, Layer};
+use support::proxy::{Fault, Hold, Line, Place, ProxyOptions, Record, Rule, Step};
+use support::pull;
+use support::registry::{DevRegistry, Options};
+use support::run::Pushimg;
+use support::{DockerRegistry, FaultProxy};
+use tempfile::TempDir;
+
+fn image(layers: u64) -> ImageBuilder {
+    ImageBuilder::new(
+        (0..layers).map(|n| Layer::random(&format!("package-{n}.0"), n, 30_000)).collect(),
+    )
+}
+
+/// A line that makes requests overlap where they can.
+fn slow(step: Step, milliseconds: u64) -> Rule {
+    let hold = Hold::For(Duration::from_millis(milliseconds));
+    Rule::at(step, Fault::Stall { place: Place::BeforeResponse, hold })
+}
+
+/// How many such requests were under way at the same time, at most.
+fn at_once(proxy: &FaultProxy, is: impl Fn(&Record) -> bool) -> usize {
+    let mut changes: Vec<(Duration, i32)> = Vec::new();
+    for record in proxy.records().iter().filter(|record| is(record)) {
+        changes.push((record.arrived, 1));
+        changes.push((record.answered.expect("an answer"), -1));
+    }
+    changes.sort();
+    let mut now = 0;
+    let counts = changes.iter().map(|(_, change)| {
+        now += change;
+        now
+    });
+    usize::try_from(counts.max().unwrap_or(0)).expect("not negative")
+}
+
+#[test]
+fn blobs_go_up_in_parallel_and_no_more_at_once_than_jobs() {
+    let registry = DevRegistry::start(Options::default());
+    let proxy = FaultProxy::before(registry.addr());
+    let dir = TempDir::new().expect("a folder");
+    let image = image(12);
+    let archives = [image.write(dir.path(), "image.tar"), image.write_gz(dir.path(), "image.tgz")];
+    for (number, archive) in archives.iter().enumerate() {
+        for jobs in [1, 3, 6] {
+            proxy.clear();
+            proxy.set_rules(vec![slow(Step::UploadPut, 60)]);
+            let repository = format!("jobs/n{number}-{jobs}");
+            let destination = format!("{}/{repository}:v1", proxy.host());
+            let jobs_text = jobs.to_string();
+            let arguments = [archive.to_str().unwrap(), &destination, "-j", &jobs_text];
+            Pushimg::new().run(arguments).success();
+            let config = support::archive::sha256(&image.config());
+            // The config goes beside them: it is small.
+            let layers = |r: &Record| {
+                r.is(Step::UploadPut)
+                    && !r.target.contains(&config.replace(':', "%3A"))
+                    && !r.target.contains(&config)
+            };
+            let most = at_once(&proxy, layers);
+            assert_eq!(most, jobs, "-j {jobs}\n{}", proxy.transcript());
+            pull::assert_same_image(archive, registry.host(), &repository, "v1");
+        }
+    }
+}
+
+#[test]
+fn the_manifest_is_put_when_every_blob_has_been_answered_for() {
+    let registry = DevRegistry::start(Options::default());
+    let proxy = FaultProxy::before(registry.addr());
+    let dir = TempDir::new().expect("a folder");
+    let archive = image(8).write(dir.path(), "image.tar");
+    // The third blob takes its time.
+    let hold = Hold::For(Duration::from_millis(700));
+    let stall = Fault::Stall { place: Place::BeforeResponse, hold };
+    proxy.set_rules(vec![Rule::at(Step::UploadPut, stall).nth(3)]);
+    let destination = format!("{}/last:v1", proxy.host());
+    let arguments = [archive.to_str().unwrap(), &destination, "-t", "v2"];
+    Pushimg::new().run(arguments).success();
+    let records = proxy.records();
+    let manifests: Vec<_> = records.iter().filter(|r| r.is(Step::ManifestPut)).collect();
+    assert_eq!(manifests.len(), 2);
+    let first = manifests.iter().map(|r| r.arrived).min().expect("a manifest");
+    let puts: Vec<_> = records.iter().filter(|r| r.is(Step::UploadPut)).collect();
+    assert_eq!(puts.len(), 9, "the layers and the config");
+    for put in puts {
+        assert!(put.answered.is_some_and(|at| at <= first), "{}", proxy.transcript());
+        assert_eq!(put.status, Some(201));
+    }
+}
+
+#[test]
+fn a_blob_that_cannot_be_sent_leaves_the_tag_as_it_was() {
+    let registry = DevRegistry::start(Options::default());
+    let proxy = FaultProxy::before(registry.addr());
+    let dir = TempDir::new().expect("a folder");
+    let image = image(4);
+    let destination = format!("{}/kept:v1", proxy.host());
+    let first = image.write(dir.path(), "first.tar");
+    Pushimg::new().run([first.to_str().unwrap(), &destination]).success();
+    let before = registry.tag("kept", "v1");
+    let second = image.with_layer(2, Layer::random("new", 99, 50_000)).write(dir.path(), "2.tar");
+    let denied = support::proxy::Answer::status(403).error("DENIED", "quota exceeded");
+    proxy.set_rules(vec![Rule::at(Step::UploadPut, Fault::Answer(denied))]);
+    proxy.clear();
+    let output = Pushimg::new().run([second.to_str().unwrap(), &destination]).exits(4);
+    output.says("quota exceeded");
+    assert_eq!(proxy.count_step(Step::ManifestPut), 0, "{}", proxy.transcript());
+    assert_eq!(registry.tag("kept", "v1"), before);
+    assert_eq!(registry.open_uploads(), 0, "the sessions are cancelled");
+}
+
+#[test]
+fn heads_are_sent_all_at_once() {
+    let registry = DevRegistry::start(Options::default());
+    let proxy = FaultProxy::start(
+        registry.addr(),
+        &ProxyOptions {
+            line: Line { rtt: Duration::from_millis(60), bits_per_second: None },
+            ..Default::default()
+        },
+    );
+    let dir = TempDir::new().expect("a folder");
+    let archive = image(60).write(dir.path(), "image.tar");
+    let text = archive.to_str().unwrap();
+    Pushimg::new().run([text, &format!("{}/heads:v1", registry.host())]).success();
+    proxy.clear();
+    let destination = format!("{}/heads:v1", proxy.host());
+    let report = Pushimg::new().run([text, &destination, "--json"]).success().json();
+    let heads: Vec<_> = proxy.records().into_iter().filter(|r| r.is(Step::BlobHead)).collect();
+    let distinct: HashSet<_> = heads.iter().map(|r| r.target.clone()).collect();
+    assert_eq!((heads.len(), distinct.len()), (61, 61), "{}", proxy.transcript());
+    let first = heads.iter().map(|r| r.arrived).min().expect("a HEAD");
+    let last = heads.iter().filter_map(|r| r.answered).max().expect("an answer");
+    // One after the other they would take 3.6 s.
+    assert!(
+        last - first < Duration::from_millis(900),
+        "{:?}\n{}",
+        last - first,
+        proxy.transcript()
+    );
+    // Manifest, config, HEADs, manifest: with connections that makes some eight round trips.
+    let seconds = report["seconds"].as_f64().expect("seconds");
+    assert!(seconds < 2.5, "{seconds} s\n{}", proxy.transcript());
+}
+
+#[test]
+fn a_big_layer_is_on_its_way_before_it_has_been_read_to_its_end() {
+    let registry = DockerRegistry::plain();
+    let proxy = FaultProxy::before(registry.addr());
+    let layer = Layer::random("big-1.0", 1, 72 << 20);
+    let image = ImageBuilder::new(vec![layer]);
+    let tar = image.tar();
+    let dir = TempDir::new().expect("a folder");
+    let machine = Pushimg::new();
+    let destination = format!("{}/big:v1", proxy.host());
+    let mut child = machine
+        .command(["-", &destination, "--json"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .expect("start pushimg");
+    let mut stdin = child.stdin.take().expect("stdin is piped");
+    // Half of the layer; the rest is not even there yet.
+    stdin.write_all(&tar[..40 << 20]).expect("half of the archive");
+    let began = Instant::now();
+    let sent = loop {
+        let sent = proxy.body_bytes(|r| r.is(Step::UploadPatch));
+        if sent > 16 << 20 {
+            break sent;
+        }
+        assert!(began.elapsed() < Duration::from_secs(30), "{sent}\n{}", proxy.transcript());
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert!(sent <= 41 << 20);
+    stdin.write_all(&tar[40 << 20..]).expect("the other half");
+    drop(stdin);
+    let output = child.wait_with_output().expect("the end of pushimg");
+    assert!(output.status.success(), "{}", proxy.transcript());
+    let archive = support::archive::write(dir.path(), "image.tar", &tar);
+    let pulled = pull::assert_same_image(&archive, registry.host(), "big", "v1");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(report["digest"], pulled.digest);
+    let patches = proxy.count_step(Step::UploadPatch);
+    assert_eq!(patches, 1, "one PATCH carries it all\n{}", proxy.transcript());
+    let patched = proxy.body_bytes(|r| r.is(Step::UploadPatch));
+    assert_eq!(patched, pulled.layers[0].size);
+
+    // From a file it is the same blob, which by then is there.
+    proxy.clear();
+    let path = archive.to_str().unwrap();
+    let (output, memory) = Pushimg::new().run_measured([path, &destination]);
+    assert_eq!(output.success().digest(), pulled.digest);
+    assert!(memory < 100 << 20, "{} MiB", memory >> 20);
+    assert_eq!(proxy.body_bytes(|r| !r.is(Step::ManifestPut)), 0, "{}", proxy.transcript());
+
+    // And into another repository, whole.
+    let elsewhere = format!("{}/elsewhere:v1", proxy.host());
+    let (output, memory) = Pushimg::new().run_measured([path, &elsewhere]);
+    assert_eq!(output.success().digest(), pulled.digest);
+    assert!(memory < 100 << 20, "{} MiB", memory >> 20);
+    assert_eq!(registry.open_uploads("elsewhere"), 0);
+}
+
+#[test]
+fn connections_are_kept_and_used_again() {
+    let registry = DevRegistry::start(Options::default());
+    let proxy = FaultProxy::before(registry.addr());
+    let dir = TempDir::new().expect("a folder");
+    let archive = image(40).write(dir.path(), "image.tar");
+    let destination = format!("{}/kept:v1", proxy.host());
+    Pushimg::new().run([archive.to_str().unwrap(), &destination, "-j", "4"]).success();
+    let requests = proxy.records().len();
+    assert!(requests > 120, "{requests}");
+    let connections = proxy.connections();
+    assert!(connections <= 60, "{connections} connections for {requests} requests");
+}

@@ -1,0 +1,668 @@
+//! What the registry has is not sent again, by what the registry itself tells: no machine here
+//! remembers anything (each [`Pushimg::new`] has an empty cache). And no table, however wrong,
+//! breaks a push.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use support::archive::{self, ImageBuilder, Layer, sha256, tar_of, testdata};
+use support::proxy::{Answer, Change, Fault, Record, Rule, Step};
+use support::pull;
+use support::put;
+use support::registry::{DevRegistry, Options};
+use support::run::{Output, Pushimg};
+use support::{DockerRegistry, FaultProxy};
+use tempfile::TempDir;
+
+#[track_caller]
+fn push(archive: &Path, destination: &str, options: &[&str]) -> Output {
+    let archive = archive.to_str().expect("a path in UTF-8");
+    Pushimg::new().run([&[archive, destination], options].concat()).success()
+}
+
+/// Requests that carry blobs.
+fn uploads(record: &Record) -> bool {
+    matches!(record.step, Step::UploadPatch | Step::UploadPut)
+}
+
+/// Why each layer was or was not sent, as `--json` tells.
+fn outcomes(report: &Value) -> Vec<String> {
+    let layers = report["layers"].as_array().expect("layers");
+    layers
+        .iter()
+        .map(|layer| match (layer["action"].as_str(), layer["why"].as_str()) {
+            (Some("reused"), Some(why)) => why.to_owned(),
+            (Some(action), None) => action.to_owned(),
+            _ => panic!("an action without a reason: {layer}"),
+        })
+        .collect()
+}
+
+fn digests(pulled: &pull::Pulled) -> Vec<String> {
+    pulled.layers.iter().map(|layer| layer.digest.clone()).collect()
+}
+
+/// A registry in this process, a proxy before it, and an image of three layers.
+struct Bench {
+    registry: DevRegistry,
+    proxy: FaultProxy,
+    image: ImageBuilder,
+    dir: TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let registry = DevRegistry::start(Options::default());
+        let proxy = FaultProxy::before(registry.addr());
+        let image = ImageBuilder::new(vec![
+            Layer::text("glibc-2.38", 1, 60_000),
+            Layer::random("openssl-3.0", 2, 40_000),
+            Layer::file("app-1.0", b"one"),
+        ]);
+        Self { registry, proxy, image, dir: TempDir::new().expect("a folder") }
+    }
+
+    fn archive(&self) -> PathBuf {
+        self.image.write(self.dir.path(), "image.tar")
+    }
+
+    fn host(&self) -> String {
+        self.registry.host()
+    }
+
+    fn destination(&self) -> String {
+        format!("{}/app:v1", self.proxy.host())
+    }
+
+    fn diff_ids(&self) -> Vec<String> {
+        self.image.layers.iter().map(Layer::diff_id).collect()
+    }
+
+    /// Uploads a gzip blob of a layer, as another tool would make it, and returns its descriptor.
+    fn put_layer(&self, layer: &Layer) -> Value {
+        let blob = archive::gzip(&layer.tar);
+        put::blob(&self.host(), "app", &blob);
+        put::descriptor(put::DOCKER_LAYER, &blob)
+    }
+
+    fn put_config(&self, config: &[u8]) -> Value {
+        put::blob(&self.host(), "app", config);
+        put::descriptor(put::DOCKER_CONFIG, config)
+    }
+
+    /// Takes two layers of `app:v1` away, though HEADs for them are still answered.
+    fn lose_behind_its_back(&self) {
+        let pulled = pull::oci(self.host(), "app", "v1");
+        for layer in &pulled.layers[..2] {
+            assert!(self.registry.remove_blob("app", &layer.digest));
+        }
+        self.proxy.set_rules(pulled.layers[..2].iter().map(there).collect());
+        self.proxy.clear();
+    }
+
+    /// Shows this manifest to whoever asks through the proxy: registries check what they are given.
+    fn show(&self, manifest: &Value) {
+        let mut answer = Answer::status(200).header("content-type", put::DOCKER_MANIFEST);
+        answer.body = manifest.to_string();
+        self.proxy.set_rules(vec![Rule::at(Step::ManifestGet, Fault::Answer(answer))]);
+    }
+
+    /// Pushes the image through the proxy to `app:v1`, from a machine that knows nothing, and
+    /// demands that it is right.
+    #[track_caller]
+    fn push_right(&self, options: &[&str]) -> Value {
+        self.proxy.clear();
+        let archive = self.archive();
+        let all = [&["--json", "-v"], options].concat();
+        let output = push(&archive, &self.destination(), &all);
+        pull::assert_same_image(&archive, self.host(), "app", "v1");
+        assert_eq!(self.registry.open_uploads(), 0, "{}", self.proxy.transcript());
+        output.json()
+    }
+}
+
+#[test]
+fn an_unchanged_push_sends_no_blob() {
+    let registry = DockerRegistry::plain();
+    let proxy = FaultProxy::before(registry.addr());
+    for (number, name) in [
+        "layered-v1.tar.gz",
+        "layered-v1.tar",
+        "build-image.tar.gz",
+        "docker-save-v24.tar",
+        "docker-save-v25.tar",
+        "podman-save.tar",
+        "bazel-gzip-layers.tar",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let archive = testdata(name);
+        let destination = format!("{}/app{number}:v1", proxy.host());
+        let first = push(&archive, &destination, &[]);
+        proxy.clear();
+        let second = push(&archive, &destination, &["--json"]);
+        assert_eq!(second.json()["digest"], first.digest(), "{name}");
+        assert_eq!(proxy.count(|r| uploads(r) || r.is(Step::UploadPost)), 0, "{name}");
+        let sent = proxy.body_bytes(|r| !r.is(Step::ManifestPut));
+        assert_eq!(sent, 0, "{name}\n{}", proxy.transcript());
+        let second = second.json();
+        assert_eq!(second["config_sent"], false);
+        for layer in second["layers"].as_array().expect("layers") {
+            let digest = layer["digest"].as_str().expect("a digest");
+            let heads = proxy.count(|r| r.is(Step::BlobHead) && r.target.ends_with(digest));
+            assert_eq!(heads, 1, "each layer is asked for, once\n{}", proxy.transcript());
+            // build-image and old docker archives in a pipe have names that tell nothing.
+            assert!(layer["why"] == "previous-image" || layer["why"] == "answered-head", "{layer}");
+        }
+        // No /v2/ before anything, and no blob but the previous config.
+        assert_eq!(proxy.count_step(Step::Ping), 0, "{}", proxy.transcript());
+        assert_eq!(proxy.count_step(Step::ConfigGet), 1, "{}", proxy.transcript());
+    }
+}
+
+#[test]
+fn of_a_changed_image_the_layer_the_config_and_the_manifest_go_up_and_nothing_else() {
+    let registry = DockerRegistry::plain();
+    let proxy = FaultProxy::before(registry.addr());
+    for (number, suffix) in ["tar", "tar.gz"].into_iter().enumerate() {
+        let destination = format!("{}/app{number}:v1", proxy.host());
+        push(&testdata(&format!("layered-v1.{suffix}")), &destination, &[]);
+        proxy.clear();
+        let archive = testdata(&format!("layered-v2.{suffix}"));
+        let report = push(&archive, &destination, &["--json", "--no-cache"]).json();
+        let pulled =
+            pull::assert_same_image(&archive, registry.host(), &format!("app{number}"), "v1");
+        let mut expected = vec!["previous-image"; 6];
+        expected[4] = "uploaded";
+        assert_eq!(outcomes(&report), expected);
+        let bodies: Vec<(Step, u64)> = proxy
+            .records()
+            .iter()
+            .filter(|r| r.request_body > 0)
+            .map(|r| (r.step, r.request_body))
+            .collect();
+        let sizes = [
+            (Step::UploadPut, pulled.layers[4].size),
+            (Step::UploadPut, pulled.config.len() as u64),
+            (Step::ManifestPut, pulled.manifest_bytes.len() as u64),
+        ];
+        assert_eq!(bodies.len(), 3, "{}", proxy.transcript());
+        assert!(sizes.iter().all(|size| bodies.contains(size)), "{bodies:?}, not {sizes:?}");
+        for layer in &pulled.layers {
+            let asked = |r: &Record| r.is(Step::BlobHead) && r.target.ends_with(&layer.digest);
+            assert_eq!(proxy.count(asked), 1, "HEAD for {}", layer.digest);
+        }
+    }
+}
+
+#[test]
+fn the_layers_of_a_plain_file_that_are_known_are_not_even_read() {
+    let registry = DevRegistry::start(Options::default());
+    let dir = TempDir::new().expect("a folder");
+    let image =
+        ImageBuilder::new(vec![Layer::random("big-1.0", 1, 3_000_000), Layer::file("app", b"1")]);
+    let archive = image.write(dir.path(), "image.tar");
+    let destination = format!("{}/app:v1", registry.host());
+    push(&archive, &destination, &[]);
+    // The bytes of a layer that nobody reads may be anything; the registry has the right ones.
+    let bytes = archive::corrupted(&std::fs::read(&archive).expect("an archive"), 1_500_000);
+    let damaged = archive::write(dir.path(), "damaged.tar", &bytes);
+    let output = push(&damaged, &destination, &[]);
+    assert_eq!(registry.tag("app", "v1"), Some(output.digest()));
+    pull::assert_same_image(&archive, registry.host(), "app", "v1");
+    // A layer that is read is checked.
+    let elsewhere = format!("{}/elsewhere:v1", registry.host());
+    Pushimg::new().run([damaged.to_str().unwrap(), &elsewhere]).exits(3);
+    assert_eq!(registry.tag("elsewhere", "v1"), None);
+}
+
+#[test]
+fn what_skopeo_pushed_is_reused_as_it_is() {
+    let registry = DockerRegistry::plain();
+    let proxy = FaultProxy::before(registry.addr());
+    for name in ["layered-v1.tar", "layered-v1.tar.gz", "docker-save-v24.tar"] {
+        let repository = format!("peer/{}", name.replace('.', "-"));
+        pull::skopeo_push(&testdata("layered-v1.tar"), registry.host(), &repository, "v1");
+        let theirs = pull::oci(registry.host(), &repository, "v1");
+        proxy.clear();
+        let destination = format!("{}/{repository}:v1", proxy.host());
+        let report = push(&testdata(name), &destination, &["--json"]).json();
+        let ours = pull::assert_same_image(&testdata(name), registry.host(), &repository, "v1");
+        assert_eq!(digests(&ours), digests(&theirs), "{name}");
+        assert_eq!(outcomes(&report), ["previous-image"; 6], "{name}");
+        assert_eq!(proxy.body_bytes(uploads), 0, "{name}\n{}", proxy.transcript());
+    }
+    // They are not what pushimg would have made.
+    push(&testdata("layered-v1.tar"), &format!("{}/own:v1", registry.host()), &[]);
+    let own = pull::oci(registry.host(), "own", "v1");
+    let theirs = pull::oci(registry.host(), "peer/layered-v1-tar", "v1");
+    assert!(digests(&own).iter().all(|digest| !digests(&theirs).contains(digest)));
+}
+
+#[test]
+fn zstd_layers_of_another_tool_are_reused_where_the_format_can_say_so() {
+    let registry = DockerRegistry::plain();
+    let dir = TempDir::new().expect("a folder");
+    let image = ImageBuilder::new(vec![Layer::text("a-1.0", 1, 50_000), Layer::file("b", b"b")]);
+    let archive = image.write(dir.path(), "image.tar");
+    let copy = Command::new("skopeo")
+        .args(["copy", "--quiet", "--dest-tls-verify=false", "--format", "oci"])
+        .args(["--dest-compress-format", "zstd"])
+        .arg(format!("docker-archive:{}", archive.display()))
+        .arg(format!("docker://{}/z:v1", registry.host()))
+        .output()
+        .expect("start skopeo");
+    assert!(copy.status.success(), "{}", String::from_utf8_lossy(&copy.stderr));
+    let theirs = pull::oci(registry.host(), "z", "v1");
+    assert!(theirs.layers[0].media_type.ends_with("zstd"), "{}", theirs.layers[0].media_type);
+    let destination = format!("{}/z:v1", registry.host());
+    let report = push(&archive, &destination, &["--json"]).json();
+    let ours = pull::assert_same_image(&archive, registry.host(), "z", "v1");
+    assert_eq!(digests(&ours), digests(&theirs));
+    assert_eq!(outcomes(&report), ["previous-image"; 2]);
+    assert_eq!(report["format"], "oci");
+    // Docker's format has no name for zstd: then they are packed anew.
+    let report = push(&archive, &destination, &["--json", "--format", "docker"]).json();
+    let ours = pull::assert_same_image(&archive, registry.host(), "z", "v1");
+    assert_eq!(outcomes(&report), ["uploaded"; 2]);
+    assert!(ours.layers.iter().all(|layer| layer.media_type == put::DOCKER_LAYER));
+}
+
+#[test]
+fn what_podman_pushed_is_reused_as_it_is() {
+    let registry = DockerRegistry::plain();
+    let dir = TempDir::new().expect("a folder");
+    let podman = |arguments: &[&str]| {
+        let output = Command::new("podman")
+            .arg("--root")
+            .arg(dir.path().join("root"))
+            .arg("--runroot")
+            .arg(dir.path().join("run"))
+            .args(["--storage-driver", "vfs"])
+            .args(arguments)
+            .output()
+            .expect("start podman");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let archive = testdata("podman-save.tar");
+    podman(&["load", "--quiet", "--input", archive.to_str().expect("UTF-8")]);
+    let destination = format!("{}/pod:v1", registry.host());
+    let name = "registry.fly.io/douglas-adams-quotes:latest";
+    podman(&["push", "--quiet", "--tls-verify=false", name, &format!("docker://{destination}")]);
+    let theirs = pull::oci(registry.host(), "pod", "v1");
+    for name in ["podman-save.tar", "layered-v1.tar.gz"] {
+        let report = push(&testdata(name), &destination, &["--json"]).json();
+        assert_eq!(outcomes(&report), ["previous-image"; 6], "{name}");
+        let ours = pull::assert_same_image(&testdata(name), registry.host(), "pod", "v1");
+        assert_eq!(digests(&ours), digests(&theirs));
+    }
+}
+
+#[test]
+fn a_new_tag_finds_its_predecessor_under_latest() {
+    let registry = DockerRegistry::plain();
+    let proxy = FaultProxy::before(registry.addr());
+    push(&testdata("layered-v1.tar"), &format!("{}/app:latest", registry.host()), &[]);
+    for (name, tag) in [("layered-v2.tar.gz", "commit-1"), ("layered-v2.tar", "commit-2")] {
+        proxy.clear();
+        let destination = format!("{}/app:{tag}", proxy.host());
+        let report = push(&testdata(name), &destination, &["--json"]).json();
+        let why: Vec<_> = outcomes(&report);
+        let known = why.iter().filter(|why| *why == "previous-image").count();
+        assert_eq!(known, 5, "{why:?}");
+        let place = report["layers"][0]["where"].as_str().expect("the image it is in");
+        assert_eq!(place, format!("{}/app:latest", proxy.host()));
+    }
+}
+
+#[test]
+fn layers_of_another_repository_are_mounted_where_told() {
+    let registry = DockerRegistry::plain();
+    let proxy = FaultProxy::before(registry.addr());
+    let base = format!("{}/base/image:v1", registry.host());
+    push(&testdata("layered-v1.tar"), &base, &[]);
+    for (number, name) in ["layered-v2.tar", "layered-v2.tar.gz"].into_iter().enumerate() {
+        proxy.clear();
+        let destination = format!("{}/app{number}:v1", proxy.host());
+        let from = format!("{}/base/image:v1", proxy.host());
+        let options = ["--json", "--reuse-from", &from];
+        let dry = push(&testdata(name), &destination, &[&options[..], &["--dry-run"]].concat());
+        assert_eq!(proxy.count(|r| r.method == "POST"), 0, "{}", proxy.transcript());
+        let report = push(&testdata(name), &destination, &options).json();
+        let mut expected = vec!["mounted"; 6];
+        expected[4] = "uploaded";
+        assert_eq!(outcomes(&report), expected);
+        assert_eq!(report["layers"][0]["from"], "base/image");
+        let mut would = ["would-mount"; 6];
+        would[4] = "would-upload";
+        assert_eq!(outcomes(&dry.json()), would);
+        assert_eq!(dry.json()["bytes_sent"], report["bytes_sent"]);
+        assert_eq!(proxy.count(|r| r.is(Step::MountPost) && r.status == Some(201)), 5);
+        pull::assert_same_image(&testdata(name), registry.host(), &format!("app{number}"), "v1");
+    }
+}
+
+#[test]
+fn a_mount_that_is_not_done_goes_on_as_an_upload_in_its_session() {
+    let registry = DockerRegistry::plain();
+    let proxy = FaultProxy::before(registry.addr());
+    push(&testdata("layered-v1.tar"), &format!("{}/base:v1", registry.host()), &[]);
+    let refusals = [
+        ("202", Fault::RefuseMount),
+        ("403", Fault::Answer(Answer::status(403).error("DENIED", "no"))),
+        ("405", Fault::refused_method()),
+    ];
+    for (name, refusal) in refusals {
+        proxy.clear();
+        proxy.set_rules(vec![Rule::at(Step::MountPost, refusal)]);
+        let destination = format!("{}/refused{name}:v1", proxy.host());
+        let from = format!("{}/base:v1", proxy.host());
+        let archive = testdata("layered-v1.tar");
+        let report = push(&archive, &destination, &["--json", "--reuse-from", &from]).json();
+        assert_eq!(outcomes(&report), ["uploaded"; 6], "{name}");
+        let repository = format!("refused{name}");
+        pull::assert_same_image(&archive, registry.host(), &repository, "v1");
+        assert_eq!(registry.open_uploads(&repository), 0, "{name}\n{}", proxy.transcript());
+        if name == "202" {
+            let posts = proxy.count_step(Step::UploadPost);
+            assert_eq!(posts, 1, "only the config needs a session\n{}", proxy.transcript());
+        }
+    }
+}
+
+#[test]
+fn of_an_index_the_image_of_the_same_platform_is_the_table() {
+    let bench = Bench::new();
+    let host = bench.host();
+    let image = |architecture: &str, layers: &[&Layer]| {
+        let descriptors: Vec<Value> = layers.iter().map(|layer| bench.put_layer(layer)).collect();
+        let diff_ids: Vec<String> = layers.iter().map(|layer| layer.diff_id()).collect();
+        let config = bench.put_config(&put::config_for(architecture, &diff_ids));
+        let manifest = put::manifest(config, descriptors);
+        let digest = put::tag(&host, "app", architecture, &manifest);
+        json!({
+            "mediaType": put::DOCKER_MANIFEST,
+            "digest": digest,
+            "size": manifest.to_string().len(),
+            "platform": { "os": "linux", "architecture": architecture },
+        })
+    };
+    let [glibc, openssl, app] = [0, 1, 2].map(|index| &bench.image.layers[index]);
+    // The other platform's image lists the layer too, in a blob that must not be taken.
+    let arm = image("arm64", &[app]);
+    let amd = image("amd64", &[glibc, openssl]);
+    let index = |entries: Vec<Value>| json!({ "schemaVersion": 2, "mediaType": put::DOCKER_LIST, "manifests": entries });
+    put::tag(&host, "app", "v1", &index(vec![arm.clone(), amd.clone()]));
+    let report = bench.push_right(&[]);
+    assert_eq!(outcomes(&report), ["previous-image", "previous-image", "uploaded"]);
+
+    // The platform's image is gone, or there is none: nothing is reused, and nothing breaks.
+    let mut gone = amd;
+    gone["digest"] = json!(arm["digest"]);
+    put::tag(&host, "app", "v1", &index(vec![arm.clone()]));
+    let report = bench.push_right(&[]);
+    assert_eq!(outcomes(&report)[..2], ["uploaded"; 2]);
+    let entries = vec![arm, gone.clone()];
+    put::tag(&host, "app", "v1", &index(entries));
+    let gone = gone["digest"].as_str().expect("a digest").to_owned();
+    bench.proxy.set_rules(vec![Rule::at(Step::ManifestGet, Fault::status(404)).path(&gone)]);
+    bench.push_right(&[]);
+}
+
+#[test]
+fn blobs_that_the_previous_image_lists_and_the_registry_lost_are_uploaded() {
+    let bench = Bench::new();
+    bench.push_right(&[]);
+    let pulled = pull::oci(bench.host(), "app", "v1");
+    assert!(bench.registry.remove_blob("app", &pulled.layers[1].digest));
+    let report = bench.push_right(&[]);
+    assert_eq!(outcomes(&report), ["previous-image", "uploaded", "previous-image"]);
+    // Its config too.
+    assert!(bench.registry.remove_blob("app", &pulled.layers[0].digest));
+    assert!(bench.registry.remove_blob("app", &sha256(&pulled.config)));
+    let report = bench.push_right(&[]);
+    assert_eq!(outcomes(&report), ["uploaded", "answered-head", "answered-head"]);
+    assert_eq!(report["config_sent"], true);
+}
+
+#[test]
+fn a_table_that_cannot_be_right_is_passed_over_with_a_note() {
+    let bench = Bench::new();
+    let layers: Vec<Value> = bench.image.layers.iter().map(|l| bench.put_layer(l)).collect();
+    let config = bench.put_config(&put::config(&bench.diff_ids()));
+    let manifest =
+        |config: &Value, layers: &[Value]| put::manifest(config.clone(), layers.to_vec());
+    let of_another_length = bench.put_config(&put::config(&bench.diff_ids()[..2]));
+    let no_json = bench.put_config(b"\x1f\x8b no JSON");
+    let no_digests = bench.put_config(br#"{"rootfs":{"type":"layers","diff_ids":["x","y","z"]}}"#);
+    let mut gigantic = config.clone();
+    gigantic["size"] = json!(1_u64 << 40);
+    let huge = bench.put_config(&[b"{\"rootfs\":", &vec![b' '; 12 << 20][..], b"{}}"].concat());
+    let mut lying = huge.clone();
+    lying["size"] = json!(100);
+    let mut negative = config.clone();
+    negative["size"] = json!(-1);
+    let foreign: Vec<Value> = layers
+        .iter()
+        .map(|layer| {
+            let mut layer = layer.clone();
+            layer["mediaType"] = json!(put::FOREIGN_LAYER);
+            layer["urls"] = json!(["http://127.0.0.1:1/layer"]);
+            layer
+        })
+        .collect();
+    let cases = [
+        ("another length", manifest(&of_another_length, &layers)),
+        ("no JSON", manifest(&no_json, &layers)),
+        ("no digests", manifest(&no_digests, &layers)),
+        ("gigantic", manifest(&gigantic, &layers)),
+        ("huge", manifest(&huge, &layers)),
+        ("longer than it says", manifest(&lying, &layers)),
+        ("of negative length", manifest(&negative, &layers)),
+        ("foreign layers", manifest(&config, &foreign)),
+    ];
+    for (name, table) in cases {
+        bench.show(&table);
+        let archive = bench.archive();
+        let path = archive.to_str().expect("UTF-8");
+        let (output, memory) =
+            Pushimg::new().run_measured([path, &bench.destination(), "--json", "-v"]);
+        let output = output.success();
+        assert!(memory < 100 << 20, "{name}: {} MiB", memory >> 20);
+        pull::assert_same_image(&archive, bench.host(), "app", "v1");
+        let known = outcomes(&output.json());
+        assert!(!known.contains(&"previous-image".to_owned()), "{name}: {known:?}");
+        if name != "foreign layers" {
+            output.says("nothing is reused of").says("app:v1");
+        }
+    }
+}
+
+#[test]
+fn a_config_that_is_not_what_its_digest_says_is_no_table() {
+    let bench = Bench::new();
+    bench.push_right(&[]);
+    let diff_ids = bench.diff_ids();
+    // In the order of layers that would put each under another's diff ID.
+    let swapped = [diff_ids[2].clone(), diff_ids[1].clone(), diff_ids[0].clone()];
+    let body = String::from_utf8(put::config(&swapped)).expect("JSON");
+    let mut answer = Answer::status(200).header("content-type", "application/octet-stream");
+    answer.body = body;
+    bench.proxy.set_rules(vec![Rule::at(Step::ConfigGet, Fault::Answer(answer))]);
+    let report = bench.push_right(&[]);
+    assert_eq!(outcomes(&report), ["answered-head"; 3]);
+}
+
+#[test]
+fn a_blob_of_another_length_than_listed_is_not_taken() {
+    let bench = Bench::new();
+    // The table maps each layer to a blob that exists, but is shorter than the table says.
+    let other = bench.put_layer(&Layer::file("other", b"something else"));
+    let mut layers = vec![other; 3];
+    for (layer, length) in layers.iter_mut().zip([4_000, 50_000, 300]) {
+        layer["size"] = json!(length);
+    }
+    let config = bench.put_config(&put::config(&bench.diff_ids()));
+    bench.show(&put::manifest(config, layers));
+    let report = bench.push_right(&[]);
+    assert_eq!(outcomes(&report), ["uploaded"; 3]);
+
+    // And where the answer to the HEAD lies about it, or is no answer to one.
+    for change in [
+        Change::Set("content-length".to_owned(), "7".to_owned()),
+        Change::Remove("content-length".to_owned()),
+        Change::Remove("docker-content-digest".to_owned()),
+    ] {
+        let rewrite = Fault::Rewrite(vec![change.clone()]);
+        bench.proxy.set_rules(vec![Rule::at(Step::BlobHead, rewrite)]);
+        bench.push_right(&[]);
+    }
+}
+
+/// A HEAD that is answered as if the blob were there.
+fn there(layer: &pull::PulledLayer) -> Rule {
+    let answer = Answer::status(200)
+        .header("content-length", &layer.size.to_string())
+        .header("docker-content-digest", &layer.digest);
+    Rule::at(Step::BlobHead, Fault::Answer(answer)).path(&layer.digest)
+}
+
+/// Takes a blob away from a repository of `docker-registry`, as garbage collection would.
+fn lose(registry: &DockerRegistry, repository: &str, digest: &str) {
+    let link = registry
+        .storage()
+        .join("docker/registry/v2/repositories")
+        .join(repository)
+        .join("_layers/sha256")
+        .join(digest.trim_start_matches("sha256:"));
+    std::fs::remove_dir_all(link).expect("a blob of the repository");
+}
+
+#[test]
+fn what_a_registry_said_to_have_and_denies_at_the_manifest_is_uploaded() {
+    // This one names all that it misses, the one in this process the first only.
+    let registry = DockerRegistry::plain();
+    let proxy = FaultProxy::before(registry.addr());
+    let archives = ["layered-v1.tar", "layered-v1.tar.gz"].map(testdata);
+    let destination = format!("{}/app:v1", proxy.host());
+    push(&archives[0], &destination, &[]);
+    let pulled = pull::oci(registry.host(), "app", "v1");
+    for archive in &archives {
+        for layer in &pulled.layers[..2] {
+            lose(&registry, "app", &layer.digest);
+        }
+        proxy.set_rules(pulled.layers[..2].iter().map(there).collect());
+        proxy.clear();
+        let output = push(archive, &destination, &["--json"]).says("read again");
+        assert_eq!(statuses(&proxy, Step::ManifestPut), [Some(400), Some(201)]);
+        let outcomes = outcomes(&output.json());
+        assert_eq!(outcomes[..2], ["uploaded"; 2], "{}", proxy.transcript());
+        assert_eq!(outcomes[2..], ["answered-head"; 4], "{}", proxy.transcript());
+        pull::assert_same_image(archive, registry.host(), "app", "v1");
+    }
+    let bench = Bench::new();
+    bench.push_right(&[]);
+    bench.lose_behind_its_back();
+    let report = push(&bench.archive(), &bench.destination(), &["--json"]).json();
+    assert_eq!(statuses(&bench.proxy, Step::ManifestPut), [Some(400), Some(400), Some(201)]);
+    assert_eq!(outcomes(&report), ["uploaded"; 3]);
+    pull::assert_same_image(&bench.archive(), bench.host(), "app", "v1");
+}
+
+#[test]
+fn a_registry_that_goes_on_denying_what_it_has_is_not_asked_for_ever() {
+    let bench = Bench::new();
+    bench.push_right(&[]);
+    let before = bench.registry.tag("app", "v1");
+    // A pipe cannot be read again: that is said, and the tag stays as it was.
+    bench.lose_behind_its_back();
+    let bytes = std::fs::read(bench.archive()).expect("an archive");
+    let output = Pushimg::new().stdin(bytes).run(["-", &bench.destination()]).exits(4);
+    output.says("MANIFEST_BLOB_UNKNOWN");
+    assert_eq!(bench.registry.tag("app", "v1"), before);
+    bench.proxy.heal();
+    bench.push_right(&[]);
+    let archive = bench.archive();
+    let path = archive.to_str().expect("UTF-8");
+    for message in ["blob unknown to registry", &sha256(b"a blob of no image")] {
+        bench.proxy.clear();
+        let denied = Answer::status(400).error("MANIFEST_BLOB_UNKNOWN", message);
+        bench.proxy.set_rules(vec![Rule::at(Step::ManifestPut, Fault::Answer(denied))]);
+        Pushimg::new().run([path, &bench.destination()]).exits(4).says("MANIFEST_BLOB_UNKNOWN");
+        assert_eq!(bench.proxy.count_step(Step::ManifestPut), 2, "{}", bench.proxy.transcript());
+        assert_eq!(bench.registry.tag("app", "v1"), before);
+    }
+}
+
+fn statuses(proxy: &FaultProxy, step: Step) -> Vec<Option<u16>> {
+    proxy.records().iter().filter(|r| r.is(step)).map(|r| r.status).collect()
+}
+
+#[test]
+fn a_table_that_cannot_be_had_only_costs_time() {
+    let bench = Bench::new();
+    bench.push_right(&[]);
+    let html = |status| Fault::Answer(Answer::status(status).html());
+    for (name, step, fault) in [
+        ("manifest 403", Step::ManifestGet, html(403)),
+        ("manifest 404", Step::ManifestGet, html(404)),
+        ("manifest no JSON", Step::ManifestGet, html(200)),
+        ("manifest 500", Step::ManifestGet, html(500)),
+        ("config 403", Step::ConfigGet, html(403)),
+        ("config 500", Step::ConfigGet, html(500)),
+    ] {
+        bench.proxy.set_rules(vec![Rule::at(step, fault)]);
+        let archive = bench.archive();
+        let path = archive.to_str().expect("UTF-8");
+        let arguments = [path, &bench.destination(), "--json", "-v", "--retry-for", "1s"];
+        let output = Pushimg::new().limit(Duration::from_secs(20)).run(arguments).success();
+        let output = output.says("nothing is reused of");
+        // The first push's blobs are there all the same, and their names are the same.
+        assert_eq!(outcomes(&output.json()), ["answered-head"; 3], "{name}");
+        bench.proxy.heal();
+    }
+    // Silence is no reason to wait for ever, either.
+    let stall = Fault::Answer(Answer::status(503).retry_after(0).html());
+    bench.proxy.set_rules(vec![Rule::at(Step::ManifestGet, stall).first(2)]);
+    assert_eq!(outcomes(&bench.push_right(&[])), ["previous-image"; 3]);
+}
+
+#[test]
+fn an_entry_that_has_the_name_of_another_layer_is_what_its_bytes_are() {
+    let bench = Bench::new();
+    bench.push_right(&[]);
+    // As an old `docker save` could: each entry is named by an id that is no diff ID of its own,
+    // here by that of a layer which the registry has.
+    let [one, two, app] = [0, 1, 2].map(|index| bench.image.layers[index].clone());
+    let name = |layer: &Layer| format!("{}/layer.tar", layer.diff_id().replace("sha256:", ""));
+    let image = ImageBuilder::new(vec![two.clone(), one.clone(), app.clone()]);
+    let config = image.config();
+    let manifest = json!([{
+        "Config": "config.json",
+        "RepoTags": null,
+        "Layers": [name(&one), name(&two), name(&app)],
+    }])
+    .to_string();
+    let files: [(&str, &[u8]); 5] = [
+        (&name(&one), &two.tar),
+        (&name(&two), &one.tar),
+        (&name(&app), &app.tar),
+        ("config.json", &config),
+        ("manifest.json", manifest.as_bytes()),
+    ];
+    let tar = tar_of(&files);
+    let plain = archive::write(bench.dir.path(), "crossed.tar", &tar);
+    let gzip = archive::write(bench.dir.path(), "crossed.tar.gz", &archive::gzip(&tar));
+    for path in [plain, gzip] {
+        push(&path, &bench.destination(), &[]);
+        let pulled = pull::assert_same_image(&path, bench.host(), "app", "v1");
+        assert_eq!(pulled.layers[0].diff_id(), two.diff_id());
+        // And back, so that the table has both again.
+        push(&bench.archive(), &bench.destination(), &[]);
+    }
+}

@@ -1,0 +1,50 @@
+//! How much memory a program takes at most, by what Linux tells of it.
+
+use std::process::Child;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Watches a process until it ends.
+pub struct PeakMemory {
+    peak: Arc<AtomicU64>,
+    done: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl PeakMemory {
+    /// Begins to watch.
+    pub fn of(child: &Child) -> Self {
+        let status = format!("/proc/{}/status", child.id());
+        let peak = Arc::new(AtomicU64::new(0));
+        let done = Arc::new(AtomicBool::new(false));
+        let (highest, ended) = (peak.clone(), done.clone());
+        let thread = std::thread::spawn(move || {
+            while !ended.load(Ordering::Relaxed) {
+                // The kernel's own high-water mark, so that no peak between two looks is missed.
+                if let Some(bytes) = high_water(&status) {
+                    highest.fetch_max(bytes, Ordering::Relaxed);
+                }
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        });
+        Self { peak, done, thread }
+    }
+
+    /// Bytes that were resident at most, once the process has ended.
+    pub fn bytes(self) -> u64 {
+        self.done.store(true, Ordering::Relaxed);
+        self.thread.join().expect("the watcher's thread");
+        let peak = self.peak.load(Ordering::Relaxed);
+        assert!(peak > 0, "the program ended before its memory was looked at");
+        peak
+    }
+}
+
+fn high_water(status: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(status).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
