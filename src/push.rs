@@ -15,7 +15,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::future::try_join_all;
+use futures::future::join_all;
 use futures::try_join;
 use oci_client::Reference;
 
@@ -92,8 +92,11 @@ enum Setback {
 pub async fn push(options: &PushOptions, events: &Events) -> Result<Report, Error> {
     let cache = reuse::open_cache(options.cache.as_ref(), events);
     let result = until_believed(options, &cache, events).await;
-    if result.is_err() {
-        options.registry.sessions.cancel_all(CANCEL_WITHIN).await;
+    let sessions = &options.registry.sessions;
+    match &result {
+        Err(_) => sessions.cancel_all(CANCEL_WITHIN).await,
+        // Opened in place of a mount and not needed in the end.
+        Ok(_) => sessions.cancel_abandoned(CANCEL_WITHIN).await,
     }
     if let Some(cache) = Arc::into_inner(cache) {
         cache.close().await;
@@ -276,9 +279,20 @@ impl Attempt<'_> {
     ) -> Result<(), Setback> {
         let references = destination.references();
         let puts = references.iter().map(|tag| repository.put_manifest(tag, manifest));
-        let Err(error) = try_join_all(puts).await else {
+        // Each is put, whatever becomes of the others: broken off, one might be put or not.
+        let (mut put, mut failed) = (Vec::new(), None);
+        for (tag, result) in references.iter().zip(join_all(puts).await) {
+            match result {
+                Ok(()) => put.push(tag.clone()),
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        let Some(error) = failed else {
             return Ok(());
         };
+        if !put.is_empty() {
+            return Err(Error::SomeTags { put, source: error.into() }.into());
+        }
         let unknown = error.has_code("MANIFEST_BLOB_UNKNOWN") || error.has_code("BLOB_UNKNOWN");
         if !unknown || self.doubts.table {
             return Err(error.into());

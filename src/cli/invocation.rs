@@ -243,6 +243,7 @@ fn registry_options(
             environment: auth::Environment::capture(),
         },
         retry_for: args.retry_for,
+        idle_timeout: args.idle_timeout,
         tls: registry::TlsOptions {
             ca_file: args.ca_file,
             skip_verify: args.insecure_skip_tls_verify,

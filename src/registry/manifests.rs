@@ -4,7 +4,8 @@ use bytes::Bytes;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, StatusCode};
 
-use super::send::{Call, Payload};
+use super::display::SafeUrl;
+use super::send::{Call, Payload, Persistence};
 use super::{Error, Repository};
 use crate::image::{Digest, Manifest};
 
@@ -29,10 +30,19 @@ impl Repository {
     /// The manifest or index that a tag or a digest stands for; `None` where there is none (OCI
     /// distribution-spec 1.1, "Pulling manifests").
     pub async fn manifest(&self, reference: &str) -> Result<Option<Fetched>, Error> {
+        self.fetch(reference, Persistence::UntilLimit).await
+    }
+
+    async fn fetch(
+        &self,
+        reference: &str,
+        persistence: Persistence,
+    ) -> Result<Option<Fetched>, Error> {
         let mut call = Call {
             doing: format!("get manifest {reference} of {self}"),
             also: &[StatusCode::NOT_FOUND],
             read: Some(MAX_MANIFEST_BYTES),
+            persistence,
             ..self.call(Method::GET, format!("/v2/{}/manifests/{reference}", self.name()))
         };
         call.headers.insert(ACCEPT, HeaderValue::from_static(ACCEPTED));
@@ -54,18 +64,35 @@ impl Repository {
         };
         let media_type = HeaderValue::from_static(manifest.format.manifest_media_type());
         call.headers.insert(CONTENT_TYPE, media_type);
-        let answer = self.small(&call).await?;
+        let answer = match self.small(&call).await {
+            Ok(answer) => answer,
+            // It may have been stored although no answer said so.
+            Err(error) if !error.is_refusal() && self.holds(reference, manifest).await => {
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
         let told = answer.headers.get("docker-content-digest").and_then(|v| v.to_str().ok());
-        match told {
-            Some(told) if told != manifest.digest.as_str() => Err(Error::Protocol {
-                doing: call.doing,
-                problem: format!(
-                    "it was stored under {told}, not under its digest {}: something on the way \
-                     changed it",
-                    manifest.digest
-                ),
-            }),
-            _ => Ok(()),
-        }
+        let problem = match told {
+            Some(told) if told == manifest.digest.as_str() => return Ok(()),
+            // Not all registries tell; neither does a page of something in between.
+            None if self.holds(reference, manifest).await => return Ok(()),
+            None => {
+                let (url, status) = (SafeUrl::from(answer.url), answer.status);
+                format!("{url} answered {status}, but does not have the manifest")
+            }
+            Some(told) => format!(
+                "it was stored under {told}, not under its digest {}: something on the way \
+                 changed it",
+                manifest.digest
+            ),
+        };
+        Err(Error::Protocol { doing: call.doing, problem })
+    }
+
+    /// Whether the reference stands for this very manifest, as far as one request tells.
+    async fn holds(&self, reference: &str, manifest: &Manifest) -> bool {
+        let there = self.fetch(reference, Persistence::Once).await;
+        there.is_ok_and(|there| there.is_some_and(|there| there.digest == manifest.digest))
     }
 }

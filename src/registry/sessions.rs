@@ -11,7 +11,7 @@ use reqwest::header::HeaderMap;
 use url::Url;
 
 use super::Repository;
-use super::send::{Call, Payload, Persistence, Target};
+use super::send::{AnswerTime, Call, Payload, Persistence, Target};
 
 /// The upload sessions of one or more pushes; clones share them.
 #[derive(Clone, Default)]
@@ -123,6 +123,7 @@ async fn delete(repository: &Repository, url: Url) {
         also: &[],
         read: None,
         persistence: Persistence::Once,
+        answer: AnswerTime::Idle,
     };
     let _ = tokio::time::timeout(Duration::from_secs(2), repository.registry.send(&call)).await;
 }

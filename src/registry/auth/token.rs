@@ -29,8 +29,6 @@ use crate::event::Events;
 const CLIENT_ID: &str = "pushimg";
 /// The longest answer that is read, in bytes.
 const MAX_ANSWER: usize = 1024 * 1024;
-/// How long a token server may take for its whole answer.
-const LIMIT: Duration = Duration::from_secs(60);
 /// How long a token lives where the server does not say.
 const DEFAULT_LIFE: Duration = Duration::from_secs(60);
 /// The longest life that is believed.
@@ -66,6 +64,8 @@ pub(super) struct TokenRequest {
     pub endpoint: Endpoint,
     pub scopes: Scopes,
     pub found: Arc<Found>,
+    /// How long the server may take for its whole answer.
+    pub limit: Duration,
     pub events: Events,
 }
 
@@ -163,7 +163,7 @@ impl TokenRequest {
             request
         };
         request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
-        *request.timeout_mut() = Some(LIMIT);
+        *request.timeout_mut() = Some(self.limit);
         request
     }
 
