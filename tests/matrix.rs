@@ -258,12 +258,12 @@ fn run(
             if after != digest {
                 return fail("said it was pushed, and the tag is another");
             }
-            let whole = std::panic::catch_unwind(|| {
+            let whole = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 pull::assert_same_image(&images.next, direct.clone(), &repository, "latest");
                 if full() || number.is_multiple_of(10) {
                     pull::skopeo(direct, &repository, "latest");
                 }
-            });
+            }));
             if whole.is_err() {
                 return fail("said it was pushed, and the image is not whole");
             }

@@ -10,7 +10,7 @@ use reqwest::{Method, StatusCode};
 
 use super::auth::Scopes;
 use super::retry::Patience;
-use super::send::{Answer, AnswerTime, Call, Payload, Persistence, Target, location};
+use super::send::{Answer, AnswerTime, Call, Failure, Payload, Persistence, Target, location};
 use super::sessions::Session;
 use super::{Error, Repository};
 use crate::event::Event;
@@ -35,6 +35,20 @@ pub enum Mount {
 pub struct Present {
     /// Its length, where the registry tells it.
     pub size: Option<u64>,
+}
+
+/// A request that may open a session.
+#[derive(Clone)]
+struct Opening {
+    doing: String,
+    path: String,
+    scopes: Scopes,
+}
+
+/// The answer to it, and the session, or why there is none.
+struct Opened {
+    answer: Answer,
+    session: Result<Session, String>,
 }
 
 impl Repository {
@@ -102,34 +116,28 @@ impl Repository {
     /// distribution-spec 1.1, "Mounting a blob from another repository"). A refusal is no error;
     /// the blob is uploaded then.
     pub async fn mount(&self, digest: &Digest, from: &str) -> Result<Mount, Error> {
-        let scopes = self.scopes.clone().with_pull(from);
-        let call = Call {
+        let opening = Opening {
             doing: format!("mount blob {digest} from {from} in {self}"),
-            scopes: &scopes,
-            ..self.call(
-                Method::POST,
-                format!("/v2/{}/blobs/uploads/?mount={digest}&from={from}", self.name),
-            )
+            path: format!("/v2/{}/blobs/uploads/?mount={digest}&from={from}", self.name),
+            scopes: self.scopes.clone().with_pull(from),
         };
         // A mount saves an upload and is worth no long wait: whatever keeps it from being done, no
         // right to read over there or no such request here, the upload shows what matters.
         let mut patience = Patience::new(self.registry.settings.retry_for.min(MOUNT_PATIENCE));
-        let refused = |why: String| {
-            (self.registry.events)(Event::Note(format!("not mounted: {why}")));
-            Ok(Mount::Refused)
-        };
-        let answer = match self.small_within(&call, &mut patience).await {
-            Ok(answer) => answer,
-            Err(error) => return refused(error.to_string()),
-        };
-        match answer.status {
-            StatusCode::CREATED => Ok(Mount::Mounted),
+        // Nobody closes the semaphore; without a permit the request would still be right.
+        let _permit = self.registry.small_requests.acquire().await;
+        Ok(match self.post(&opening, &mut patience).await {
+            Ok(Opened { answer, .. }) if answer.status == StatusCode::CREATED => Mount::Mounted,
             // Whatever else it says, with a place to send the bytes to it is an open session.
-            _ => match location(&answer.url, &answer.headers) {
-                Ok(url) => Ok(Mount::Opened(Session::opened(self, url))),
-                Err(problem) => refused(problem),
-            },
-        }
+            Ok(Opened { session: Ok(session), .. }) => Mount::Opened(session),
+            Ok(Opened { session: Err(why), .. }) => self.not_mounted(&why),
+            Err(error) => self.not_mounted(&error.to_string()),
+        })
+    }
+
+    fn not_mounted(&self, why: &str) -> Mount {
+        (self.registry.events)(Event::Note(format!("not mounted: {why}")));
+        Mount::Refused
     }
 
     /// Opens an upload session.
@@ -138,14 +146,57 @@ impl Repository {
         doing: &str,
         patience: &mut Patience,
     ) -> Result<(Session, HeaderMap), Error> {
-        let call = Call {
+        let opening = Opening {
             doing: doing.to_owned(),
-            ..self.call(Method::POST, format!("/v2/{}/blobs/uploads/", self.name))
+            path: format!("/v2/{}/blobs/uploads/", self.name),
+            scopes: self.scopes.clone(),
         };
-        let answer = self.registry.send_within(&call, patience).await?;
-        let url = location(&answer.url, &answer.headers)
-            .map_err(|problem| Error::Protocol { doing: call.doing, problem })?;
-        Ok((Session::opened(self, url), answer.headers))
+        let Opened { answer, session } = self.post(&opening, patience).await?;
+        match session {
+            Ok(session) => Ok((session, answer.headers)),
+            Err(problem) => Err(Error::Protocol { doing: opening.doing, problem }),
+        }
+    }
+
+    /// Sends a POST that may open a session, until it is answered or there is no hope.
+    async fn post(&self, opening: &Opening, patience: &mut Patience) -> Result<Opened, Error> {
+        loop {
+            let (repository, opening) = (self.clone(), opening.clone());
+            let under_way = self.registry.settings.sessions.opening();
+            // A task of its own: should nobody want the session any more while it is being opened,
+            // it has to be known all the same, to be cancelled.
+            let posting = tokio::spawn(async move {
+                let opened = repository.post_once(opening).await;
+                drop(under_way);
+                opened
+            });
+            let failure = match posting.await {
+                Ok(Ok(opened)) => return Ok(opened),
+                Ok(Err(failure)) => failure,
+                Err(ended) => match ended.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    // The runtime is shutting down, and this future with it.
+                    Err(_) => std::future::pending().await,
+                },
+            };
+            self.registry.wait_before_retry(failure, patience).await?;
+        }
+    }
+
+    async fn post_once(&self, opening: Opening) -> Result<Opened, Failure> {
+        let call = Call {
+            doing: opening.doing,
+            scopes: &opening.scopes,
+            ..self.call(Method::POST, opening.path)
+        };
+        let answer = self.registry.attempt(&call).await?;
+        let session = match answer.status {
+            StatusCode::CREATED if matches!(&call.to, Target::Path(p) if p.contains("mount=")) => {
+                Err("the blob is there already".to_owned())
+            }
+            _ => location(&answer.url, &answer.headers).map(|url| Session::opened(self, url)),
+        };
+        Ok(Opened { answer, session })
     }
 
     /// A call of this repository without a body, sent until it succeeds.
@@ -170,7 +221,8 @@ impl Repository {
         self.small_within(call, &mut Patience::new(self.registry.settings.retry_for)).await
     }
 
-    async fn small_within(
+    /// The same, with what is left of the patience for something greater.
+    pub(super) async fn small_within(
         &self,
         call: &Call<'_>,
         patience: &mut Patience,

@@ -58,6 +58,9 @@ pub enum Error {
         /// How often it was tried.
         hint: String,
     },
+    /// A manifest's PUT was never answered, and neither was the question what became of it.
+    #[error("{0}\nit is not known whether the tag points to the new image now")]
+    Unsettled(Box<Error>),
     /// A setting of ours is unusable: a CA file that is none, a key without its certificate.
     #[error("{0}")]
     Settings(String),
@@ -108,6 +111,7 @@ impl Error {
             Self::Auth { source, .. } => !source.is_transient(),
             Self::GaveUp { error, .. } => error.is_refusal(),
             Self::Transport { .. }
+            | Self::Unsettled(_)
             | Self::Protocol { .. }
             | Self::Content { .. }
             | Self::Settings(_) => false,
@@ -118,7 +122,7 @@ impl Error {
     pub fn status(&self) -> Option<StatusCode> {
         match self {
             Self::Status(answer) => Some(answer.status),
-            Self::GaveUp { error, .. } => error.status(),
+            Self::GaveUp { error, .. } | Self::Unsettled(error) => error.status(),
             _ => None,
         }
     }
@@ -132,7 +136,7 @@ impl Error {
     pub fn said(&self) -> Option<&Said> {
         match self {
             Self::Status(answer) => Some(&answer.said),
-            Self::GaveUp { error, .. } => error.said(),
+            Self::GaveUp { error, .. } | Self::Unsettled(error) => error.said(),
             _ => None,
         }
     }

@@ -60,7 +60,7 @@ impl Manner {
     }
 
     /// What both allow.
-    fn and(self, other: Self) -> Self {
+    pub fn and(self, other: Self) -> Self {
         Self {
             rung: self.rung.max(other.rung),
             most: self.most.min(other.most),

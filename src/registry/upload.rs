@@ -246,6 +246,8 @@ impl<'a> Upload<'a> {
     async fn open(&mut self) -> Result<Session, Error> {
         self.offset = 0;
         self.resumed = None;
+        // Others may have learnt something since.
+        self.manner = self.manner.and(self.registry().ladder.manner());
         self.restarts += 1;
         self.cargo.taken.store(0, Ordering::Relaxed);
         let opened = self.repository.open_session(&self.doing, &mut self.patience).await;
@@ -306,8 +308,6 @@ impl<'a> Upload<'a> {
         let range = HeaderValue::from_str(&range).ok();
         self.patch(session, Some(end), range).await?;
         self.offset = end;
-        // The session is where it was said to be.
-        self.resumed = None;
         self.note_progress();
         Ok(())
     }

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use url::{Url, form_urlencoded};
 use zeroize::Zeroizing;
 
+use super::super::display::without_query_values;
 use super::credential::{Credential, Found, basic, bearer};
 use super::error::{AuthError, Denied, excerpt};
 use super::realm::Realm;
@@ -216,9 +217,10 @@ impl TokenRequest {
     /// A server may repeat what it was sent.
     fn without_secrets(&self, said: &str) -> String {
         let secrets = self.found.credential.iter().flat_map(Credential::secrets);
-        secrets
+        let said = secrets
             .filter(|secret| !secret.is_empty())
-            .fold(said.to_owned(), |said, secret| said.replace(secret.as_str(), "***"))
+            .fold(said.to_owned(), |said, secret| said.replace(secret.as_str(), "***"));
+        without_query_values(&said)
     }
 }
 
