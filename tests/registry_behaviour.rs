@@ -822,15 +822,26 @@ fn a_hasty_answer_ends_the_sending_and_is_heard() {
 
 #[test]
 fn a_registry_without_head_is_asked_otherwise() {
-    let bench = Bench::new();
-    let image = bench.image(MIB);
-    bench.proxy.set_rules(vec![Rule::any(Fault::refused_method()).method("HEAD")]);
-    bench.pushed(&image, &[]);
-    bench.proxy.clear();
-    bench.pushed(&image, &["--no-cache"]);
-    assert_eq!(bench.blob_bytes(), 0, "{}", bench.proxy.transcript());
-    let read: u64 = bench.proxy.records().iter().map(|r| r.response_body).sum();
-    assert!(read < 400_000, "a question is no download: {read}");
+    let (dir, registry) = (TempDir::new().expect("a folder"), DockerRegistry::plain());
+    let proxy = FaultProxy::before(registry.addr());
+    proxy.set_rules(vec![Rule::any(Fault::refused_method()).method("HEAD")]);
+    let image = ImageBuilder::new(vec![Layer::random("a", 1, MIB), Layer::file("b", b"b")])
+        .write(dir.path(), "image.tar");
+    let push = || {
+        let name = format!("{}/app:v1", proxy.host());
+        Pushimg::new().run([image.display().to_string(), name]).success();
+    };
+    push();
+    proxy.clear();
+    push();
+    let sent = proxy.body_bytes(|r| matches!(r.step, Step::UploadPatch | Step::UploadPut));
+    assert_eq!(sent, 0, "{}", proxy.transcript());
+    let asked = |r: &Record| r.step == Step::ConfigGet && r.header("range").is_some();
+    let records = proxy.records();
+    let read: u64 = records.iter().filter(|r| asked(r)).map(|r| r.response_body).sum();
+    assert!(records.iter().any(asked), "{}", proxy.transcript());
+    assert!(read < 100, "a question is no download: {read}");
+    pull::assert_same_image(&image, registry.addr(), "app", "v1");
 }
 
 // Names, tags, manifests

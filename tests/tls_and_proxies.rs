@@ -133,7 +133,7 @@ fn certificates_in_the_folders_of_docker_and_containers_are_used() {
         std::fs::create_dir_all(&folder).expect("certs.d");
         std::fs::copy(authority.ca_file(), folder.join("ca.crt")).expect("ca.crt");
         // Trusted, but not known.
-        push(&machine, &image, &registry.host(), &["--retry-for=1s"]).exits(5);
+        push(&machine, &image, &registry.host(), &[]).exits(5).says("client certificate");
         std::fs::copy(&client.cert, folder.join("client.cert")).expect("client.cert");
         // A certificate alone is no identity.
         push(&machine, &image, &registry.host(), &[]).exits(2).says("client.key");

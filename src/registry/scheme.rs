@@ -60,9 +60,10 @@ pub fn is_loopback(host: &str) -> bool {
         || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Whether an answer to plain HTTP is that of a TLS server, in the words of Go, nginx and Apache.
-pub fn wants_tls(status: StatusCode, body: &[u8]) -> bool {
-    status == StatusCode::BAD_REQUEST && String::from_utf8_lossy(body).contains("HTTPS")
+/// Whether an answer to plain HTTP may be that of a TLS server: Go, nginx and Apache all say 400,
+/// and to a HEAD nothing more.
+pub fn may_want_tls(status: StatusCode) -> bool {
+    status == StatusCode::BAD_REQUEST
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use super::error::{Said, StatusError, is_transient};
 use super::hints;
 use super::pulse::{COMMIT, Pulse};
 use super::retry::{Patience, retry_after};
-use super::scheme::{Speaks, wants_tls};
+use super::scheme::{Speaks, may_want_tls};
 use super::{Error, Registry};
 use crate::event::Event;
 
@@ -255,7 +255,7 @@ impl Registry {
             return result;
         }
         let maybe_tls = match &result {
-            Ok(answer) => wants_tls(answer.status, &answer.body),
+            Ok(answer) => may_want_tls(answer.status),
             Err(failure) => !failure.never_connected(),
         };
         if !maybe_tls {
@@ -273,8 +273,13 @@ impl Registry {
                 Ok(answer)
             }
             // It did answer in TLS, with a certificate that we do not trust: that is the news.
-            Err(failure) if !failure.transient => Err(failure),
-            Err(_) => result,
+            Err(failure) if failure.is_about_trust() => Err(failure),
+            Err(_) => {
+                if result.is_ok() {
+                    self.scheme.settle(Speaks::Plain);
+                }
+                result
+            }
         }
     }
 
@@ -427,9 +432,12 @@ impl Failure {
         } else if error.is_builder() {
             (format!("no such request can be made: {cause}"), false)
         } else {
-            (format!("the connection to {} broke: {cause}", place(url)), true)
+            let reason = format!("the connection to {} broke: {cause}", place(url));
+            // With TLS 1.3 it is only now that a server says it wants another certificate.
+            (reason, !hints::is_about_trust(&cause))
         };
-        let hint = error.is_connect().then(|| hints::for_connection(&cause)).flatten();
+        let about_connecting = error.is_connect() || hints::is_about_trust(&cause);
+        let hint = about_connecting.then(|| hints::for_connection(&cause)).flatten();
         Self { transient, ..Error::Transport { doing: call.doing.clone(), reason, hint }.into() }
     }
 
@@ -439,6 +447,16 @@ impl Failure {
         Self {
             transient: true,
             ..Error::Transport { doing: call.doing.clone(), reason, hint: None }.into()
+        }
+    }
+
+    /// Whether the other side speaks TLS, and one of us does not trust the other.
+    fn is_about_trust(&self) -> bool {
+        match &self.error {
+            Error::Transport { reason, .. } => hints::is_about_trust(reason),
+            // A file of certificates that cannot be read.
+            Error::Settings(_) => true,
+            _ => false,
         }
     }
 

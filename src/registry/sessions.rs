@@ -118,11 +118,11 @@ impl Session {
         self.repository.registry.settings.sessions.lock().remove(&self.id);
     }
 
-    /// Tells the registry that nothing more will come.
+    /// Tells the registry that nothing more will come. Until it has heard, the session is one of
+    /// the open ones.
     pub(super) async fn cancel(self) {
-        let (repository, url) = (self.repository.clone(), self.url.clone());
+        delete(&self.repository, self.url.clone()).await;
         self.closed();
-        delete(&repository, url).await;
     }
 }
 
