@@ -272,8 +272,13 @@ impl Registry {
                 self.scheme.settle(Speaks::Tls);
                 Ok(answer)
             }
-            // It did answer in TLS, with a certificate that we do not trust: that is the news.
+            // It did answer in TLS, and one of us does not trust the other: that is the news.
             Err(failure) if failure.is_about_trust() => Err(failure),
+            // Who refuses plain HTTP and shakes hands is a TLS server, whatever came after.
+            Err(failure) if result.is_ok() && !failure.never_connected() => {
+                self.scheme.settle(Speaks::Tls);
+                Err(failure)
+            }
             Err(_) => {
                 if result.is_ok() {
                     self.scheme.settle(Speaks::Plain);
