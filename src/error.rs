@@ -30,6 +30,14 @@ pub enum Error {
     /// The registry refused, or could not be reached.
     #[error(transparent)]
     Registry(Arc<registry::Error>),
+    /// Of several tags some were put and some were not.
+    #[error("{source}\nthe image is already there as {}", .put.join(", "))]
+    SomeTags {
+        /// The tags that point to the image now.
+        put: Vec<String>,
+        /// Why another one does not.
+        source: Arc<registry::Error>,
+    },
     /// What was pushed is not what the destination's digest asks for.
     #[error("{0}")]
     Failed(String),

@@ -15,7 +15,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::future::try_join_all;
+use futures::future::join_all;
 use futures::try_join;
 use oci_client::Reference;
 
@@ -292,9 +292,20 @@ impl Attempt<'_> {
         (self.events)(Event::Tagging);
         let references = destination.references();
         let puts = references.iter().map(|tag| repository.put_manifest(tag, manifest));
-        let Err(error) = try_join_all(puts).await else {
+        // Each is put, whatever becomes of the others: broken off, one might be put or not.
+        let (mut put, mut failed) = (Vec::new(), None);
+        for (tag, result) in references.iter().zip(join_all(puts).await) {
+            match result {
+                Ok(()) => put.push(tag.clone()),
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        let Some(error) = failed else {
             return Ok(());
         };
+        if !put.is_empty() {
+            return Err(Error::SomeTags { put, source: error.into() }.into());
+        }
         if !error.has_code("MANIFEST_BLOB_UNKNOWN") && !error.has_code("BLOB_UNKNOWN") {
             return Err(error.into());
         }

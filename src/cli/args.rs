@@ -164,6 +164,10 @@ pub struct RegistryArgs {
     /// How long to try again what may yet succeed, such as 90s or 1h; 0: not at all
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = name::duration)]
     pub retry_for: Duration,
+
+    /// How long a connection may stand still; the answer to a layer's last byte, five times that
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = name::idle_timeout)]
+    pub idle_timeout: Duration,
 }
 
 /// What is printed.

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::Error;
 use crate::image::ManifestError;
-use crate::pack;
+use crate::{pack, registry};
 
 /// How the program ends, as `--help` tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +38,11 @@ impl Error {
         match self {
             Self::Usage(_) | Self::Manifest(ManifestError::Unsayable { .. }) => Code::Usage,
             Self::Source(_) => Code::Image,
-            Self::Registry(error) if error.is_refusal() => Code::Refused,
-            Self::Registry(_) => Code::Network,
+            Self::Registry(error) | Self::SomeTags { source: error, .. } => match &**error {
+                registry::Error::Settings(_) => Code::Usage,
+                error if error.is_refusal() => Code::Refused,
+                _ => Code::Network,
+            },
             Self::Pack {
                 source: pack::Error::Damaged { .. } | pack::Error::Unsayable(_), ..
             } => Code::Image,

@@ -79,7 +79,10 @@ impl Invocation {
                     (false, Some(folder)) => Some(CacheLocation::Folder(folder)),
                     (false, None) => Some(CacheLocation::User),
                 },
-                registry: registry_options(args.registry, stdin)?,
+                registry: registry::Options {
+                    show_headers: args.output.verbose > 1,
+                    ..registry_options(args.registry, stdin)?
+                },
             },
             json: args.output.json,
             digest_file: args.output.digest_file,
@@ -243,6 +246,7 @@ fn registry_options(
             environment: auth::Environment::capture(),
         },
         retry_for: args.retry_for,
+        idle_timeout: args.idle_timeout,
         tls: registry::TlsOptions {
             ca_file: args.ca_file,
             skip_verify: args.insecure_skip_tls_verify,

@@ -74,6 +74,14 @@ pub fn duration(text: &str) -> Result<Duration, Invalid> {
     })
 }
 
+/// A duration that is a limit, and so cannot be zero.
+pub fn idle_timeout(text: &str) -> Result<Duration, Invalid> {
+    match duration(text) {
+        Ok(limit) if !limit.is_zero() => Ok(limit),
+        _ => Err(Invalid("expected a number with its unit, such as 90s or 5m".into())),
+    }
+}
+
 /// Whether a digest is one that manifests are checked against.
 fn is_sha256(digest: &str) -> bool {
     digest.starts_with("sha256:") && Digest::from_str(digest).is_ok()

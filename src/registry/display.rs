@@ -44,6 +44,31 @@ impl fmt::Debug for SafeUrl {
     }
 }
 
+/// Text of others with the values of query strings hidden, but for those that a [`SafeUrl`] shows.
+pub fn without_query_values(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(['?', '&']) {
+        let (before, after) = rest.split_at(at + 1);
+        shown.push_str(before);
+        rest = after;
+        let is_name = |c: char| c.is_ascii_alphanumeric() || "_-.;%".contains(c);
+        let name = &rest[..rest.find(|c| !is_name(c)).unwrap_or(rest.len())];
+        let Some(value) = rest[name.len()..].strip_prefix('=') else {
+            continue;
+        };
+        shown.push_str(name);
+        shown.push('=');
+        let end = value.find(|c: char| c.is_whitespace() || "&\"'<>()[]{}\\".contains(c));
+        let (value, left) = value.split_at(end.unwrap_or(value.len()));
+        let is_plain = PLAIN_PARAMETERS.contains(&name);
+        shown.push_str(if is_plain { value } else { "***" });
+        rest = left;
+    }
+    shown.push_str(rest);
+    shown
+}
+
 /// Headers as lines, each behind `mark` (`>` for what is sent, `<` for what came).
 pub fn header_lines(mark: char, headers: &HeaderMap) -> Vec<String> {
     headers
@@ -52,7 +77,7 @@ pub fn header_lines(mark: char, headers: &HeaderMap) -> Vec<String> {
             let shown = match value.to_str() {
                 _ if value.is_sensitive() || is_secret(name) => "***".to_owned(),
                 Ok(text) if *name == reqwest::header::LOCATION => safe_location(text),
-                Ok(text) => text.to_owned(),
+                Ok(text) => without_query_values(text),
                 Err(_) => "(not text)".to_owned(),
             };
             format!("{mark} {name}: {shown}")
@@ -98,6 +123,7 @@ mod tests {
         headers.insert("set-cookie", "session=abc".parse().unwrap());
         headers.insert("docker-upload-uuid", "1234".parse().unwrap());
         headers.insert("location", "/v2/a/blobs/uploads/1?_state=abc".parse().unwrap());
+        headers.insert("content-location", "https://h/b?X-Amz-Signature=abc".parse().unwrap());
         let lines = header_lines('>', &headers).join("\n");
         assert!(!lines.contains("abc"), "{lines}");
         assert!(lines.contains("> docker-upload-uuid: 1234"));

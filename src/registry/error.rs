@@ -7,7 +7,7 @@ use reqwest::StatusCode;
 use serde::Deserialize;
 
 use super::auth::AuthError;
-use super::display::SafeUrl;
+use super::display::{SafeUrl, without_query_values};
 use crate::image::Digest;
 
 /// A request that failed for good.
@@ -50,6 +50,17 @@ pub enum Error {
         /// Why there are no bytes.
         reason: String,
     },
+    /// It was tried again and again, as long as the user allows, or as the registry does.
+    #[error("{error}\nhint: {hint}")]
+    GaveUp {
+        /// The last failure.
+        error: Box<Error>,
+        /// How often it was tried.
+        hint: String,
+    },
+    /// A manifest's PUT was never answered, and neither was the question what became of it.
+    #[error("{0}\nit is not known whether the tag points to the new image now")]
+    Unsettled(Box<Error>),
     /// A setting of ours is unusable: a CA file that is none, a key without its certificate.
     #[error("{0}")]
     Settings(String),
@@ -98,7 +109,9 @@ impl Error {
         match self {
             Self::Status(answer) => answer.status.is_client_error() && !is_transient(answer.status),
             Self::Auth { source, .. } => !source.is_transient(),
+            Self::GaveUp { error, .. } => error.is_refusal(),
             Self::Transport { .. }
+            | Self::Unsettled(_)
             | Self::Protocol { .. }
             | Self::Content { .. }
             | Self::Settings(_) => false,
@@ -109,6 +122,7 @@ impl Error {
     pub fn status(&self) -> Option<StatusCode> {
         match self {
             Self::Status(answer) => Some(answer.status),
+            Self::GaveUp { error, .. } | Self::Unsettled(error) => error.status(),
             _ => None,
         }
     }
@@ -122,6 +136,7 @@ impl Error {
     pub fn said(&self) -> Option<&Said> {
         match self {
             Self::Status(answer) => Some(&answer.said),
+            Self::GaveUp { error, .. } | Self::Unsettled(error) => error.said(),
             _ => None,
         }
     }
@@ -139,8 +154,32 @@ impl Said {
         {
             return Self { errors, text: None };
         }
-        let text = strip_markup(&String::from_utf8_lossy(body));
+        let text = String::from_utf8_lossy(body);
+        let text = storage_error(&text).unwrap_or_else(|| strip_markup(&text));
         Self { errors: Vec::new(), text: (!text.is_empty()).then_some(text) }
+    }
+
+    /// The same without what grants access: `sent`, which the registry may have repeated, and the
+    /// values in query strings.
+    pub fn without_secrets(mut self, sent: Option<&str>) -> Self {
+        let clean = |text: &str| {
+            let text = match sent {
+                Some(secret) if !secret.is_empty() => text.replace(secret, "***"),
+                _ => text.to_owned(),
+            };
+            without_query_values(&text)
+        };
+        for error in &mut self.errors {
+            error.code = clean(&error.code);
+            error.message = clean(&error.message);
+            let detail = error.detail.to_string();
+            let cleaned = clean(&detail);
+            if cleaned != detail {
+                error.detail = serde_json::Value::String(cleaned);
+            }
+        }
+        self.text = self.text.map(|text| clean(&text));
+        self
     }
 
     /// The digests that `errors[]` names, in whatever form.
@@ -186,6 +225,17 @@ impl fmt::Display for Said {
 /// Whether the same request may well succeed later.
 pub fn is_transient(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504)
+}
+
+/// Code and message of a storage service's XML. What else it holds is a map of the signature that
+/// it did not like.
+fn storage_error(text: &str) -> Option<String> {
+    let inner = |tag: &str| {
+        let (_, rest) = text.split_once(&format!("<{tag}>"))?;
+        Some(strip_markup(rest.split_once("</")?.0))
+    };
+    let code = inner("Code").filter(|_| text.contains("<Error"))?;
+    Some(inner("Message").map_or(code.clone(), |message| format!("{code}: {message}")))
 }
 
 /// The words of an HTML page or of plain text, on one line and not too many.
@@ -241,5 +291,27 @@ mod tests {
         assert_eq!(said.to_string(), "502 Bad Gateway nginx");
         assert_eq!(Said::parse(b"").to_string(), "");
         assert_eq!(Said::parse(b"{\"errors\":[]}").to_string(), "{\"errors\":[]}");
+    }
+
+    #[test]
+    fn what_the_registry_repeats_of_our_secrets_is_not_shown() {
+        let said = Said::parse(
+            br#"{"errors":[{"code":"UNKNOWN","message":"token hunter2 at http://h/u?_state=abc",
+                "detail":{"authorization":"hunter2","url":"/u?digest=sha256:1&X-Sig=abc"}}]}"#,
+        );
+        let shown = said.without_secrets(Some("hunter2")).to_string();
+        assert!(!shown.contains("hunter2") && !shown.contains("abc"), "{shown}");
+        assert!(shown.contains("http://h/u?_state=***"), "{shown}");
+        assert!(shown.contains("digest=sha256:1"), "{shown}");
+    }
+
+    #[test]
+    fn of_a_storage_error_only_code_and_message_are_shown() {
+        let said = Said::parse(
+            b"<?xml version=\"1.0\"?><Error><Code>SignatureDoesNotMatch</Code>\
+              <Message>The request signature differs</Message>\
+              <SignatureProvided>abc</SignatureProvided></Error>",
+        );
+        assert_eq!(said.to_string(), "SignatureDoesNotMatch: The request signature differs");
     }
 }

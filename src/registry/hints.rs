@@ -83,7 +83,10 @@ pub(super) fn for_status(
 
 /// The hint for a connection that could not be made, by the text of its cause.
 pub(super) fn for_connection(cause: &str) -> Option<String> {
-    let hint = if is_certificate(cause) {
+    let hint = if cause.contains("received fatal alert") {
+        "it does not take us; if it wants a client certificate, put client.cert and client.key \
+         into ~/.config/containers/certs.d/HOST:PORT/"
+    } else if is_certificate(cause) {
         "if you trust that registry, name its certificate authority with --ca-file FILE; for plain \
          HTTP there is --plain-http"
     } else if cause.contains("corrupt message") || cause.contains("InvalidContentType") {
@@ -101,14 +104,21 @@ pub(super) fn for_connection(cause: &str) -> Option<String> {
 /// Whether a connection that failed for this cause will fail again: a certificate does not become
 /// trusted, nor a misspelt name known, by waiting.
 pub(super) fn is_permanent(cause: &str) -> bool {
-    is_certificate(cause)
+    is_about_trust(cause)
         || cause.contains("corrupt message")
         || cause.contains("InvalidContentType")
         || (cause.contains("lookup address") && !cause.contains("Temporary failure"))
 }
 
+/// Whether one side of a TLS connection does not trust the other, by the text of the cause.
+pub(super) fn is_about_trust(cause: &str) -> bool {
+    is_certificate(cause)
+        || (cause.contains("received fatal alert") && !cause.contains("InternalError"))
+}
+
 fn is_certificate(cause: &str) -> bool {
-    cause.contains("certificate") || cause.contains("UnknownIssuer")
+    // `CertificateRequired` is in the alert of a server that knows its clients by theirs.
+    cause.contains("ertificate") || cause.contains("UnknownIssuer")
 }
 
 fn create(host: &str, repository: &str) -> Option<String> {

@@ -135,9 +135,12 @@ struct HostFolder {
 
 impl HostFolder {
     fn find(host: &str) -> Self {
-        let home = std::env::var_os("HOME").map(PathBuf::from);
+        let folder = |variable| std::env::var_os(variable).map(PathBuf::from);
         let mut parents = Vec::new();
-        if let Some(home) = &home {
+        if let Some(config) = folder("XDG_CONFIG_HOME") {
+            parents.push(config.join("containers/certs.d"));
+        }
+        if let Some(home) = folder("HOME") {
             parents.push(home.join(".config/containers/certs.d"));
             parents.push(home.join(".docker/certs.d"));
         }

@@ -7,6 +7,7 @@
 
 pub mod auth;
 mod blobs;
+mod body;
 mod display;
 mod dns;
 mod error;
@@ -14,6 +15,7 @@ mod error;
 pub(crate) mod fuzzing;
 mod hints;
 mod http;
+mod ladder;
 mod manifests;
 mod pulse;
 mod retry;
@@ -28,6 +30,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{OnceCell, Semaphore};
+use tokio::time::Instant;
 use url::Url;
 
 pub use blobs::{Mount, Present};
@@ -41,6 +44,7 @@ pub use sessions::Sessions;
 use crate::event::Events;
 use auth::{Authenticator, Realm, Scopes};
 use http::Clients;
+use ladder::Ladder;
 use retry::Gate;
 use scheme::{Scheme, Speaks};
 
@@ -63,7 +67,9 @@ pub struct Options {
     /// How long a request may fail before the push does. Default: [`DEFAULT_RETRY_FOR`]; zero: no
     /// retry.
     pub retry_for: Duration,
-    /// How long nothing may move on a connection. Default: one minute.
+    /// How long nothing may move on a connection, in either direction; never a limit on a whole
+    /// upload. The answer to a blob's last byte may take five times as long: registries hash and
+    /// store gigabytes then. Default: one minute.
     pub idle_timeout: Duration,
     /// Trust at the TLS level.
     pub tls: TlsOptions,
@@ -103,9 +109,13 @@ pub struct Registry {
     gate: Gate,
     small_requests: Semaphore,
     far: AtomicBool,
-    ladder: upload::Ladder,
+    ladder: Ladder,
     /// Whether the host ever answered, so that a wrong name or port is found out soon.
     answered: AtomicBool,
+    /// When a connection to a host that has never answered first failed.
+    unreachable: OnceLock<Instant>,
+    /// It does not take HEAD for blobs.
+    refuses_head: AtomicBool,
     sent: AtomicU64,
 }
 
@@ -131,8 +141,10 @@ impl Registry {
             gate: Gate::default(),
             small_requests: Semaphore::new(SMALL_REQUESTS_NEAR),
             far: AtomicBool::new(false),
-            ladder: upload::Ladder::default(),
+            ladder: Ladder::default(),
             answered: AtomicBool::new(false),
+            unreachable: OnceLock::new(),
+            refuses_head: AtomicBool::new(false),
             sent: AtomicU64::new(0),
         })
     }
@@ -215,7 +227,8 @@ impl Registry {
         let base = self.url("/")?;
         Ok(self.auth.get_or_init(|| {
             let sources = self.settings.credentials.clone();
-            let auth = Authenticator::new(&base, &self.host, sources, client, self.events.clone());
+            let auth = Authenticator::new(&base, &self.host, sources, client, self.events.clone())
+                .with_time_limit(self.settings.idle_timeout);
             if self.settings.plain_http { auth.allow_plain_token_servers() } else { auth }
         }))
     }

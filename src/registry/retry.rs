@@ -20,15 +20,31 @@ pub struct Patience {
     failures: u32,
 }
 
+/// Why there is no next try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GivenUp {
+    /// Nothing is tried twice.
+    Off,
+    /// It was tried so often within the limit.
+    Spent {
+        /// How often.
+        tries: u32,
+        /// The limit.
+        limit: Duration,
+    },
+    /// The registry wants a longer pause than what is left of the limit.
+    AskedTooMuch {
+        /// The pause.
+        asked: Duration,
+        /// The limit.
+        limit: Duration,
+    },
+}
+
 impl Patience {
     /// With zero, nothing is tried twice.
     pub fn new(limit: Duration) -> Self {
         Self { limit, since: None, failures: 0 }
-    }
-
-    /// Lowers the limit.
-    pub fn shorten(&mut self, limit: Duration) {
-        self.limit = self.limit.min(limit);
     }
 
     /// Something was achieved: whatever fails next is the first failure again.
@@ -37,11 +53,18 @@ impl Patience {
         self.failures = 0;
     }
 
-    /// Whether, and in how long, to try again after a failure; `asked` is what the registry's
-    /// `Retry-After` says.
-    pub fn next_wait(&mut self, asked: Option<Duration>) -> Option<Duration> {
-        if self.limit.is_zero() {
-            return None;
+    /// So much of the time since the first failure was spent on moving bytes and does not count.
+    pub fn excuse(&mut self, time: Duration) {
+        // In the future it would excuse what has not happened yet.
+        self.since = self.since.map(|since| (since + time).min(Instant::now()));
+    }
+
+    /// In how long to try again after a failure; `asked` is what the registry's `Retry-After`
+    /// says.
+    pub fn next_wait(&mut self, asked: Option<Duration>) -> Result<Duration, GivenUp> {
+        let limit = self.limit;
+        if limit.is_zero() {
+            return Err(GivenUp::Off);
         }
         let spent = self.since.get_or_insert_with(Instant::now).elapsed();
         let doubled = FIRST_WAIT.saturating_mul(1 << self.failures.min(16)).min(LONGEST_WAIT);
@@ -49,7 +72,31 @@ impl Patience {
         let jittered = doubled.mul_f64(rand::rng().random_range(0.5..1.0));
         // What the registry asks for is a least, so jitter is added: not everybody at once.
         let wait = asked.map_or(jittered, |asked| asked + jittered.min(FIRST_WAIT));
-        (spent + wait <= self.limit).then_some(wait)
+        match asked {
+            _ if spent + wait <= limit => Ok(wait),
+            Some(asked) if spent + asked > limit => Err(GivenUp::AskedTooMuch { asked, limit }),
+            _ => Err(GivenUp::Spent { tries: self.failures, limit }),
+        }
+    }
+}
+
+impl GivenUp {
+    /// What a user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        let shown = humantime::format_duration;
+        match *self {
+            Self::Off => None,
+            Self::Spent { tries, limit } => Some(format!(
+                "tried {} within {}; --retry-for DURATION goes on for longer",
+                if tries == 1 { "once".to_owned() } else { format!("{tries} times") },
+                shown(limit)
+            )),
+            Self::AskedTooMuch { asked, limit } => Some(format!(
+                "it asks for a pause of {}, which is more than what is left of --retry-for {}",
+                shown(Duration::from_secs(asked.as_secs())),
+                shown(limit)
+            )),
+        }
     }
 }
 
@@ -113,20 +160,36 @@ mod tests {
 
     #[test]
     fn a_limit_of_zero_retries_nothing() {
-        assert_eq!(Patience::new(Duration::ZERO).next_wait(None), None);
+        assert_eq!(Patience::new(Duration::ZERO).next_wait(None), Err(GivenUp::Off));
     }
 
     #[tokio::test(start_paused = true)]
     async fn failures_in_a_row_end_at_the_limit_and_progress_renews_it() {
         let mut patience = Patience::new(Duration::from_secs(60));
         let mut waits = 0;
-        while let Some(wait) = patience.next_wait(None) {
+        while let Ok(wait) = patience.next_wait(None) {
             tokio::time::sleep(wait).await;
             waits += 1;
         }
         assert!((6..=14).contains(&waits), "{waits}");
         patience.renew();
-        assert!(patience.next_wait(None).is_some());
-        assert_eq!(patience.next_wait(Some(Duration::from_secs(3600))), None);
+        assert!(patience.next_wait(None).is_ok());
+        let (asked, limit) = (Duration::from_secs(3600), Duration::from_secs(60));
+        let given_up = patience.next_wait(Some(asked)).unwrap_err();
+        assert_eq!(given_up, GivenUp::AskedTooMuch { asked, limit });
+        assert!(given_up.hint().unwrap().contains("pause of 1h"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_in_which_bytes_moved_is_excused_and_waits_are_not() {
+        let mut patience = Patience::new(Duration::from_secs(60));
+        assert!(patience.next_wait(None).is_ok());
+        for _ in 0..3 {
+            tokio::time::sleep(Duration::from_secs(300)).await;
+            patience.excuse(Duration::from_secs(300));
+            assert!(patience.next_wait(None).is_ok());
+        }
+        tokio::time::sleep(Duration::from_secs(61)).await;
+        assert!(patience.next_wait(None).is_err());
     }
 }

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use reqwest::{Method, StatusCode};
+use reqwest::StatusCode;
 
 /// How a registry is spoken to; for a loopback address it is found out by the first request.
 #[derive(Debug)]
@@ -60,11 +60,10 @@ pub fn is_loopback(host: &str) -> bool {
         || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Whether an answer to plain HTTP is, or may be, that of a TLS server, in the words of Go, nginx
-/// and Apache. The answer to a HEAD has no words.
-pub fn wants_tls(method: &Method, status: StatusCode, body: &[u8]) -> bool {
+/// Whether an answer to plain HTTP may be that of a TLS server: Go, nginx and Apache all say 400,
+/// and to a HEAD nothing more.
+pub fn may_want_tls(status: StatusCode) -> bool {
     status == StatusCode::BAD_REQUEST
-        && (*method == Method::HEAD || String::from_utf8_lossy(body).contains("HTTPS"))
 }
 
 #[cfg(test)]
@@ -79,11 +78,7 @@ mod tests {
         for host in ["localhost.example.com", "10.0.0.1:5000", "registry.fly.io", "[::2]:80"] {
             assert!(!is_loopback(host), "{host}");
         }
-        let go = b"Client sent an HTTP request to an HTTPS server.\n";
-        assert!(wants_tls(&Method::GET, StatusCode::BAD_REQUEST, go));
-        assert!(wants_tls(&Method::HEAD, StatusCode::BAD_REQUEST, b""));
-        assert!(!wants_tls(&Method::GET, StatusCode::BAD_REQUEST, b"{}"));
-        assert!(!wants_tls(&Method::HEAD, StatusCode::NOT_FOUND, b""));
+        assert!(may_want_tls(StatusCode::BAD_REQUEST) && !may_want_tls(StatusCode::NOT_FOUND));
         assert_eq!(Scheme::of("ghcr.io", false).get(), Speaks::Tls);
         assert_eq!(Scheme::of("ghcr.io", true).get(), Speaks::Plain);
         assert_eq!(Scheme::of("localhost:1", false).get(), Speaks::Unknown);

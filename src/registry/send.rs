@@ -17,9 +17,9 @@ use super::auth::{Realm, Scopes};
 use super::display::{SafeUrl, header_lines};
 use super::error::{Said, StatusError, is_transient};
 use super::hints;
-use super::pulse::Pulse;
+use super::pulse::{COMMIT, Pulse};
 use super::retry::{Patience, retry_after};
-use super::scheme::{Speaks, wants_tls};
+use super::scheme::{Speaks, may_want_tls};
 use super::{Error, Registry};
 use crate::event::Event;
 
@@ -28,7 +28,9 @@ const MAX_REDIRECTS: usize = 5;
 /// How long a host that has never answered is tried.
 const FIRST_CONTACT: Duration = Duration::from_secs(10);
 /// How much is read of an answer that nobody asked to read.
-const SMALL_BODY: u64 = 64 << 10;
+const SMALL_BODY: usize = 64 << 10;
+/// And how long that may take.
+const UNWANTED: Duration = Duration::from_secs(10);
 
 /// A request to be made.
 pub(super) struct Call<'a> {
@@ -46,6 +48,16 @@ pub(super) struct Call<'a> {
     /// How much of the answer's body is taken; more is an error. `None`: it is of no interest.
     pub read: Option<u64>,
     pub persistence: Persistence,
+    pub answer: AnswerTime,
+}
+
+/// How long an answer may take.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum AnswerTime {
+    /// As long as nothing may move on a connection.
+    Idle,
+    /// Longer: the registry completes a blob.
+    Commit,
 }
 
 /// Where a request goes.
@@ -64,12 +76,13 @@ pub(super) enum Payload {
     Stream(StreamPayload),
 }
 
-/// A body that is made anew each time the request is sent.
+/// A body that is made anew each time the request is sent, under the name that the pulse gives to
+/// this sending.
 pub(super) struct StreamPayload {
-    pub open: Box<dyn Fn() -> reqwest::Body + Send + Sync>,
+    pub open: Box<dyn Fn(u64) -> reqwest::Body + Send + Sync>,
     /// Sent as `Content-Length`; without it the transfer is chunked.
     pub length: Option<u64>,
-    /// Beats while bytes move.
+    /// Tells whether bytes move, and the body when it is of no more use.
     pub pulse: Arc<Pulse>,
 }
 
@@ -98,14 +111,24 @@ pub(super) struct Failure {
     pub error: Error,
     /// Whether the same request may succeed later.
     pub transient: bool,
-    /// How long the registry asks to be left alone.
+    /// How long the host asks to be left alone.
     pub retry_after: Option<Duration>,
+    /// The host is the registry's, not that of its tokens or its storage.
+    pub by_registry: bool,
 }
 
 impl Registry {
     /// Sends a request until there is an answer or no hope.
     pub(super) async fn send(&self, call: &Call<'_>) -> Result<Answer, Error> {
-        let mut patience = Patience::new(self.settings.retry_for);
+        self.send_within(call, &mut Patience::new(self.settings.retry_for)).await
+    }
+
+    /// The same, with what is left of the patience for something greater.
+    pub(super) async fn send_within(
+        &self,
+        call: &Call<'_>,
+        patience: &mut Patience,
+    ) -> Result<Answer, Error> {
         loop {
             let failure = match self.attempt(call).await {
                 Ok(answer) => return Ok(answer),
@@ -114,7 +137,7 @@ impl Registry {
             if call.persistence == Persistence::Once {
                 return Err(failure.error);
             }
-            self.wait_before_retry(failure, &mut patience).await?;
+            self.wait_before_retry(failure, patience).await?;
         }
     }
 
@@ -129,18 +152,37 @@ impl Registry {
             return Err(failure.error);
         }
         if failure.never_connected() && !self.answered.load(Ordering::Relaxed) {
-            // A host that nobody has heard of yet is more likely misspelt than restarting.
-            patience.shorten(FIRST_CONTACT);
+            self.unreachable.get_or_init(Instant::now);
         }
-        let Some(wait) = patience.next_wait(failure.retry_after) else {
-            return Err(failure.error);
+        let wait = match patience.next_wait(failure.retry_after) {
+            Ok(wait) => wait,
+            Err(given_up) => {
+                return Err(match given_up.hint() {
+                    Some(hint) => Error::GaveUp { error: Box::new(failure.error), hint },
+                    None => failure.error,
+                });
+            }
         };
-        if failure.retry_after.is_some() {
+        // A host that nobody has heard of yet is more likely misspelt than restarting.
+        if failure.never_connected()
+            && !self.answered.load(Ordering::Relaxed)
+            && self.unreachable.get().is_some_and(|since| since.elapsed() + wait > FIRST_CONTACT)
+        {
+            return Err(failure.error);
+        }
+        if failure.retry_after.is_some() && failure.by_registry {
             self.gate.close_for(wait);
         }
-        (self.events)(Event::Retry { why: failure.error.to_string(), wait });
+        self.tell_retry(failure.error.to_string(), wait);
         tokio::time::sleep(wait).await;
         Ok(())
+    }
+
+    /// Says that something is sent again, and when.
+    pub(super) fn tell_retry(&self, why: String, wait: Duration) {
+        // What a user can do about it is of interest only when it has failed for good.
+        let why = why.lines().next().unwrap_or_default().to_owned();
+        (self.events)(Event::Retry { why, wait });
     }
 
     /// Sends a request once; a second time with a new token where the first one is refused.
@@ -155,7 +197,7 @@ impl Registry {
         };
         let answer = self.follow(call, authorization.as_ref()).await?;
         if !asks_for_credentials(&answer) || Some(Realm::of(&answer.url)) != self.realm() {
-            return self.judge(call, answer);
+            return self.judge(call, answer, authorization.as_ref());
         }
         let auth = self.authenticator(&answer.headers).await?;
         let renewed = auth
@@ -163,7 +205,7 @@ impl Registry {
             .await
             .map_err(in_call)?;
         let answer = self.follow(call, Some(&renewed)).await?;
-        self.judge(call, answer)
+        self.judge(call, answer, Some(&renewed))
     }
 
     /// Sends a request and goes where redirects point, leaving the authorization behind where they
@@ -188,24 +230,14 @@ impl Registry {
             if !keeps_body {
                 method = Method::GET;
             }
-            url = location(&answer.url, &answer.headers).map_err(|problem| Failure {
-                error: Error::Protocol { doing: call.doing.clone(), problem },
-                transient: false,
-                retry_after: None,
+            url = location(&answer.url, &answer.headers).map_err(|problem| {
+                Failure::from(Error::Protocol { doing: call.doing.clone(), problem })
             })?;
             answer = self.exchange(call, &method, url, authorization).await?;
         }
-        Err(Failure {
-            error: Error::Protocol {
-                doing: call.doing.clone(),
-                problem: format!(
-                    "more than {MAX_REDIRECTS} redirects, the last to {}",
-                    SafeUrl::from(answer.url)
-                ),
-            },
-            transient: false,
-            retry_after: None,
-        })
+        let last = SafeUrl::from(answer.url);
+        let problem = format!("more than {MAX_REDIRECTS} redirects, the last to {last}");
+        Err(Error::Protocol { doing: call.doing.clone(), problem }.into())
     }
 
     /// One request, one answer. For a loopback address this is also where it is found out whether
@@ -223,7 +255,7 @@ impl Registry {
             return result;
         }
         let maybe_tls = match &result {
-            Ok(answer) => wants_tls(method, answer.status, &answer.body),
+            Ok(answer) => may_want_tls(answer.status),
             Err(failure) => !failure.never_connected(),
         };
         if !maybe_tls {
@@ -240,10 +272,19 @@ impl Registry {
                 self.scheme.settle(Speaks::Tls);
                 Ok(answer)
             }
-            // It does speak TLS, and something is wrong with a certificate, its own or ours: that is
-            // the news.
-            Err(failure) if result.is_ok() || !failure.transient => Err(failure),
-            Err(_) => result,
+            // It did answer in TLS, and one of us does not trust the other: that is the news.
+            Err(failure) if failure.is_about_trust() => Err(failure),
+            // Who refuses plain HTTP and shakes hands is a TLS server, whatever came after.
+            Err(failure) if result.is_ok() && !failure.never_connected() => {
+                self.scheme.settle(Speaks::Tls);
+                Err(failure)
+            }
+            Err(_) => {
+                if result.is_ok() {
+                    self.scheme.settle(Speaks::Plain);
+                }
+                result
+            }
         }
     }
 
@@ -280,15 +321,15 @@ impl Registry {
                 request.body(bytes.clone())
             }
             Payload::Stream(stream) => {
-                stream.pulse.beat();
+                let sending = stream.pulse.begin();
                 let request = match stream.length {
                     Some(length) => request.header("content-length", length),
                     None => request,
                 };
-                request.body((stream.open)())
+                request.body((stream.open)(sending))
             }
         };
-        let request = request.build().map_err(|error| Failure::transport(call, url, &error))?;
+        let request = request.build().map_err(|error| Failure::transport(call, url, error))?;
         let sent_headers = self.settings.show_headers.then(|| header_lines('>', request.headers()));
 
         let started = Instant::now();
@@ -296,14 +337,26 @@ impl Registry {
         let answer = async {
             let response = match &call.payload {
                 Payload::Stream(stream) => tokio::select! {
-                    response = client.execute(request) => response,
-                    () = stream.pulse.stopped(idle) => return Err(Failure::stalled(call, url, idle)),
+                    response = client.execute(request) => {
+                        // A hasty answer: the rest of the body would be sent for nothing.
+                        stream.pulse.answered();
+                        response
+                    }
+                    limit = stream.pulse.stopped(idle) => {
+                        return Err(Failure::stalled(call, url, limit));
+                    }
                 },
-                _ => tokio::time::timeout(idle, client.execute(request))
-                    .await
-                    .map_err(|_| Failure::stalled(call, url, idle))?,
+                _ => {
+                    let limit = match call.answer {
+                        AnswerTime::Idle => idle,
+                        AnswerTime::Commit => idle * COMMIT,
+                    };
+                    tokio::time::timeout(limit, client.execute(request))
+                        .await
+                        .map_err(|_| Failure::stalled(call, url, limit))?
+                }
             };
-            let response = response.map_err(|error| Failure::transport(call, url, &error))?;
+            let response = response.map_err(|error| Failure::transport(call, url, error))?;
             self.answered.store(true, Ordering::Relaxed);
             self.note_distance(started.elapsed());
             read(call, response, idle).await
@@ -314,15 +367,22 @@ impl Registry {
     }
 
     /// Sorts answers from errors.
-    fn judge(&self, call: &Call<'_>, answer: Answer) -> Result<Answer, Failure> {
+    fn judge(
+        &self,
+        call: &Call<'_>,
+        answer: Answer,
+        sent: Option<&HeaderValue>,
+    ) -> Result<Answer, Failure> {
         if answer.status.is_success() || call.also.contains(&answer.status) {
             return Ok(answer);
         }
-        let said = Said::parse(&answer.body);
+        let sent = sent.and_then(|value| value.to_str().ok()?.split_once(' '));
+        let said = Said::parse(&answer.body).without_secrets(sent.map(|(_, secret)| secret));
         let hint = hints::for_status(self, call.repository, answer.status, &said);
         Err(Failure {
             transient: is_transient(answer.status),
             retry_after: retry_after(&answer.headers),
+            by_registry: self.is_ours(&answer.url),
             error: Error::Status(Box::new(StatusError {
                 doing: call.doing.clone(),
                 url: answer.url.into(),
@@ -363,45 +423,46 @@ impl Failure {
         Self {
             transient: source.is_transient(),
             retry_after: source.retry_after(),
+            by_registry: false,
             error: Error::Auth { doing: doing.to_owned(), source: Box::new(source) },
         }
     }
 
-    fn transport(call: &Call<'_>, url: &Url, error: &reqwest::Error) -> Self {
-        let cause = innermost(error);
+    fn transport(call: &Call<'_>, url: &Url, error: reqwest::Error) -> Self {
+        // The URL may hold a signature.
+        let error = error.without_url();
+        let cause = innermost(&error);
         let (reason, transient) = if error.is_connect() {
-            let place = url.host_str().unwrap_or_default();
-            let place = url.port().map_or(place.to_owned(), |port| format!("{place}:{port}"));
+            let place = place(url);
             (format!("no connection to {place}: {cause}"), !hints::is_permanent(&cause))
         } else if error.is_builder() {
             (format!("no such request can be made: {cause}"), false)
         } else {
-            (
-                format!("the connection to {} broke: {cause}", url.host_str().unwrap_or_default()),
-                true,
-            )
+            let reason = format!("the connection to {} broke: {cause}", place(url));
+            // With TLS 1.3 it is only now that a server says it wants another certificate.
+            (reason, !hints::is_about_trust(&cause))
         };
-        let hint = error.is_connect().then(|| hints::for_connection(&cause)).flatten();
+        let about_connecting = error.is_connect() || hints::is_about_trust(&cause);
+        let hint = about_connecting.then(|| hints::for_connection(&cause)).flatten();
+        Self { transient, ..Error::Transport { doing: call.doing.clone(), reason, hint }.into() }
+    }
+
+    fn stalled(call: &Call<'_>, url: &Url, limit: Duration) -> Self {
+        let limit = humantime::format_duration(limit);
+        let reason = format!("nothing moved on the connection to {} for {limit}", place(url));
         Self {
-            error: Error::Transport { doing: call.doing.clone(), reason, hint },
-            transient,
-            retry_after: None,
+            transient: true,
+            ..Error::Transport { doing: call.doing.clone(), reason, hint: None }.into()
         }
     }
 
-    fn stalled(call: &Call<'_>, url: &Url, idle: Duration) -> Self {
-        Self {
-            error: Error::Transport {
-                doing: call.doing.clone(),
-                reason: format!(
-                    "nothing moved on the connection to {} for {}",
-                    url.host_str().unwrap_or_default(),
-                    humantime::format_duration(idle)
-                ),
-                hint: None,
-            },
-            transient: true,
-            retry_after: None,
+    /// Whether the other side speaks TLS, and one of us does not trust the other.
+    fn is_about_trust(&self) -> bool {
+        match &self.error {
+            Error::Transport { reason, .. } => hints::is_about_trust(reason),
+            // A file of certificates that cannot be read.
+            Error::Settings(_) => true,
+            _ => false,
         }
     }
 
@@ -412,7 +473,7 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { error, transient: false, retry_after: None }
+        Self { error, transient: false, retry_after: None, by_registry: false }
     }
 }
 
@@ -430,7 +491,8 @@ fn asks_for_credentials(answer: &Answer) -> bool {
     }
 }
 
-/// Reads an answer's body, as much of it as was asked for.
+/// Reads an answer's body, as much of it as was asked for. Where nobody asked, the status is the
+/// answer, and what breaks in the body does not change it.
 async fn read(
     call: &Call<'_>,
     response: reqwest::Response,
@@ -438,31 +500,39 @@ async fn read(
 ) -> Result<Answer, Failure> {
     let (status, headers, url) =
         (response.status(), response.headers().clone(), response.url().clone());
-    let wanted = status.is_success().then_some(call.read).flatten();
-    let limit = wanted.unwrap_or(SMALL_BODY);
     let mut body = Vec::new();
     let mut stream = response.bytes_stream();
+    let Some(limit) = status.is_success().then_some(call.read).flatten() else {
+        let reading = async {
+            while let Some(Ok(piece)) = stream.next().await {
+                if body.len() + piece.len() > SMALL_BODY {
+                    return;
+                }
+                body.extend_from_slice(&piece);
+            }
+        };
+        let _ = tokio::time::timeout(idle.min(UNWANTED), reading).await;
+        return Ok(Answer { status, headers, url, body: body.into() });
+    };
     while let Some(piece) = tokio::time::timeout(idle, stream.next())
         .await
         .map_err(|_| Failure::stalled(call, &url, idle))?
     {
-        let piece = piece.map_err(|error| Failure::transport(call, &url, &error))?;
-        if body.len() as u64 + piece.len() as u64 <= limit {
-            body.extend_from_slice(&piece);
-        } else if wanted.is_some() {
-            return Err(Error::Protocol {
-                doing: call.doing.clone(),
-                problem: format!(
-                    "the answer of {} is longer than {limit} bytes",
-                    SafeUrl::from(url)
-                ),
-            }
-            .into());
-        } else {
-            break;
+        let piece = piece.map_err(|error| Failure::transport(call, &url, error))?;
+        if body.len() as u64 + piece.len() as u64 > limit {
+            let url = SafeUrl::from(url);
+            let problem = format!("the answer of {url} is longer than {limit} bytes");
+            return Err(Error::Protocol { doing: call.doing.clone(), problem }.into());
         }
+        body.extend_from_slice(&piece);
     }
     Ok(Answer { status, headers, url, body: body.into() })
+}
+
+/// Host and port, as they are written.
+fn place(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or(host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 /// Where an answer's `Location` points, resolved against the URL that gave it.

@@ -8,10 +8,12 @@ use std::time::Duration;
 use futures::future::join_all;
 use reqwest::Method;
 use reqwest::header::HeaderMap;
+use tokio::sync::watch;
+use tokio::time::Instant;
 use url::Url;
 
 use super::Repository;
-use super::send::{Call, Payload, Persistence, Target};
+use super::send::{AnswerTime, Call, Payload, Persistence, Target};
 
 /// The upload sessions of one or more pushes; clones share them.
 #[derive(Clone, Default)]
@@ -21,7 +23,12 @@ pub struct Sessions(Arc<Inner>);
 struct Inner {
     next: AtomicU64,
     open: Mutex<HashMap<u64, Open>>,
+    /// How many requests that may open a session are under way.
+    opening: watch::Sender<usize>,
 }
+
+/// A request that may open a session is under way.
+pub(super) struct UnderWay(Sessions);
 
 struct Open {
     repository: Repository,
@@ -54,16 +61,32 @@ impl Sessions {
     }
 
     async fn cancel(&self, which: impl Fn(&Open) -> bool, within: Duration) {
+        let deadline = Instant::now() + within;
+        // The answer to a POST that nobody waits for any more may name one more session.
+        let mut opening = self.0.opening.subscribe();
+        let _ = tokio::time::timeout(within / 2, opening.wait_for(|count| *count == 0)).await;
         let chosen: Vec<Open> =
             self.lock().extract_if(|_, open| which(open)).map(|(_, open)| open).collect();
         let cancelling =
             join_all(chosen.iter().map(|open| delete(&open.repository, open.url.clone())));
-        let _ = tokio::time::timeout(within, cancelling).await;
+        let _ = tokio::time::timeout_at(deadline, cancelling).await;
+    }
+
+    /// Counts a request that may open a session until the value is dropped.
+    pub(super) fn opening(&self) -> UnderWay {
+        self.0.opening.send_modify(|count| *count += 1);
+        UnderWay(self.clone())
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Open>> {
         // A map is whole between any two of its operations.
         self.0.open.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.0.opening.send_modify(|count| *count -= 1);
     }
 }
 
@@ -95,11 +118,11 @@ impl Session {
         self.repository.registry.settings.sessions.lock().remove(&self.id);
     }
 
-    /// Tells the registry that nothing more will come.
+    /// Tells the registry that nothing more will come. Until it has heard, the session is one of
+    /// the open ones.
     pub(super) async fn cancel(self) {
-        let (repository, url) = (self.repository.clone(), self.url.clone());
+        delete(&self.repository, self.url.clone()).await;
         self.closed();
-        delete(&repository, url).await;
     }
 }
 
@@ -123,6 +146,7 @@ async fn delete(repository: &Repository, url: Url) {
         also: &[],
         read: None,
         persistence: Persistence::Once,
+        answer: AnswerTime::Idle,
     };
     let _ = tokio::time::timeout(Duration::from_secs(2), repository.registry.send(&call)).await;
 }

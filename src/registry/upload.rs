@@ -2,33 +2,32 @@
 //! "Pushing blobs").
 //!
 //! One loop: open a session, send, and where that fails find out where the registry stands and go
-//! on from there. How the bytes are sent is a rung of a ladder, climbed down when a registry
-//! refuses one and remembered for the host: a single PUT, one streamed PATCH, PATCHes of a size.
+//! on from there. How the bytes are sent is told by the host's [`Ladder`](super::ladder::Ladder).
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use futures::stream;
-use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE};
+use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE};
 use reqwest::{Method, StatusCode};
+use tokio::time::Instant;
 use url::Url;
 
-use super::pulse::Pulse;
+use super::body::Cargo;
+use super::display::SafeUrl;
+use super::ladder::{Manner, Rung};
 use super::retry::Patience;
-use super::send::{Answer, Call, Failure, Payload, Persistence, StreamPayload, Target, location};
+use super::send::{Answer, AnswerTime, Call, Failure, Payload, Persistence, Target, location};
 pub use super::sessions::Session;
-use super::{Error, Repository};
+use super::{Error, Registry, Repository};
 use crate::image::Digest;
 
-/// Bytes handed to the network at a time.
-const PIECE: usize = 256 << 10;
-/// The first size of chunks where a registry takes neither a whole blob nor a stream.
-const FIRST_CHUNK: u64 = 64 << 20;
-/// The least size that chunks are halved to.
-const LEAST_CHUNK: u64 = 512 << 10;
 /// Less than this is sent again rather than asked after.
 const WORTH_RESUMING: u64 = 1 << 20;
+/// How often an upload is begun anew without getting further than before.
+const RESTARTS: u32 = 5;
 
 /// The bytes of a blob, some of which may still be in the making. Any part that exists can be had
 /// again.
@@ -49,28 +48,6 @@ pub type ContentError = Box<dyn std::error::Error + Send + Sync>;
 /// Hears how many bytes of the blob the network has taken.
 pub type Progress = Arc<dyn Fn(u64) + Send + Sync>;
 
-/// How a blob's bytes are sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Rung {
-    /// One PUT with all of it; a streamed PATCH where the length is not known yet.
-    Whole,
-    /// One PATCH without Content-Range, as docker does it.
-    Stream,
-    /// PATCHes of at most so many bytes each.
-    Chunks(u64),
-}
-
-/// What was learnt about how a host takes uploads.
-#[derive(Debug)]
-pub struct Ladder(Mutex<Learnt>);
-
-#[derive(Clone, Copy, Debug)]
-struct Learnt {
-    rung: Rung,
-    /// Its ranges have been right so far.
-    resumes: bool,
-}
-
 /// What a failure means for the upload.
 enum Setback {
     /// The connection or the registry failed: ask where the session stands.
@@ -79,29 +56,36 @@ enum Setback {
     SessionGone,
     /// It has another idea of where the session stands.
     RangeRefused,
+    /// It does not take the rest of a body that broke off.
+    ResumeRefused,
     /// What it has got is not what was sent.
     DigestRefused,
-    /// It does not take bytes in this way.
-    Climb(Rung),
+    /// It does not take bytes in this manner.
+    Climb(Manner),
     /// It will not take them at all.
     Final,
 }
 
 struct Upload<'a> {
     repository: &'a Repository,
-    content: Arc<dyn Content>,
-    progress: Progress,
+    cargo: Cargo,
     doing: String,
-    rung: Rung,
+    manner: Manner,
+    patience: Patience,
     /// Bytes that the registry has, as far as we know.
     offset: u64,
-    /// The registry's answer to a status request was relied on.
-    resumed: bool,
+    /// Where the session stood by the registry's own word, on which we rely.
+    resumed: Option<u64>,
+    /// The farthest that any session got.
+    furthest: u64,
+    /// Sessions that were opened since without getting further.
+    restarts: u32,
+    /// The length of the body sent last.
+    length: u64,
     /// The least size of a chunk, as `OCI-Chunk-Min-Length` tells.
     least_chunk: u64,
     /// The last bytes are under way or have arrived.
     complete: bool,
-    broken_content: Arc<Mutex<Option<String>>>,
 }
 
 impl Repository {
@@ -116,79 +100,98 @@ impl Repository {
             Some((digest, _)) => format!("upload blob {digest} to {self}"),
             None => format!("upload a blob to {self}"),
         };
+        let registry = self.registry().clone();
         let upload = Upload {
-            rung: self.registry().ladder.learnt().rung,
             repository: self,
-            content,
-            progress,
             doing,
+            manner: registry.ladder.manner(),
+            patience: Patience::new(registry.settings.retry_for),
             offset: 0,
-            resumed: false,
+            resumed: None,
+            furthest: 0,
+            restarts: 0,
+            length: 0,
             least_chunk: 0,
             complete: false,
-            broken_content: Arc::default(),
+            cargo: Cargo {
+                registry,
+                content,
+                progress,
+                taken: Arc::default(),
+                broken: Arc::default(),
+            },
         };
         upload.run(session).await
     }
 }
 
-impl Upload<'_> {
+impl<'a> Upload<'a> {
     async fn run(mut self, mut session: Option<Session>) -> Result<(Digest, u64), Error> {
-        let registry = self.repository.registry().clone();
-        let mut patience = Patience::new(registry.settings.retry_for);
         let mut digest_refused = false;
-        let mut furthest = 0;
         loop {
             let mut current = match session.take() {
                 Some(session) => session,
                 None => self.open().await?,
             };
+            let (began, from) = (Instant::now(), self.taken());
             let failure = match self.carry(&mut current).await {
                 Ok(done) => {
                     current.closed();
-                    registry.ladder.learn(|learnt| learnt.rung = self.rung);
+                    self.registry().ladder.learn(self.manner);
                     return Ok(done);
                 }
                 Err(failure) => failure,
             };
-            if let Some(reason) = self.take_broken_content() {
+            if let Some(reason) = self.cargo.broken() {
                 current.cancel().await;
                 return Err(Error::Content { doing: self.doing, reason });
             }
-            if self.offset > furthest {
-                furthest = self.offset;
-                patience.renew();
+            if self.taken().saturating_sub(from) >= WORTH_RESUMING {
+                self.patience.excuse(began.elapsed());
             }
-            match self.setback(&failure) {
+            self.note_progress();
+            let setback = match self.setback(&failure) {
+                Setback::DigestRefused if digest_refused => Setback::Final,
+                Setback::Passing | Setback::SessionGone if self.restarts > RESTARTS => {
+                    Setback::Final
+                }
+                setback => setback,
+            };
+            match setback {
                 Setback::Final => {
                     current.cancel().await;
                     return Err(failure.error);
                 }
-                Setback::Climb(rung) => {
-                    self.rung = rung;
-                    current.cancel().await;
+                Setback::Climb(manner) => {
+                    self.manner = manner;
+                    self.restarts = 0;
+                    self.begin_again(current, &failure).await;
+                }
+                Setback::ResumeRefused => {
+                    self.distrust();
+                    self.begin_again(current, &failure).await;
                 }
                 Setback::DigestRefused => {
                     // Bytes changed on the way, or a session that lied about where it stood. Once
                     // more from the start; a second time it is the registry's last word.
-                    if digest_refused {
-                        current.cancel().await;
-                        return Err(failure.error);
-                    }
                     digest_refused = true;
-                    if self.resumed {
-                        registry.ladder.learn(|learnt| learnt.resumes = false);
+                    if self.resumed.is_some() {
+                        self.distrust();
                     }
-                    current.cancel().await;
+                    self.begin_again(current, &failure).await;
                 }
                 Setback::SessionGone => {
                     current.closed();
-                    let passing = Failure { transient: true, ..failure };
-                    registry.wait_before_retry(passing, &mut patience).await?;
+                    self.wait(failure).await?;
+                    if let Some(done) = self.arrived_after_all().await? {
+                        return Ok(done);
+                    }
                 }
                 Setback::RangeRefused | Setback::Passing => {
-                    let passing = Failure { transient: true, ..failure };
-                    if let Err(error) = registry.wait_before_retry(passing, &mut patience).await {
+                    // Asked where it stands, it must not say again what it has just refused.
+                    let refused = matches!(setback, Setback::RangeRefused);
+                    let lie = self.resumed.filter(|_| refused);
+                    if let Err(error) = self.wait(failure).await {
                         current.cancel().await;
                         return Err(error);
                     }
@@ -196,21 +199,59 @@ impl Upload<'_> {
                         current.closed();
                         return Ok(done);
                     }
-                    session = self.resume(current).await;
-                    if self.offset > furthest {
-                        furthest = self.offset;
-                        patience.renew();
-                    }
+                    session = self.resume(current, lie).await;
+                    self.note_progress();
                 }
             }
         }
     }
 
+    fn registry(&self) -> &Registry {
+        &self.cargo.registry
+    }
+
+    /// How far the network took bytes in this session.
+    fn taken(&self) -> u64 {
+        self.cargo.taken.load(Ordering::Relaxed)
+    }
+
+    /// Whoever got further than ever may fail as often as at the beginning.
+    fn note_progress(&mut self) {
+        if self.offset > self.furthest {
+            self.furthest = self.offset;
+            self.restarts = 0;
+            self.patience.renew();
+        }
+    }
+
+    /// The registry's answers about where a session stands are of no use.
+    fn distrust(&mut self) {
+        self.manner.resumes = false;
+        self.registry().ladder.distrust();
+    }
+
+    /// Waits before the next try, if there is to be one.
+    async fn wait(&mut self, failure: Failure) -> Result<(), Error> {
+        let failure = Failure { transient: true, ..failure };
+        self.cargo.registry.wait_before_retry(failure, &mut self.patience).await
+    }
+
+    /// Gives a session up for a new one at once.
+    async fn begin_again(&self, session: Session, failure: &Failure) {
+        self.registry().tell_retry(failure.error.to_string(), Duration::ZERO);
+        session.cancel().await;
+    }
+
     /// Opens a new session; everything begins at zero.
     async fn open(&mut self) -> Result<Session, Error> {
         self.offset = 0;
-        self.resumed = false;
-        let (session, headers) = self.repository.open_session(&self.doing).await?;
+        self.resumed = None;
+        // Others may have learnt something since.
+        self.manner = self.manner.and(self.registry().ladder.manner());
+        self.restarts += 1;
+        self.cargo.taken.store(0, Ordering::Relaxed);
+        let opened = self.repository.open_session(&self.doing, &mut self.patience).await;
+        let (session, headers) = opened?;
         self.least_chunk = number(&headers, "oci-chunk-min-length").unwrap_or(0);
         Ok(session)
     }
@@ -218,40 +259,39 @@ impl Upload<'_> {
     /// Sends what is missing and closes the session under the blob's digest.
     async fn carry(&mut self, session: &mut Session) -> Result<(Digest, u64), Failure> {
         self.complete = false;
-        if self.rung == Rung::Whole
+        let Manner { rung, most, .. } = self.manner;
+        if rung == Rung::Whole
             && self.offset == 0
-            && let Some((digest, size)) = self.content.whole()
+            && let Some((digest, size)) = self.cargo.content.whole()
+            && size <= most
         {
             self.complete = true;
-            let payload = self.stream(0, Some(size));
-            self.put(session, &digest, payload).await?;
-            (self.progress)(size);
-            return Ok((digest, size));
+            self.length = size;
+            let payload = self.cargo.part(0, Some(size));
+            return self.put(session, digest, size, payload).await;
         }
         loop {
-            let known = self.content.whole();
-            if let Some((_, size)) = &known
-                && self.offset >= *size
-            {
+            let known = self.cargo.content.whole().map(|(_, size)| size);
+            if known.is_some_and(|size| self.offset >= size) {
                 break;
             }
-            match self.rung {
-                Rung::Whole | Rung::Stream if self.offset == 0 => {
-                    // Chunked transfer: the end is not known, or not needed.
-                    let length = known.as_ref().map(|(_, size)| *size);
-                    self.patch(session, length, None).await?;
-                    let (_, size) = self.finished().await?;
-                    self.offset = size;
-                }
-                Rung::Whole | Rung::Stream => self.patch_part(session, u64::MAX).await?,
-                Rung::Chunks(size) => self.patch_part(session, size.max(self.least_chunk)).await?,
+            let fits = most == u64::MAX || known.is_some_and(|size| size <= most);
+            if rung != Rung::Chunks && self.offset == 0 && fits {
+                // Without a length known it is a chunked transfer.
+                self.length = known.unwrap_or(u64::MAX);
+                self.patch(session, known, None).await?;
+                let (_, size) = self.finished().await?;
+                self.offset = size;
+            } else if rung != Rung::Chunks && self.least_chunk == 0 {
+                self.patch_part(session, most).await?;
+            } else {
+                self.patch_part(session, self.manner.chunk(self.least_chunk)).await?;
             }
         }
         let (digest, size) = self.finished().await?;
         self.complete = true;
-        self.put(session, &digest, Payload::Empty).await?;
-        (self.progress)(size);
-        Ok((digest, size))
+        self.length = 0;
+        self.put(session, digest, size, Payload::Empty).await
     }
 
     /// One PATCH of a part whose length is known: at most `most` bytes of what there is.
@@ -262,11 +302,13 @@ impl Upload<'_> {
         if end <= self.offset {
             return Ok(());
         }
+        self.length = end - self.offset;
         let range = format!("{}-{}", self.offset, end - 1);
         // Digits and a dash are a valid header value.
         let range = HeaderValue::from_str(&range).ok();
         self.patch(session, Some(end), range).await?;
         self.offset = end;
+        self.note_progress();
         Ok(())
     }
 
@@ -276,16 +318,16 @@ impl Upload<'_> {
         end: Option<u64>,
         range: Option<HeaderValue>,
     ) -> Result<(), Failure> {
-        let payload = self.stream(self.offset, end);
+        let payload = self.cargo.part(self.offset, end);
         let mut call = self.call(Method::PATCH, session.url().clone(), payload);
         call.headers.insert(CONTENT_TYPE, octets());
         if let Some(range) = range {
             call.headers.insert(CONTENT_RANGE, range);
         }
-        let answer = self.repository.registry().attempt(&call).await?;
+        let answer = self.registry().attempt(&call).await?;
         // Any 2xx with a Location is an answer: Pulp sends 204 or 201 in place of 202. Without one
         // the session stays where it is.
-        if answer.headers.contains_key(reqwest::header::LOCATION) {
+        if answer.headers.contains_key(LOCATION) {
             session.moved(self.location(&answer)?);
         }
         Ok(())
@@ -294,29 +336,49 @@ impl Upload<'_> {
     async fn put(
         &self,
         session: &Session,
-        digest: &Digest,
+        digest: Digest,
+        size: u64,
         payload: Payload,
-    ) -> Result<(), Failure> {
+    ) -> Result<(Digest, u64), Failure> {
         let mut url = session.url().clone();
         url.query_pairs_mut().append_pair("digest", digest.as_str());
         let mut call = self.call(Method::PUT, url, payload);
         call.headers.insert(CONTENT_TYPE, octets());
-        self.repository.registry().attempt(&call).await?;
-        Ok(())
+        let answer = self.registry().attempt(&call).await?;
+        // Another success may come from something in between that is no registry at all.
+        if answer.status != StatusCode::CREATED && !self.is_there(&digest, size).await? {
+            let (url, status) = (SafeUrl::from(answer.url), answer.status);
+            let problem = format!("{url} answered {status}, but does not have the blob");
+            let error = Error::Protocol { doing: self.doing.clone(), problem };
+            return Err(Failure { transient: true, ..error.into() });
+        }
+        (self.cargo.progress)(size);
+        Ok((digest, size))
+    }
+
+    async fn is_there(&self, digest: &Digest, size: u64) -> Result<bool, Error> {
+        let present = self.repository.head_blob(digest).await?;
+        Ok(present.is_some_and(|there| there.size.is_none_or(|s| s == size)))
     }
 
     /// Finds out where the session stands, to go on from there; `None`: a new one is needed.
-    async fn resume(&mut self, mut session: Session) -> Option<Session> {
-        let sent_little = self.content.whole().is_some_and(|(_, size)| size < WORTH_RESUMING);
-        if sent_little || !self.repository.registry().ladder.learnt().resumes {
+    /// `lie` is an offset that the registry named and then refused.
+    async fn resume(&mut self, mut session: Session, lie: Option<u64>) -> Option<Session> {
+        let size = self.cargo.content.whole().map(|(_, size)| size);
+        if size.is_some_and(|size| size < WORTH_RESUMING)
+            || !self.manner.resumes
+            || !self.registry().ladder.manner().resumes
+        {
             session.cancel().await;
             return None;
         }
         let call = Call {
             also: &[StatusCode::NOT_FOUND],
+            persistence: Persistence::UntilLimit,
             ..self.call(Method::GET, session.url().clone(), Payload::Empty)
         };
-        let Ok(answer) = self.repository.registry().send(&call).await else {
+        let asked = self.cargo.registry.send_within(&call, &mut self.patience).await;
+        let Ok(answer) = asked else {
             session.cancel().await;
             return None;
         };
@@ -324,18 +386,23 @@ impl Upload<'_> {
             session.closed();
             return None;
         }
-        if answer.headers.contains_key(reqwest::header::LOCATION)
+        if answer.headers.contains_key(LOCATION)
             && let Ok(url) = self.location(&answer)
         {
             session.moved(url);
         }
         match arrived(&answer.headers) {
-            Some(offset) if self.content.whole().is_none_or(|(_, size)| offset <= size) => {
+            Some(offset) if offset > self.taken() || lie == Some(offset) => {
+                self.distrust();
+                session.cancel().await;
+                None
+            }
+            Some(offset) => {
                 self.offset = offset;
-                self.resumed = true;
+                self.resumed = Some(offset);
                 Some(session)
             }
-            _ => {
+            None => {
                 session.cancel().await;
                 None
             }
@@ -344,14 +411,14 @@ impl Upload<'_> {
 
     /// Whether the blob is there although the answer that said so was lost.
     async fn arrived_after_all(&self) -> Result<Option<(Digest, u64)>, Error> {
-        if !self.complete {
-            return Ok(None);
-        }
-        let Some((digest, size)) = self.content.whole() else {
+        let Some((digest, size)) = self.cargo.content.whole().filter(|_| self.complete) else {
             return Ok(None);
         };
-        let present = self.repository.head_blob(&digest).await?;
-        Ok(present.filter(|there| there.size.is_none_or(|s| s == size)).map(|_| (digest, size)))
+        if !self.is_there(&digest, size).await? {
+            return Ok(None);
+        }
+        (self.cargo.progress)(size);
+        Ok(Some((digest, size)))
     }
 
     fn setback(&self, failure: &Failure) -> Setback {
@@ -362,126 +429,50 @@ impl Upload<'_> {
         let Some(status) = error.status() else {
             return Setback::Final;
         };
-        let next = match self.rung {
-            Rung::Whole => Some(Rung::Stream),
-            Rung::Stream => Some(Rung::Chunks(FIRST_CHUNK)),
-            Rung::Chunks(_) => None,
-        };
+        let resumed = self.resumed.is_some();
+        let climb = || self.manner.next().map_or(Setback::Final, Setback::Climb);
         match status.as_u16() {
             _ if error.has_code("DIGEST_INVALID") => Setback::DigestRefused,
+            400 if error.has_code("SIZE_INVALID") => Setback::DigestRefused,
+            // docker-registry 2.8 says so of any session whose PATCH broke off.
+            400 | 404 if error.has_code("BLOB_UPLOAD_INVALID") && resumed => Setback::ResumeRefused,
+            404 if error.has_code("NAME_UNKNOWN") => Setback::Final,
+            404 => Setback::SessionGone,
             _ if error.has_code("BLOB_UPLOAD_UNKNOWN") => Setback::SessionGone,
-            404 if !error.has_code("NAME_UNKNOWN") => Setback::SessionGone,
             416 => Setback::RangeRefused,
-            413 => self.smaller().map_or(Setback::Final, Setback::Climb),
-            400 | 405 | 411 | 415 | 501 => next.map_or(Setback::Final, Setback::Climb),
+            413 => {
+                let shorter = self.manner.shorter(self.length, self.least_chunk);
+                shorter.map_or(Setback::Final, Setback::Climb)
+            }
+            // Taken without a Content-Range it may be, and with one it is not.
+            400 | 405 | 411 | 415 | 501 if resumed => Setback::ResumeRefused,
+            400 | 405 | 411 | 415 | 501 => climb(),
             _ => Setback::Final,
         }
     }
 
-    /// Chunks half as long as what was too long.
-    fn smaller(&self) -> Option<Rung> {
-        let size = match (self.rung, self.content.whole()) {
-            (Rung::Chunks(size), _) => size / 2,
-            (_, Some((_, size))) => (size / 2).min(FIRST_CHUNK),
-            (_, None) => FIRST_CHUNK,
-        };
-        (size >= LEAST_CHUNK.max(self.least_chunk)).then_some(Rung::Chunks(size))
-    }
-
-    fn stream(&self, from: u64, end: Option<u64>) -> Payload {
-        let pulse = Arc::new(Pulse::new());
-        let content = self.content.clone();
-        let progress = self.progress.clone();
-        let broken = self.broken_content.clone();
-        let beating = pulse.clone();
-        let registry = self.repository.registry().clone();
-        let open = move || {
-            let (content, progress) = (content.clone(), progress.clone());
-            let (broken, pulse) = (broken.clone(), beating.clone());
-            let registry = registry.clone();
-            let pieces = stream::try_unfold(from, move |at| {
-                let (content, progress) = (content.clone(), progress.clone());
-                let (broken, pulse) = (broken.clone(), pulse.clone());
-                let registry = registry.clone();
-                async move {
-                    // Asked for the next piece, the network has taken the one before.
-                    progress(at);
-                    let left = end.map_or(PIECE as u64, |end| end - at).min(PIECE as u64);
-                    if left == 0 {
-                        pulse.beat();
-                        return Ok(None);
-                    }
-                    pulse.hold();
-                    let piece = content.chunk(at, left as usize).await;
-                    pulse.beat();
-                    match piece {
-                        Ok(piece) => Ok(piece.map(|bytes| {
-                            registry.count_sent(bytes.len());
-                            let next = at + bytes.len() as u64;
-                            (bytes, next)
-                        })),
-                        Err(error) => {
-                            remember(&broken, &*error);
-                            Err(error)
-                        }
-                    }
-                }
-            });
-            reqwest::Body::wrap_stream(pieces)
-        };
-        Payload::Stream(StreamPayload {
-            open: Box::new(open),
-            length: end.map(|end| end - from),
-            pulse,
-        })
-    }
-
-    fn call(&self, method: Method, to: Url, payload: Payload) -> Call<'_> {
+    fn call(&self, method: Method, to: Url, payload: Payload) -> Call<'a> {
         Call {
             doing: self.doing.clone(),
             to: Target::Url(to),
             payload,
             persistence: Persistence::Once,
+            answer: AnswerTime::Commit,
             ..self.repository.call(method, String::new())
         }
     }
 
     async fn finished(&self) -> Result<(Digest, u64), Failure> {
-        self.content.finished().await.map_err(|error| {
-            remember(&self.broken_content, &*error);
+        self.cargo.content.finished().await.map_err(|error| {
             let reason = error.to_string();
+            self.cargo.remember(reason.clone());
             Error::Content { doing: self.doing.clone(), reason }.into()
         })
-    }
-
-    fn take_broken_content(&self) -> Option<String> {
-        // An Option is whole at any time.
-        self.broken_content.lock().unwrap_or_else(|e| e.into_inner()).take()
     }
 
     fn location(&self, answer: &Answer) -> Result<Url, Failure> {
         location(&answer.url, &answer.headers)
             .map_err(|problem| Error::Protocol { doing: self.doing.clone(), problem }.into())
-    }
-}
-
-fn remember(slot: &Mutex<Option<String>>, error: &(dyn std::error::Error + Send + Sync)) {
-    slot.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert_with(|| error.to_string());
-}
-
-impl Ladder {
-    fn learnt(&self) -> Learnt {
-        *self.0.lock().unwrap_or_else(|e| e.into_inner())
-    }
-
-    fn learn(&self, change: impl FnOnce(&mut Learnt)) {
-        change(&mut self.0.lock().unwrap_or_else(|e| e.into_inner()));
-    }
-}
-
-impl Default for Ladder {
-    fn default() -> Self {
-        Self(Mutex::new(Learnt { rung: Rung::Whole, resumes: true }))
     }
 }
 

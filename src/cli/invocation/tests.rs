@@ -55,7 +55,7 @@ fn every_option_arrives() {
     let invocation = parse(
         "./result r.io/app:v1 -t v2 --tag latest -t v2 -t v1 --format oci --compression zstd \
          --compression-level 19 -j 3 --dry-run --reuse-from r.io/base --cache-dir /c \
-         --auth-file /a --plain-http --ca-file /ca --insecure-skip-tls-verify --retry-for 90s \
+         --auth-file /a --plain-http --ca-file /ca --insecure-skip-tls-verify --retry-for 90s --idle-timeout 5m \
          --json -vvv",
     );
     let push = &invocation.push;
@@ -71,6 +71,7 @@ fn every_option_arrives() {
     assert_eq!(registry.tls.ca_file.as_deref(), Some(Path::new("/ca")));
     assert!(registry.plain_http && registry.tls.skip_verify);
     assert_eq!(registry.retry_for, Duration::from_secs(90));
+    assert_eq!(registry.idle_timeout, Duration::from_secs(300));
     assert!(invocation.json);
     assert_eq!(invocation.verbosity, Verbosity::Headers);
 }
@@ -138,6 +139,7 @@ fn every_mistake_is_named() {
         ("a r.io/b --reuse-from q.io/c", "the destination is at r.io"),
         ("a --no-cache --cache-dir /c", "cannot be used with"),
         ("a --retry-for 5", "a number with its unit, such as 90s"),
+        ("a --idle-timeout 0", "a number with its unit, such as 90s"),
         ("a -q -v", "cannot be used with"),
         ("a --digest-file /no/such/folder/f", "in a folder that exists"),
         ("a --digest-file /tmp", "in a folder that exists"),

@@ -141,12 +141,13 @@ impl Output {
             {
                 vec![summary::layer(report, screen.name_columns(), self.paint)]
             }
-            Event::Retry { why, wait } => vec![format!(
-                "{} {}; again in {}",
-                self.paint.doubtful("retry:"),
-                escape(why),
-                text::time(wait.as_secs_f64())
-            )],
+            Event::Retry { why, wait } => {
+                let when = match wait.is_zero() {
+                    true => "at once".to_owned(),
+                    false => format!("in {}", text::time(wait.as_secs_f64())),
+                };
+                vec![format!("{} {}; again {when}", self.paint.doubtful("retry:"), escape(why))]
+            }
             Event::Warning(warning) => vec![self.warning(warning)],
             Event::Note(note) if self.verbosity > Verbosity::Normal => {
                 vec![self.paint.faint(&escape(note))]

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use reqwest::Client;
 use reqwest::header::{HeaderMap, HeaderValue};
@@ -20,6 +21,8 @@ use super::sources::Sources;
 use super::token::{Endpoint, TokenRequest};
 use crate::event::{Event, Events};
 
+const DEFAULT_LIMIT: Duration = Duration::from_secs(60);
+
 /// Says who we are to one registry. It is shared by all requests to that registry.
 pub struct Authenticator {
     realm: Realm,
@@ -27,6 +30,7 @@ pub struct Authenticator {
     plain_token_servers: bool,
     sources: Sources,
     client: Client,
+    limit: Duration,
     events: Events,
     /// The last challenge; `None`: the registry has not asked.
     asked: Mutex<Option<Asked>>,
@@ -56,6 +60,7 @@ impl Authenticator {
             plain_token_servers: false,
             sources,
             client,
+            limit: DEFAULT_LIMIT,
             events,
             asked: Mutex::default(),
             searches: Mutex::default(),
@@ -68,6 +73,13 @@ impl Authenticator {
     #[must_use]
     pub fn allow_plain_token_servers(mut self) -> Self {
         self.plain_token_servers = true;
+        self
+    }
+
+    /// How long a token server may take for its whole answer. Default: one minute.
+    #[must_use]
+    pub fn with_time_limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
         self
     }
 
@@ -198,6 +210,7 @@ impl Authenticator {
                     endpoint,
                     scopes,
                     found,
+                    limit: self.limit,
                     events: Arc::clone(&self.events),
                 }
                 .send()

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use url::{Url, form_urlencoded};
 use zeroize::Zeroizing;
 
+use super::super::display::without_query_values;
 use super::credential::{Credential, Found, basic, bearer};
 use super::error::{AuthError, Denied, excerpt};
 use super::realm::Realm;
@@ -29,8 +30,6 @@ use crate::event::Events;
 const CLIENT_ID: &str = "pushimg";
 /// The longest answer that is read, in bytes.
 const MAX_ANSWER: usize = 1024 * 1024;
-/// How long a token server may take for its whole answer.
-const LIMIT: Duration = Duration::from_secs(60);
 /// How long a token lives where the server does not say.
 const DEFAULT_LIFE: Duration = Duration::from_secs(60);
 /// The longest life that is believed.
@@ -66,6 +65,8 @@ pub(super) struct TokenRequest {
     pub endpoint: Endpoint,
     pub scopes: Scopes,
     pub found: Arc<Found>,
+    /// How long the server may take for its whole answer.
+    pub limit: Duration,
     pub events: Events,
 }
 
@@ -163,7 +164,7 @@ impl TokenRequest {
             request
         };
         request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
-        *request.timeout_mut() = Some(LIMIT);
+        *request.timeout_mut() = Some(self.limit);
         request
     }
 
@@ -216,9 +217,10 @@ impl TokenRequest {
     /// A server may repeat what it was sent.
     fn without_secrets(&self, said: &str) -> String {
         let secrets = self.found.credential.iter().flat_map(Credential::secrets);
-        secrets
+        let said = secrets
             .filter(|secret| !secret.is_empty())
-            .fold(said.to_owned(), |said, secret| said.replace(secret.as_str(), "***"))
+            .fold(said.to_owned(), |said, secret| said.replace(secret.as_str(), "***"));
+        without_query_values(&said)
     }
 }
 

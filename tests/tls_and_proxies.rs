@@ -1,0 +1,288 @@
+//! The way to the registry: whom to trust, how to say who we are by certificate, proxies of the
+//! environment, addresses in brackets, and no credential in the open.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use support::archive::{ImageBuilder, Layer};
+use support::proxy::*;
+use support::registry::{self, DevRegistry};
+use support::run::{Output, Pushimg};
+use support::tls::Authority;
+use support::*;
+use tempfile::TempDir;
+
+fn image(dir: &TempDir) -> PathBuf {
+    ImageBuilder::new(vec![Layer::random("a", 1, 300_000), Layer::file("b", b"b")])
+        .write(dir.path(), "image.tar")
+}
+
+fn push(machine: &Pushimg, image: &Path, host: &str, more: &[&str]) -> Output {
+    let mut args = vec![image.display().to_string(), format!("{host}/app:v1")];
+    args.extend(more.iter().map(|arg| (*arg).to_owned()));
+    machine.run(args)
+}
+
+/// A proxy as companies have them: CONNECT and absolute URLs. Names below `.test` are this machine.
+struct WebProxy {
+    addr: SocketAddr,
+    seen: Arc<Mutex<Vec<String>>>,
+}
+
+impl WebProxy {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let addr = listener.local_addr().expect("its address");
+        let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+        let log = seen.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let log = log.clone();
+                std::thread::spawn(move || Self::serve(stream, &log));
+            }
+        });
+        Self { addr, seen }
+    }
+
+    fn serve(mut client: TcpStream, log: &Mutex<Vec<String>>) -> Option<()> {
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while !head.ends_with(b"\r\n\r\n") {
+            client.read_exact(&mut byte).ok()?;
+            head.push(byte[0]);
+        }
+        let text = String::from_utf8_lossy(&head).into_owned();
+        log.lock().expect("no holder panics").push(text.clone());
+        let mut words = text.split_whitespace();
+        let (method, target) = (words.next()?, words.next()?);
+        let place = target.trim_start_matches("http://");
+        let (place, path) = match place.split_once('/') {
+            Some((place, path)) => (place, format!("/{path}")),
+            None => (place, "/".to_owned()),
+        };
+        let (_, port) = place.rsplit_once(':')?;
+        let mut server = TcpStream::connect(format!("127.0.0.1:{port}")).ok()?;
+        if method == "CONNECT" {
+            client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").ok()?;
+        } else {
+            // One request for each connection, so that each is seen.
+            let rest =
+                text.split_once("\r\n")?.1.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+            write!(server, "{method} {path} HTTP/1.1\r\n{rest}").ok()?;
+        }
+        let (mut from, mut to) = (client.try_clone().ok()?, server.try_clone().ok()?);
+        let up = std::thread::spawn(move || {
+            let _ = std::io::copy(&mut from, &mut to);
+            let _ = to.shutdown(std::net::Shutdown::Write);
+        });
+        let _ = std::io::copy(&mut server, &mut client);
+        let _ = client.shutdown(std::net::Shutdown::Both);
+        let _ = up.join();
+        Some(())
+    }
+
+    fn seen(&self) -> Vec<String> {
+        self.seen.lock().expect("no holder panics").clone()
+    }
+}
+
+#[test]
+fn a_registry_is_trusted_by_an_authority_and_not_without() {
+    let (dir, authority) = (TempDir::new().expect("a folder"), Authority::new());
+    let registry = DockerRegistry::tls(&authority);
+    let image = image(&dir);
+    // A loopback address is tried in the open first, and found to want TLS.
+    let machine = Pushimg::new();
+    let output = push(&machine, &image, &registry.host(), &[]).exits(5);
+    assert!(output.took < Duration::from_secs(8), "{output}");
+    output.says("certificate").says("--ca-file");
+    assert_eq!(registry.tag("app", "v1"), None);
+
+    let ca = format!("--ca-file={}", authority.ca_file().display());
+    push(&machine, &image, &registry.host(), &[&ca]).success();
+    assert!(registry.tag("app", "v1").is_some());
+
+    push(&machine, &image, &registry.host(), &["--insecure-skip-tls-verify"])
+        .success()
+        .says("warning: --insecure-skip-tls-verify");
+
+    let missing = dir.path().join("none.pem").display().to_string();
+    push(&machine, &image, &registry.host(), &["--ca-file", &missing]).exits(2).says(&missing);
+    let wrong = format!("--ca-file={}", image.display());
+    push(&machine, &image, &registry.host(), &[&wrong]).exits(2).says("image.tar");
+}
+
+#[test]
+fn certificates_in_the_folders_of_docker_and_containers_are_used() {
+    let (dir, authority) = (TempDir::new().expect("a folder"), Authority::new());
+    let registry = DockerRegistry::start(&DockerRegistryOptions {
+        tls: Some(&authority),
+        client_certificates: true,
+        ..Default::default()
+    });
+    let image = image(&dir);
+    let client = authority.client();
+    for parent in [".docker/certs.d", ".config/containers/certs.d", "config/containers/certs.d"] {
+        let machine = Pushimg::new();
+        let folder = machine.home().join(parent).join(registry.host());
+        std::fs::create_dir_all(&folder).expect("certs.d");
+        std::fs::copy(authority.ca_file(), folder.join("ca.crt")).expect("ca.crt");
+        // Trusted, but not known.
+        push(&machine, &image, &registry.host(), &[]).exits(5).says("client certificate");
+        std::fs::copy(&client.cert, folder.join("client.cert")).expect("client.cert");
+        // A certificate alone is no identity.
+        push(&machine, &image, &registry.host(), &[]).exits(2).says("client.key");
+        std::fs::copy(&client.key, folder.join("client.key")).expect("client.key");
+        push(&machine, &image, &registry.host(), &[]).success();
+    }
+    assert!(registry.tag("app", "v1").is_some());
+}
+
+#[test]
+fn https_goes_through_the_proxy_of_the_environment_by_connect() {
+    let (dir, authority) = (TempDir::new().expect("a folder"), Authority::new());
+    let registry = DockerRegistry::tls(&authority);
+    let web = WebProxy::start();
+    let image = image(&dir);
+    let host = format!("registry.test:{}", registry.addr().port());
+    let through = format!("http://user:hunter2@{}", web.addr);
+    for variable in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"] {
+        let machine = Pushimg::new().env(variable, &through);
+        let before = web.seen().len();
+        push(&machine, &image, &host, &["--insecure-skip-tls-verify", "-vv"])
+            .success()
+            .never_says("hunter2");
+        let seen = web.seen()[before..].to_vec();
+        assert!(!seen.is_empty(), "{variable}");
+        for head in &seen {
+            assert!(head.starts_with(&format!("CONNECT {host} ")), "{head}");
+            let login = head.to_lowercase().contains("proxy-authorization: basic dxnlcjpodw50zxiy");
+            assert!(login, "{head}");
+        }
+    }
+    // Named as one that needs none, or on this machine.
+    let before = web.seen().len();
+    let machine = Pushimg::new().env("HTTPS_PROXY", &through).env("NO_PROXY", "other.test,.test");
+    push(&machine, &image, &host, &["--insecure-skip-tls-verify", "--retry-for=1s"]).exits(5);
+    let machine = Pushimg::new().env("HTTPS_PROXY", &through).env("HTTP_PROXY", &through);
+    push(&machine, &image, &registry.host(), &["--insecure-skip-tls-verify"]).success();
+    assert_eq!(web.seen().len(), before, "{:?}", web.seen());
+}
+
+#[test]
+fn plain_http_goes_through_the_proxy_too() {
+    let dir = TempDir::new().expect("a folder");
+    let registry = DevRegistry::start(registry::Options::default());
+    let web = WebProxy::start();
+    let host = format!("registry.test:{}", registry.addr().port());
+    let machine = Pushimg::new().env("HTTP_PROXY", format!("http://{}", web.addr));
+    push(&machine, &image(&dir), &host, &["--plain-http"]).success();
+    assert!(registry.tag("app", "v1").is_some());
+    assert!(web.seen().iter().all(|head| head.contains(&format!(" http://{host}/v2/"))));
+}
+
+#[test]
+fn a_proxy_that_is_down_or_refuses_is_told_apart_from_the_registry() {
+    let dir = TempDir::new().expect("a folder");
+    let (_, nobody) = support::served::bind(0);
+    let machine = Pushimg::new().env("HTTPS_PROXY", format!("http://user:hunter2@{nobody}"));
+    push(&machine, &image(&dir), "registry.test", &["--retry-for=1s"])
+        .exits(5)
+        .says("registry.test")
+        .never_says("hunter2");
+}
+
+#[test]
+fn an_address_in_brackets_is_an_address() {
+    let dir = TempDir::new().expect("a folder");
+    // The laboratory listens on 127.0.0.1; this carries the other loopback there.
+    let registry = DevRegistry::start(registry::Options::default());
+    let Ok(listener) = TcpListener::bind("[::1]:0") else {
+        eprintln!("this machine has no IPv6");
+        return;
+    };
+    let port = listener.local_addr().expect("its address").port();
+    let upstream = registry.addr();
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let Ok(server) = TcpStream::connect(upstream) else { continue };
+            let pairs = [(client.try_clone(), server.try_clone()), (Ok(server), Ok(client))];
+            for (from, to) in pairs {
+                let (Ok(mut from), Ok(mut to)) = (from, to) else { continue };
+                std::thread::spawn(move || {
+                    let _ = std::io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(std::net::Shutdown::Write);
+                });
+            }
+        }
+    });
+    let output = push(&Pushimg::new(), &image(&dir), &format!("[::1]:{port}"), &[]).success();
+    assert!(output.stdout.starts_with(&format!("[::1]:{port}/app@sha256:")), "{output}");
+    assert!(registry.tag("app", "v1").is_some());
+}
+
+#[test]
+fn a_password_goes_to_a_far_host_in_the_open_only_when_told_so() {
+    let dir = TempDir::new().expect("a folder");
+    let registry = DevRegistry::start(registry::Options {
+        auth: registry::basic("user", "hunter2"),
+        ..Default::default()
+    });
+    let web = WebProxy::start();
+    let host = format!("registry.test:{}", registry.addr().port());
+    let through = format!("http://{}", web.addr);
+    let machine = Pushimg::new()
+        .env("HTTP_PROXY", &through)
+        .env("HTTPS_PROXY", &through)
+        .login(&host, "user", "hunter2");
+    let image = image(&dir);
+    push(&machine, &image, &host, &["--retry-for=1s"]).exits(5).says("--plain-http");
+    assert!(web.seen().iter().all(|head| head.starts_with("CONNECT ")), "{:?}", web.seen());
+    push(&machine, &image, &host, &["--plain-http"]).success();
+}
+
+#[test]
+fn a_token_server_in_the_open_gets_nothing_of_a_registry_over_tls() {
+    let (dir, authority) = (TempDir::new().expect("a folder"), Authority::new());
+    let tokens = TokenServer::start(TokenOptions::default());
+    let registry = DockerRegistry::start(&DockerRegistryOptions {
+        tls: Some(&authority),
+        token: Some(&tokens),
+        ..Default::default()
+    });
+    let options = TokenOptions::default();
+    let machine = Pushimg::new().login(&registry.host(), &options.user, &options.password);
+    let ca = format!("--ca-file={}", authority.ca_file().display());
+    push(&machine, &image(&dir), &registry.host(), &[&ca]).exits(4).says("unencrypted");
+    assert!(tokens.requests().is_empty());
+}
+
+#[test]
+fn a_registry_over_http_2_and_tls_is_pushed_to_through_faults() {
+    let (dir, authority) = (TempDir::new().expect("a folder"), Authority::new());
+    let registry = DevRegistry::start(registry::Options::default());
+    let proxy = FaultProxy::start(
+        registry.addr(),
+        &ProxyOptions { tls: Some(&authority), ..Default::default() },
+    );
+    let ca = format!("--ca-file={}", authority.ca_file().display());
+    proxy.set_rules(vec![
+        Rule::at(Step::BlobHead, Fault::Reset).first(2),
+        Rule::at(Step::UploadPut, Fault::CutRequest { at: At::Percent(50), delivered: true })
+            .first(1),
+        Rule::at(Step::ManifestPut, Fault::Reset).first(1),
+    ]);
+    push(&Pushimg::new(), &image(&dir), &proxy.host(), &[&ca]).success();
+    assert!(registry.tag("app", "v1").is_some());
+    let version = |step| {
+        let records = proxy.records();
+        records.iter().filter(|r| r.step == step).map(|r| r.version.clone()).next_back()
+    };
+    assert_eq!(version(Step::ManifestPut).as_deref(), Some("HTTP/2.0"));
+    assert_eq!(version(Step::UploadPut).as_deref(), Some("HTTP/1.1"));
+}
