@@ -98,10 +98,10 @@ pub async fn push(options: &PushOptions, events: &Events) -> Result<Report, Erro
         Ok(_) => sessions.cancel_abandoned(CANCEL_WITHIN).await,
         Err(_) => sessions.cancel_all(CANCEL_WITHIN).await,
     }
-    if let Some(cache) = Arc::into_inner(cache) {
-        if let Some(trouble) = cache.close().await {
-            events(Event::Note(trouble));
-        }
+    if let Some(cache) = Arc::into_inner(cache)
+        && let Some(trouble) = cache.close().await
+    {
+        events(Event::Note(trouble));
     }
     result
 }

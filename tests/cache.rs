@@ -138,7 +138,8 @@ fn a_cache_that_cannot_be_used_fails_no_push() {
         .run([path, &format!("{}/expected:v1", registry.host()), "--no-cache"])
         .success()
         .digest();
-    let spoil: [(&str, &dyn Fn(&Path)); 5] = [
+    type Spoil<'a> = (&'a str, &'a dyn Fn(&Path));
+    let spoil: [Spoil; 5] = [
         ("random bytes", &|file| {
             std::fs::write(file, support::archive::random_bytes(1, 100_000)).expect("write");
         }),
