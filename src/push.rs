@@ -333,7 +333,7 @@ impl Attempt<'_> {
     fn remember(&self, reuse: &Reuse, image: &Image, settled: &SettledLayers) {
         let mut present = settled.digests();
         present.push(image.config.digest().clone());
-        reuse.remember(&settled.packed(), &present);
+        reuse.remember(&image.config, &settled.packed(), &present);
         if let Some(key) = self.input.identity() {
             let image = CachedImage {
                 names: image.names.clone(),

@@ -18,10 +18,11 @@ use tokio::task::JoinSet;
 
 pub use cache::{Cache, CachedImage};
 pub use heads::Heads;
+use previous::Asking;
 pub use previous::{Previous, Table};
 
 use crate::event::Events;
-use crate::image::{Blob, Compression, DiffId, Digest, Platform};
+use crate::image::{Blob, Compression, Config, DiffId, Digest, Platform};
 use crate::registry::upload::Session;
 use crate::registry::{Error, Mount, Present, Repository};
 use crate::report::{Known, Outcome};
@@ -98,15 +99,15 @@ impl Reuse {
     ) -> Self {
         let heads = Arc::new(Heads::new(repository.clone()));
         let Options { tags, otherwise, others, platform, allowed, recipe, dry_run } = options;
-        let asking = heads.clone();
+        let asking = Asking { platform, heads: heads.clone(), cache: cache.clone() };
         let table = async move {
             let mut images = tags;
             images.extend(others);
-            let mut table = Table::fetch(&images, platform.as_ref(), &asking, &events).await;
+            let mut table = Table::fetch(&images, &asking, &events).await;
             if table.is_empty()
                 && let Some(otherwise) = otherwise
             {
-                table = Table::fetch(&[otherwise], platform.as_ref(), &asking, &events).await;
+                table = Table::fetch(&[otherwise], &asking, &events).await;
             }
             Arc::new(table)
         };
@@ -195,7 +196,8 @@ impl Reuse {
     }
 
     /// Remembers what this push has learnt, for the next one.
-    pub fn remember(&self, packed: &[(DiffId, Blob)], present: &[Digest]) {
+    pub fn remember(&self, config: &Config, packed: &[(DiffId, Blob)], present: &[Digest]) {
+        previous::remember(&self.cache, config);
         if let Some(recipe) = &self.recipe {
             for (diff_id, blob) in packed {
                 self.cache.remember_layer(recipe, diff_id.clone(), blob.clone());

@@ -14,6 +14,7 @@ use futures::poll;
 use oci_client::manifest::OciImageManifest;
 
 use super::heads::Heads;
+use super::{Cache, CachedImage};
 use crate::event::{Event, Events};
 use crate::image::{Blob, Compression, Config, DiffId, Digest, Listed, MAX_CONFIG_BYTES, Platform};
 use crate::registry::Repository;
@@ -45,6 +46,37 @@ pub struct Listing {
     pub image: Arc<Previous>,
 }
 
+/// With what the tables are asked for.
+pub struct Asking {
+    /// The image's platform, where it is known.
+    pub platform: Option<Platform>,
+    /// Where HEADs go out.
+    pub heads: Arc<Heads>,
+    /// Configs that were read before need not be read again: their digest says what they are.
+    pub cache: Arc<Cache>,
+}
+
+impl Asking {
+    async fn remembered(&self, digest: &Digest) -> Option<Config> {
+        let images = self.cache.image(digest.as_str()).await?;
+        images.into_iter().map(|image| image.config).find(|config| config.digest() == digest)
+    }
+
+    async fn get(&self, image: &Previous, digest: &Digest, size: u64) -> Result<Config, String> {
+        let bytes = image.repository.blob(digest, size).await.map_err(|error| error.to_string())?;
+        let config = Config::parse(bytes.ok_or("its config is gone")?);
+        let config = config.map_err(|error| error.to_string())?;
+        remember(&self.cache, &config);
+        Ok(config)
+    }
+}
+
+/// Keeps a config for the next push's table.
+pub fn remember(cache: &Cache, config: &Config) {
+    let image = CachedImage { names: Vec::new(), config: config.clone(), layers: Vec::new() };
+    cache.remember_image(config.digest().as_str(), vec![image]);
+}
+
 impl Previous {
     /// As a user would write it.
     pub fn name(&self) -> String {
@@ -67,14 +99,9 @@ impl Table {
     /// Reads the tables of all these images at once; HEADs for what they list in the destination's
     /// repository go out as soon as a manifest has come. What cannot be read is left out, with a
     /// note.
-    pub async fn fetch(
-        images: &[Previous],
-        platform: Option<&Platform>,
-        heads: &Heads,
-        events: &Events,
-    ) -> Self {
+    pub async fn fetch(images: &[Previous], asking: &Asking, events: &Events) -> Self {
         let tables = join_all(images.iter().map(|image| async {
-            match listings(image, platform, heads).await {
+            match listings(image, asking).await {
                 Ok(listings) => listings,
                 Err(why) => {
                     let note = format!("nothing is reused of {}: {why}", image.name());
@@ -92,17 +119,15 @@ impl Table {
     }
 }
 
-async fn listings(
-    image: &Previous,
-    platform: Option<&Platform>,
-    heads: &Heads,
-) -> Result<Vec<(DiffId, Listing)>, String> {
+async fn listings(image: &Previous, asking: &Asking) -> Result<Vec<(DiffId, Listing)>, String> {
     match get(image, &image.reference).await? {
-        Listed::Image(manifest) => of_manifest(image, &manifest, heads).await,
+        Listed::Image(manifest) => of_manifest(image, &manifest, asking).await,
         Listed::Index(entries) => {
             let chosen: Vec<_> = entries
                 .into_iter()
-                .filter(|(_, theirs)| platform.is_none_or(|ours| ours.matches(theirs)))
+                .filter(|(_, theirs)| {
+                    asking.platform.as_ref().is_none_or(|ours| ours.matches(theirs))
+                })
                 // Attestations are no images.
                 .filter(|(_, theirs)| theirs.os != "unknown")
                 .take(MAX_PLATFORMS)
@@ -112,7 +137,7 @@ async fn listings(
             }
             let tables = join_all(chosen.iter().map(|(digest, _)| async move {
                 match get(image, digest.as_str()).await? {
-                    Listed::Image(manifest) => of_manifest(image, &manifest, heads).await,
+                    Listed::Image(manifest) => of_manifest(image, &manifest, asking).await,
                     Listed::Index(_) => Err("the index holds another index".to_owned()),
                 }
             }))
@@ -147,7 +172,7 @@ async fn get(image: &Previous, reference: &str) -> Result<Listed, String> {
 async fn of_manifest(
     image: &Previous,
     manifest: &OciImageManifest,
-    heads: &Heads,
+    asking: &Asking,
 ) -> Result<Vec<(DiffId, Listing)>, String> {
     if manifest.layers.len() > MAX_LAYERS {
         return Err(format!("it has {} layers", manifest.layers.len()));
@@ -168,18 +193,22 @@ async fn of_manifest(
     if size > MAX_CONFIG_BYTES {
         return Err(format!("its config has {size} bytes"));
     }
+    let remembered = asking.remembered(&config).await;
     // All wait for the config: it is asked for first, over the connection that is open by now.
-    let mut getting = pin!(image.repository.blob(&config, size));
+    let mut getting = pin!(async {
+        match remembered {
+            Some(config) => Ok(config),
+            None => asking.get(image, &config, size).await,
+        }
+    });
     let got = poll!(getting.as_mut());
     for blob in blobs.iter().flatten() {
-        heads.expect(&blob.digest);
+        asking.heads.expect(&blob.digest);
     }
-    let got = match got {
+    let config = match got {
         Poll::Ready(got) => got,
         Poll::Pending => getting.await,
-    };
-    let config = got.map_err(|error| error.to_string())?.ok_or("its config is gone")?;
-    let config = Config::parse(config).map_err(|error| error.to_string())?;
+    }?;
     if config.diff_ids().len() != blobs.len() {
         return Err(format!(
             "its config lists {} layers, its manifest {}",
