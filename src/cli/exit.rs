@@ -44,7 +44,11 @@ impl Error {
                 _ => Code::Network,
             },
             Self::Pack {
-                source: pack::Error::Damaged { .. } | pack::Error::Unsayable(_), ..
+                source:
+                    pack::Error::Damaged { .. }
+                    | pack::Error::WindowTooLarge { .. }
+                    | pack::Error::Unsayable(_),
+                ..
             } => Code::Image,
             Self::Pack { .. } | Self::Packer(_) | Self::Manifest(_) | Self::Failed(_) => {
                 Code::Failed

@@ -1,12 +1,22 @@
 //! The fuzz target for what people type.
 
-use super::name;
+use oci_client::Reference;
 
-/// References, tags and durations.
+use super::name;
+use crate::image::parse_reference;
+
+/// References, tags and durations. References are what `oci-client` takes them for.
 pub fn reference(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
     };
+    let (ours, theirs) = (parse_reference(text), Reference::try_from(text).ok());
+    // Theirs takes the `Foo` of `Foo/bar` for a host, and digests that nobody uses; ours takes
+    // addresses in brackets.
+    let is_known = text.contains(char::is_uppercase) || text.contains("sha384");
+    if ours != theirs && !is_known {
+        assert!(theirs.is_none() && text.starts_with('['), "{ours:?} {theirs:?}");
+    }
     if let Ok(parsed) = name::destination(text) {
         assert!(!parsed.repository().is_empty());
         assert!(parsed.tag().is_some() || parsed.digest().is_some());

@@ -50,6 +50,16 @@ pub enum Error {
         /// What the decompressor said.
         source: Arc<io::Error>,
     },
+    /// Decompressing a stored layer would take more memory than is allowed.
+    #[error(
+        "decompressing it, as its diff ID is to be checked, needs more than the {limit_mib} MiB of \
+         memory left for it; store it with a smaller window (zstd without --long or --ultra), or \
+         decompress the archive around it first"
+    )]
+    WindowTooLarge {
+        /// What it may take, in MiB.
+        limit_mib: u32,
+    },
     /// A layer is stored compressed in a way that neither Docker nor OCI has a media type for.
     #[error(
         "it is stored {0}-compressed, which no image manifest can say; store it as a plain tar, \

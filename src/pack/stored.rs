@@ -113,7 +113,11 @@ fn diff_id(
     pieces: &mut Pieces,
     wanted: &Weak<()>,
 ) -> Result<DiffId, Error> {
-    let damaged = |error| Error::Damaged { compression, source: Arc::new(error) };
+    let damaged = |error: io::Error| match error.to_string().contains("too much memory") {
+        // The crate hands over zstd's error as its text only.
+        true => Error::WindowTooLarge { limit_mib: 1 << (window_log_max - 20) },
+        false => Error::Damaged { compression, source: Arc::new(error) },
+    };
     let mut decoder: Box<dyn Read + '_> = match compression {
         Compression::None => Box::new(pieces),
         Compression::Gzip => Box::new(MultiGzDecoder::new(pieces)),

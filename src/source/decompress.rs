@@ -26,8 +26,11 @@ const CHUNKS_AHEAD: usize = 16;
 /// `--long` stays below. It and the rest of the program share 100 MiB.
 const MAX_ZSTD_WINDOW_LOG: u32 = 26;
 
+/// What any frame may ask for, whatever the first one does: 8 MiB (RFC 8878, section 3.1.1.1.2).
+const LEAST_ZSTD_WINDOW_LOG: u32 = 23;
+
 /// What xz may use: enough for `xz -9`, which takes 65 MiB.
-const MAX_XZ_MEMORY: u64 = 72 << 20;
+const MAX_XZ_MEMORY: usize = 72 << 20;
 
 /// Called with the bytes of the file consumed, and its length where that is known.
 pub type Progress = Box<dyn Fn(u64, Option<u64>) + Send>;
@@ -61,18 +64,6 @@ impl Wrapping {
         }
     }
 
-    /// The most memory that decompressing takes. How much it will be is told by each frame's own
-    /// header, as late as the last one's.
-    pub(super) fn memory(self) -> usize {
-        match self {
-            Self::None | Self::Gzip => 0,
-            Self::Zstd => 1 << MAX_ZSTD_WINDOW_LOG,
-            Self::Xz => MAX_XZ_MEMORY as usize,
-            // Four bytes for each of a block's 900,000, and the block.
-            Self::Bzip2 => 5 << 20,
-        }
-    }
-
     /// The command that decompresses whatever memory that takes.
     fn command(self) -> &'static str {
         match self {
@@ -83,6 +74,33 @@ impl Wrapping {
             Self::Bzip2 => "bzip2 -dc",
         }
     }
+}
+
+/// The most memory, in bytes, that decompressing a file that begins so may take.
+///
+/// Any frame may ask for more than the first did; that is an error where it is more than this.
+pub fn memory(wrapping: Wrapping, head: &[u8]) -> usize {
+    match wrapping {
+        Wrapping::None | Wrapping::Gzip => 0,
+        Wrapping::Zstd => 1 << zstd_window_log(head),
+        Wrapping::Xz => MAX_XZ_MEMORY,
+        // Four bytes for each of a block's 900,000, and the block.
+        Wrapping::Bzip2 => 5 << 20,
+    }
+}
+
+/// The window that the first frame asks for (RFC 8878, section 3.1.1.1), within limits; the largest
+/// where that is told further on.
+fn zstd_window_log(head: &[u8]) -> u32 {
+    const SINGLE_SEGMENT: u8 = 1 << 5;
+    let asked = match head {
+        [0x28, 0xb5, 0x2f, 0xfd, descriptor, window, ..] if descriptor & SINGLE_SEGMENT == 0 => {
+            let (exponent, eighths) = (window >> 3, window & 7);
+            10 + u32::from(exponent) + u32::from(eighths > 0)
+        }
+        _ => MAX_ZSTD_WINDOW_LOG,
+    };
+    asked.clamp(LEAST_ZSTD_WINDOW_LOG, MAX_ZSTD_WINDOW_LOG)
 }
 
 impl fmt::Display for Wrapping {
@@ -118,12 +136,12 @@ enum Message {
     Failed(Error),
 }
 
-/// Begins to read `input`.
+/// Begins to read `input`; decompressing it takes as much as `memory` bytes.
 pub fn stream(
     input: impl Read + Send + 'static,
     file: Arc<str>,
     total: Option<u64>,
-    wrapping: Wrapping,
+    (wrapping, memory): (Wrapping, usize),
     progress: Progress,
 ) -> Result<Stream, Error> {
     let (messages_in, messages) = sync_channel(CHUNKS_AHEAD);
@@ -132,11 +150,17 @@ pub fn stream(
     thread::Builder::new()
         .name("read image".into())
         .spawn(move || {
-            let message =
-                match read(input, &name, total, wrapping, progress, &messages_in, &used_out) {
-                    Ok(()) => Message::End,
-                    Err(error) => Message::Failed(error),
-                };
+            let consumed = Rc::new(Cell::new(0));
+            let input =
+                Counted { input, file: name.clone(), total, consumed: consumed.clone(), progress };
+            let fail = |error| classify(error, &name, wrapping, memory, consumed.get());
+            let result = decoder(input, wrapping, memory)
+                .map_err(fail)
+                .and_then(|content| read(content, fail, &messages_in, &used_out));
+            let message = match result {
+                Ok(()) => Message::End,
+                Err(error) => Message::Failed(error),
+            };
             // Nobody is left to hear it if this fails.
             let _ = messages_in.send(message);
         })
@@ -145,6 +169,28 @@ pub fn stream(
 }
 
 impl Stream {
+    /// A stream that is already read, of what is short and not compressed: without the thread, a
+    /// target is run many times as often.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub fn of(bytes: &[u8]) -> Self {
+        let (messages_in, messages) = channel();
+        for chunk in bytes.chunks(CHUNK) {
+            // The receiver is here.
+            let _ = messages_in.send(Message::Data(chunk.to_vec(), chunk.len()));
+        }
+        let _ = messages_in.send(Message::End);
+        let chunk = Vec::new();
+        Self {
+            messages,
+            used: channel().0,
+            chunk,
+            start: 0,
+            end: 0,
+            at_end: false,
+            file: "x".into(),
+        }
+    }
+
     /// The bytes at hand, fetched if there are none; empty at the end.
     fn fill(&mut self) -> Result<&[u8], Error> {
         while self.start == self.end && !self.at_end {
@@ -202,18 +248,11 @@ impl Bytes for Stream {
 
 /// What the thread does.
 fn read(
-    input: impl Read,
-    file: &Arc<str>,
-    total: Option<u64>,
-    wrapping: Wrapping,
-    progress: Progress,
+    mut content: impl Read,
+    fail: impl Fn(io::Error) -> Error,
     out: &SyncSender<Message>,
     used: &Receiver<Vec<u8>>,
 ) -> Result<(), Error> {
-    let consumed = Rc::new(Cell::new(0));
-    let input = Counted { input, file: file.clone(), total, consumed: consumed.clone(), progress };
-    let fail = |error| classify(error, file, wrapping, consumed.get());
-    let mut content = decoder(input, wrapping).map_err(fail)?;
     loop {
         let mut chunk = used.try_recv().unwrap_or_else(|_| vec![0; CHUNK]);
         let mut length = 0;
@@ -241,6 +280,7 @@ fn read(
 fn decoder<'a>(
     input: Counted<impl Read + 'a>,
     wrapping: Wrapping,
+    memory: usize,
 ) -> io::Result<Box<dyn Read + 'a>> {
     let buffered = |input| BufReader::with_capacity(CHUNK, input);
     Ok(match wrapping {
@@ -248,12 +288,12 @@ fn decoder<'a>(
         Wrapping::Gzip => Box::new(GzipReader::new(buffered(input))),
         Wrapping::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(buffered(input))?;
-            decoder.window_log_max(MAX_ZSTD_WINDOW_LOG)?;
+            decoder.window_log_max(memory.ilog2())?;
             Box::new(decoder)
         }
         Wrapping::Xz => {
             let stream = liblzma::stream::Stream::new_stream_decoder(
-                MAX_XZ_MEMORY,
+                memory as u64,
                 liblzma::stream::CONCATENATED,
             )?;
             Box::new(liblzma::bufread::XzDecoder::new_stream(buffered(input), stream))
@@ -263,7 +303,13 @@ fn decoder<'a>(
 }
 
 /// What a decoder's error says about the file.
-fn classify(error: io::Error, file: &Arc<str>, wrapping: Wrapping, bytes: u64) -> Error {
+fn classify(
+    error: io::Error,
+    file: &Arc<str>,
+    wrapping: Wrapping,
+    memory: usize,
+    bytes: u64,
+) -> Error {
     let file = file.clone();
     let error = match error.downcast::<Error>() {
         Ok(ours) => return ours,
@@ -273,21 +319,17 @@ fn classify(error: io::Error, file: &Arc<str>, wrapping: Wrapping, bytes: u64) -
         return Error::TruncatedWrapping { file, wrapping, bytes };
     }
     let text = error.to_string();
-    let limit = match wrapping {
+    let is_too_large = match wrapping {
         // The crate hands over zstd's error as its text only.
-        Wrapping::Zstd if text.contains("too much memory") => Some(1 << MAX_ZSTD_WINDOW_LOG),
-        Wrapping::Xz if is_memory_limit(&error) => Some(MAX_XZ_MEMORY),
-        _ => None,
+        Wrapping::Zstd => text.contains("too much memory"),
+        Wrapping::Xz => is_memory_limit(&error),
+        _ => false,
     };
-    match limit {
-        Some(limit) => Error::WindowTooLarge {
-            file,
-            wrapping,
-            limit_mib: limit >> 20,
-            command: wrapping.command(),
-        },
-        None => Error::CorruptWrapping { file, wrapping, bytes, what: text },
+    if is_too_large {
+        let limit_mib = memory as u64 >> 20;
+        return Error::WindowTooLarge { file, wrapping, limit_mib, command: wrapping.command() };
     }
+    Error::CorruptWrapping { file, wrapping, bytes, what: text }
 }
 
 fn is_memory_limit(error: &io::Error) -> bool {

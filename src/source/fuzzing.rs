@@ -68,7 +68,7 @@ pub fn archive(data: &[u8]) {
     let data = mended(data);
     let sought = sought(&data).inspect_err(checked);
     let wrapping = Wrapping::of(&data);
-    let streamed = streamed::open(stream(data, wrapping), "x.tar".into(), wrapping);
+    let streamed = streamed::open(stream(data, wrapping), "x.tar".into(), (wrapping, 0));
     let streamed = walked(streamed).inspect_err(checked);
     if let (Ok(sought), Ok(streamed)) = (sought, streamed) {
         assert_eq!(sought, streamed);
@@ -89,7 +89,8 @@ pub fn docker_manifest(data: &[u8]) {
     // Writing to a vector does not fail.
     let data = builder.into_inner().unwrap_or_default();
     let sought = sought(&data).inspect_err(checked);
-    let streamed = streamed::open(stream(data, Wrapping::None), "x.tar".into(), Wrapping::None);
+    let streamed =
+        streamed::open(stream(data, Wrapping::None), "x.tar".into(), (Wrapping::None, 0));
     let streamed = walked(streamed).inspect_err(checked);
     assert_eq!(sought.ok(), streamed.ok());
 }
@@ -146,7 +147,11 @@ fn walked(mut source: Box<dyn Source>) -> Result<Images, Error> {
 }
 
 fn stream(data: Vec<u8>, wrapping: Wrapping) -> Stream {
-    decompress::stream(Cursor::new(data), "x".into(), None, wrapping, Box::new(|_, _| {}))
+    if wrapping == Wrapping::None {
+        return Stream::of(&data);
+    }
+    let memory = decompress::memory(wrapping, &data);
+    decompress::stream(Cursor::new(data), "x".into(), None, (wrapping, memory), Box::new(|_, _| {}))
         .expect("there is a thread to read it")
 }
 

@@ -70,14 +70,15 @@ fn open_seekable_archive(opened: Opened) -> Result<Box<dyn Source>, Error> {
 fn open_streamed_archive(opened: Opened) -> Result<Box<dyn Source>, Error> {
     let wrapping = Wrapping::of(&opened.head);
     let total = Some(&opened.metadata).filter(|metadata| metadata.is_file()).map(fs::Metadata::len);
+    let memory = decompress::memory(wrapping, &opened.head);
     let stream = decompress::stream(
         Cursor::new(opened.head).chain(opened.file),
         opened.name.clone(),
         total,
-        wrapping,
+        (wrapping, memory),
         opened.progress,
     )?;
-    Ok(streamed::open(stream, opened.name, wrapping))
+    Ok(streamed::open(stream, opened.name, (wrapping, memory)))
 }
 
 impl Opened {

@@ -695,6 +695,32 @@ fn a_window_that_takes_too_much_memory_is_an_error() {
 }
 
 #[test]
+fn a_source_tells_how_much_memory_it_takes_and_keeps_to_it() {
+    let archive = nix_archive(&[&layer(&[7; 200_000])]);
+    let framed = |window_log, bytes: &[u8]| {
+        let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.window_log(window_log).unwrap();
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    };
+    let memory = |bytes: &[u8]| {
+        let (_folder, path) = folder_with(bytes);
+        open_path(&path).unwrap().memory()
+    };
+    assert_eq!(memory(&archive), 0);
+    assert_eq!(memory(&compress(&archive, Wrapping::Gzip)), 0);
+    // Any frame may take 8 MiB; where a frame does not say early, it is taken to need the most.
+    assert_eq!(memory(&framed(20, &archive)), 8 << 20);
+    assert_eq!(memory(&framed(25, &archive)), 32 << 20);
+    assert_eq!(memory(&[b"\x50\x2a\x4d\x18\0\0\0\0", &*framed(20, &archive)].concat()), 64 << 20);
+
+    let (head, tail) = archive.split_at(archive.len() / 2);
+    let grown = [framed(20, head), framed(24, tail)].concat();
+    let text = error_of(&grown);
+    assert!(text.starts_with("FILE: its zstd compression needs more than 8 MiB"), "{text}");
+}
+
+#[test]
 fn several_frames_members_and_streams_are_one_file() {
     let archive = nix_archive(&[&layer(b"one")]);
     let (head, tail) = archive.split_at(1000);

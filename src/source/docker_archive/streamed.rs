@@ -18,8 +18,12 @@ use crate::source::error::{Error, Role};
 use crate::source::tar::{self, BLOCK, Entry, Kind, Tar};
 use crate::source::{Claim, Image, Layer, LayerId, Source};
 
-/// Begins to read the archive in `stream`.
-pub fn open(stream: Stream, name: Arc<str>, wrapping: Wrapping) -> Box<dyn Source> {
+/// Begins to read the archive in `stream`, which takes as much as `memory` bytes.
+pub fn open(
+    stream: Stream,
+    name: Arc<str>,
+    (wrapping, memory): (Wrapping, usize),
+) -> Box<dyn Source> {
     Box::new(StreamedArchive {
         file: name.clone(),
         entries: Entries::new(name.clone()),
@@ -29,7 +33,7 @@ pub fn open(stream: Stream, name: Arc<str>, wrapping: Wrapping) -> Box<dyn Sourc
             head_start: 0,
             head_end: 0,
         },
-        memory: wrapping.memory(),
+        memory,
         next_id: 0,
         json_left: MAX_JSON_BYTES,
         images: None,
