@@ -10,6 +10,7 @@ mod input;
 mod layer;
 mod read;
 mod report;
+mod settled;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -21,7 +22,8 @@ use oci_client::Reference;
 
 use self::destination::Destination;
 use self::input::{Input, Opened};
-use self::layer::{Layers, SettledLayers};
+use self::layer::Layers;
+use self::settled::SettledLayers;
 use crate::error::Error;
 use crate::event::{Event, Events};
 use crate::image::{Blob, Compression, Digest, Format, Manifest};

@@ -1,6 +1,6 @@
 //! What becomes of one layer: found at the registry, or packed and uploaded; and of all of them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::future::pending;
 use std::sync::{Arc, Mutex};
 
@@ -11,14 +11,15 @@ use tokio::sync::{OnceCell, Semaphore, mpsc};
 
 use super::content::InMemory;
 use super::read::{Seen, Verdict};
+use super::settled::{Settled, SettledLayers};
 use super::{Doubts, PushOptions, Setback};
 use crate::error::Error;
 use crate::event::{Event, Events};
-use crate::image::{Blob, Compression, Config, DiffId, Digest, Format, History};
+use crate::image::{Blob, Compression, Config, DiffId, Digest, Format};
 use crate::pack::{self, Spool};
 use crate::registry::Repository;
 use crate::registry::upload::{Content, Progress, Session};
-use crate::report::{Known, LayerReport, Outcome};
+use crate::report::{Known, Outcome};
 use crate::reuse::{Lookup, Reuse};
 use crate::source::{self, Claim, Image, LayerId};
 
@@ -39,26 +40,6 @@ pub struct Layers<'a> {
     /// Blobs that this push has settled, or is about to: a blob that occurs twice goes once.
     blobs: Mutex<HashMap<Digest, Arc<OnceCell<Outcome>>>>,
 }
-
-/// A layer whose blob is there, or would be after a push.
-#[derive(Debug)]
-pub struct Settled {
-    entry: String,
-    /// What its first bytes show it to hold, where they were read.
-    name: Option<String>,
-    /// The diff ID that the blob is for.
-    diff_id: DiffId,
-    /// The diff ID of the bytes, where they were read.
-    read: Option<DiffId>,
-    blob: Blob,
-    outcome: Outcome,
-    /// The blob was made here.
-    packed: bool,
-}
-
-/// All layers that a source had, settled.
-#[derive(Debug)]
-pub struct SettledLayers(HashMap<LayerId, Settled>);
 
 impl<'a> Layers<'a> {
     /// No layer has come yet.
@@ -421,50 +402,6 @@ enum Trouble {
 impl<E: Into<Error>> From<E> for Trouble {
     fn from(error: E) -> Self {
         Self::Push(error.into())
-    }
-}
-
-impl Settled {
-    /// What there is to tell of it, with what the image's history says where that is known.
-    pub fn report(&self, history: Option<&History>, format: Format) -> LayerReport {
-        let name = history
-            .and_then(source::name_from_history)
-            .or_else(|| self.name.clone())
-            .unwrap_or_else(|| self.diff_id.digest().short().to_owned());
-        let media_type = self.blob.compression.media_type(format);
-        LayerReport {
-            name,
-            diff_id: self.diff_id.clone(),
-            digest: self.blob.digest.clone(),
-            size: self.blob.size,
-            media_type: media_type.unwrap_or_default().to_owned(),
-            compression: self.blob.compression,
-            outcome: self.outcome.clone(),
-        }
-    }
-}
-
-impl SettledLayers {
-    /// What became of a layer.
-    pub fn get(&self, id: LayerId) -> Option<&Settled> {
-        self.0.get(&id)
-    }
-
-    /// The digests of all blobs.
-    pub fn digests(&self) -> Vec<Digest> {
-        self.0.values().map(|layer| layer.blob.digest.clone()).collect()
-    }
-
-    /// The blobs that were made here, with the diff IDs that they are for.
-    pub fn packed(&self) -> Vec<(DiffId, Blob)> {
-        let packed = self.0.values().filter(|layer| layer.packed);
-        packed.map(|layer| (layer.diff_id.clone(), layer.blob.clone())).collect()
-    }
-
-    /// The blobs that the registry said to have.
-    pub fn reused(&self) -> HashSet<Digest> {
-        let reused = |layer: &&Settled| matches!(layer.outcome, Outcome::Reused { .. });
-        self.0.values().filter(reused).map(|layer| layer.blob.digest.clone()).collect()
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::destination::Destination;
-use super::layer::SettledLayers;
+use super::settled::SettledLayers;
 use crate::image::Manifest;
 use crate::report::{Known, Outcome, Report};
 use crate::source::Image;

@@ -1,0 +1,74 @@
+//! Layers whose fate is sealed: the blobs they have become, and why those were sent or not.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::image::{Blob, DiffId, Digest, Format, History};
+use crate::report::{LayerReport, Outcome};
+use crate::source::{self, LayerId};
+
+/// A layer whose blob is there, or would be after a push.
+#[derive(Debug)]
+pub struct Settled {
+    /// What the source calls it.
+    pub entry: String,
+    /// What its first bytes show it to hold, where they were read.
+    pub name: Option<String>,
+    /// The diff ID that the blob is for.
+    pub diff_id: DiffId,
+    /// The diff ID of the bytes, where they were read.
+    pub read: Option<DiffId>,
+    /// The blob.
+    pub blob: Blob,
+    /// How it came to be there.
+    pub outcome: Outcome,
+    /// The blob was made here.
+    pub packed: bool,
+}
+
+/// All layers that a source had, settled.
+#[derive(Debug)]
+pub struct SettledLayers(pub HashMap<LayerId, Settled>);
+
+impl Settled {
+    /// What there is to tell of it, with what the image's history says where that is known.
+    pub fn report(&self, history: Option<&History>, format: Format) -> LayerReport {
+        let name = history
+            .and_then(source::name_from_history)
+            .or_else(|| self.name.clone())
+            .unwrap_or_else(|| self.diff_id.digest().short().to_owned());
+        let media_type = self.blob.compression.media_type(format);
+        LayerReport {
+            name,
+            diff_id: self.diff_id.clone(),
+            digest: self.blob.digest.clone(),
+            size: self.blob.size,
+            media_type: media_type.unwrap_or_default().to_owned(),
+            compression: self.blob.compression,
+            outcome: self.outcome.clone(),
+        }
+    }
+}
+
+impl SettledLayers {
+    /// What became of a layer.
+    pub fn get(&self, id: LayerId) -> Option<&Settled> {
+        self.0.get(&id)
+    }
+
+    /// The digests of all blobs.
+    pub fn digests(&self) -> Vec<Digest> {
+        self.0.values().map(|layer| layer.blob.digest.clone()).collect()
+    }
+
+    /// The blobs that were made here, with the diff IDs that they are for.
+    pub fn packed(&self) -> Vec<(DiffId, Blob)> {
+        let packed = self.0.values().filter(|layer| layer.packed);
+        packed.map(|layer| (layer.diff_id.clone(), layer.blob.clone())).collect()
+    }
+
+    /// The blobs that the registry said to have.
+    pub fn reused(&self) -> HashSet<Digest> {
+        let reused = |layer: &&Settled| matches!(layer.outcome, Outcome::Reused { .. });
+        self.0.values().filter(reused).map(|layer| layer.blob.digest.clone()).collect()
+    }
+}
