@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,14 +52,14 @@ impl Bench {
         .write(self.dir.path(), "image.tar")
     }
 
-    fn push(&self, image: &PathBuf, more: &[&str]) -> Output {
+    fn push(&self, image: &Path, more: &[&str]) -> Output {
         let mut args = vec![image.display().to_string(), self.name()];
         args.extend(more.iter().map(|arg| (*arg).to_owned()));
         self.machine.run(args)
     }
 
     /// Pushes, and reads back what came.
-    fn pushed(&self, image: &PathBuf, more: &[&str]) -> Output {
+    fn pushed(&self, image: &Path, more: &[&str]) -> Output {
         let output = self.push(image, more).success();
         pull::assert_same_image(image, self.registry.addr(), "app", "v1");
         assert_eq!(self.registry.open_uploads(), 0, "{}", self.proxy.transcript());
