@@ -27,7 +27,7 @@ const LIMIT: Duration = Duration::from_secs(45);
 /// Pushes at the same time; they mostly wait.
 const AT_ONCE: usize = 8;
 /// Every so-manieth case is run by default.
-const SHARE: usize = 7;
+const SHARE: usize = 11;
 
 const USER: &str = "pushimg";
 const PASSWORD: &str = "correct horse";
