@@ -80,6 +80,8 @@ struct Upload<'a> {
     furthest: u64,
     /// Sessions that were opened since without getting further.
     restarts: u32,
+    /// Answers of 500 since the last change of manner.
+    crashes: u32,
     /// The length of the body sent last.
     length: u64,
     /// The least size of a chunk, as `OCI-Chunk-Min-Length` tells.
@@ -110,6 +112,7 @@ impl Repository {
             resumed: None,
             furthest: 0,
             restarts: 0,
+            crashes: 0,
             length: 0,
             least_chunk: 0,
             complete: false,
@@ -150,6 +153,9 @@ impl<'a> Upload<'a> {
                 self.patience.excuse(began.elapsed());
             }
             self.note_progress();
+            if failure.error.status() == Some(StatusCode::INTERNAL_SERVER_ERROR) {
+                self.crashes += 1;
+            }
             let setback = match self.setback(&failure) {
                 Setback::DigestRefused if digest_refused => Setback::Final,
                 Setback::Passing | Setback::SessionGone if self.restarts > RESTARTS => {
@@ -199,6 +205,11 @@ impl<'a> Upload<'a> {
                         current.closed();
                         return Ok(done);
                     }
+                    if let Some(manner) = self.other_manner() {
+                        self.manner = manner;
+                        current.cancel().await;
+                        continue;
+                    }
                     session = self.resume(current, lie).await;
                     self.note_progress();
                 }
@@ -228,6 +239,16 @@ impl<'a> Upload<'a> {
     fn distrust(&mut self) {
         self.manner.resumes = false;
         self.registry().ladder.distrust();
+    }
+
+    /// Another way to send, for a registry that answers 500 again and again to what it was not
+    /// made for: there are some that take bytes by PATCH only, and say so like this.
+    fn other_manner(&mut self) -> Option<Manner> {
+        if self.crashes < 2 {
+            return None;
+        }
+        self.crashes = 0;
+        self.manner.next()
     }
 
     /// Waits before the next try, if there is to be one.

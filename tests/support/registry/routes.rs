@@ -22,6 +22,9 @@ use super::{Shared, add};
 /// The largest manifest taken, in bytes; the specification asks for at least this.
 const MANIFEST_LIMIT: usize = 4 * 1024 * 1024;
 
+/// How much of a body that is refused is read all the same, in bytes.
+const DRAINED: usize = 64 * 1024 * 1024;
+
 type Answer = Result<Response, Refusal>;
 type Query = Vec<(String, String)>;
 
@@ -309,7 +312,11 @@ impl Call<'_> {
             return Err(Refusal::upload_unknown());
         };
         let mut session = session.lock().await;
-        self.check_range(name, id, &session)?;
+        if let Err(refusal) = self.check_range(name, id, &session) {
+            // Answered at once, and the connection reset, the client may never see why.
+            let _ = Limited::new(body, DRAINED).collect().await;
+            return Err(refusal);
+        }
         self.receive(&mut session, body).await?;
         Ok(upload_state(StatusCode::ACCEPTED, name, id, session.size()))
     }
