@@ -116,7 +116,6 @@ fn a_blob_that_cannot_be_sent_leaves_the_tag_as_it_was() {
     output.says("quota exceeded");
     assert_eq!(proxy.count_step(Step::ManifestPut), 0, "{}", proxy.transcript());
     assert_eq!(registry.tag("kept", "v1"), before);
-    assert_eq!(registry.open_uploads(), 0, "the sessions are cancelled");
 }
 
 #[test]
