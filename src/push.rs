@@ -13,7 +13,7 @@ mod report;
 mod settled;
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
@@ -115,13 +115,17 @@ async fn until_believed(
     events: &Events,
 ) -> Result<Report, Error> {
     let input = Input::new(&options.image, options.destination.is_none()).await?;
+    let shared = Shared { started: Instant::now(), registry: OnceLock::new(), sent: Mutex::default() };
     let mut doubts = Doubts::default();
     loop {
-        let attempt = Attempt { options, input: &input, cache, events, doubts: &doubts };
+        let attempt =
+            Attempt { options, input: &input, cache, events, doubts: &doubts, shared: &shared };
         match attempt.run().await {
             Ok(report) => return Ok(report),
             Err(Setback::Failed(error)) => return Err(error),
-            Err(Setback::Doubt(_, error)) if !input.can_be_read_again() => return Err(error),
+            Err(Setback::Doubt(_, error)) if !input.can_be_read_again() => {
+                return Err(Error::Unrepeatable(Box::new(error)));
+            }
             Err(Setback::Doubt(found, error)) => {
                 events(Event::Warning(format!("{error}; the image is read again")));
                 doubts = *found;
@@ -130,7 +134,16 @@ async fn until_believed(
     }
 }
 
+/// What all attempts of a push have in common.
+struct Shared {
+    started: Instant,
+    registry: OnceLock<Arc<Registry>>,
+    /// Blobs that were uploaded, whichever attempt did it.
+    sent: Mutex<HashSet<Digest>>,
+}
+
 struct Attempt<'a> {
+    shared: &'a Shared,
     options: &'a PushOptions,
     input: &'a Input,
     cache: &'a Arc<Cache>,
@@ -141,13 +154,14 @@ struct Attempt<'a> {
 impl Attempt<'_> {
     /// The diagram of the crate's front page, as code.
     async fn run(&self) -> Result<Report, Setback> {
-        let started = Instant::now();
         let opened = self.input.open(self.cache, self.events).await?;
         let destination = Destination::choose(self.options, self.input, opened.images()).await?;
         (self.events)(Event::Destination { reference: destination.name() });
 
-        let settings = Arc::new(self.options.registry.clone());
-        let registry = Registry::new(destination.host(), settings, self.events.clone());
+        let registry = self.shared.registry.get_or_init(|| {
+            let settings = Arc::new(self.options.registry.clone());
+            Registry::new(destination.host(), settings, self.events.clone())
+        });
         let repository = registry.repository(destination.repository());
         let early = opened.images().map(|images| destination.pick(images)).transpose()?;
         let reuse = self.reuse(&repository, &destination, early.as_ref()).await?;
@@ -157,6 +171,7 @@ impl Attempt<'_> {
             &reuse,
             self.doubts,
             self.events,
+            &self.shared.sent,
             early.as_ref(),
         );
 
@@ -164,20 +179,30 @@ impl Attempt<'_> {
             Opened::Remembered(images) => {
                 self.settle_remembered(&images, &destination, &layers).await?
             }
-            Opened::Source(source) => self.settle(source, &destination, &layers).await?,
+            Opened::Source(source) => self.settle(source, &destination, &layers, None).await?,
         };
         let blobs = layers.verify(&image, &settled)?;
-        let manifest = Manifest::of(&image.config, &blobs, self.format(&blobs))?;
+        let mut manifest = Manifest::of(&image.config, &blobs, self.format(&blobs))?;
         destination.check(&manifest.digest)?;
         if !self.options.dry_run {
-            self.put_manifest(&repository, &destination, &manifest, &image, &settled).await?;
-            self.remember(&reuse, &image, &settled);
+            let mut put =
+                self.put_manifest(&repository, &destination, &manifest, &image, &settled).await;
+            if let Err(Setback::Failed(Error::Registry(error))) = &put
+                && let Some(other) = self.docker_form(error, &image, &blobs, &manifest)
+            {
+                destination.check(&other.digest)?;
+                manifest = other;
+                put = self.put_manifest(&repository, &destination, &manifest, &image, &settled).await;
+            }
+            put?;
+            self.remember(&reuse, &destination, &image, &manifest, &settled);
         }
         let totals = report::Totals {
             config_sent,
             bytes_sent: registry.bytes_sent(),
-            took: started.elapsed(),
+            took: self.shared.started.elapsed(),
             dry_run: self.options.dry_run,
+            compression: self.options.compression,
         };
         Ok(report::of(&destination, &image, &manifest, &settled, &totals))
     }
@@ -188,6 +213,7 @@ impl Attempt<'_> {
         source: Box<dyn Source>,
         destination: &Destination,
         layers: &Layers<'_>,
+        config_sent: Option<bool>,
     ) -> Result<(Image, bool, SettledLayers), Setback> {
         let early = source.images().map(|images| destination.pick(images)).transpose()?;
         if let Some(image) = &early {
@@ -195,14 +221,18 @@ impl Attempt<'_> {
         }
         let packer = self.packer(source.memory())?;
         let (mut seen, read) = read::start(source, packer, early.as_ref())?;
+        let ship_config = async |image: &Image| match config_sent {
+            Some(sent) => Ok(sent),
+            None => layers.ship_config(&image.config).await,
+        };
         let config = async {
             // A file tells its config first, and it goes up at once; a stream tells it last.
             let Some(image) = early else {
                 let image = destination.pick(&read.images().await?)?;
-                let sent = layers.ship_config(&image.config).await?;
+                let sent = ship_config(&image).await?;
                 return Ok((image, sent));
             };
-            let (sent, _) = try_join!(layers.ship_config(&image.config), read.images())?;
+            let (sent, _) = try_join!(ship_config(&image), read.images())?;
             Ok((image, sent))
         };
         let ((image, sent), settled) = try_join!(config, layers.settle_all(&mut seen))?;
@@ -223,7 +253,7 @@ impl Attempt<'_> {
             Some(settled) => Ok((image, sent, settled)),
             None => {
                 let source = self.input.source(self.events).await?;
-                self.settle(source, destination, layers).await
+                self.settle(source, destination, layers, Some(sent)).await
             }
         }
     }
@@ -331,11 +361,39 @@ impl Attempt<'_> {
         Err(Setback::Doubt(Box::new(doubts), error.into()))
     }
 
+    /// The same image's Docker manifest, for a registry that takes no OCI media types, if it can
+    /// say what the layers are.
+    fn docker_form(
+        &self,
+        error: &registry::Error,
+        image: &Image,
+        blobs: &[Blob],
+        refused: &Manifest,
+    ) -> Option<Manifest> {
+        let is_refused = matches!(error.status().map(|status| status.as_u16()), Some(400 | 415))
+            && ["MANIFEST_INVALID", "UNSUPPORTED"].iter().any(|code| error.has_code(code));
+        if refused.format != Format::Oci || !is_refused {
+            return None;
+        }
+        let docker = Manifest::of(&image.config, blobs, Format::Docker).ok()?;
+        let warning = format!("{error}; it is put in Docker's format instead");
+        (self.events)(Event::Warning(warning));
+        Some(docker)
+    }
+
     /// Leaves what was learnt for the next push.
-    fn remember(&self, reuse: &Reuse, image: &Image, settled: &SettledLayers) {
+    fn remember(
+        &self,
+        reuse: &Reuse,
+        destination: &Destination,
+        image: &Image,
+        manifest: &Manifest,
+        settled: &SettledLayers,
+    ) {
         let mut present = settled.digests();
         present.push(image.config.digest().clone());
-        reuse.remember(&image.config, &settled.packed(), &present);
+        reuse.remember(&settled.packed(), &present);
+        reuse.remember_image(&destination.references(), manifest, &image.config);
         if let Some(key) = self.input.identity() {
             let image = CachedImage {
                 names: image.names.clone(),

@@ -38,6 +38,8 @@ pub struct Report {
     pub seconds: f64,
     /// Whether this is only what a push would do.
     pub dry_run: bool,
+    /// How new layers are compressed; those that were there may be otherwise.
+    pub compression: Compression,
 }
 
 /// What became of one layer.
@@ -109,9 +111,20 @@ impl Report {
             .count()
     }
 
+    /// How many of the layers that were there are compressed in this other way than new ones.
+    pub fn layers_kept_as(&self, compression: Compression) -> usize {
+        let is_new = |l: &LayerReport| {
+            matches!(l.outcome, Outcome::Uploaded | Outcome::WouldUpload)
+        };
+        let kept = |l: &&LayerReport| !is_new(l) && l.compression == compression;
+        if compression == self.compression { 0 } else { self.layers.iter().filter(kept).count() }
+    }
+
     /// How many layers were mounted from other repositories.
     pub fn layers_mounted(&self) -> usize {
-        self.layers.iter().filter(|l| matches!(l.outcome, Outcome::Mounted { .. })).count()
+        let is_mounted =
+            |l: &&LayerReport| matches!(l.outcome, Outcome::Mounted { .. } | Outcome::WouldMount { .. });
+        self.layers.iter().filter(is_mounted).count()
     }
 }
 

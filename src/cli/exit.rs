@@ -53,6 +53,7 @@ impl Error {
             Self::Pack { .. } | Self::Packer(_) | Self::Manifest(_) | Self::Failed(_) => {
                 Code::Failed
             }
+            Self::Unrepeatable(error) => error.exit_code(),
             Self::Interrupted { .. } => Code::Interrupted,
         }
     }

@@ -8,6 +8,9 @@ use crate::error::Error;
 use crate::image::{Digest, parse_reference};
 use crate::source::Image;
 
+/// How many names a message lists.
+const MAX_LISTED: usize = 10;
+
 /// Where an image goes.
 pub struct Destination {
     reference: Reference,
@@ -87,8 +90,9 @@ impl Destination {
             [image] => Ok(image.clone()),
             _ => images.iter().find(named).cloned().ok_or_else(|| {
                 Error::Usage(format!(
-                    "there are {} images in it, and pushimg pushes one; give the name of one as the \
-                     destination, or make an archive of it alone (`docker save NAME`): {}",
+                    "the archive holds {} images, and pushimg pushes one: {}; make an archive of the \
+                     one (`docker save NAME`), or give its own name as the destination to push it \
+                     there",
                     images.len(),
                     list(images)
                 ))
@@ -117,6 +121,12 @@ fn the_one_name(images: &[Image]) -> Result<String, Error> {
              pushimg IMAGE HOST/REPOSITORY:TAG"
                 .to_owned(),
         )),
+        (Some(_), Some(_)) if images.len() > 1 => Err(Error::Usage(format!(
+            "the archive holds {} images: {}; give the name of one as the destination to push it \
+             there, or make an archive of the one (`docker save NAME`)",
+            images.len(),
+            list(images)
+        ))),
         (Some(_), Some(_)) => Err(Error::Usage(format!(
             "the image carries several names; give one of them as the destination: {}",
             list(images)
@@ -133,5 +143,10 @@ fn list(images: &[Image]) -> String {
             names => names.iter().map(|name| name.escape_debug().to_string()).collect(),
         })
         .collect();
-    names.join(", ")
+    match names.split_at_checked(MAX_LISTED) {
+        Some((shown, more)) if !more.is_empty() => {
+            format!("{} and {} more", shown.join(", "), more.len())
+        }
+        _ => names.join(", "),
+    }
 }

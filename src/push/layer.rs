@@ -1,7 +1,8 @@
 //! What becomes of one layer: found at the registry, or packed and uploaded; and of all of them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::pending;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures::StreamExt;
@@ -37,6 +38,13 @@ pub struct Layers<'a> {
     /// What the history calls the layers, where it is known before they are read.
     names: HashMap<LayerId, String>,
     uploads: Semaphore,
+    /// Whether an entry's name was the diff ID of a layer that the registry has: then those of the
+    /// others are diff IDs as well.
+    names_hold: AtomicBool,
+    /// Big layers by their diff IDs: one that occurs twice goes once.
+    growing: Mutex<HashMap<DiffId, Arc<OnceCell<(Blob, Outcome)>>>>,
+    /// Blobs that were uploaded, by this attempt or one before.
+    sent: &'a Mutex<HashSet<Digest>>,
     /// Blobs that this push has settled, or is about to: a blob that occurs twice goes once.
     blobs: Mutex<HashMap<Digest, Arc<OnceCell<Outcome>>>>,
 }
@@ -49,6 +57,7 @@ impl<'a> Layers<'a> {
         reuse: &'a Reuse,
         doubts: &'a Doubts,
         events: &'a Events,
+        sent: &'a Mutex<HashSet<Digest>>,
         early: Option<&Image>,
     ) -> Self {
         let names = early.into_iter().flat_map(|image| {
@@ -58,6 +67,9 @@ impl<'a> Layers<'a> {
         });
         Self {
             names: names.collect(),
+            names_hold: AtomicBool::new(false),
+            growing: Mutex::default(),
+            sent,
             uploads: Semaphore::new(options.jobs.max(1)),
             options,
             repository,
@@ -136,10 +148,19 @@ impl<'a> Layers<'a> {
             },
             None => None,
         };
+        if found.is_some() && matches!(layer.claim, Claim::Hint(_)) {
+            self.names_hold.store(true, Ordering::Relaxed);
+        }
         let settled = match found {
             Some((diff_id, blob, outcome)) => self.pass(layer, diff_id, blob, outcome).await,
             None => self.pack(layer, claimed, session).await?,
         };
+        let mut settled = settled;
+        let found_again = matches!(settled.outcome, Outcome::Reused { why: Known::AnsweredHead });
+        if found_again && self.lock_sent().contains(&settled.blob.digest) {
+            // By an attempt before this one.
+            settled.outcome = Outcome::Uploaded;
+        }
         self.tell(id, &settled);
         Ok((id, settled))
     }
@@ -181,11 +202,15 @@ impl<'a> Layers<'a> {
         });
         let cargo = Cargo { layer: layer.id, name, spool };
         // Sent before its digest is known: only what cannot be there. A hint may be no diff ID.
-        let is_new = matches!(layer.claim, Claim::DiffId(_)) || self.reuse.knows_no_image().await;
+        let is_new = match layer.claim {
+            Claim::DiffId(_) => true,
+            Claim::Hint(_) if self.names_hold.load(Ordering::Relaxed) => true,
+            Claim::Hint(_) | Claim::Nothing => self.reuse.knows_no_image().await,
+        };
         let growing = is_new && layer.size >= STREAM_FROM && !self.options.dry_run;
         let shipped = async {
             if growing {
-                return self.ship_growing(&cargo, session).await;
+                return self.ship_growing_once(looked_for.as_ref(), &cargo, session).await;
             }
             let packed = cargo.spool.finished().await.map_err(Trouble::Packing)?;
             if looked_for.as_ref() != Some(&packed.diff_id)
@@ -200,7 +225,10 @@ impl<'a> Layers<'a> {
         let (blob, outcome) = match shipped.await {
             Ok(shipped) => shipped,
             // The reader has given the layer up, and has the reason to tell.
-            Err(Trouble::Packing(pack::Error::Abandoned)) => return stopped().await,
+            Err(Trouble::Packing(pack::Error::Abandoned)) => match layer.passed.await {
+                Ok(Some(_)) => return Err(Error::Failed("packing a layer stopped".to_owned())),
+                Ok(None) | Err(_) => return stopped().await,
+            },
             Err(Trouble::Packing(source)) => {
                 return Err(Error::Pack { entry: layer.entry, source });
             }
@@ -273,6 +301,30 @@ impl<'a> Layers<'a> {
         Ok(Outcome::Uploaded)
     }
 
+    /// The same, for a layer that may occur twice.
+    async fn ship_growing_once(
+        &self,
+        diff_id: Option<&DiffId>,
+        cargo: &Cargo,
+        session: Option<Session>,
+    ) -> Result<(Blob, Outcome), Trouble> {
+        let Some(diff_id) = diff_id else {
+            return self.ship_growing(cargo, session).await;
+        };
+        let cell = {
+            // A map is whole between any two of its operations.
+            let mut growing = self.growing.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            growing.entry(diff_id.clone()).or_default().clone()
+        };
+        let mut first = false;
+        let shipped = cell.get_or_try_init(|| {
+            first = true;
+            self.ship_growing(cargo, session)
+        });
+        let (blob, outcome) = shipped.await?.clone();
+        Ok((blob, if first { outcome } else { Outcome::Reused { why: Known::SameAsLayer } }))
+    }
+
     /// A big blob: uploaded while it is being made, unless it proves to be there already.
     async fn ship_growing(
         &self,
@@ -321,21 +373,24 @@ impl<'a> Layers<'a> {
             events(Event::UploadProgress { layer, position, total: spool.length() });
         });
         let content: Arc<dyn Content> = Arc::new(cargo.spool.clone());
-        self.repository.upload(content, session, progress).await?;
+        let (digest, _) = self.repository.upload(content, session, progress).await?;
+        self.lock_sent().insert(digest);
         Ok(())
     }
 
     /// Uploads the config, if it is not there; answers whether it was missing.
     pub async fn ship_config(&self, config: &Config) -> Result<bool, Error> {
         let digest = config.digest().clone();
-        if !self.doubts.blobs.contains(&digest)
-            && self.repository.head_blob(&digest).await?.is_some()
-        {
-            return Ok(false);
+        let size = config.bytes().len() as u64;
+        let blob = Blob { digest: digest.clone(), size, compression: Compression::None };
+        if !self.doubts.blobs.contains(&digest) && self.reuse.is_there(&blob).await? {
+            return Ok(self.lock_sent().contains(&digest));
         }
         if !self.options.dry_run {
-            let content = Arc::new(InMemory { bytes: config.bytes().clone(), digest });
+            let bytes = config.bytes().clone();
+            let content = Arc::new(InMemory { bytes, digest: digest.clone() });
             self.repository.upload(content, None, Arc::new(|_| {})).await?;
+            self.lock_sent().insert(digest);
         }
         Ok(true)
     }
@@ -350,6 +405,7 @@ impl<'a> Layers<'a> {
             };
             let actual = layer.read.as_ref().unwrap_or(&layer.diff_id);
             let mismatch = || source::Error::Mismatch {
+                file: self.options.image.to_string(),
                 layer: index + 1,
                 entry: layer.entry.clone(),
                 listed: listed.clone(),
@@ -376,6 +432,11 @@ impl<'a> Layers<'a> {
             report.name.clone_from(name);
         }
         (self.events)(Event::LayerSettled { layer, report });
+    }
+
+    fn lock_sent(&self) -> std::sync::MutexGuard<'_, HashSet<Digest>> {
+        // A set is whole between any two of its operations.
+        self.sent.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn lock_blobs(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Arc<OnceCell<Outcome>>>> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::destination::Destination;
 use super::settled::SettledLayers;
-use crate::image::Manifest;
+use crate::image::{Compression, Manifest};
 use crate::report::{Known, Outcome, Report};
 use crate::source::Image;
 
@@ -19,6 +19,8 @@ pub struct Totals {
     pub took: Duration,
     /// Whether nothing was really sent.
     pub dry_run: bool,
+    /// How new layers are compressed.
+    pub compression: Compression,
 }
 
 /// Puts together what there is to tell.
@@ -69,5 +71,6 @@ pub fn of(
         bytes_reused: reused,
         seconds: totals.took.as_secs_f64(),
         dry_run: totals.dry_run,
+        compression: totals.compression,
     }
 }

@@ -8,7 +8,7 @@ use reqwest::{Method, StatusCode};
 
 use super::display::SafeUrl;
 use super::retry::Patience;
-use super::send::{Call, Payload};
+use super::send::{Call, Payload, Persistence};
 use super::{Error, Repository};
 use crate::image::{Digest, Manifest};
 
@@ -57,6 +57,21 @@ impl Repository {
             return Ok(None);
         }
         Ok(Some(Fetched { digest: Digest::of(&answer.body), bytes: answer.body }))
+    }
+
+    /// The digest of the manifest that a tag stands for, without the manifest; `None` where there
+    /// is none, or where the registry does not tell.
+    pub async fn manifest_digest(&self, reference: &str) -> Result<Option<Digest>, Error> {
+        let mut call = Call {
+            doing: format!("ask {self} for manifest {reference}"),
+            also: &[StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED],
+            persistence: Persistence::Once,
+            ..self.call(Method::HEAD, format!("/v2/{}/manifests/{reference}", self.name()))
+        };
+        call.headers.insert(ACCEPT, HeaderValue::from_static(ACCEPTED));
+        let answer = self.registry().send(&call).await?;
+        let told = answer.headers.get("docker-content-digest").filter(|_| answer.status.is_success());
+        Ok(told.and_then(|value| value.to_str().ok()?.parse().ok()))
     }
 
     /// Puts a manifest under a tag or its digest (OCI distribution-spec 1.1, "Pushing manifests").

@@ -2,7 +2,7 @@
 //! "Pushing blobs").
 //!
 //! One loop: open a session, send, and where that fails find out where the registry stands and go
-//! on from there. How the bytes are sent is told by the host's [`Ladder`](super::ladder::Ladder).
+//! on from there. How the bytes are sent is told by the host's ladder.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

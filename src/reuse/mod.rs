@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
+use reqwest::StatusCode;
 use tokio::task::JoinSet;
 
 pub use cache::{Cache, CachedImage};
@@ -21,8 +22,8 @@ pub use heads::Heads;
 use previous::Asking;
 pub use previous::{Previous, Table};
 
-use crate::event::Events;
-use crate::image::{Blob, Compression, Config, DiffId, Digest, Platform};
+use crate::event::{Event, Events};
+use crate::image::{Blob, Compression, Config, DiffId, Digest, Manifest, Platform};
 use crate::registry::upload::Session;
 use crate::registry::{Error, Mount, Present, Repository};
 use crate::report::{Known, Outcome};
@@ -67,6 +68,7 @@ pub struct Reuse {
     allowed: Vec<Compression>,
     recipe: Option<String>,
     dry_run: bool,
+    events: Events,
     /// Fetches the table; ends with this.
     _fetching: JoinSet<()>,
 }
@@ -100,7 +102,9 @@ impl Reuse {
         let heads = Arc::new(Heads::new(repository.clone()));
         let Options { tags, otherwise, others, platform, allowed, recipe, dry_run } = options;
         let asking = Asking { platform, heads: heads.clone(), cache: cache.clone() };
+        let telling = events.clone();
         let table = async move {
+            let events = telling;
             let mut images = tags;
             images.extend(others);
             let mut table = Table::fetch(&images, &asking, &events).await;
@@ -123,6 +127,7 @@ impl Reuse {
             allowed,
             recipe,
             dry_run,
+            events,
             _fetching: fetching,
         }
     }
@@ -188,16 +193,23 @@ impl Reuse {
     }
 
     /// Whether the registry has the blob, of that length, in the destination's repository.
+    ///
+    /// A registry that answers otherwise than yes or no, as one does that has put a blob into
+    /// quarantine, does not have it; what is wrong shows when the blob is uploaded.
     pub async fn is_there(&self, blob: &Blob) -> Result<bool, Arc<Error>> {
-        Ok(match self.heads.ask(&blob.digest).await? {
-            Some(Present { size }) => size.is_none_or(|size| size == blob.size),
-            None => false,
-        })
+        match self.heads.ask(&blob.digest).await {
+            Ok(Some(Present { size })) => Ok(size.is_none_or(|size| size == blob.size)),
+            Ok(None) => Ok(false),
+            Err(error) if error.status().is_some_and(|s| s != StatusCode::UNAUTHORIZED) => {
+                (self.events)(Event::Note(format!("taken for missing: {error}")));
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Remembers what this push has learnt, for the next one.
-    pub fn remember(&self, config: &Config, packed: &[(DiffId, Blob)], present: &[Digest]) {
-        previous::remember(&self.cache, config);
+    pub fn remember(&self, packed: &[(DiffId, Blob)], present: &[Digest]) {
         if let Some(recipe) = &self.recipe {
             for (diff_id, blob) in packed {
                 self.cache.remember_layer(recipe, diff_id.clone(), blob.clone());
@@ -205,6 +217,15 @@ impl Reuse {
         }
         let host = self.repository.registry().host();
         self.cache.remember_blobs(host, self.repository.name(), present);
+    }
+
+    /// Remembers what is now under these tags: as long as it is, nobody has to read it again.
+    pub fn remember_image(&self, references: &[String], manifest: &Manifest, config: &Config) {
+        for reference in references {
+            let repository = self.repository.clone();
+            let image = Previous { repository, reference: reference.clone() };
+            self.cache.remember_previous(&image.name(), &manifest.digest, &manifest.bytes, config);
+        }
     }
 
     async fn mount_from_siblings(&self, blob: &Blob) -> Result<Lookup, Arc<Error>> {

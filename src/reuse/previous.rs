@@ -11,10 +11,10 @@ use std::task::Poll;
 
 use futures::future::join_all;
 use futures::poll;
-use oci_client::manifest::OciImageManifest;
+use oci_client::manifest::{OciDescriptor, OciImageManifest};
 
 use super::heads::Heads;
-use super::{Cache, CachedImage};
+use super::Cache;
 use crate::event::{Event, Events};
 use crate::image::{Blob, Compression, Config, DiffId, Digest, Listed, MAX_CONFIG_BYTES, Platform};
 use crate::registry::Repository;
@@ -52,29 +52,19 @@ pub struct Asking {
     pub platform: Option<Platform>,
     /// Where HEADs go out.
     pub heads: Arc<Heads>,
-    /// Configs that were read before need not be read again: their digest says what they are.
+    /// What was pushed before need not be read again.
     pub cache: Arc<Cache>,
 }
 
 impl Asking {
-    async fn remembered(&self, digest: &Digest) -> Option<Config> {
-        let images = self.cache.image(digest.as_str()).await?;
-        images.into_iter().map(|image| image.config).find(|config| config.digest() == digest)
+    /// What a tag points to, without reading it: as an earlier push from this machine left it, if
+    /// the registry says that it is still that.
+    async fn unchanged(&self, image: &Previous) -> Option<(OciImageManifest, Config)> {
+        let known = self.cache.previous(&image.name()).await?;
+        let now = image.repository.manifest_digest(&image.reference).await.ok()??;
+        let Ok(Listed::Image(manifest)) = Listed::parse(&known.manifest) else { return None };
+        (now == known.digest).then_some((*manifest, known.config))
     }
-
-    async fn get(&self, image: &Previous, digest: &Digest, size: u64) -> Result<Config, String> {
-        let bytes = image.repository.blob(digest, size).await.map_err(|error| error.to_string())?;
-        let config = Config::parse(bytes.ok_or("its config is gone")?);
-        let config = config.map_err(|error| error.to_string())?;
-        remember(&self.cache, &config);
-        Ok(config)
-    }
-}
-
-/// Keeps a config for the next push's table.
-pub fn remember(cache: &Cache, config: &Config) {
-    let image = CachedImage { names: Vec::new(), config: config.clone(), layers: Vec::new() };
-    cache.remember_image(config.digest().as_str(), vec![image]);
 }
 
 impl Previous {
@@ -120,6 +110,13 @@ impl Table {
 }
 
 async fn listings(image: &Previous, asking: &Asking) -> Result<Vec<(DiffId, Listing)>, String> {
+    if let Some((manifest, config)) = asking.unchanged(image).await {
+        let blobs = listed(&manifest)?;
+        for blob in blobs.iter().flatten() {
+            asking.heads.expect(&blob.digest);
+        }
+        return paired(image, &config, blobs);
+    }
     match get(image, &image.reference).await? {
         Listed::Image(manifest) => of_manifest(image, &manifest, asking).await,
         Listed::Index(entries) => {
@@ -174,41 +171,48 @@ async fn of_manifest(
     manifest: &OciImageManifest,
     asking: &Asking,
 ) -> Result<Vec<(DiffId, Listing)>, String> {
-    if manifest.layers.len() > MAX_LAYERS {
-        return Err(format!("it has {} layers", manifest.layers.len()));
-    }
-    let blobs: Vec<Option<Blob>> = manifest
-        .layers
-        .iter()
-        .map(|layer| {
-            // Foreign and encrypted layers have other media types: not to be had, or not as is.
-            let compression = Compression::of_media_type(&layer.media_type)?;
-            let size = u64::try_from(layer.size).ok()?;
-            Some(Blob { digest: layer.digest.parse().ok()?, size, compression })
-        })
-        .collect();
+    let blobs = listed(manifest)?;
     let config: Digest =
         manifest.config.digest.parse().map_err(|error| format!("its config: {error}"))?;
     let size = u64::try_from(manifest.config.size).unwrap_or(u64::MAX);
     if size > MAX_CONFIG_BYTES {
         return Err(format!("its config has {size} bytes"));
     }
-    let remembered = asking.remembered(&config).await;
     // All wait for the config: it is asked for first, over the connection that is open by now.
-    let mut getting = pin!(async {
-        match remembered {
-            Some(config) => Ok(config),
-            None => asking.get(image, &config, size).await,
-        }
-    });
+    let mut getting = pin!(image.repository.blob(&config, size));
     let got = poll!(getting.as_mut());
     for blob in blobs.iter().flatten() {
         asking.heads.expect(&blob.digest);
     }
-    let config = match got {
+    let got = match got {
         Poll::Ready(got) => got,
         Poll::Pending => getting.await,
-    }?;
+    };
+    let config = got.map_err(|error| error.to_string())?.ok_or("its config is gone")?;
+    let config = Config::parse(config).map_err(|error| error.to_string())?;
+    paired(image, &config, blobs)
+}
+
+/// The blobs that a manifest lists; `None` where one is of no use.
+fn listed(manifest: &OciImageManifest) -> Result<Vec<Option<Blob>>, String> {
+    if manifest.layers.len() > MAX_LAYERS {
+        return Err(format!("it has {} layers", manifest.layers.len()));
+    }
+    let blob = |layer: &OciDescriptor| {
+        // Foreign and encrypted layers have other media types: not to be had, or not as is.
+        let compression = Compression::of_media_type(&layer.media_type)?;
+        let size = u64::try_from(layer.size).ok()?;
+        Some(Blob { digest: layer.digest.parse().ok()?, size, compression })
+    };
+    Ok(manifest.layers.iter().map(blob).collect())
+}
+
+/// A config's diff IDs with a manifest's blobs, which are in the same order.
+fn paired(
+    image: &Previous,
+    config: &Config,
+    blobs: Vec<Option<Blob>>,
+) -> Result<Vec<(DiffId, Listing)>, String> {
     if config.diff_ids().len() != blobs.len() {
         return Err(format!(
             "its config lists {} layers, its manifest {}",

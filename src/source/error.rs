@@ -16,10 +16,11 @@ use super::decompress::Wrapping;
 pub enum Error {
     /// A layer's bytes are not those that the config was made for.
     #[error(
-        "layer {layer}, entry {entry:?}, is {actual}, but the image's config lists {listed}: the \
-         archive is damaged, or was put together wrongly; make it again (nothing was tagged)"
+        "{file}: layer {layer}, entry {entry:?}, is {actual}, but the image's config lists \
+         {listed}: the archive is damaged, or was put together wrongly; make it again (nothing was \
+         tagged)"
     )]
-    Mismatch { layer: usize, entry: String, listed: DiffId, actual: DiffId },
+    Mismatch { file: String, layer: usize, entry: String, listed: DiffId, actual: DiffId },
     /// There is no such file.
     #[error(
         "{file}: no such file; build the image first (`nix build` leaves ./result), or give `-` \

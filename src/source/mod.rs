@@ -108,3 +108,12 @@ pub enum Location {
     /// Standard input.
     Stdin,
 }
+
+impl std::fmt::Display for Location {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Path(path) => f.write_str(&printable(&path.to_string_lossy())),
+            Self::Stdin => f.write_str("standard input"),
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! What came of a push, in words: a line for each layer and one for the whole.
 
 use super::text::{Paint, escape, fit, layers, size, time};
+use crate::image::Compression;
 use crate::report::{LayerReport, Outcome, Report};
 
 /// The columns that layers' names get in a log.
@@ -26,14 +27,22 @@ pub fn whole(report: &Report, paint: Paint) -> String {
         0 => String::new(),
         count => format!(", {count} mounted"),
     };
+    let kept: String = [Compression::Gzip, Compression::Zstd, Compression::None]
+        .into_iter()
+        .filter_map(|other| match (report.layers_kept_as(other), other) {
+            (0, _) => None,
+            (count, Compression::None) => Some(format!(", {count} kept uncompressed")),
+            (count, other) => Some(format!(", {count} kept as {other}")),
+        })
+        .collect();
     let sent = size(report.bytes_sent);
     let there = size(report.bytes_reused);
     if report.dry_run {
-        return format!("would upload {counts}{mounted}, {sent}; {there} already there");
+        return format!("would upload {counts}{mounted}, {sent}; {there} already there{kept}");
     }
     counts += " uploaded";
     format!(
-        "{} {}  {counts}{mounted}, {sent} sent, {there} already there, {}",
+        "{} {}  {counts}{mounted}, {sent} sent, {there} already there{kept}, {}",
         paint.good("pushed"),
         names(report),
         time(report.seconds)

@@ -46,6 +46,7 @@ pub fn report(layers: Vec<LayerReport>) -> Report {
         bytes_reused: 418_400_000,
         seconds: 0.92,
         dry_run: false,
+        compression: Compression::Gzip,
     }
 }
 

@@ -21,6 +21,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
+use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender};
 use rusqlite::ErrorCode;
 use tokio::sync::oneshot;
@@ -60,6 +61,22 @@ pub struct CachedImage {
     pub config: Config,
     /// The place of each layer among those of the file, lowest layer first.
     pub layers: Vec<usize>,
+}
+
+/// An image that a push from this machine left under a tag.
+#[derive(Clone, Debug)]
+pub struct CachedPrevious {
+    /// The manifest's digest.
+    pub digest: Digest,
+    /// The manifest, whose digest that is.
+    pub manifest: Bytes,
+    /// The image config.
+    pub config: Config,
+}
+
+fn previous_key(name: &str) -> String {
+    // No path of a file begins so.
+    format!("tag {name}")
 }
 
 type Read = Box<dyn FnOnce(&mut Keeper) + Send>;
@@ -166,6 +183,25 @@ impl Cache {
     pub fn remember_image(&self, key: &str, images: Vec<CachedImage>) {
         let (key, now) = (key.to_owned(), store::now());
         self.write(move |store| store.remember_image(&key, &images, now));
+    }
+
+    /// What a push from here left under this name, `registry/repository:tag`.
+    pub async fn previous(&self, name: &str) -> Option<CachedPrevious> {
+        let row = self.image(&previous_key(name)).await?.into_iter().next()?;
+        let [digest, manifest] = <[String; 2]>::try_from(row.names).ok()?;
+        let digest: Digest = digest.parse().ok()?;
+        let sound = Digest::of(manifest.as_bytes()) == digest;
+        sound.then_some(CachedPrevious { digest, manifest: manifest.into(), config: row.config })
+    }
+
+    /// Remembers what a push left under this name.
+    pub fn remember_previous(&self, name: &str, digest: &Digest, manifest: &[u8], config: &Config) {
+        // Manifests are JSON, and so text.
+        let Ok(manifest) = String::from_utf8(manifest.to_vec()) else { return };
+        // In a row like that of an immutable file, which needs no more than this either.
+        let names = vec![digest.to_string(), manifest];
+        let row = CachedImage { names, config: config.clone(), layers: Vec::new() };
+        self.remember_image(&previous_key(name), vec![row]);
     }
 
     /// Writes what is still to be written, for at most 200 ms; and tells what hindered the cache, as
