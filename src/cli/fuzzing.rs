@@ -11,11 +11,15 @@ pub fn reference(data: &[u8]) {
         return;
     };
     let (ours, theirs) = (parse_reference(text), Reference::try_from(text).ok());
-    // Theirs takes the `Foo` of `Foo/bar` for a host, any letter for one of a tag, and digests that
-    // nobody uses; ours takes addresses in brackets.
+    // Theirs takes the `Foo` of `Foo/bar` and the `a.b_c` of `a.b_c/d` for hosts, any letter for
+    // one of a tag, and digests that nobody uses; ours takes addresses in brackets.
+    let host_has_underscore = text.split_once('/').is_some_and(|(host, _)| host.contains('_'));
     let is_known = theirs.is_some()
         && ours.is_none()
-        && (text.contains(char::is_uppercase) || !text.is_ascii() || text.contains("sha384"));
+        && (text.contains(char::is_uppercase)
+            || !text.is_ascii()
+            || text.contains("sha384")
+            || host_has_underscore);
     if ours != theirs && !is_known {
         assert!(theirs.is_none() && text.starts_with('['), "{ours:?} {theirs:?}");
     }
