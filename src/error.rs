@@ -43,8 +43,10 @@ pub enum Error {
     Failed(String),
     /// Something that the push relied on proved untrue, and the image, which came from a pipe,
     /// cannot be read once more.
-    #[error("{0}\nhint: an image from a pipe is read once; put it into a file and push that, and it \
-             is read again where needed")]
+    #[error(
+        "{0}\nhint: an image from a pipe is read once; put it into a file and push that, and it \
+             is read again where needed"
+    )]
     Unrepeatable(Box<Error>),
     /// The user stopped it.
     #[error("interrupted; {}", interrupted(*.tagging))]

@@ -115,7 +115,8 @@ async fn until_believed(
     events: &Events,
 ) -> Result<Report, Error> {
     let input = Input::new(&options.image, options.destination.is_none()).await?;
-    let shared = Shared { started: Instant::now(), registry: OnceLock::new(), sent: Mutex::default() };
+    let shared =
+        Shared { started: Instant::now(), registry: OnceLock::new(), sent: Mutex::default() };
     let mut doubts = Doubts::default();
     loop {
         let attempt =
@@ -192,7 +193,8 @@ impl Attempt<'_> {
             {
                 destination.check(&other.digest)?;
                 manifest = other;
-                put = self.put_manifest(&repository, &destination, &manifest, &image, &settled).await;
+                put =
+                    self.put_manifest(&repository, &destination, &manifest, &image, &settled).await;
             }
             put?;
             self.remember(&reuse, &destination, &image, &manifest, &settled);

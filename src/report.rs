@@ -113,17 +113,17 @@ impl Report {
 
     /// How many of the layers that were there are compressed in this other way than new ones.
     pub fn layers_kept_as(&self, compression: Compression) -> usize {
-        let is_new = |l: &LayerReport| {
-            matches!(l.outcome, Outcome::Uploaded | Outcome::WouldUpload)
-        };
+        let is_new =
+            |l: &LayerReport| matches!(l.outcome, Outcome::Uploaded | Outcome::WouldUpload);
         let kept = |l: &&LayerReport| !is_new(l) && l.compression == compression;
         if compression == self.compression { 0 } else { self.layers.iter().filter(kept).count() }
     }
 
     /// How many layers were mounted from other repositories.
     pub fn layers_mounted(&self) -> usize {
-        let is_mounted =
-            |l: &&LayerReport| matches!(l.outcome, Outcome::Mounted { .. } | Outcome::WouldMount { .. });
+        let is_mounted = |l: &&LayerReport| {
+            matches!(l.outcome, Outcome::Mounted { .. } | Outcome::WouldMount { .. })
+        };
         self.layers.iter().filter(is_mounted).count()
     }
 }

@@ -70,7 +70,8 @@ impl Repository {
         };
         call.headers.insert(ACCEPT, HeaderValue::from_static(ACCEPTED));
         let answer = self.registry().send(&call).await?;
-        let told = answer.headers.get("docker-content-digest").filter(|_| answer.status.is_success());
+        let told =
+            answer.headers.get("docker-content-digest").filter(|_| answer.status.is_success());
         Ok(told.and_then(|value| value.to_str().ok()?.parse().ok()))
     }
 

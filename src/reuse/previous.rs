@@ -13,8 +13,8 @@ use futures::future::join_all;
 use futures::poll;
 use oci_client::manifest::{OciDescriptor, OciImageManifest};
 
-use super::heads::Heads;
 use super::Cache;
+use super::heads::Heads;
 use crate::event::{Event, Events};
 use crate::image::{Blob, Compression, Config, DiffId, Digest, Listed, MAX_CONFIG_BYTES, Platform};
 use crate::registry::Repository;

@@ -27,6 +27,12 @@ pub enum Error {
          to read it from standard input"
     )]
     Absent { file: Arc<str> },
+    /// A symlink to what is not there any more.
+    #[error(
+        "{file} is a symlink to {target}, which is gone (did the Nix store collect its garbage?); \
+         build the image again"
+    )]
+    Dangling { file: Arc<str>, target: Arc<str> },
     /// The file is there but cannot be opened.
     #[error("{file}: cannot be opened: {source}; check its permissions and those of its folders")]
     Open { file: Arc<str>, source: io::Error },

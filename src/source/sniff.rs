@@ -87,7 +87,12 @@ impl Opened {
             Location::Path(path) => {
                 let name = printable(path);
                 let file = File::open(path).map_err(|source| match source.kind() {
-                    io::ErrorKind::NotFound => Error::Absent { file: name.clone() },
+                    io::ErrorKind::NotFound => match fs::read_link(path) {
+                        Ok(target) => {
+                            Error::Dangling { file: name.clone(), target: printable(&target) }
+                        }
+                        Err(_) => Error::Absent { file: name.clone() },
+                    },
                     _ => Error::Open { file: name.clone(), source },
                 })?;
                 (name, Some(path.clone()), file)
