@@ -461,6 +461,8 @@ fn wrong_usage_is_told_before_anything_is_done() {
         (&[path, to, "--digest-file", missing.to_str().unwrap()], "--digest-file"),
         (&[path, to, "--reuse-from", "ghcr.io/other/app"], "ghcr.io/other/app"),
         (&[path, to, "--retry-for", "soon"], "--retry-for"),
+        (&[path, to, "--auth-file", "/nonexistent/auth.json"], "/nonexistent/auth.json"),
+        (&[path, to, "--auth-file", "/"], "is a directory"),
         (&["-", to, "--username", "me", "--password-stdin"], "--auth-file"),
     ];
     for (arguments, names) in cases {
@@ -502,6 +504,6 @@ fn credentials_files_that_are_broken_are_named() {
     let machine = Pushimg::new().docker_config(&helper);
     machine.run(arguments).exits(4).says("docker-credential-no-such-program");
     let absent = [&arguments[..], &["--auth-file", "/nonexistent/auth.json"]].concat();
-    Pushimg::new().run(absent).exits(4).says("/nonexistent/auth.json").says("--auth-file");
+    Pushimg::new().run(absent).exits(2).says("/nonexistent/auth.json").says("--auth-file");
     assert_eq!(pull::tag_digest(registry.host(), "app", "v1"), None);
 }
