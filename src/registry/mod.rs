@@ -45,7 +45,7 @@ use crate::event::Events;
 use auth::{Authenticator, Realm, Scopes};
 use http::Clients;
 use ladder::Ladder;
-use retry::Gate;
+use retry::{Gate, Patience};
 use scheme::{Scheme, Speaks};
 
 /// Small requests to one registry under way at the same time, as long as it answers at once: more
@@ -56,6 +56,9 @@ const SMALL_REQUESTS_NEAR: usize = 16;
 const SMALL_REQUESTS_FAR: usize = 100;
 /// An answer that took longer came from far.
 const FAR: Duration = Duration::from_millis(10);
+
+/// How long a request may fail that only saves work.
+const HASTE: Duration = Duration::from_secs(10);
 
 /// How to talk to registries.
 #[derive(Clone, Debug)]
@@ -125,6 +128,8 @@ pub struct Repository {
     registry: Arc<Registry>,
     name: String,
     scopes: Scopes,
+    /// How long a request may fail.
+    retry_for: Duration,
 }
 
 impl Registry {
@@ -172,7 +177,17 @@ impl Registry {
 
     /// A repository here, for pulling and pushing.
     pub fn repository(self: &Arc<Self>, name: &str) -> Repository {
-        Repository { registry: self.clone(), scopes: Scopes::push(name), name: name.to_owned() }
+        self.repository_for(name, Scopes::push(name))
+    }
+
+    /// A repository here, for pulling only: nobody is asked for a right to push that is not needed.
+    pub fn readable_repository(self: &Arc<Self>, name: &str) -> Repository {
+        self.repository_for(name, Scopes::pull(name))
+    }
+
+    fn repository_for(self: &Arc<Self>, name: &str, scopes: Scopes) -> Repository {
+        let retry_for = self.settings.retry_for;
+        Repository { registry: self.clone(), name: name.to_owned(), scopes, retry_for }
     }
 
     /// With which credentials it was asked, for messages.
@@ -253,6 +268,17 @@ impl Repository {
     /// Its name, without the registry's.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The same repository, for requests whose answers are not worth a long wait: they are tried
+    /// for ten seconds at most, or for `--retry-for` where that is less.
+    #[must_use]
+    pub fn hastily(&self) -> Self {
+        Self { retry_for: self.retry_for.min(HASTE), ..self.clone() }
+    }
+
+    fn patience(&self) -> Patience {
+        Patience::new(self.retry_for)
     }
 
     /// The registry that it is in.

@@ -118,12 +118,7 @@ pub(super) struct Failure {
 }
 
 impl Registry {
-    /// Sends a request until there is an answer or no hope.
-    pub(super) async fn send(&self, call: &Call<'_>) -> Result<Answer, Error> {
-        self.send_within(call, &mut Patience::new(self.settings.retry_for)).await
-    }
-
-    /// The same, with what is left of the patience for something greater.
+    /// Sends a request until there is an answer, or no hope, or no more patience.
     pub(super) async fn send_within(
         &self,
         call: &Call<'_>,

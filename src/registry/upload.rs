@@ -107,7 +107,7 @@ impl Repository {
             repository: self,
             doing,
             manner: registry.ladder.manner(),
-            patience: Patience::new(registry.settings.retry_for),
+            patience: self.patience(),
             offset: 0,
             resumed: None,
             furthest: 0,
