@@ -45,7 +45,7 @@ use crate::event::Events;
 use auth::{Authenticator, Realm, Scopes};
 use http::Clients;
 use ladder::Ladder;
-use retry::{Gate, Patience};
+use retry::{Gate, Patience, Told};
 use scheme::{Scheme, Speaks};
 
 /// Small requests to one registry under way at the same time, as long as it answers at once: more
@@ -115,8 +115,10 @@ pub struct Registry {
     ladder: Ladder,
     /// Whether the host ever answered, so that a wrong name or port is found out soon.
     answered: AtomicBool,
-    /// When a connection to a host that has never answered first failed.
-    unreachable: OnceLock<Instant>,
+    /// When it was first asked for anything.
+    first_request: OnceLock<Instant>,
+    /// The troubles that the user knows of.
+    told: Told,
     /// It does not take HEAD for blobs.
     refuses_head: AtomicBool,
     sent: AtomicU64,
@@ -148,7 +150,8 @@ impl Registry {
             far: AtomicBool::new(false),
             ladder: Ladder::default(),
             answered: AtomicBool::new(false),
-            unreachable: OnceLock::new(),
+            first_request: OnceLock::new(),
+            told: Told::default(),
             refuses_head: AtomicBool::new(false),
             sent: AtomicU64::new(0),
         })

@@ -259,7 +259,7 @@ impl<'a> Upload<'a> {
 
     /// Gives a session up for a new one at once.
     async fn begin_again(&self, session: Session, failure: &Failure) {
-        self.registry().tell_retry(failure.error.to_string(), Duration::ZERO);
+        self.registry().tell_retry(&failure.error, Duration::ZERO);
         session.cancel().await;
     }
 
