@@ -163,7 +163,11 @@ impl Attempt<'_> {
             let settings = Arc::new(self.options.registry.clone());
             Registry::new(destination.host(), settings, self.events.clone())
         });
-        let repository = registry.repository(destination.repository());
+        let repository = if self.options.dry_run {
+            registry.readable_repository(destination.repository())
+        } else {
+            registry.repository(destination.repository())
+        };
         let early = opened.images().map(|images| destination.pick(images)).transpose()?;
         let reuse = self.reuse(&repository, &destination, early.as_ref()).await?;
         let layers = Layers::new(
@@ -283,7 +287,7 @@ impl Attempt<'_> {
             options.otherwise = (!references.iter().any(|tag| tag == "latest"))
                 .then(|| previous(repository, "latest"));
             for image in &self.options.reuse_from {
-                let theirs = repository.registry().repository(image.repository());
+                let theirs = repository.registry().readable_repository(image.repository());
                 let reference = image.digest().or(image.tag()).unwrap_or("latest");
                 options.others.push(previous(&theirs, reference));
             }

@@ -317,7 +317,7 @@ fn unclear(output: &Output, proxy: &FaultProxy) -> Option<String> {
     if !error.contains(&proxy.addr().ip().to_string()) {
         return Some("the error names no host".to_owned());
     }
-    let steps = ["upload", "ask", "put the manifest", "get "];
+    let steps = ["upload", "ask", "put the manifest", "get ", "reach", "log in to"];
     let named = steps.iter().any(|step| error.contains(&format!("cannot {step}")));
     (!named).then(|| "the error names no step".to_owned())
 }

@@ -497,6 +497,7 @@ fn at_a_terminal_there_are_bars_and_without_colours_where_none_are_wanted() {
     assert!(coloured.contains("\u{1b}["), "bars move the cursor: {coloured:?}");
     assert!(coloured.contains("6 of 6 layers uploaded"), "{coloured}");
     let plain = Pushimg::new().env("TERM", "xterm-256color").env("NO_COLOR", "1");
+    let plain = plain.env("CLICOLOR_FORCE", "1");
     let plain = screen("v2", plain);
     assert!(!plain.contains("\u{1b}[3"), "a colour in spite of NO_COLOR: {plain:?}");
     let dumb = screen("v3", Pushimg::new().env("TERM", "dumb"));

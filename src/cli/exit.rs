@@ -40,6 +40,8 @@ impl Error {
             Self::Source(_) => Code::Image,
             Self::Registry(error) | Self::SomeTags { source: error, .. } => match &**error {
                 registry::Error::Settings(_) => Code::Usage,
+                // Packed bytes that cannot be read back: a full disk, not the network.
+                registry::Error::Content { .. } => Code::Failed,
                 error if error.is_refusal() => Code::Refused,
                 _ => Code::Network,
             },
@@ -77,6 +79,9 @@ mod tests {
             (Error::Manifest(unsayable), 2),
             (Error::Manifest(ManifestError::Malformed(malformed)), 1),
             (Error::Failed(String::new()), 1),
+            (registry::Error::Content { doing: String::new(), reason: String::new() }.into(), 1),
+            (registry::Error::Settings(String::new()).into(), 2),
+            (registry::Error::Protocol { doing: String::new(), problem: String::new() }.into(), 5),
             (Error::Interrupted { tagging: false }, 130),
         ] {
             assert_eq!(error.exit_code() as u8, code, "{error:?}");

@@ -57,6 +57,9 @@ impl Invocation {
         if let Some(path) = &args.output.digest_file {
             check_folder(path)?;
         }
+        if let Some(path) = &args.registry.auth_file {
+            check_auth_file(path)?;
+        }
         let mut tags = args.image_args.tags;
         let mut seen = std::collections::HashSet::new();
         tags.retain(|tag| seen.insert(tag.clone()));
@@ -221,6 +224,24 @@ fn check_folder(file: &Path) -> Result<(), Usage> {
         &format!("invalid value '{}' for '--digest-file <PATH>'", file.display()),
         "it must be a file in a folder that exists",
     ))
+}
+
+/// That a file of credentials cannot be read must not come out when a registry asks for them, which
+/// one that takes anybody never does.
+fn check_auth_file(file: &Path) -> Result<(), Usage> {
+    let readable = std::fs::metadata(file).and_then(|metadata| match metadata.file_type() {
+        kind if kind.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        kind if kind.is_file() => std::fs::File::open(file).map(drop),
+        // Whoever writes into a pipe would take this for the one reading.
+        _ => Ok(()),
+    });
+    readable.map_err(|error| {
+        Usage::new(
+            ErrorKind::ValueValidation,
+            &format!("invalid value '{}' for '--auth-file <FILE>': {error}", file.display()),
+            "it is a file in the format of docker's config.json or podman's auth.json",
+        )
+    })
 }
 
 fn registry_options(

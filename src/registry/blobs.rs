@@ -2,7 +2,6 @@
 //! repository.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderValue, RANGE};
@@ -15,9 +14,6 @@ use super::sessions::Session;
 use super::{Error, Repository};
 use crate::event::Event;
 use crate::image::Digest;
-
-/// How long a mount may fail before the blob is uploaded instead.
-const MOUNT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What came of asking for a mount.
 #[derive(Debug)]
@@ -100,7 +96,7 @@ impl Repository {
             ..self.call(Method::GET, format!("/v2/{}/blobs/{digest}", self.name))
         };
         // Not behind a hundred HEADs: others wait for what it says.
-        let answer = self.registry.send(&call).await?;
+        let answer = self.registry.send_within(&call, &mut self.patience()).await?;
         if answer.status == StatusCode::NOT_FOUND {
             return Ok(None);
         }
@@ -124,7 +120,7 @@ impl Repository {
         };
         // A mount saves an upload and is worth no long wait: whatever keeps it from being done, no
         // right to read over there or no such request here, the upload shows what matters.
-        let mut patience = Patience::new(self.registry.settings.retry_for.min(MOUNT_PATIENCE));
+        let mut patience = self.hastily().patience();
         // Nobody closes the semaphore; without a permit the request would still be right.
         let _permit = self.registry.small_requests.acquire().await;
         Ok(match self.post(&opening, &mut patience).await {
@@ -219,7 +215,7 @@ impl Repository {
 
     /// Sends a small request, when not too many others are under way.
     pub(super) async fn small(&self, call: &Call<'_>) -> Result<Answer, Error> {
-        self.small_within(call, &mut Patience::new(self.registry.settings.retry_for)).await
+        self.small_within(call, &mut self.patience()).await
     }
 
     /// The same, with what is left of the patience for something greater.

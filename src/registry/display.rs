@@ -15,6 +15,13 @@ const PLAIN_PARAMETERS: [&str; 8] =
 #[derive(Clone, PartialEq, Eq)]
 pub struct SafeUrl(Url);
 
+impl SafeUrl {
+    /// Its host, without the port.
+    pub fn host(&self) -> &str {
+        self.0.host_str().unwrap_or_default()
+    }
+}
+
 impl From<Url> for SafeUrl {
     fn from(url: Url) -> Self {
         Self(url)

@@ -13,24 +13,34 @@ use crate::image::Digest;
 /// A request that failed for good.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No answer: the host is unknown or unreachable, TLS failed, or the connection broke.
-    #[error("cannot {doing}: {reason}{}", hint_line(.hint))]
-    Transport {
-        /// What was attempted, on what.
-        doing: String,
+    /// No connection: the host is unknown or down, or one side does not trust the other; or there
+    /// is one, over which the host has never answered anything. What was attempted has no part in
+    /// it.
+    #[error("cannot reach {host}: {reason}{}", hint_line(.hint))]
+    Unreachable {
+        /// The host, with its port where it is not the usual one.
+        host: String,
         /// What went wrong, innermost cause included.
         reason: String,
         /// What to do about it.
         hint: Option<String>,
     },
+    /// No answer: the connection broke, or nothing moved on it.
+    #[error("cannot {doing}: {reason}")]
+    Transport {
+        /// What was attempted, on what.
+        doing: String,
+        /// What went wrong, innermost cause included.
+        reason: String,
+    },
     /// The registry's answer was a refusal or a failure.
     #[error(transparent)]
     Status(Box<StatusError>),
     /// We are nobody to this registry, or the token server failed.
-    #[error("cannot {doing}: {source}")]
+    #[error("cannot log in to {host}: {source}")]
     Auth {
-        /// What was attempted, on what.
-        doing: String,
+        /// The registry, as the user wrote it.
+        host: String,
         /// Why no authorization was to be had.
         source: Box<AuthError>,
     },
@@ -110,11 +120,23 @@ impl Error {
             Self::Status(answer) => answer.status.is_client_error() && !is_transient(answer.status),
             Self::Auth { source, .. } => !source.is_transient(),
             Self::GaveUp { error, .. } => error.is_refusal(),
-            Self::Transport { .. }
+            Self::Unreachable { .. }
+            | Self::Transport { .. }
             | Self::Unsettled(_)
             | Self::Protocol { .. }
             | Self::Content { .. }
             | Self::Settings(_) => false,
+        }
+    }
+
+    /// What is wrong, without what was attempted: the same for all requests that fail together.
+    pub(super) fn trouble(&self) -> String {
+        match self {
+            Self::Transport { reason, .. } => reason.clone(),
+            Self::Status(answer) => {
+                format!("{} {}", answer.url.host(), answer.status)
+            }
+            other => other.to_string(),
         }
     }
 

@@ -4,6 +4,7 @@
 use reqwest::StatusCode;
 
 use super::Registry;
+use super::auth::log_in;
 use super::error::Said;
 
 /// Advice about the repository of this name.
@@ -32,17 +33,6 @@ const CREATE: [(&str, Advice); 4] = [
     ("", |repository| format!("create the repository {repository} there, or check its name")),
 ];
 
-/// How to log in, where it is not `docker login HOST`.
-const LOG_IN: [(&str, &str); 4] = [
-    ("registry.fly.io", "run `fly auth docker`, or set FLY_API_TOKEN (`fly tokens create deploy`)"),
-    (
-        ".amazonaws.com",
-        "run `aws ecr get-login-password | docker login --username AWS --password-stdin HOST`",
-    ),
-    ("ghcr.io", "the token needs the scope write:packages (`docker login ghcr.io`)"),
-    ("", "run `docker login HOST`, or give --username with --password-stdin"),
-];
-
 /// The hint for an answer that is an error.
 pub(super) fn for_status(
     registry: &Registry,
@@ -57,15 +47,7 @@ pub(super) fn for_status(
             if unknown_app {
                 return create(host, repository);
             }
-            let who = registry.origin(repository);
-            let log_in = row(host, &LOG_IN)?.replace("HOST", host);
-            let also = match host {
-                "registry.fly.io" => {
-                    format!("; is there an app {repository}? (fly apps create {repository})")
-                }
-                _ => String::new(),
-            };
-            Some(format!("asked {who}; {log_in}{also}"))
+            Some(format!("asked {}; {}", registry.origin(repository), log_in(host)))
         }
         StatusCode::NOT_FOUND if said.has_code("NAME_UNKNOWN") || host == "registry.fly.io" => {
             create(host, repository)
@@ -121,11 +103,8 @@ fn is_certificate(cause: &str) -> bool {
     cause.contains("ertificate") || cause.contains("UnknownIssuer")
 }
 
+/// How to make the repository, by the first row whose host, or end of it, is this host's.
 fn create(host: &str, repository: &str) -> Option<String> {
-    row(host, &CREATE).map(|hint| hint(repository))
-}
-
-/// The first row whose host, or end of it, is this host's.
-fn row<T: Copy>(host: &str, table: &[(&str, T)]) -> Option<T> {
-    table.iter().find(|(end, _)| host.ends_with(end)).map(|(_, value)| *value)
+    let row = CREATE.iter().find(|(end, _)| host.ends_with(end));
+    row.map(|(_, advice)| advice(repository))
 }

@@ -17,7 +17,7 @@ use rustls::{ClientConfig, RootCertStore};
 use super::Error;
 use super::dns::Resolver;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Whom to trust, and how to prove who we are, at the TLS level.
 #[derive(Clone, Debug, Default)]

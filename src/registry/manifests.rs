@@ -1,22 +1,16 @@
 //! Manifests: getting the one that a tag points to, and putting ours.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, StatusCode};
 
 use super::display::SafeUrl;
-use super::retry::Patience;
 use super::send::{Call, Payload, Persistence};
 use super::{Error, Repository};
 use crate::image::{Digest, Manifest};
 
 /// The longest manifest that is read; registries take 4 MiB.
 const MAX_MANIFEST_BYTES: u64 = 8 << 20;
-
-/// How long it may take to find out whether a manifest whose PUT was never answered is there.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 const ACCEPTED: &str = "application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.v2+json, \
@@ -36,15 +30,6 @@ impl Repository {
     /// The manifest or index that a tag or a digest stands for; `None` where there is none (OCI
     /// distribution-spec 1.1, "Pulling manifests").
     pub async fn manifest(&self, reference: &str) -> Result<Option<Fetched>, Error> {
-        let patience = &mut Patience::new(self.registry().settings.retry_for);
-        self.fetch(reference, patience).await
-    }
-
-    async fn fetch(
-        &self,
-        reference: &str,
-        patience: &mut Patience,
-    ) -> Result<Option<Fetched>, Error> {
         let mut call = Call {
             doing: format!("get manifest {reference} of {self}"),
             also: &[StatusCode::NOT_FOUND],
@@ -52,7 +37,7 @@ impl Repository {
             ..self.call(Method::GET, format!("/v2/{}/manifests/{reference}", self.name()))
         };
         call.headers.insert(ACCEPT, HeaderValue::from_static(ACCEPTED));
-        let answer = self.small_within(&call, patience).await?;
+        let answer = self.small(&call).await?;
         if answer.status == StatusCode::NOT_FOUND {
             return Ok(None);
         }
@@ -118,8 +103,7 @@ impl Repository {
 
     /// Whether the reference stands for this very manifest.
     async fn holds(&self, reference: &str, manifest: &Manifest) -> Result<bool, Error> {
-        let limit = self.registry().settings.retry_for.min(LOOK_AGAIN);
-        let there = self.fetch(reference, &mut Patience::new(limit)).await?;
+        let there = self.hastily().manifest(reference).await?;
         Ok(there.is_some_and(|there| there.digest == manifest.digest))
     }
 }

@@ -45,7 +45,7 @@ use crate::event::Events;
 use auth::{Authenticator, Realm, Scopes};
 use http::Clients;
 use ladder::Ladder;
-use retry::Gate;
+use retry::{Gate, Patience, Told};
 use scheme::{Scheme, Speaks};
 
 /// Small requests to one registry under way at the same time, as long as it answers at once: more
@@ -53,9 +53,12 @@ use scheme::{Scheme, Speaks};
 const SMALL_REQUESTS_NEAR: usize = 16;
 /// The same once an answer took a while. Over HTTP/2 they share a connection; over HTTP/1.1 each
 /// needs one, and a hundred layers are then asked for in two round trips.
-const SMALL_REQUESTS_FAR: usize = 100;
+const SMALL_REQUESTS_FAR: usize = 128;
 /// An answer that took longer came from far.
 const FAR: Duration = Duration::from_millis(10);
+
+/// How long a request may fail that only saves work.
+const HASTE: Duration = Duration::from_secs(10);
 
 /// How to talk to registries.
 #[derive(Clone, Debug)]
@@ -112,8 +115,10 @@ pub struct Registry {
     ladder: Ladder,
     /// Whether the host ever answered, so that a wrong name or port is found out soon.
     answered: AtomicBool,
-    /// When a connection to a host that has never answered first failed.
-    unreachable: OnceLock<Instant>,
+    /// When it was first asked for anything.
+    first_request: OnceLock<Instant>,
+    /// The troubles that the user knows of.
+    told: Told,
     /// It does not take HEAD for blobs.
     refuses_head: AtomicBool,
     sent: AtomicU64,
@@ -125,6 +130,8 @@ pub struct Repository {
     registry: Arc<Registry>,
     name: String,
     scopes: Scopes,
+    /// How long a request may fail.
+    retry_for: Duration,
 }
 
 impl Registry {
@@ -143,7 +150,8 @@ impl Registry {
             far: AtomicBool::new(false),
             ladder: Ladder::default(),
             answered: AtomicBool::new(false),
-            unreachable: OnceLock::new(),
+            first_request: OnceLock::new(),
+            told: Told::default(),
             refuses_head: AtomicBool::new(false),
             sent: AtomicU64::new(0),
         })
@@ -172,7 +180,17 @@ impl Registry {
 
     /// A repository here, for pulling and pushing.
     pub fn repository(self: &Arc<Self>, name: &str) -> Repository {
-        Repository { registry: self.clone(), scopes: Scopes::push(name), name: name.to_owned() }
+        self.repository_for(name, Scopes::push(name))
+    }
+
+    /// A repository here, for pulling only: nobody is asked for a right to push that is not needed.
+    pub fn readable_repository(self: &Arc<Self>, name: &str) -> Repository {
+        self.repository_for(name, Scopes::pull(name))
+    }
+
+    fn repository_for(self: &Arc<Self>, name: &str, scopes: Scopes) -> Repository {
+        let retry_for = self.settings.retry_for;
+        Repository { registry: self.clone(), name: name.to_owned(), scopes, retry_for }
     }
 
     /// With which credentials it was asked, for messages.
@@ -253,6 +271,17 @@ impl Repository {
     /// Its name, without the registry's.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The same repository, for requests whose answers are not worth a long wait: they are tried
+    /// for ten seconds at most, or for `--retry-for` where that is less.
+    #[must_use]
+    pub fn hastily(&self) -> Self {
+        Self { retry_for: self.retry_for.min(HASTE), ..self.clone() }
+    }
+
+    fn patience(&self) -> Patience {
+        Patience::new(self.retry_for)
     }
 
     /// The registry that it is in.

@@ -1,7 +1,8 @@
 //! When a request that failed is sent again: back-off with jitter, within a limit, and for all
 //! requests to a host at once where the registry asks for a pause.
 
-use std::sync::Mutex;
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use rand::RngExt;
@@ -100,15 +101,23 @@ impl GivenUp {
     }
 }
 
-/// A pause that one answer of a host imposes on all requests to it.
+/// A pause that all requests to a host make together: because one answer asked for it, or because
+/// nobody can reach it.
 #[derive(Debug, Default)]
-pub struct Gate(Mutex<Option<Instant>>);
+pub struct Gate(Mutex<Pause>);
+
+#[derive(Debug, Default)]
+struct Pause {
+    until: Option<Instant>,
+    /// How long the last one was that was agreed on.
+    length: Duration,
+}
 
 impl Gate {
     /// Waits until the host may be asked again.
     pub async fn pass(&self) {
         loop {
-            let until = *self.0.lock().unwrap_or_else(|e| e.into_inner());
+            let until = self.pause().until;
             match until {
                 Some(until) if until > Instant::now() => tokio::time::sleep_until(until).await,
                 _ => return,
@@ -119,8 +128,47 @@ impl Gate {
     /// No request goes out for so long.
     pub fn close_for(&self, wait: Duration) {
         let until = Instant::now() + wait;
-        let mut gate = self.0.lock().unwrap_or_else(|e| e.into_inner());
-        *gate = Some(gate.map_or(until, |old| old.max(until)));
+        let mut pause = self.pause();
+        pause.until = Some(pause.until.map_or(until, |old| old.max(until)));
+    }
+
+    /// No request goes out for so long, or for as long as is left of a pause under way: how long
+    /// that is. No pause is shorter than the last one, whoever asks for it. `None`, and no pause:
+    /// it would be longer than `most`.
+    pub fn wait_together(&self, wait: Duration, most: Duration) -> Option<Duration> {
+        let now = Instant::now();
+        let mut pause = self.pause();
+        let under_way = pause.until.filter(|until| *until > now);
+        let wait = under_way.map_or(pause.length.max(wait), |until| until - now);
+        if wait > most {
+            return None;
+        }
+        if under_way.is_none() {
+            *pause = Pause { until: Some(now + wait), length: wait };
+        }
+        Some(wait)
+    }
+
+    fn pause(&self) -> MutexGuard<'_, Pause> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The troubles that were told and are being waited out.
+#[derive(Debug, Default)]
+pub struct Told(Mutex<HashMap<String, Instant>>);
+
+impl Told {
+    /// Whether a trouble that is waited out for so long is not being waited out already.
+    pub fn is_news(&self, trouble: String, wait: Duration) -> bool {
+        let now = Instant::now();
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        told.retain(|_, until| *until > now);
+        let is_news = !told.contains_key(&trouble);
+        if is_news {
+            told.insert(trouble, now + wait);
+        }
+        is_news
     }
 }
 
@@ -178,6 +226,28 @@ mod tests {
         let given_up = patience.next_wait(Some(asked)).unwrap_err();
         assert_eq!(given_up, GivenUp::AskedTooMuch { asked, limit });
         assert!(given_up.hint().unwrap().contains("pause of 1h"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_a_host_waits_with_the_others_and_no_shorter_than_before() {
+        let (gate, told) = (Gate::default(), Told::default());
+        let second = Duration::from_secs(1);
+        assert_eq!(gate.wait_together(4 * second, LONGEST_WAIT), Some(4 * second));
+        assert!(told.is_news("down".to_owned(), 4 * second));
+        tokio::time::sleep(second).await;
+        assert_eq!(gate.wait_together(9 * second, LONGEST_WAIT), Some(3 * second));
+        assert!(!told.is_news("down".to_owned(), 3 * second));
+        assert!(told.is_news("on fire".to_owned(), second));
+        let began = Instant::now();
+        gate.pass().await;
+        assert_eq!(began.elapsed(), 3 * second);
+        assert_eq!(gate.wait_together(second, LONGEST_WAIT), Some(4 * second));
+        assert!(told.is_news("down".to_owned(), 4 * second));
+        tokio::time::sleep(4 * second).await;
+        assert_eq!(gate.wait_together(second, 3 * second), None);
+        let began = Instant::now();
+        gate.pass().await;
+        assert_eq!(began.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]

@@ -25,7 +25,7 @@ use crate::event::Event;
 
 /// How many redirects are followed; storage behind a registry needs one or two.
 const MAX_REDIRECTS: usize = 5;
-/// How long a host that has never answered is tried.
+/// How long a host that has never answered is tried, from the first request on.
 const FIRST_CONTACT: Duration = Duration::from_secs(10);
 /// How much is read of an answer that nobody asked to read.
 const SMALL_BODY: usize = 64 << 10;
@@ -115,15 +115,12 @@ pub(super) struct Failure {
     pub retry_after: Option<Duration>,
     /// The host is the registry's, not that of its tokens or its storage.
     pub by_registry: bool,
+    /// There was a connection.
+    pub connected: bool,
 }
 
 impl Registry {
-    /// Sends a request until there is an answer or no hope.
-    pub(super) async fn send(&self, call: &Call<'_>) -> Result<Answer, Error> {
-        self.send_within(call, &mut Patience::new(self.settings.retry_for)).await
-    }
-
-    /// The same, with what is left of the patience for something greater.
+    /// Sends a request until there is an answer, or no hope, or no more patience.
     pub(super) async fn send_within(
         &self,
         call: &Call<'_>,
@@ -151,10 +148,7 @@ impl Registry {
         if !failure.transient {
             return Err(failure.error);
         }
-        if failure.never_connected() && !self.answered.load(Ordering::Relaxed) {
-            self.unreachable.get_or_init(Instant::now);
-        }
-        let wait = match patience.next_wait(failure.retry_after) {
+        let mut wait = match patience.next_wait(failure.retry_after) {
             Ok(wait) => wait,
             Err(given_up) => {
                 return Err(match given_up.hint() {
@@ -163,31 +157,45 @@ impl Registry {
                 });
             }
         };
-        // A host that nobody has heard of yet is more likely misspelt than restarting.
-        if failure.never_connected()
-            && !self.answered.load(Ordering::Relaxed)
-            && self.unreachable.get().is_some_and(|since| since.elapsed() + wait > FIRST_CONTACT)
-        {
-            return Err(failure.error);
-        }
-        if failure.retry_after.is_some() && failure.by_registry {
+        if !self.answered() {
+            // A host that nobody has heard of yet is more likely misspelt than restarting.
+            let begun = self.first_request.get().map_or(Duration::ZERO, Instant::elapsed);
+            let most = match failure.connected {
+                true => Duration::MAX,
+                false => FIRST_CONTACT.saturating_sub(begun),
+            };
+            // Nobody gets further than the others, so all wait for the same moment.
+            let Some(together) = self.gate.wait_together(wait, most) else {
+                return Err(failure.error);
+            };
+            wait = together;
+        } else if failure.retry_after.is_some() && failure.by_registry {
             self.gate.close_for(wait);
         }
-        self.tell_retry(failure.error.to_string(), wait);
+        self.tell_retry(&failure.error, wait);
         tokio::time::sleep(wait).await;
         Ok(())
     }
 
-    /// Says that something is sent again, and when.
-    pub(super) fn tell_retry(&self, why: String, wait: Duration) {
+    /// Says that something is sent again, and when; of many requests that have met the same trouble
+    /// and wait at the same time, the first says it for all.
+    pub(super) fn tell_retry(&self, error: &Error, wait: Duration) {
+        if !self.told.is_news(error.trouble(), wait) {
+            return;
+        }
         // What a user can do about it is of interest only when it has failed for good.
-        let why = why.lines().next().unwrap_or_default().to_owned();
+        let why = error.to_string().lines().next().unwrap_or_default().to_owned();
         (self.events)(Event::Retry { why, wait });
+    }
+
+    /// Whether the host ever answered.
+    fn answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// Sends a request once; a second time with a new token where the first one is refused.
     pub(super) async fn attempt(&self, call: &Call<'_>) -> Result<Answer, Failure> {
-        let in_call = |source| Failure::auth(&call.doing, source);
+        let in_call = |source| Failure::auth(&self.host, source);
         // Before the first challenge there is nothing to send: a credential is never sent unasked.
         let authorization = match self.auth.get() {
             Some(auth) => {
@@ -256,7 +264,7 @@ impl Registry {
         }
         let maybe_tls = match &result {
             Ok(answer) => may_want_tls(answer.status),
-            Err(failure) => !failure.never_connected(),
+            Err(failure) => failure.connected,
         };
         if !maybe_tls {
             if result.is_ok() {
@@ -275,7 +283,7 @@ impl Registry {
             // It did answer in TLS, and one of us does not trust the other: that is the news.
             Err(failure) if failure.is_about_trust() => Err(failure),
             // Who refuses plain HTTP and shakes hands is a TLS server, whatever came after.
-            Err(failure) if result.is_ok() && !failure.never_connected() => {
+            Err(failure) if result.is_ok() && failure.connected => {
                 self.scheme.settle(Speaks::Tls);
                 Err(failure)
             }
@@ -297,6 +305,7 @@ impl Registry {
     ) -> Result<Answer, Failure> {
         if self.is_ours(url) {
             self.gate.pass().await;
+            self.first_request.get_or_init(Instant::now);
         }
         let clients = self.clients(url.scheme() == "https").await?;
         let client = match &call.payload {
@@ -329,7 +338,10 @@ impl Registry {
                 request.body((stream.open)(sending))
             }
         };
-        let request = request.build().map_err(|error| Failure::transport(call, url, error))?;
+        // Of a host that redirects lead to it is enough that the registry answered.
+        let heard = self.answered();
+        let request =
+            request.build().map_err(|error| Failure::transport(call, url, error, heard))?;
         let sent_headers = self.settings.show_headers.then(|| header_lines('>', request.headers()));
 
         let started = Instant::now();
@@ -343,7 +355,7 @@ impl Registry {
                         response
                     }
                     limit = stream.pulse.stopped(idle) => {
-                        return Err(Failure::stalled(call, url, limit));
+                        return Err(Failure::stalled(call, url, limit, heard));
                     }
                 },
                 _ => {
@@ -353,10 +365,10 @@ impl Registry {
                     };
                     tokio::time::timeout(limit, client.execute(request))
                         .await
-                        .map_err(|_| Failure::stalled(call, url, limit))?
+                        .map_err(|_| Failure::stalled(call, url, limit, heard))?
                 }
             };
-            let response = response.map_err(|error| Failure::transport(call, url, error))?;
+            let response = response.map_err(|error| Failure::transport(call, url, error, heard))?;
             self.answered.store(true, Ordering::Relaxed);
             self.note_distance(started.elapsed());
             read(call, response, idle).await
@@ -379,12 +391,19 @@ impl Registry {
         let sent = sent.and_then(|value| value.to_str().ok()?.split_once(' '));
         let said = Said::parse(&answer.body).without_secrets(sent.map(|(_, secret)| secret));
         let hint = hints::for_status(self, call.repository, answer.status, &said);
+        let ours = self.is_ours(&answer.url);
+        // It is not about what was asked for, but about who asks.
+        let doing = match answer.status {
+            StatusCode::UNAUTHORIZED if ours => format!("log in to {}", self.host),
+            _ => call.doing.clone(),
+        };
         Err(Failure {
             transient: is_transient(answer.status),
             retry_after: retry_after(&answer.headers),
-            by_registry: self.is_ours(&answer.url),
+            by_registry: ours,
+            connected: true,
             error: Error::Status(Box::new(StatusError {
-                doing: call.doing.clone(),
+                doing,
                 url: answer.url.into(),
                 status: answer.status,
                 said,
@@ -419,61 +438,76 @@ impl Registry {
 }
 
 impl Failure {
-    fn auth(doing: &str, source: super::auth::AuthError) -> Self {
+    fn auth(host: &str, source: super::auth::AuthError) -> Self {
         Self {
             transient: source.is_transient(),
             retry_after: source.retry_after(),
             by_registry: false,
-            error: Error::Auth { doing: doing.to_owned(), source: Box::new(source) },
+            connected: true,
+            error: Error::Auth { host: host.to_owned(), source: Box::new(source) },
         }
     }
 
-    fn transport(call: &Call<'_>, url: &Url, error: reqwest::Error) -> Self {
+    /// No answer came over the connection, or there is none. `heard` tells whether anything was
+    /// ever heard of the host.
+    fn transport(call: &Call<'_>, url: &Url, error: reqwest::Error, heard: bool) -> Self {
         // The URL may hold a signature.
         let error = error.without_url();
         let cause = innermost(&error);
-        let (reason, transient) = if error.is_connect() {
-            let place = place(url);
-            (format!("no connection to {place}: {cause}"), !hints::is_permanent(&cause))
-        } else if error.is_builder() {
-            (format!("no such request can be made: {cause}"), false)
-        } else {
-            let reason = format!("the connection to {} broke: {cause}", place(url));
-            // With TLS 1.3 it is only now that a server says it wants another certificate.
-            (reason, !hints::is_about_trust(&cause))
-        };
-        let about_connecting = error.is_connect() || hints::is_about_trust(&cause);
-        let hint = about_connecting.then(|| hints::for_connection(&cause)).flatten();
-        Self { transient, ..Error::Transport { doing: call.doing.clone(), reason, hint }.into() }
+        let about_trust = hints::is_about_trust(&cause);
+        if error.is_connect() || about_trust {
+            let reason = match error.is_timeout() {
+                true => "no connection could be made in time".to_owned(),
+                false => cause.clone(),
+            };
+            let hint = hints::for_connection(&cause);
+            return Self {
+                transient: !hints::is_permanent(&cause),
+                // With TLS 1.3 it is only now that a server says it wants another certificate.
+                connected: !error.is_connect(),
+                ..Error::Unreachable { host: place(url), reason, hint }.into()
+            };
+        }
+        if error.is_builder() {
+            let reason = format!("no such request can be made: {cause}");
+            return Error::Transport { doing: call.doing.clone(), reason }.into();
+        }
+        Self::silent(call, url, "the connection", &format!("broke: {cause}"), heard)
     }
 
-    fn stalled(call: &Call<'_>, url: &Url, limit: Duration) -> Self {
-        let limit = humantime::format_duration(limit);
-        let reason = format!("nothing moved on the connection to {} for {limit}", place(url));
-        Self {
-            transient: true,
-            ..Error::Transport { doing: call.doing.clone(), reason, hint: None }.into()
-        }
+    fn stalled(call: &Call<'_>, url: &Url, limit: Duration, heard: bool) -> Self {
+        let limit = format!("for {}", humantime::format_duration(limit));
+        Self::silent(call, url, "nothing moved on the connection", &limit, heard)
+    }
+
+    /// A connection over which no answer came; `what` and `how` are the words before and after the
+    /// host's name, which is said but once.
+    fn silent(call: &Call<'_>, url: &Url, what: &str, how: &str, heard: bool) -> Self {
+        let host = place(url);
+        let error = match heard {
+            true => {
+                let reason = format!("{what} to {host} {how}");
+                Error::Transport { doing: call.doing.clone(), reason }
+            }
+            false => Error::Unreachable { host, reason: format!("{what} {how}"), hint: None },
+        };
+        Self { transient: true, ..error.into() }
     }
 
     /// Whether the other side speaks TLS, and one of us does not trust the other.
     fn is_about_trust(&self) -> bool {
         match &self.error {
-            Error::Transport { reason, .. } => hints::is_about_trust(reason),
+            Error::Unreachable { reason, .. } => hints::is_about_trust(reason),
             // A file of certificates that cannot be read.
             Error::Settings(_) => true,
             _ => false,
         }
     }
-
-    fn never_connected(&self) -> bool {
-        matches!(&self.error, Error::Transport { reason, .. } if reason.starts_with("no connection"))
-    }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { error, transient: false, retry_after: None, by_registry: false }
+        Self { error, transient: false, retry_after: None, by_registry: false, connected: true }
     }
 }
 
@@ -516,9 +550,9 @@ async fn read(
     };
     while let Some(piece) = tokio::time::timeout(idle, stream.next())
         .await
-        .map_err(|_| Failure::stalled(call, &url, idle))?
+        .map_err(|_| Failure::stalled(call, &url, idle, true))?
     {
-        let piece = piece.map_err(|error| Failure::transport(call, &url, error))?;
+        let piece = piece.map_err(|error| Failure::transport(call, &url, error, true))?;
         if body.len() as u64 + piece.len() as u64 > limit {
             let url = SafeUrl::from(url);
             let problem = format!("the answer of {url} is longer than {limit} bytes");

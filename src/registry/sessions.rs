@@ -148,7 +148,7 @@ async fn delete(repository: &Repository, url: Url) {
         persistence: Persistence::Once,
         answer: AnswerTime::Idle,
     };
-    let _ = tokio::time::timeout(Duration::from_secs(2), repository.registry.send(&call)).await;
+    let _ = tokio::time::timeout(Duration::from_secs(2), repository.registry.attempt(&call)).await;
 }
 
 impl std::fmt::Debug for Sessions {

@@ -107,7 +107,7 @@ impl Repository {
             repository: self,
             doing,
             manner: registry.ladder.manner(),
-            patience: Patience::new(registry.settings.retry_for),
+            patience: self.patience(),
             offset: 0,
             resumed: None,
             furthest: 0,
@@ -259,7 +259,7 @@ impl<'a> Upload<'a> {
 
     /// Gives a session up for a new one at once.
     async fn begin_again(&self, session: Session, failure: &Failure) {
-        self.registry().tell_retry(failure.error.to_string(), Duration::ZERO);
+        self.registry().tell_retry(&failure.error, Duration::ZERO);
         session.cancel().await;
     }
 

@@ -249,7 +249,7 @@ impl Reuse {
     async fn mount(&self, blob: &Blob, from: &str) -> Result<Lookup, Arc<Error>> {
         let there = |outcome| Lookup::There { blob: blob.clone(), outcome };
         if self.dry_run {
-            let theirs = self.repository.registry().repository(from);
+            let theirs = self.repository.registry().readable_repository(from);
             return Ok(match theirs.head_blob(&blob.digest).await {
                 Ok(Some(_)) => there(Outcome::WouldMount { from: from.to_owned() }),
                 _ => Lookup::Missing { session: None },

@@ -61,7 +61,7 @@ impl Asking {
     /// the registry says that it is still that.
     async fn unchanged(&self, image: &Previous) -> Option<(OciImageManifest, Config)> {
         let known = self.cache.previous(&image.name()).await?;
-        let now = image.repository.manifest_digest(&image.reference).await.ok()??;
+        let now = image.repository.hastily().manifest_digest(&image.reference).await.ok()??;
         let Ok(Listed::Image(manifest)) = Listed::parse(&known.manifest) else { return None };
         (now == known.digest).then_some((*manifest, known.config))
     }
@@ -157,8 +157,10 @@ async fn listings(image: &Previous, asking: &Asking) -> Result<Vec<(DiffId, List
 }
 
 async fn get(image: &Previous, reference: &str) -> Result<Listed, String> {
+    // The push goes on without it, so it is not worth a long wait.
     let fetched = image
         .repository
+        .hastily()
         .manifest(reference)
         .await
         .map_err(|error| error.to_string())?
@@ -179,7 +181,8 @@ async fn of_manifest(
         return Err(format!("its config has {size} bytes"));
     }
     // All wait for the config: it is asked for first, over the connection that is open by now.
-    let mut getting = pin!(image.repository.blob(&config, size));
+    let repository = image.repository.hastily();
+    let mut getting = pin!(repository.blob(&config, size));
     let got = poll!(getting.as_mut());
     for blob in blobs.iter().flatten() {
         asking.heads.expect(&blob.digest);

@@ -55,7 +55,7 @@ fn every_option_arrives() {
     let invocation = parse(
         "./result r.io/app:v1 -t v2 --tag latest -t v2 -t v1 --format oci --compression zstd \
          --compression-level 19 -j 3 --dry-run --reuse-from r.io/base --cache-dir /c \
-         --auth-file /a --plain-http --ca-file /ca --insecure-skip-tls-verify --retry-for 90s --idle-timeout 5m \
+         --auth-file /dev/null --plain-http --ca-file /ca --insecure-skip-tls-verify --retry-for 90s --idle-timeout 5m \
          --json -vvv",
     );
     let push = &invocation.push;
@@ -67,7 +67,7 @@ fn every_option_arrives() {
     assert_eq!(push.reuse_from[0].whole(), "r.io/base:latest");
     assert!(matches!(&push.cache, Some(CacheLocation::Folder(f)) if f == Path::new("/c")));
     let registry = &push.registry;
-    assert_eq!(registry.credentials.auth_file.as_deref(), Some(Path::new("/a")));
+    assert_eq!(registry.credentials.auth_file.as_deref(), Some(Path::new("/dev/null")));
     assert_eq!(registry.tls.ca_file.as_deref(), Some(Path::new("/ca")));
     assert!(registry.plain_http && registry.tls.skip_verify);
     assert_eq!(registry.retry_for, Duration::from_secs(90));

@@ -61,7 +61,11 @@ enum Screen {
 impl Output {
     /// Standard error: bars if it is a terminal that a person looks at, plain lines else.
     pub fn stderr(verbosity: Verbosity, dry_run: bool) -> Self {
-        let colours = console::colors_enabled_stderr();
+        // `console` lets CLICOLOR_FORCE win over NO_COLOR, which is to win over everything
+        // (https://no-color.org).
+        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let colours = !refused && console::colors_enabled_stderr();
+        console::set_colors_enabled_stderr(colours);
         // The bars would ask whether standard output has colours, where none are ever printed.
         console::set_colors_enabled(colours);
         let screen = if verbosity > Verbosity::Quiet && is_watched() {

@@ -7,6 +7,36 @@ use crate::event::Event;
 use crate::report::Outcome;
 use crate::source::LayerId;
 
+/// A longer time without a byte is a wait, for a retry or for somebody else, and not work.
+const LULL: Duration = Duration::from_secs(5);
+
+/// How long there was work at something, waits left out.
+#[derive(Clone, Copy, Debug)]
+struct Work {
+    /// Up to `last`.
+    until_last: Duration,
+    /// When it last went on.
+    last: Instant,
+}
+
+impl Work {
+    fn begin(now: Instant) -> Self {
+        Self { until_last: Duration::ZERO, last: now }
+    }
+
+    fn went_on(&mut self, now: Instant) {
+        *self = Self { until_last: self.took(now), last: now };
+    }
+
+    fn took(&self, now: Instant) -> Duration {
+        self.until_last + now.duration_since(self.last).min(LULL)
+    }
+
+    fn is_resting(&self, now: Instant) -> bool {
+        now.duration_since(self.last) > LULL
+    }
+}
+
 /// What the events so far add up to.
 #[derive(Debug, Default)]
 pub struct Progress {
@@ -16,14 +46,16 @@ pub struct Progress {
     settled: usize,
     /// Those of them that did not have to be sent.
     there: usize,
-    /// Bytes of the source read, of how many, and since when.
-    reading: Option<(u64, Option<u64>, Instant)>,
+    /// Bytes of the source read, of how many, and the work at it.
+    reading: Option<(u64, Option<u64>, Work)>,
     /// Uploads under way.
     active: BTreeMap<LayerId, Upload>,
     /// Bytes of the blobs that were uploaded to their end.
     uploaded: u64,
     /// When the first upload began.
     uploading_since: Option<Instant>,
+    /// Bytes that went over the line, those of uploads begun again included, and the work at it.
+    sending: Option<(u64, Work)>,
 }
 
 /// An upload under way.
@@ -43,25 +75,33 @@ impl Progress {
         match event {
             Event::LayerCount(count) => self.layers = Some(*count),
             Event::Reading { position, total } => {
-                let since = self.reading.map_or(now, |(_, _, since)| since);
-                self.reading = Some((*position, *total, since));
+                let mut work = self.reading.map_or(Work::begin(now), |(_, _, work)| work);
+                work.went_on(now);
+                self.reading = Some((*position, *total, work));
             }
             Event::UploadStarted { layer, name, total } => {
                 self.uploading_since.get_or_insert(now);
+                self.sending.get_or_insert((0, Work::begin(now)));
                 let upload = Upload { name: name.clone(), position: 0, total: *total };
                 self.active.insert(*layer, upload);
             }
             Event::UploadProgress { layer, position, total } => {
                 if let Some(upload) = self.active.get_mut(layer) {
+                    let more = position.saturating_sub(upload.position);
                     upload.position = *position;
                     upload.total = total.or(upload.total);
+                    self.went_over_the_line(more, now);
                 }
             }
             Event::LayerSettled { layer, report } => {
                 self.settled += 1;
-                self.active.remove(layer);
+                let upload = self.active.remove(layer);
                 match report.outcome {
-                    Outcome::Uploaded => self.uploaded += report.size,
+                    Outcome::Uploaded => {
+                        let counted = upload.map_or(0, |upload| upload.position);
+                        self.went_over_the_line(report.size.saturating_sub(counted), now);
+                        self.uploaded += report.size;
+                    }
                     Outcome::Reused { .. } | Outcome::Mounted { .. } => self.there += 1,
                     Outcome::WouldUpload | Outcome::WouldMount { .. } => {}
                 }
@@ -72,6 +112,15 @@ impl Progress {
             | Event::Note(_)
             | Event::Tagging
             | Event::Request { .. } => {}
+        }
+    }
+
+    fn went_over_the_line(&mut self, bytes: u64, now: Instant) {
+        if let Some((sent, work)) = &mut self.sending
+            && bytes > 0
+        {
+            *sent += bytes;
+            work.went_on(now);
         }
     }
 
@@ -104,6 +153,13 @@ impl Progress {
         (seconds >= 0.5 && self.sent() > 0).then(|| self.sent() as f64 / seconds)
     }
 
+    /// Bytes a second while any go over the line; `None` before that can be told.
+    fn pace(&self, now: Instant) -> Option<f64> {
+        let (sent, work) = self.sending?;
+        let seconds = work.took(now).as_secs_f64();
+        (seconds >= 0.5 && sent > 0).then(|| sent as f64 / seconds)
+    }
+
     /// What is done of the whole, 0 to 1: of finding out what to upload, or of uploading it,
     /// whichever is further behind.
     pub fn fraction(&self) -> f64 {
@@ -114,9 +170,13 @@ impl Progress {
 
     /// How much longer it takes, if that can be told.
     pub fn time_left(&self, now: Instant) -> Option<Duration> {
+        // Whoever has got nowhere yet and waits knows nothing of how fast it will go.
+        if self.settled == 0 && self.sending.is_some_and(|(_, work)| work.is_resting(now)) {
+            return None;
+        }
         let reading = match self.reading {
-            Some((position, Some(total), since)) if position < total => {
-                let seconds = now.duration_since(since).as_secs_f64();
+            Some((position, Some(total), work)) if position < total => {
+                let seconds = work.took(now).as_secs_f64();
                 if seconds < 1.0 || position == 0 {
                     return None;
                 }
@@ -128,8 +188,8 @@ impl Progress {
             _ => 0.0,
         };
         let missing = self.begun() - self.sent();
-        let sending = match self.speed(now) {
-            Some(speed) => missing as f64 / speed,
+        let sending = match self.pace(now) {
+            Some(pace) => missing as f64 / pace,
             None if missing > 0 => return None,
             None => 0.0,
         };
@@ -204,6 +264,22 @@ mod tests {
         let left = progress.time_left(begin + Duration::from_secs(2)).unwrap();
         assert_eq!(left.as_secs_f64().round(), 3.0);
         assert_eq!(progress.fraction(), 0.4);
+    }
+
+    #[test]
+    fn a_wait_for_a_retry_is_no_measure_of_the_time_left() {
+        let (mut progress, begin) =
+            after([Event::LayerCount(2), started(0, "a", Some(1000)), started(1, "b", Some(100))]);
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        progress.apply(&sent(0, 200), at(2));
+        assert_eq!(progress.time_left(at(2)), Some(Duration::from_secs(9)));
+        // The connection breaks, and nothing moves for minutes.
+        progress.apply(&sent(0, 0), at(3));
+        assert_eq!(progress.time_left(at(100)), None);
+        progress.apply(&layer(1, "b", 100, Outcome::Uploaded), at(200));
+        // 300 bytes went over the line in 2 + 5 seconds.
+        let left = progress.time_left(at(200)).unwrap();
+        assert_eq!(left.as_secs_f64().round(), (1000.0_f64 / (300.0 / 7.0)).round());
     }
 
     #[test]

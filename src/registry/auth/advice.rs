@@ -52,7 +52,7 @@ const ROWS: &[Row] = &[
 const OTHERS: &str = "log in with `docker login {host}`, or give --username with --password-stdin";
 
 /// What to do to be let in by `host`, which is named as the user wrote it.
-pub(super) fn log_in(host: &str) -> String {
+pub(in crate::registry) fn log_in(host: &str) -> String {
     let name = host.to_ascii_lowercase();
     let advice = ROWS.iter().find(|row| (row.is)(&name)).map_or(OTHERS, |row| row.advice);
     let label = |n: usize| name.split('.').nth(n).unwrap_or_default();

@@ -15,7 +15,7 @@ pub enum CredentialError {
     Read {
         /// The file.
         path: PathBuf,
-        /// `, named by --auth-file,` or nothing.
+        /// ` (named by --auth-file)` or nothing.
         named_by: String,
         /// Why.
         source: Arc<io::Error>,

@@ -32,6 +32,7 @@ mod tests;
 mod token;
 mod wire_log;
 
+pub(super) use advice::log_in;
 pub use authenticator::Authenticator;
 pub use challenge::Challenge;
 pub use credential::{Credential, Found};

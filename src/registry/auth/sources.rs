@@ -260,7 +260,7 @@ async fn read(place: &Place) -> Result<Option<Zeroizing<Vec<u8>>>, CredentialErr
         }
         Err(error) => Err(CredentialError::Read {
             path: place.path.clone(),
-            named_by: place.named_by.map(|name| format!(", named by {name},")).unwrap_or_default(),
+            named_by: place.named_by.map(|name| format!(" (named by {name})")).unwrap_or_default(),
             source: Arc::new(error),
         }),
     }
