@@ -28,6 +28,9 @@ use crate::source::{self, Claim, Image, LayerId};
 /// digest is known in a moment, and whether the registry has it.
 const STREAM_FROM: u64 = 64 << 20;
 
+/// Done once, by whoever comes first; the others wait for it.
+type Once<T> = Arc<OnceCell<T>>;
+
 /// Lets layers settle.
 pub struct Layers<'a> {
     options: &'a PushOptions,
@@ -42,11 +45,11 @@ pub struct Layers<'a> {
     /// others are diff IDs as well.
     names_hold: AtomicBool,
     /// Big layers by their diff IDs: one that occurs twice goes once.
-    growing: Mutex<HashMap<DiffId, Arc<OnceCell<(Blob, Outcome)>>>>,
+    growing: Mutex<HashMap<DiffId, Once<(Blob, Outcome)>>>,
     /// Blobs that were uploaded, by this attempt or one before.
     sent: &'a Mutex<HashSet<Digest>>,
     /// Blobs that this push has settled, or is about to: a blob that occurs twice goes once.
-    blobs: Mutex<HashMap<Digest, Arc<OnceCell<Outcome>>>>,
+    blobs: Mutex<HashMap<Digest, Once<Outcome>>>,
 }
 
 impl<'a> Layers<'a> {
@@ -439,7 +442,7 @@ impl<'a> Layers<'a> {
         self.sent.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn lock_blobs(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Arc<OnceCell<Outcome>>>> {
+    fn lock_blobs(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Once<Outcome>>> {
         // A map is whole between any two of its operations.
         self.blobs.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }

@@ -54,7 +54,7 @@ impl Repository {
             ..self.call(Method::HEAD, format!("/v2/{}/manifests/{reference}", self.name()))
         };
         call.headers.insert(ACCEPT, HeaderValue::from_static(ACCEPTED));
-        let answer = self.registry().send(&call).await?;
+        let answer = self.small(&call).await?;
         let told =
             answer.headers.get("docker-content-digest").filter(|_| answer.status.is_success());
         Ok(told.and_then(|value| value.to_str().ok()?.parse().ok()))
