@@ -104,6 +104,38 @@ fn where_the_registry_tells_nothing_the_cache_does() {
 }
 
 #[test]
+fn of_an_image_that_this_machine_left_under_the_tag_nothing_is_fetched() {
+    let registry = DockerRegistry::plain();
+    let proxy = FaultProxy::before(registry.addr());
+    let machine = Pushimg::new();
+    let archive = testdata("layered-v1.tar");
+    let destination = format!("{}/same:v1", proxy.host());
+    let first = push(&machine, &archive, &destination).json();
+    proxy.clear();
+    let second = push(&machine, &archive, &destination).json();
+    assert_eq!(second["digest"], first["digest"]);
+    assert_eq!(count(&second, "previous-image"), 6, "{second}");
+    let steps = [Step::ManifestHead, Step::BlobHead, Step::ManifestPut];
+    let counts = steps.map(|step| proxy.count_step(step));
+    assert_eq!(counts, [1, 7, 1], "{}", proxy.transcript());
+    assert_eq!(proxy.records().len(), 9, "and nothing else\n{}", proxy.transcript());
+
+    // Another machine moves the tag: what this one remembers of it holds no more.
+    let other = push(&Pushimg::new(), &testdata("layered-v2.tar"), &destination).json();
+    assert_ne!(other["digest"], first["digest"]);
+    proxy.clear();
+    let third = push(&machine, &archive, &destination).json();
+    let fetched = [Step::ManifestGet, Step::ConfigGet].map(|step| proxy.count_step(step));
+    assert_eq!(fetched, [1, 1], "{}", proxy.transcript());
+    // The image that is there now lists all but the layer that differs.
+    assert_eq!(count(&third, "previous-image"), 5, "{third}");
+    assert_eq!(third["layers"][4]["why"], "cache", "{third}");
+    assert_eq!(third["digest"], first["digest"]);
+    assert_eq!(registry.tag("same", "v1").as_deref(), first["digest"].as_str());
+    pull::assert_same_image(&archive, registry.host(), "same", "v1");
+}
+
+#[test]
 fn with_the_cache_or_without_the_manifest_is_the_same() {
     let registry = DockerRegistry::plain();
     for (number, name) in

@@ -80,7 +80,8 @@ fn what_is_no_archive_is_told_apart() {
     scene.unreadable(&zipped).says("notes.gz").says("not a tar");
     let dangling = scene.dir.path().join("result");
     std::os::unix::fs::symlink("/nix/store/collected-garbage", &dangling).expect("a link");
-    scene.unreadable(&dangling).says("result");
+    let said = scene.unreadable(&dangling).says("result is a symlink");
+    said.says("/nix/store/collected-garbage");
     let circle = scene.dir.path().join("circle");
     std::os::unix::fs::symlink(&circle, &circle).expect("a link");
     scene.unreadable(&circle).says("circle");

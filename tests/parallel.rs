@@ -7,7 +7,7 @@ use std::io::Write;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use support::archive::{ImageBuilder, Layer};
+use support::archive::{ImageBuilder, Layer, tar_of};
 use support::proxy::{Fault, Hold, Line, Place, ProxyOptions, Record, Rule, Step};
 use support::pull;
 use support::registry::{DevRegistry, Options};
@@ -211,6 +211,36 @@ fn a_big_layer_is_on_its_way_before_it_has_been_read_to_its_end() {
     assert_eq!(output.success().digest(), pulled.digest);
     assert!(memory < 100 << 20, "{} MiB", memory >> 20);
     assert_eq!(registry.open_uploads("elsewhere"), 0);
+}
+
+#[test]
+fn a_big_layer_that_occurs_twice_goes_once() {
+    let registry = DockerRegistry::plain();
+    let proxy = FaultProxy::before(registry.addr());
+    let dir = TempDir::new().expect("a folder");
+    let layer = Layer::random("big-1.0", 1, 66 << 20);
+    let config = ImageBuilder::new(vec![layer.clone(), layer.clone()]).config();
+    let manifest = serde_json::json!([{
+        "Config": "config.json", "RepoTags": null, "Layers": ["one/layer.tar", "two/layer.tar"],
+    }])
+    .to_string();
+    let tar = tar_of(&[
+        ("one/layer.tar", &layer.tar),
+        ("two/layer.tar", &layer.tar),
+        ("config.json", &config),
+        ("manifest.json", manifest.as_bytes()),
+    ]);
+    let archive = support::archive::write(dir.path(), "twins.tar", &tar);
+    let destination = format!("{}/twins:v1", proxy.host());
+    let arguments = [archive.to_str().unwrap(), &destination, "--json"];
+    let report = Pushimg::new().run(arguments).success().json();
+    let pulled = pull::assert_same_image(&archive, registry.host(), "twins", "v1");
+    assert_eq!(pulled.layers.len(), 2);
+    let sent = proxy.body_bytes(|_| true);
+    let blob = pulled.layers[0].size;
+    assert!(sent < blob + blob / 5, "{sent} bytes for {blob}\n{}", proxy.transcript());
+    assert_eq!(report["layers"][1]["why"], "same-as-layer", "{report}");
+    assert_eq!(registry.open_uploads("twins"), 0, "{}", proxy.transcript());
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use serde_json::Value;
 use support::archive::{self, ImageBuilder, Layer, sha256, tar_of, testdata};
-use support::proxy::{Record, Step};
+use support::proxy::{Answer, Fault, Record, Rule, Step};
 use support::pull::{self, Pulled};
 use support::run::{Output, Pushimg};
 use support::{DockerRegistry, FaultProxy};
@@ -209,6 +209,52 @@ fn compression_and_format_are_as_asked_for() {
     }
     let size = |pulled: &Pulled| pulled.layers.iter().map(|layer| layer.size).sum::<u64>();
     assert!(size(&zstd) < size(&none) && size(&gzip) < size(&none));
+}
+
+#[test]
+fn a_registry_without_oci_types_gets_the_image_in_dockers_format() {
+    let registry = DockerRegistry::plain();
+    let proxy = FaultProxy::before(registry.addr());
+    let archive = testdata("layered-v1.tar.gz");
+    let types = |proxy: &FaultProxy| -> Vec<(String, Option<u16>)> {
+        let records = proxy.records();
+        let puts = records.iter().filter(|r| r.is(Step::ManifestPut));
+        puts.map(|r| (r.header("content-type").expect("a type").to_owned(), r.status)).collect()
+    };
+    let refuse = |puts| {
+        let answer = Answer::status(400).error("MANIFEST_INVALID", "unknown media type");
+        proxy.clear();
+        proxy.set_rules(vec![Rule::at(Step::ManifestPut, Fault::Answer(answer)).first(puts)]);
+    };
+    let oci = "application/vnd.oci.image.manifest.v1+json".to_owned();
+    let docker = "application/vnd.docker.distribution.manifest.v2+json".to_owned();
+    for (number, tags) in [&["v1"][..], &["v1", "v2"]].into_iter().enumerate() {
+        refuse(tags.len() as u64);
+        let repository = format!("old/n{number}");
+        let destination = format!("{}/{repository}:v1", proxy.host());
+        let more: Vec<&str> = tags[1..].iter().flat_map(|tag| ["-t", tag]).collect();
+        let output = push(&archive, &destination, &[&["--format", "oci"], &more[..]].concat());
+        let mut expected = vec![(oci.clone(), Some(400)); tags.len()];
+        expected.extend(vec![(docker.clone(), Some(201)); tags.len()]);
+        assert_eq!(types(&proxy), expected, "{}", proxy.transcript());
+        let warned = |line: &str| line.starts_with("warning: ") && line.contains("Docker's format");
+        assert_eq!(output.stderr.lines().filter(|line| warned(line)).count(), 1, "{output}");
+        for tag in tags {
+            let pulled = pull::assert_same_image(&archive, registry.host(), &repository, tag);
+            assert_eq!(pulled.digest, output.digest(), "{tag}");
+            let manifest: Value = serde_json::from_slice(&pulled.manifest_bytes).expect("JSON");
+            assert_eq!(manifest["mediaType"], docker);
+        }
+        pull::skopeo(registry.host(), &repository, "v1");
+    }
+    // Docker's format has no name for zstd.
+    refuse(1);
+    let path = archive.to_str().expect("UTF-8");
+    let destination = format!("{}/old/zstd:v1", proxy.host());
+    let output = Pushimg::new().run([path, &destination, "--compression", "zstd"]).exits(4);
+    output.says("unknown media type");
+    assert_eq!(types(&proxy), [(oci, Some(400))], "{}", proxy.transcript());
+    assert_eq!(registry.tag("old/zstd", "v1"), None);
 }
 
 #[test]
@@ -418,6 +464,27 @@ fn a_dry_run_sends_nothing_and_foretells_every_byte() {
             let expected = if action == "would-upload" { "uploaded" } else { action };
             assert_eq!(done["action"], expected, "{name}");
         }
+    }
+}
+
+#[test]
+fn a_dry_run_tells_what_would_be_mounted() {
+    let registry = DockerRegistry::plain();
+    let proxy = FaultProxy::before(registry.addr());
+    let base = format!("{}/team/base:v1", proxy.host());
+    push(&testdata("layered-v1.tar"), &base, &[]);
+    for name in ["layered-v2.tar", "layered-v2.tar.gz"] {
+        proxy.clear();
+        let destination = format!("{}/team/app:v1", proxy.host());
+        let output = push(&testdata(name), &destination, &["--dry-run", "--reuse-from", &base]);
+        assert_eq!(output.stdout, "", "{output}");
+        let lines = |part: &str| output.stderr.lines().filter(|line| line.contains(part)).count();
+        assert_eq!(lines("would be mounted from team/base"), 5, "{output}");
+        assert_eq!(lines("would be uploaded"), 1, "{output}");
+        let last = output.stderr.lines().last().expect("a summary");
+        assert!(last.contains("would upload 1 of 6 layers, 5 mounted"), "{output}");
+        let changing = |r: &Record| !matches!(r.method.as_str(), "GET" | "HEAD");
+        assert_eq!(proxy.count(changing), 0, "{}", proxy.transcript());
     }
 }
 

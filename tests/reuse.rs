@@ -431,6 +431,53 @@ fn blobs_that_the_previous_image_lists_and_the_registry_lost_are_uploaded() {
 }
 
 #[test]
+fn a_listed_blob_that_the_registry_will_not_show_is_uploaded() {
+    let bench = Bench::new();
+    bench.push_right(&[]);
+    let pulled = pull::oci(bench.host(), "app", "v1");
+    let hidden = &pulled.layers[1];
+    for status in [403, 404] {
+        let answer = Answer::status(status).error("DENIED", "in quarantine");
+        let rule = Rule::at(Step::BlobHead, Fault::Answer(answer)).path(&hidden.digest);
+        bench.proxy.set_rules(vec![rule]);
+        let report = bench.push_right(&[]);
+        let transcript = bench.proxy.transcript();
+        let expected = ["previous-image", "uploaded", "previous-image"];
+        assert_eq!(outcomes(&report), expected, "{status}\n{transcript}");
+        assert_eq!(report["digest"], pulled.digest, "{status}");
+        assert_eq!(bench.proxy.body_bytes(uploads), hidden.size, "{status}\n{transcript}");
+        assert!(bench.proxy.struck() > 0, "{status}\n{transcript}");
+    }
+}
+
+#[test]
+fn layers_that_are_there_in_another_compression_are_kept_and_counted() {
+    let registry = DockerRegistry::plain();
+    for (number, suffix) in ["tar", "tar.gz"].into_iter().enumerate() {
+        let repository = format!("kept{number}");
+        let destination = format!("{}/{repository}:v1", registry.host());
+        let options = ["--json", "--compression", "zstd"];
+        push(&testdata(&format!("layered-v1.{suffix}")), &destination, &[]);
+        let archive = testdata(&format!("layered-v2.{suffix}"));
+        let output = push(&archive, &destination, &options).says(", 5 kept as gzip");
+        let report = output.json();
+        let pulled = pull::assert_same_image(&archive, registry.host(), &repository, "v1");
+        assert_eq!(report["compression"], "zstd", "as asked for");
+        let layers = report["layers"].as_array().expect("layers");
+        for (place, (told, held)) in layers.iter().zip(&pulled.layers).enumerate() {
+            let compression = if place == 4 { "zstd" } else { "gzip" };
+            assert_eq!(told["compression"], compression, "{told}");
+            assert!(held.media_type.ends_with(compression), "{place}: {}", held.media_type);
+        }
+        // Nothing is new any more, and each is kept as it is, whichever way one asks.
+        let again = push(&archive, &destination, &options).says(", 5 kept as gzip");
+        assert_eq!(again.json()["digest"], report["digest"]);
+        let gzip = push(&archive, &destination, &["--json"]).says(", 1 kept as zstd");
+        assert_eq!(gzip.json()["compression"], "gzip");
+    }
+}
+
+#[test]
 fn a_table_that_cannot_be_right_is_passed_over_with_a_note() {
     let bench = Bench::new();
     let layers: Vec<Value> = bench.image.layers.iter().map(|l| bench.put_layer(l)).collect();
