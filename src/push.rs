@@ -114,7 +114,11 @@ async fn until_believed(
     cache: &Arc<Cache>,
     events: &Events,
 ) -> Result<Report, Error> {
-    let input = Input::new(&options.image, options.destination.is_none()).await?;
+    let input = match options.destination {
+        Some(_) => Input::new(&options.image),
+        // The name that the image carries is read before the image.
+        None => Input::repeatable(&options.image).await?,
+    };
     let shared =
         Shared { started: Instant::now(), registry: OnceLock::new(), sent: Mutex::default() };
     let mut doubts = Doubts::default();

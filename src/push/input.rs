@@ -35,12 +35,17 @@ impl Opened {
 }
 
 impl Input {
-    /// What is needed twice must not be a pipe: its content is put into a file then.
-    pub async fn new(location: &Location, twice: bool) -> Result<Self, Error> {
-        if twice && *location == Location::Stdin {
-            return blocking(Self::spool).await;
+    /// To be read once; a file can be read again all the same.
+    pub fn new(location: &Location) -> Self {
+        Self { location: location.clone(), _spooled: None }
+    }
+
+    /// To be read twice: a pipe's content is put into a file first.
+    pub async fn repeatable(location: &Location) -> Result<Self, Error> {
+        match location {
+            Location::Stdin => blocking(Self::spool).await,
+            Location::Path(_) => Ok(Self::new(location)),
         }
-        Ok(Self { location: location.clone(), _spooled: None })
     }
 
     fn spool() -> Result<Self, Error> {
