@@ -26,24 +26,53 @@ use self::layer::Layers;
 use self::settled::SettledLayers;
 use crate::error::Error;
 use crate::event::{Event, Events};
-use crate::image::{Blob, Compression, Digest, Format, Manifest};
+use crate::image::{Blob, Compression, Digest, Format, Manifest, Platform};
 use crate::pack::{self, Packer};
 use crate::registry::{self, Registry, Repository};
 use crate::report::Report;
 use crate::reuse::{self, Cache, CachedImage, Previous, Reuse};
-use crate::source::{self, Image, Source};
+use crate::source::{self, Contents, Image, Source};
 
-/// What to push, where to, and how.
+/// What to push, and where to.
 #[derive(Clone, Debug)]
-pub struct PushOptions {
-    /// The image.
+pub struct Item {
+    /// Where the image is.
     pub image: source::Location,
+    /// Which, where there are several.
+    pub selection: source::Selection,
     /// Where it goes; `None`: the one name that the image itself carries.
     pub destination: Option<Reference>,
     /// Tags besides the destination's own, in the same repository.
     pub tags: Vec<String>,
+}
+
+/// Images of several platforms, and the index over them.
+#[derive(Clone, Debug)]
+pub struct Index {
+    /// Where the index goes, and by their digests the images.
+    pub destination: Reference,
+    /// Tags besides the destination's own, in the same repository.
+    pub tags: Vec<String>,
+    /// The images. Their platforms are those of their configs.
+    pub images: Vec<IndexItem>,
+}
+
+/// An image of an [`Index`].
+#[derive(Clone, Debug)]
+pub struct IndexItem {
+    /// Where it is.
+    pub image: source::Location,
+    /// Which, where there are several.
+    pub selection: source::Selection,
+    /// The platform that it is thought to be for; another is an error.
+    pub platform: Option<Platform>,
+}
+
+/// How to push.
+#[derive(Clone, Debug)]
+pub struct PushOptions {
     /// The manifest's format; `None` (the default): Docker's, or OCI's where a layer is
-    /// zstd-compressed.
+    /// zstd-compressed. Manifests that are stored as such are put as they are.
     pub format: Option<Format>,
     /// How new blobs are compressed. Default: gzip.
     pub compression: Compression,
@@ -56,6 +85,14 @@ pub struct PushOptions {
     pub dry_run: bool,
     /// Other images of the same registry whose layers may be used.
     pub reuse_from: Vec<Reference>,
+    /// Whether a previous image is believed that says by an annotation what its layers were made
+    /// of. Default: no.
+    pub trust_annotations: bool,
+    /// Whether an image that is a program may be run. Default: yes.
+    pub may_run: bool,
+    /// Whether images that are pushed together are given up when one of them has failed. Default:
+    /// no.
+    pub fail_fast: bool,
     /// Where the local cache is; `None`: none is used.
     pub cache: Option<reuse::CacheLocation>,
     /// How to talk to the registry.
@@ -91,9 +128,9 @@ enum Setback {
 ///
 /// Dropping the future stops everything at once; [`registry::Options::sessions`] then still holds
 /// the upload sessions that were open.
-pub async fn push(options: &PushOptions, events: &Events) -> Result<Report, Error> {
+pub async fn push(item: &Item, options: &PushOptions, events: &Events) -> Result<Report, Error> {
     let cache = reuse::open_cache(options.cache.as_ref());
-    let result = until_believed(options, &cache, events).await;
+    let result = until_believed(item, options, &cache, events).await;
     let sessions = &options.registry.sessions;
     match result {
         // A mount that was not done opens a session, which is not needed where the blob is there.
@@ -108,23 +145,60 @@ pub async fn push(options: &PushOptions, events: &Events) -> Result<Report, Erro
     result
 }
 
+/// Pushes several images at once: what they share is read, compressed and uploaded once, and mounted
+/// into the repositories of the others. The results are in the order of the items.
+///
+/// `events` gives the sink for each item. One failure does not stop the others, unless
+/// [`PushOptions::fail_fast`] is set.
+pub async fn push_all(
+    items: &[Item],
+    options: &PushOptions,
+    events: &(dyn Fn(usize) -> Events + Sync),
+) -> Vec<Result<Report, Error>> {
+    let mut results = Vec::new();
+    for (index, item) in items.iter().enumerate() {
+        results.push(push(item, options, &events(index)).await);
+    }
+    results
+}
+
+/// Pushes the images of an index by their digests, and then the index under its tags.
+///
+/// `events` gives the sink for each image.
+pub async fn push_index(
+    index: &Index,
+    options: &PushOptions,
+    events: &(dyn Fn(usize) -> Events + Sync),
+) -> Result<Report, Error> {
+    let _ = (index, options, events);
+    Err(Error::Usage("no index yet".to_owned()))
+}
+
 /// Attempts the push, and again without what it relied on where that proves untrue.
 async fn until_believed(
+    item: &Item,
     options: &PushOptions,
     cache: &Arc<Cache>,
     events: &Events,
 ) -> Result<Report, Error> {
-    let input = match options.destination {
-        Some(_) => Input::new(&options.image),
+    let input = match item.destination {
+        Some(_) => Input::new(&item.image, options.may_run),
         // The name that the image carries is read before the image.
-        None => Input::repeatable(&options.image).await?,
+        None => Input::repeatable(&item.image, options.may_run).await?,
     };
     let shared =
         Shared { started: Instant::now(), registry: OnceLock::new(), sent: Mutex::default() };
     let mut doubts = Doubts::default();
     loop {
-        let attempt =
-            Attempt { options, input: &input, cache, events, doubts: &doubts, shared: &shared };
+        let attempt = Attempt {
+            item,
+            options,
+            input: &input,
+            cache,
+            events,
+            doubts: &doubts,
+            shared: &shared,
+        };
         match attempt.run().await {
             Ok(report) => return Ok(report),
             Err(Setback::Failed(error)) => return Err(error),
@@ -149,6 +223,7 @@ struct Shared {
 
 struct Attempt<'a> {
     shared: &'a Shared,
+    item: &'a Item,
     options: &'a PushOptions,
     input: &'a Input,
     cache: &'a Arc<Cache>,
@@ -160,7 +235,7 @@ impl Attempt<'_> {
     /// The diagram of the crate's front page, as code.
     async fn run(&self) -> Result<Report, Setback> {
         let opened = self.input.open(self.cache, self.events).await?;
-        let destination = Destination::choose(self.options, self.input, opened.images()).await?;
+        let destination = Destination::choose(self.item, self.input, opened.images()).await?;
         (self.events)(Event::Destination { reference: destination.name() });
 
         let registry = self.shared.registry.get_or_init(|| {
@@ -175,6 +250,7 @@ impl Attempt<'_> {
         let early = opened.images().map(|images| destination.pick(images)).transpose()?;
         let reuse = self.reuse(&repository, &destination, early.as_ref()).await?;
         let layers = Layers::new(
+            self.item,
             self.options,
             &repository,
             &reuse,
@@ -188,6 +264,7 @@ impl Attempt<'_> {
             Opened::Remembered(images) => {
                 self.settle_remembered(&images, &destination, &layers).await?
             }
+            Opened::Layout(_) => return Err(Error::Usage("a layout".to_owned()).into()),
             Opened::Source(source) => self.settle(source, &destination, &layers, None).await?,
         };
         let blobs = layers.verify(&image, &settled)?;
@@ -262,7 +339,10 @@ impl Attempt<'_> {
         match settled {
             Some(settled) => Ok((image, sent, settled)),
             None => {
-                let source = self.input.source(self.events).await?;
+                let Contents::Layers(source) = self.input.source(self.events).await? else {
+                    let changed = "the image changed while it was being pushed".to_owned();
+                    return Err(Error::Failed(changed).into());
+                };
                 self.settle(source, destination, layers, Some(sent)).await
             }
         }

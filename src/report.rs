@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::image::{Compression, DiffId, Digest, Format};
 
-/// The outcome of one image's push.
+/// The outcome of the push of one image, or of an index.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// `registry/repository:tag` of the first tag, or `registry/repository@digest` without one.
@@ -20,15 +20,21 @@ pub struct Report {
     pub media_type: String,
     /// The manifest's format.
     pub format: Format,
+    /// The platform, where a config says it; `None` for an index and for other artifacts.
+    pub platform: Option<String>,
     /// Bytes of the manifest, the config and all layers as the registry stores them; a layer that
     /// occurs twice counts once.
     pub size: u64,
-    /// The config's digest, also called the image id.
-    pub config: Digest,
+    /// The config's digest, also called the image id; `None` for an index.
+    pub config: Option<Digest>,
     /// Whether the config had to be uploaded (with `dry_run`: would have to be).
     pub config_sent: bool,
-    /// The layers, lowest first.
+    /// The layers, lowest first; of an index those of all its images, each once.
     pub layers: Vec<LayerReport>,
+    /// The manifests that were put besides, by their digests: those that an index lists, and those
+    /// that refer to one of them. Empty for an image alone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub manifests: Vec<ManifestReport>,
     /// Body bytes of blobs and manifests that were sent, resent ones included; with `dry_run` those
     /// that would be.
     pub bytes_sent: u64,
@@ -42,13 +48,28 @@ pub struct Report {
     pub compression: Compression,
 }
 
+/// A manifest of an index, or a referrer.
+#[derive(Clone, Debug, Serialize)]
+pub struct ManifestReport {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its media type.
+    pub media_type: String,
+    /// What it runs on, where it is an image.
+    pub platform: Option<String>,
+    /// What kind of artifact it is, where it says so.
+    pub artifact_type: Option<String>,
+    /// The manifest that it refers to.
+    pub subject: Option<Digest>,
+}
+
 /// What became of one layer.
 #[derive(Clone, Debug, Serialize)]
 pub struct LayerReport {
     /// A name for people: the Nix package (`glibc-2.38`), or the short diff ID.
     pub name: String,
-    /// The uncompressed tar's digest.
-    pub diff_id: DiffId,
+    /// The uncompressed tar's digest; `None` for a blob that is no layer of an image.
+    pub diff_id: Option<DiffId>,
     /// The blob's digest.
     pub digest: Digest,
     /// The blob's length in bytes.

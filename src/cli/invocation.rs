@@ -12,10 +12,10 @@ use zeroize::Zeroizing;
 use super::args::{Args, Compression, DETAILS, Format, ImageArgs, RegistryArgs};
 use super::exit::Code;
 use super::output::Verbosity;
-use crate::push::PushOptions;
+use crate::push::{Item, PushOptions};
 use crate::registry::{self, auth};
 use crate::reuse::CacheLocation;
-use crate::source::Location;
+use crate::source::{Location, Selection};
 
 /// No password is longer; a token of a cloud's registry has some 2,000 bytes.
 const MAX_PASSWORD: u64 = 64 * 1024;
@@ -23,7 +23,9 @@ const MAX_PASSWORD: u64 = 64 * 1024;
 /// What is to be done, everything checked that can be checked before it begins.
 #[derive(Debug)]
 pub struct Invocation {
-    /// The push.
+    /// What is pushed.
+    pub(super) item: Item,
+    /// How.
     pub(super) push: PushOptions,
     /// `--json`.
     pub(super) json: bool,
@@ -67,16 +69,22 @@ impl Invocation {
             tags.retain(|tag| tag != own);
         }
         Ok(Self {
-            push: PushOptions {
+            item: Item {
                 image,
+                selection: Selection::default(),
                 destination: args.destination,
                 tags,
+            },
+            push: PushOptions {
                 format: args.image_args.format.into(),
                 compression: args.image_args.compression.into(),
                 level: args.image_args.compression_level,
                 jobs: args.image_args.jobs.into(),
                 dry_run: args.image_args.dry_run,
                 reuse_from: args.reuse.reuse_from,
+                trust_annotations: false,
+                may_run: true,
+                fail_fast: false,
                 cache: match (args.reuse.no_cache, args.reuse.cache_dir) {
                     (true, _) => None,
                     (false, Some(folder)) => Some(CacheLocation::Folder(folder)),

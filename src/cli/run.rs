@@ -21,7 +21,7 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// Pushes, prints, and says how the process ends.
 pub async fn run(invocation: Invocation) -> ExitCode {
-    let Invocation { push: options, json, digest_file, verbosity } = invocation;
+    let Invocation { item, push: options, json, digest_file, verbosity } = invocation;
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => return cannot_start(&error),
@@ -36,7 +36,7 @@ pub async fn run(invocation: Invocation) -> ExitCode {
     let sessions = options.registry.sessions.clone();
     let tagging = Arc::new(AtomicBool::new(false));
     let events = watch_for_tagging(output.events(), &tagging);
-    let pushing = with_ticks(&output, push(&options, &events));
+    let pushing = with_ticks(&output, push(&item, &options, &events));
     let outcome = signals
         .stop(pushing, async || {
             output.finish();

@@ -2,7 +2,7 @@
 
 use oci_client::Reference;
 
-use super::PushOptions;
+use super::Item;
 use super::input::Input;
 use crate::error::Error;
 use crate::image::{Digest, parse_reference};
@@ -20,11 +20,11 @@ pub struct Destination {
 impl Destination {
     /// The destination that the user gave, or else the one name that the image carries.
     pub async fn choose(
-        options: &PushOptions,
+        item: &Item,
         input: &Input,
         images: Option<&[Image]>,
     ) -> Result<Self, Error> {
-        let reference = match &options.destination {
+        let reference = match &item.destination {
             Some(reference) => reference.clone(),
             None => {
                 let name = match images {
@@ -40,7 +40,7 @@ impl Destination {
             }
         };
         let mut tags: Vec<String> = reference.tag().map(str::to_owned).into_iter().collect();
-        for tag in &options.tags {
+        for tag in &item.tags {
             if !tags.contains(tag) {
                 tags.push(tag.clone());
             }

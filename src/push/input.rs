@@ -1,17 +1,21 @@
 //! Where the image is read from, as often as it takes.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use tempfile::tempfile;
 
 use crate::error::Error;
-use crate::event::{Event, Events};
+use crate::event::{self, Event, Events};
 use crate::reuse::Cache;
-use crate::source::{self, Image, LayerId, Location, Source};
+use crate::source::layout::Layout;
+use crate::source::{self, Contents, Image, LayerId, Location, Source};
 
 /// An image's location, and whether it can be read more than once.
 pub struct Input {
     location: Location,
+    /// Whether it may be run.
+    may_run: bool,
     /// A pipe's content, kept because it has to be read twice.
     _spooled: Option<std::fs::File>,
 }
@@ -20,6 +24,8 @@ pub struct Input {
 pub enum Opened {
     /// Its file is open.
     Source(Box<dyn Source>),
+    /// Its manifests are there to be put as they are.
+    Layout(Layout),
     /// It need not be: these are its images.
     Remembered(Vec<Image>),
 }
@@ -30,25 +36,26 @@ impl Opened {
         match self {
             Self::Source(source) => source.images(),
             Self::Remembered(images) => Some(images),
+            Self::Layout(_) => None,
         }
     }
 }
 
 impl Input {
     /// To be read once; a file can be read again all the same.
-    pub fn new(location: &Location) -> Self {
-        Self { location: location.clone(), _spooled: None }
+    pub fn new(location: &Location, may_run: bool) -> Self {
+        Self { location: location.clone(), may_run, _spooled: None }
     }
 
     /// To be read twice: a pipe's content is put into a file first.
-    pub async fn repeatable(location: &Location) -> Result<Self, Error> {
+    pub async fn repeatable(location: &Location, may_run: bool) -> Result<Self, Error> {
         match location {
-            Location::Stdin => blocking(Self::spool).await,
-            Location::Path(_) => Ok(Self::new(location)),
+            Location::Stdin => blocking(move || Self::spool(may_run)).await,
+            Location::Path(_) => Ok(Self::new(location, may_run)),
         }
     }
 
-    fn spool() -> Result<Self, Error> {
+    fn spool(may_run: bool) -> Result<Self, Error> {
         let spooled = || -> std::io::Result<std::fs::File> {
             let mut file = tempfile()?;
             std::io::copy(&mut std::io::stdin().lock(), &mut file)?;
@@ -62,14 +69,17 @@ impl Input {
             ))
         })?;
         let path = descriptor_path(&file);
-        Ok(Self { location: Location::Path(path), _spooled: Some(file) })
+        Ok(Self { location: Location::Path(path), may_run, _spooled: Some(file) })
     }
 
     /// Opens the image, or remembers what a look into it would show.
     pub async fn open(&self, cache: &Cache, events: &Events) -> Result<Opened, Error> {
         Ok(match self.remembered(cache).await {
             Some(images) => Opened::Remembered(images),
-            None => Opened::Source(self.source(events).await?),
+            None => match self.source(events).await? {
+                Contents::Layers(source) => Opened::Source(source),
+                Contents::Layout(layout) => Opened::Layout(layout),
+            },
         })
     }
 
@@ -85,17 +95,31 @@ impl Input {
     }
 
     /// Begins to read the image.
-    pub async fn source(&self, events: &Events) -> Result<Box<dyn Source>, Error> {
-        let (location, events) = (self.location.clone(), events.clone());
-        let progress = move |position, total| events(Event::Reading { position, total });
-        blocking(move || Ok(source::open(&location, progress)?)).await
+    pub async fn source(&self, events: &Events) -> Result<Contents, Error> {
+        let location = self.location.clone();
+        let options = self.open_options(Some(events));
+        blocking(move || Ok(source::open(&location, options)?)).await
+    }
+
+    /// With events, whoever listens hears how the reading goes.
+    fn open_options(&self, events: Option<&Events>) -> source::Options {
+        let events = events.cloned().unwrap_or_else(event::ignore);
+        let noting = events.clone();
+        source::Options {
+            may_run: self.may_run,
+            progress: Box::new(move |position, total| events(Event::Reading { position, total })),
+            note: Arc::new(move |note| noting(Event::Note(note))),
+        }
     }
 
     /// The images, read for nothing but their names.
     pub async fn images(&self) -> Result<Vec<Image>, Error> {
         let location = self.location.clone();
+        let options = self.open_options(None);
         blocking(move || {
-            let mut source = source::open(&location, |_, _| {})?;
+            let Contents::Layers(mut source) = source::open(&location, options)? else {
+                return Ok(Vec::new());
+            };
             while source.next_layer()?.is_some() {}
             Ok(source.images().unwrap_or_default().to_vec())
         })

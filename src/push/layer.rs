@@ -13,7 +13,7 @@ use tokio::sync::{OnceCell, Semaphore, mpsc};
 use super::content::InMemory;
 use super::read::{Seen, Verdict};
 use super::settled::{Settled, SettledLayers};
-use super::{Doubts, PushOptions, Setback};
+use super::{Doubts, Item, PushOptions, Setback};
 use crate::error::Error;
 use crate::event::{Event, Events};
 use crate::image::{Blob, Compression, Config, DiffId, Digest, Format};
@@ -33,6 +33,7 @@ type Once<T> = Arc<OnceCell<T>>;
 
 /// Lets layers settle.
 pub struct Layers<'a> {
+    item: &'a Item,
     options: &'a PushOptions,
     repository: &'a Repository,
     reuse: &'a Reuse,
@@ -55,6 +56,7 @@ pub struct Layers<'a> {
 impl<'a> Layers<'a> {
     /// No layer has come yet.
     pub fn new(
+        item: &'a Item,
         options: &'a PushOptions,
         repository: &'a Repository,
         reuse: &'a Reuse,
@@ -74,6 +76,7 @@ impl<'a> Layers<'a> {
             growing: Mutex::default(),
             sent,
             uploads: Semaphore::new(options.jobs.max(1)),
+            item,
             options,
             repository,
             reuse,
@@ -139,7 +142,7 @@ impl<'a> Layers<'a> {
         let claimed = match &layer.claim {
             Claim::DiffId(diff_id) => Some(diff_id.clone()),
             Claim::Hint(diff_id) if !self.doubts.names => Some(diff_id.clone()),
-            Claim::Hint(_) | Claim::Nothing => None,
+            Claim::Hint(_) | Claim::Key(_) | Claim::Nothing => None,
         };
         let found = match &claimed {
             Some(diff_id) => match self.reuse.find(diff_id).await? {
@@ -201,14 +204,14 @@ impl<'a> Layers<'a> {
         let name = self.names.get(&layer.id).or(begun.name.as_ref()).cloned();
         let name = name.unwrap_or_else(|| match &layer.claim {
             Claim::DiffId(id) | Claim::Hint(id) => id.digest().short().to_owned(),
-            Claim::Nothing => layer.entry.clone(),
+            Claim::Key(_) | Claim::Nothing => layer.entry.clone(),
         });
         let cargo = Cargo { layer: layer.id, name, spool };
         // Sent before its digest is known: only what cannot be there. A hint may be no diff ID.
         let is_new = match layer.claim {
             Claim::DiffId(_) => true,
             Claim::Hint(_) if self.names_hold.load(Ordering::Relaxed) => true,
-            Claim::Hint(_) | Claim::Nothing => self.reuse.knows_no_image().await,
+            Claim::Hint(_) | Claim::Key(_) | Claim::Nothing => self.reuse.knows_no_image().await,
         };
         let growing = is_new && layer.size >= STREAM_FROM && !self.options.dry_run;
         let shipped = async {
@@ -408,7 +411,7 @@ impl<'a> Layers<'a> {
             };
             let actual = layer.read.as_ref().unwrap_or(&layer.diff_id);
             let mismatch = || source::Error::Mismatch {
-                file: self.options.image.to_string(),
+                file: self.item.image.to_string(),
                 layer: index + 1,
                 entry: layer.entry.clone(),
                 listed: listed.clone(),

@@ -148,7 +148,7 @@ impl Reader {
                     return Ok(Ok(()));
                 }
             }
-            Claim::Hint(_) | Claim::Nothing => self.wait_a_little(&mut decided)?,
+            Claim::Hint(_) | Claim::Key(_) | Claim::Nothing => self.wait_a_little(&mut decided)?,
         }
         let result = self.read(layer, &decided, begun_tx);
         match result {

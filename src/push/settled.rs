@@ -39,7 +39,7 @@ impl Settled {
         let media_type = self.blob.compression.media_type(format);
         LayerReport {
             name,
-            diff_id: self.diff_id.clone(),
+            diff_id: Some(self.diff_id.clone()),
             digest: self.blob.digest.clone(),
             size: self.blob.size,
             media_type: media_type.unwrap_or_default().to_owned(),

@@ -11,6 +11,7 @@ mod error;
 pub(crate) mod fuzzing;
 mod gzip;
 mod identity;
+pub mod layout;
 mod names;
 mod sniff;
 mod tar;
@@ -18,8 +19,9 @@ mod tar;
 mod tests;
 
 use std::io::Read;
+use std::sync::Arc;
 
-use crate::image::{Config, DiffId};
+use crate::image::{Config, DiffId, Digest, Platform};
 
 pub use decompress::Wrapping;
 pub use error::{Error, Place, Role, Via};
@@ -27,14 +29,38 @@ pub use identity::identity;
 pub use names::{is_harmful, name_from_history, package_name, printable};
 
 /// Opens what is at `location`: what it is, its content says, never its name.
-///
-/// `progress` is called, from any thread, with the bytes of the file consumed so far and the
-/// file's length (`None` for a pipe).
-pub fn open(
-    location: &Location,
-    progress: impl Fn(u64, Option<u64>) + Send + 'static,
-) -> Result<Box<dyn Source>, Error> {
-    sniff::open(location, Box::new(progress))
+pub fn open(location: &Location, options: Options) -> Result<Contents, Error> {
+    sniff::open(location, options)
+}
+
+/// What opening and reading may do, and who hears of it.
+pub struct Options {
+    /// Whether a program that writes an image may be run where it is what was named.
+    pub may_run: bool,
+    /// Called, from any thread, with the bytes of the file consumed so far and the file's length
+    /// (`None` for a pipe).
+    pub progress: Box<dyn Fn(u64, Option<u64>) + Send>,
+    /// Called, from any thread, with what is of interest only to whoever looks closely.
+    pub note: Arc<dyn Fn(String) + Send + Sync>,
+}
+
+/// What a location holds.
+pub enum Contents {
+    /// Images whose layers are read one after another.
+    Layers(Box<dyn Source>),
+    /// Manifests and the blobs that they list, as a registry would store them.
+    Layout(layout::Layout),
+}
+
+/// Which of several images of a source is meant. The default is the only one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// The one of this name, as the source gives it (`RepoTags`, `org.opencontainers.image.ref.name`).
+    pub name: Option<String>,
+    /// The one whose manifest has this digest; of a docker archive, whose config has.
+    pub digest: Option<Digest>,
+    /// Of an index, the one for this platform.
+    pub platform: Option<Platform>,
 }
 
 /// Something that holds images, being read front to back.
@@ -51,6 +77,17 @@ pub trait Source: Send {
     /// Only when this has returned `None` is it sure that the source was whole, its last checksum
     /// included. After an error the source is of no more use.
     fn next_layer(&mut self) -> Result<Option<Layer<'_>>, Error>;
+
+    /// The names that its images have, where they are known before the images are.
+    fn early_names(&self) -> Option<Vec<String>> {
+        let names = |image: &Image| image.names.clone();
+        Some(self.images()?.iter().flat_map(names).collect())
+    }
+
+    /// Hears the diff ID of the layer that was yielded last, once it is known: by its bytes, or,
+    /// where they were skipped, by the word of whoever skipped them. A source that makes its layers
+    /// writes the config from what it hears.
+    fn learn(&mut self, _diff_id: &DiffId) {}
 
     /// The most memory, in bytes, that reading it takes besides a few megabytes: what a
     /// decompressor looks back on. Whoever packs meanwhile has so much less.
@@ -96,9 +133,16 @@ pub enum Claim {
     DiffId(DiffId),
     /// A diff ID guessed from the entry's name: good to look up, never to trust unread.
     Hint(DiffId),
+    /// What the layer would be made of: whoever has made it before knows its diff ID.
+    Key(LayerKey),
     /// Nothing.
     Nothing,
 }
+
+/// What determines the bytes of a layer that is made of files which never change: the digest of
+/// all that goes into it (paths of the Nix store, owner, time, and how it is put together).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LayerKey(pub Digest);
 
 /// Where an image is to be read from.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use super::decompress::{self, Progress, Wrapping};
 use super::docker_archive::{seekable, streamed};
 use super::error::{Error, Place};
 use super::tar::{self, BLOCK};
-use super::{Location, Source};
+use super::{Contents, Location, Options};
 
 /// A file that was opened, and how it begins.
 pub struct Opened {
@@ -29,12 +29,16 @@ pub struct Opened {
     pub head: Vec<u8>,
     /// To be told of bytes consumed.
     pub progress: Progress,
+    /// Whether it may be run.
+    pub may_run: bool,
+    /// To be told what is of interest to few.
+    pub note: Arc<dyn Fn(String) + Send + Sync>,
 }
 
 /// One kind of content.
 struct Kind {
     is: fn(&Opened) -> bool,
-    open: fn(Opened) -> Result<Box<dyn Source>, Error>,
+    open: fn(Opened) -> Result<Contents, Error>,
 }
 
 /// All kinds. The first that fits is taken.
@@ -54,20 +58,20 @@ const KINDS: &[Kind] = &[
 ];
 
 /// Opens what is at `location`.
-pub fn open(location: &Location, progress: Progress) -> Result<Box<dyn Source>, Error> {
-    let opened = Opened::new(location, progress)?;
+pub fn open(location: &Location, options: Options) -> Result<Contents, Error> {
+    let opened = Opened::new(location, options)?;
     match KINDS.iter().find(|kind| (kind.is)(&opened)) {
         Some(kind) => (kind.open)(opened),
         None => Err(opened.unknown()),
     }
 }
 
-fn open_seekable_archive(opened: Opened) -> Result<Box<dyn Source>, Error> {
+fn open_seekable_archive(opened: Opened) -> Result<Contents, Error> {
     let length = opened.metadata.len();
-    seekable::open(opened.file, length, opened.name, opened.progress)
+    seekable::open(opened.file, length, opened.name, opened.progress).map(Contents::Layers)
 }
 
-fn open_streamed_archive(opened: Opened) -> Result<Box<dyn Source>, Error> {
+fn open_streamed_archive(opened: Opened) -> Result<Contents, Error> {
     let wrapping = Wrapping::of(&opened.head);
     let total = Some(&opened.metadata).filter(|metadata| metadata.is_file()).map(fs::Metadata::len);
     let memory = decompress::memory(wrapping, &opened.head);
@@ -78,11 +82,11 @@ fn open_streamed_archive(opened: Opened) -> Result<Box<dyn Source>, Error> {
         (wrapping, memory),
         opened.progress,
     )?;
-    Ok(streamed::open(stream, opened.name, (wrapping, memory)))
+    Ok(Contents::Layers(streamed::open(stream, opened.name, (wrapping, memory))))
 }
 
 impl Opened {
-    fn new(location: &Location, progress: Progress) -> Result<Self, Error> {
+    fn new(location: &Location, options: Options) -> Result<Self, Error> {
         let (name, path, file) = match location {
             Location::Path(path) => {
                 let name = printable(path);
@@ -120,7 +124,8 @@ impl Opened {
                 source,
             })?;
         }
-        Ok(Self { name, path, file, metadata, head, progress })
+        let Options { may_run, progress, note } = options;
+        Ok(Self { name, path, file, metadata, head, progress, may_run, note })
     }
 
     fn is_oci_folder(&self) -> bool {

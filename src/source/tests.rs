@@ -135,7 +135,18 @@ fn folder_with(bytes: &[u8]) -> (TempDir, PathBuf) {
 }
 
 fn open_path(path: &Path) -> Result<Box<dyn Source>, Error> {
-    open(&Location::Path(path.to_owned()), |_, _| {})
+    open_with(path, |_, _| {})
+}
+
+fn open_with(
+    path: &Path,
+    progress: impl Fn(u64, Option<u64>) + Send + 'static,
+) -> Result<Box<dyn Source>, Error> {
+    let options = Options { may_run: false, progress: Box::new(progress), note: Arc::new(|_| {}) };
+    match open(&Location::Path(path.to_owned()), options)? {
+        Contents::Layers(source) => Ok(source),
+        Contents::Layout(_) => panic!("{} is a layout", path.display()),
+    }
 }
 
 /// Everything that a source gives.
@@ -739,9 +750,8 @@ fn progress_ends_at_the_length_of_the_file() {
         let (_folder, path) = folder_with(&compress(&archive, wrapping));
         let seen = Arc::new(Mutex::new(Vec::new()));
         let sink = seen.clone();
-        let location = Location::Path(path.clone());
         let mut source =
-            open(&location, move |at, total| sink.lock().unwrap().push((at, total))).unwrap();
+            open_with(&path, move |at, total| sink.lock().unwrap().push((at, total))).unwrap();
         read_whole(&mut *source).unwrap();
         let length = fs::metadata(path).unwrap().len();
         let seen = seen.lock().unwrap();
@@ -754,11 +764,10 @@ fn progress_ends_at_the_length_of_the_file() {
 fn a_source_that_is_dropped_ends_its_thread() {
     let (_folder, path) =
         folder_with(&compress(&nix_archive(&[&layer(&vec![0; 30 << 20])]), Wrapping::Gzip));
-    let location = Location::Path(path);
     // The thread owns the closure, and with it one of the two references.
     let alive = Arc::new(AtomicU64::new(0));
     let held = alive.clone();
-    let mut source = open(&location, move |at, _| held.store(at, Ordering::Relaxed)).unwrap();
+    let mut source = open_with(&path, move |at, _| held.store(at, Ordering::Relaxed)).unwrap();
     source.next_layer().unwrap().unwrap();
     assert_eq!(Arc::strong_count(&alive), 2);
     drop(source);

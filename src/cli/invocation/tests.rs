@@ -37,8 +37,9 @@ fn the_definition_is_sound() {
 fn an_image_alone_gets_the_documented_defaults() {
     let invocation = parse("result");
     let push = &invocation.push;
-    assert_eq!(push.image, Location::Path("result".into()));
-    assert!(push.destination.is_none() && push.tags.is_empty() && push.format.is_none());
+    assert_eq!(invocation.item.image, Location::Path("result".into()));
+    let item = &invocation.item;
+    assert!(item.destination.is_none() && item.tags.is_empty() && push.format.is_none());
     assert_eq!(push.compression, image::Compression::Gzip);
     assert_eq!(push.level, None);
     assert_eq!(push.jobs, crate::push::DEFAULT_JOBS);
@@ -59,8 +60,8 @@ fn every_option_arrives() {
          --json -vvv",
     );
     let push = &invocation.push;
-    assert_eq!(push.destination.as_ref().unwrap().whole(), "r.io/app:v1");
-    assert_eq!(push.tags, ["v2", "latest"]);
+    assert_eq!(invocation.item.destination.as_ref().unwrap().whole(), "r.io/app:v1");
+    assert_eq!(invocation.item.tags, ["v2", "latest"]);
     assert_eq!(push.format, Some(image::Format::Oci));
     assert_eq!(push.compression, image::Compression::Zstd);
     assert_eq!((push.level, push.jobs, push.dry_run), (Some(19), 3, true));
@@ -78,7 +79,7 @@ fn every_option_arrives() {
 
 #[test]
 fn standard_input_is_an_image_or_a_password() {
-    assert_eq!(parse("-").push.image, Location::Stdin);
+    assert_eq!(parse("-").item.image, Location::Stdin);
     let said = mistake("- r.io/app --username me --password-stdin");
     assert!(said.contains("'--password-stdin' cannot be used with the image '-'"), "{said}");
     let terminal = Invocation::parse(["pushimg", "-"], &mut &b""[..], true).unwrap_err();
@@ -148,7 +149,7 @@ fn every_mistake_is_named() {
         let text = mistake(arguments);
         assert!(text.contains(said), "{arguments}: {text}");
     }
-    assert!(parse("a --reuse-from q.io/c").push.destination.is_none());
+    assert!(parse("a --reuse-from q.io/c").item.destination.is_none());
     assert_eq!(parse("a --retry-for 0").push.registry.retry_for, Duration::ZERO);
     assert!(parse("a --no-cache").push.cache.is_none());
 }

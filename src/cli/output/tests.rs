@@ -19,7 +19,7 @@ pub fn layer(id: usize, name: &str, size: u64, outcome: Outcome) -> Event {
 pub fn layer_report(name: &str, size: u64, outcome: Outcome) -> LayerReport {
     LayerReport {
         name: name.into(),
-        diff_id: Digest::of(name.as_bytes()).into(),
+        diff_id: Some(Digest::of(name.as_bytes()).into()),
         digest: Digest::of(b"compressed"),
         size,
         media_type: "application/vnd.docker.image.rootfs.diff.tar.gzip".into(),
@@ -38,10 +38,12 @@ pub fn report(layers: Vec<LayerReport>) -> Report {
         digest,
         media_type: Format::Docker.manifest_media_type().into(),
         format: Format::Docker,
+        platform: Some("linux/amd64".into()),
         size: 419_600_000,
-        config: Digest::of(b"config"),
+        config: Some(Digest::of(b"config")),
         config_sent: true,
         layers,
+        manifests: vec![],
         bytes_sent: 1_200_000,
         bytes_reused: 418_400_000,
         seconds: 0.92,
