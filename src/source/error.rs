@@ -39,6 +39,12 @@ pub enum Error {
     /// Reading failed half-way.
     #[error("{file}: reading failed at byte {at}: {source}; check the disk, then try again")]
     Read { file: Arc<str>, at: u64, source: io::Error },
+    /// A file that a layer is made of.
+    #[error(
+        "{path}: cannot be read for the layer that it belongs to: {source}; build the image again, \
+         or check the store with `nix-store --verify --check-contents`"
+    )]
+    StoreFile { path: Arc<str>, source: io::Error },
     /// `-` was given but nothing is piped in.
     #[error(
         "standard input is a terminal; pipe an image into it: `docker save IMAGE | pushimg - DEST`"

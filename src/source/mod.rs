@@ -13,6 +13,7 @@ mod gzip;
 mod identity;
 pub mod layout;
 mod names;
+mod pieces;
 mod sniff;
 mod tar;
 #[cfg(test)]

@@ -1,0 +1,148 @@
+//! A tar in the making: what a layer consists of comes piece by piece, and is read as one stream.
+//!
+//! Comes in: an iterator over pieces, headers as bytes and contents as files. Goes out: their bytes
+//! one after another, each content filled up to a whole block.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::PathBuf;
+
+use super::error::Error;
+use super::tar::BLOCK;
+
+/// A part of a tar.
+pub enum Piece {
+    /// Bytes as they are: headers, the end of the archive.
+    Bytes(Vec<u8>),
+    /// A file's content, and zeros up to the end of its last block.
+    File {
+        /// The file, which is opened when its turn has come.
+        path: PathBuf,
+        /// The length that its header says. A file of another length is an error.
+        size: u64,
+    },
+}
+
+/// The bytes of all pieces. An error is an [`Error`] within an [`io::Error`].
+pub struct Pieces<I> {
+    pieces: I,
+    current: Current,
+}
+
+enum Current {
+    /// Bytes, and how many of them were read.
+    Bytes(Vec<u8>, usize),
+    /// A file, its path, what is left of it, and the zeros that follow.
+    File { file: File, path: PathBuf, left: u64, padding: usize },
+    /// Zeros.
+    Padding(usize),
+}
+
+impl<I: Iterator<Item = Result<Piece, Error>>> Pieces<I> {
+    /// Nothing was read yet.
+    pub fn new(pieces: I) -> Self {
+        Self { pieces, current: Current::Padding(0) }
+    }
+
+    /// Goes on to the next piece; `false` after the last.
+    fn advance(&mut self) -> Result<bool, Error> {
+        self.current = match self.pieces.next().transpose()? {
+            None => return Ok(false),
+            Some(Piece::Bytes(bytes)) => Current::Bytes(bytes, 0),
+            Some(Piece::File { path, size }) => {
+                let file = File::open(&path).map_err(|source| Error::StoreFile {
+                    path: path.to_string_lossy().into(),
+                    source,
+                })?;
+                let padding = (size.next_multiple_of(BLOCK as u64) - size) as usize;
+                Current::File { file, path, left: size, padding }
+            }
+        };
+        Ok(true)
+    }
+}
+
+impl<I: Iterator<Item = Result<Piece, Error>>> Read for Pieces<I> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            match &mut self.current {
+                Current::Bytes(bytes, read) if *read < bytes.len() => {
+                    let count = (bytes.len() - *read).min(buffer.len());
+                    buffer[..count].copy_from_slice(&bytes[*read..*read + count]);
+                    *read += count;
+                    return Ok(count);
+                }
+                Current::File { file, path, left, .. } if *left > 0 => {
+                    let most = usize::try_from(*left).map_or(buffer.len(), |l| l.min(buffer.len()));
+                    let failed = |source| {
+                        let path = path.to_string_lossy().into();
+                        io::Error::other(Error::StoreFile { path, source })
+                    };
+                    match file.read(&mut buffer[..most]) {
+                        Ok(0) => return Err(failed(io::ErrorKind::UnexpectedEof.into())),
+                        Ok(count) => {
+                            *left -= count as u64;
+                            return Ok(count);
+                        }
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                        Err(error) => return Err(failed(error)),
+                    }
+                }
+                Current::File { padding, .. } => self.current = Current::Padding(*padding),
+                Current::Padding(left) if *left > 0 => {
+                    let count = (*left).min(buffer.len());
+                    buffer[..count].fill(0);
+                    *left -= count;
+                    return Ok(count);
+                }
+                Current::Bytes(..) | Current::Padding(_) => {
+                    if !self.advance().map_err(io::Error::other)? {
+                        return Ok(0);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pieces: Vec<Piece>) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        Pieces::new(pieces.into_iter().map(Ok)).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    #[test]
+    fn contents_fill_whole_blocks() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        for size in [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 100_000] {
+            let content = vec![7; size];
+            std::fs::write(&path, &content).unwrap();
+            let file = Piece::File { path: path.clone(), size: size as u64 };
+            let bytes = read(vec![Piece::Bytes(b"head".into()), file, Piece::Bytes(b"end".into())]);
+            let mut wanted = [b"head".as_slice(), &content].concat();
+            wanted.resize(4 + size.next_multiple_of(BLOCK), 0);
+            wanted.extend(b"end");
+            assert_eq!(bytes.unwrap(), wanted, "{size}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_shorter_or_gone_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let piece = || vec![Piece::File { path: path.clone(), size: 3 }];
+        let gone = Error::from_read(read(piece()).unwrap_err(), "x").to_string();
+        assert!(gone.starts_with(path.to_str().unwrap()), "{gone}");
+        std::fs::write(&path, "ab").unwrap();
+        let short = Error::from_read(read(piece()).unwrap_err(), "x").to_string();
+        assert!(short.starts_with(path.to_str().unwrap()), "{short}");
+    }
+}
