@@ -48,6 +48,9 @@ pub enum Error {
              is read again where needed"
     )]
     Unrepeatable(Box<Error>),
+    /// Another image of the same run has failed.
+    #[error("not pushed, as another image failed (--fail-fast)")]
+    GivenUp,
     /// The user stopped it.
     #[error("interrupted; {}", interrupted(*.tagging))]
     Interrupted {

@@ -9,7 +9,10 @@ use std::sync::LazyLock;
 
 use tokio::runtime::Runtime;
 
-use crate::image::{Blob, Compression, Config, Digest, Format, History, Listed, Manifest};
+use crate::image::{
+    Blob, Compression, Config, DiffId, Digest, Format, History, LayerKey, Listed, Manifest,
+    ManifestLayer,
+};
 use crate::pack::{self, Packer};
 use crate::source;
 
@@ -49,11 +52,11 @@ pub fn config(data: &[u8]) {
     for history in config.layer_history() {
         shown(source::name_from_history(history).unwrap_or_default());
     }
-    let layers: Vec<Blob> = config
-        .diff_ids()
-        .iter()
-        .map(|id| Blob { digest: id.digest().clone(), size: 1, compression: Compression::Gzip })
-        .collect();
+    let layer = |id: &DiffId| {
+        let (digest, key) = (id.digest().clone(), Some(LayerKey(id.digest().clone())));
+        ManifestLayer { blob: Blob { digest, size: 1, compression: Compression::Gzip }, key }
+    };
+    let layers: Vec<ManifestLayer> = config.diff_ids().iter().map(layer).collect();
     for format in [Format::Docker, Format::Oci] {
         let manifest = Manifest::of(&config, &layers, format).expect("gzip can be said in both");
         let Ok(Listed::Image(read)) = Listed::parse(&manifest.bytes) else {

@@ -8,99 +8,38 @@ mod content;
 mod destination;
 mod input;
 mod layer;
+mod layout;
+mod options;
 mod read;
 mod report;
 mod settled;
+mod several;
+mod ship;
+mod together;
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use futures::try_join;
-use oci_client::Reference;
 
 use self::destination::Destination;
-use self::input::{Input, Opened};
+use self::input::{Images, Input, Opened};
 use self::layer::Layers;
+pub use self::options::{DEFAULT_JOBS, Index, IndexItem, Item, PushOptions};
 use self::settled::SettledLayers;
+use self::several::Place;
+pub use self::several::{push_all, push_index};
+use self::ship::{Sent, Shipping};
+use self::together::Together;
 use crate::error::Error;
 use crate::event::{Event, Events};
-use crate::image::{Blob, Compression, Digest, Format, Manifest, Platform};
-use crate::pack::{self, Packer};
-use crate::registry::{self, Registry, Repository};
+use crate::image::{Compression, Digest, Format, IndexEntry, Manifest, ManifestLayer};
+use crate::registry::{self, Repository};
 use crate::report::Report;
-use crate::reuse::{self, Cache, CachedImage, Previous, Reuse};
-use crate::source::{self, Contents, Image, Source};
-
-/// What to push, and where to.
-#[derive(Clone, Debug)]
-pub struct Item {
-    /// Where the image is.
-    pub image: source::Location,
-    /// Which, where there are several.
-    pub selection: source::Selection,
-    /// Where it goes; `None`: the one name that the image itself carries.
-    pub destination: Option<Reference>,
-    /// Tags besides the destination's own, in the same repository.
-    pub tags: Vec<String>,
-}
-
-/// Images of several platforms, and the index over them.
-#[derive(Clone, Debug)]
-pub struct Index {
-    /// Where the index goes, and by their digests the images.
-    pub destination: Reference,
-    /// Tags besides the destination's own, in the same repository.
-    pub tags: Vec<String>,
-    /// The images. Their platforms are those of their configs.
-    pub images: Vec<IndexItem>,
-}
-
-/// An image of an [`Index`].
-#[derive(Clone, Debug)]
-pub struct IndexItem {
-    /// Where it is.
-    pub image: source::Location,
-    /// Which, where there are several.
-    pub selection: source::Selection,
-    /// The platform that it is thought to be for; another is an error.
-    pub platform: Option<Platform>,
-}
-
-/// How to push.
-#[derive(Clone, Debug)]
-pub struct PushOptions {
-    /// The manifest's format; `None` (the default): Docker's, or OCI's where a layer is
-    /// zstd-compressed. Manifests that are stored as such are put as they are.
-    pub format: Option<Format>,
-    /// How new blobs are compressed. Default: gzip.
-    pub compression: Compression,
-    /// The compressor's level, 1 to 12 for gzip (libdeflate's levels), 1 to 22 for zstd; `None`:
-    /// the default of each.
-    pub level: Option<i32>,
-    /// Blobs uploaded at the same time. Default: [`DEFAULT_JOBS`].
-    pub jobs: usize,
-    /// Find out everything, upload nothing.
-    pub dry_run: bool,
-    /// Other images of the same registry whose layers may be used.
-    pub reuse_from: Vec<Reference>,
-    /// Whether a previous image is believed that says by an annotation what its layers were made
-    /// of. Default: no.
-    pub trust_annotations: bool,
-    /// Whether an image that is a program may be run. Default: yes.
-    pub may_run: bool,
-    /// Whether images that are pushed together are given up when one of them has failed. Default:
-    /// no.
-    pub fail_fast: bool,
-    /// Where the local cache is; `None`: none is used.
-    pub cache: Option<reuse::CacheLocation>,
-    /// How to talk to the registry.
-    pub registry: registry::Options,
-}
-
-/// How many blobs are uploaded at the same time unless told otherwise.
-pub const DEFAULT_JOBS: usize = 8;
+use crate::reuse::{self, CachedImage, Previous, Reuse};
+use crate::source::{Contents, Image, Source};
 
 /// How long a push takes at most to cancel the upload sessions that it leaves open.
 const CANCEL_WITHIN: Duration = Duration::from_secs(2);
@@ -114,6 +53,8 @@ struct Doubts {
     table: bool,
     /// Blobs that answered the HEAD, and yet the registry says it does not know them.
     blobs: HashSet<Digest>,
+    /// Images that are pushed at the same time and make the same layers.
+    others: bool,
 }
 
 /// Why an attempt did not get through.
@@ -129,78 +70,40 @@ enum Setback {
 /// Dropping the future stops everything at once; [`registry::Options::sessions`] then still holds
 /// the upload sessions that were open.
 pub async fn push(item: &Item, options: &PushOptions, events: &Events) -> Result<Report, Error> {
-    let cache = reuse::open_cache(options.cache.as_ref());
-    let result = until_believed(item, options, &cache, events).await;
-    let sessions = &options.registry.sessions;
-    match result {
-        // A mount that was not done opens a session, which is not needed where the blob is there.
-        Ok(_) => sessions.cancel_abandoned(CANCEL_WITHIN).await,
-        Err(_) => sessions.cancel_all(CANCEL_WITHIN).await,
-    }
-    if let Some(cache) = Arc::into_inner(cache)
-        && let Some(trouble) = cache.close().await
-    {
-        events(Event::Note(trouble));
-    }
-    result
+    let together = Together::new(options, std::slice::from_ref(item), events.clone());
+    let pushed = push_one(item, options, &together, None, events).await;
+    together.close(events).await;
+    Ok(pushed?.report)
 }
 
-/// Pushes several images at once: what they share is read, compressed and uploaded once, and mounted
-/// into the repositories of the others. The results are in the order of the items.
-///
-/// `events` gives the sink for each item. One failure does not stop the others, unless
-/// [`PushOptions::fail_fast`] is set.
-pub async fn push_all(
-    items: &[Item],
-    options: &PushOptions,
-    events: &(dyn Fn(usize) -> Events + Sync),
-) -> Vec<Result<Report, Error>> {
-    let mut results = Vec::new();
-    for (index, item) in items.iter().enumerate() {
-        results.push(push(item, options, &events(index)).await);
-    }
-    results
-}
-
-/// Pushes the images of an index by their digests, and then the index under its tags.
-///
-/// `events` gives the sink for each image.
-pub async fn push_index(
-    index: &Index,
-    options: &PushOptions,
-    events: &(dyn Fn(usize) -> Events + Sync),
-) -> Result<Report, Error> {
-    let _ = (index, options, events);
-    Err(Error::Usage("no index yet".to_owned()))
-}
-
-/// Attempts the push, and again without what it relied on where that proves untrue.
-async fn until_believed(
+/// Pushes one image of those that are pushed together.
+async fn push_one(
     item: &Item,
     options: &PushOptions,
-    cache: &Arc<Cache>,
+    together: &Together,
+    place: Option<&Place<'_>>,
     events: &Events,
-) -> Result<Report, Error> {
+) -> Result<Pushed, Error> {
     let input = match item.destination {
         Some(_) => Input::new(&item.image, options.may_run),
         // The name that the image carries is read before the image.
         None => Input::repeatable(&item.image, options.may_run).await?,
     };
-    let shared =
-        Shared { started: Instant::now(), registry: OnceLock::new(), sent: Mutex::default() };
+    let shared = Shared { started: Instant::now(), sent: Sent::default() };
     let mut doubts = Doubts::default();
     loop {
         let attempt = Attempt {
             item,
             options,
+            together,
+            place,
             input: &input,
-            cache,
             events,
             doubts: &doubts,
             shared: &shared,
         };
         match attempt.run().await {
-            Ok(report) => return Ok(report),
+            Ok(pushed) => return Ok(pushed),
             Err(Setback::Failed(error)) => return Err(error),
             Err(Setback::Doubt(_, error)) if !input.can_be_read_again() => {
                 return Err(Error::Unrepeatable(Box::new(error)));
@@ -213,68 +116,64 @@ async fn until_believed(
     }
 }
 
+/// An image that was pushed.
+struct Pushed {
+    report: Report,
+    /// What an index lists for it.
+    listed: Vec<IndexEntry>,
+}
+
 /// What all attempts of a push have in common.
 struct Shared {
     started: Instant,
-    registry: OnceLock<Arc<Registry>>,
-    /// Blobs that were uploaded, whichever attempt did it.
-    sent: Mutex<HashSet<Digest>>,
+    /// Blobs that were brought there, whichever attempt did it.
+    sent: Sent,
 }
 
 struct Attempt<'a> {
     shared: &'a Shared,
     item: &'a Item,
     options: &'a PushOptions,
+    together: &'a Together,
+    /// The image's place in an index, if it goes into one.
+    place: Option<&'a Place<'a>>,
     input: &'a Input,
-    cache: &'a Arc<Cache>,
     events: &'a Events,
     doubts: &'a Doubts,
 }
 
 impl Attempt<'_> {
     /// The diagram of the crate's front page, as code.
-    async fn run(&self) -> Result<Report, Setback> {
-        let opened = self.input.open(self.cache, self.events).await?;
-        let destination = Destination::choose(self.item, self.input, opened.images()).await?;
+    async fn run(&self) -> Result<Pushed, Setback> {
+        let opened = self.input.open(&self.together.cache, self.events).await?;
+        let opened = match opened {
+            Opened::Layout(layout) => return self.run_layout(layout).await,
+            Opened::Images(opened) => opened,
+        };
+        let destination = Destination::choose(self.item, self.input, &opened, self.place).await?;
         (self.events)(Event::Destination { reference: destination.name() });
 
-        let registry = self.shared.registry.get_or_init(|| {
-            let settings = Arc::new(self.options.registry.clone());
-            Registry::new(destination.host(), settings, self.events.clone())
-        });
-        let repository = if self.options.dry_run {
-            registry.readable_repository(destination.repository())
-        } else {
-            registry.repository(destination.repository())
-        };
-        let early = opened.images().map(|images| destination.pick(images)).transpose()?;
+        let repository = self.repository(&destination);
+        let early = opened.images().map(|images| self.pick(&destination, images)).transpose()?;
         let reuse = self.reuse(&repository, &destination, early.as_ref()).await?;
-        let layers = Layers::new(
-            self.item,
-            self.options,
-            &repository,
-            &reuse,
-            self.doubts,
-            self.events,
-            &self.shared.sent,
-            early.as_ref(),
-        );
+        reuse.expect_made(&opened.keys()).await;
+        let shipping = self.shipping(&repository, &reuse);
+        let layers = Layers::new(self.item, self.events, shipping, early.as_ref());
 
         let (image, config_sent, settled) = match opened {
-            Opened::Remembered(images) => {
+            Images::Remembered(images) => {
                 self.settle_remembered(&images, &destination, &layers).await?
             }
-            Opened::Layout(_) => return Err(Error::Usage("a layout".to_owned()).into()),
-            Opened::Source(source) => self.settle(source, &destination, &layers, None).await?,
+            Images::Source(source) => self.settle(source, &destination, &layers, None).await?,
         };
-        let blobs = layers.verify(&image, &settled)?;
-        let mut manifest = Manifest::of(&image.config, &blobs, self.format(&blobs))?;
+        let listed = layers.verify(&image, &settled)?;
+        let mut manifest = Manifest::of(&image.config, &listed, self.format(&listed))?;
         destination.check(&manifest.digest)?;
         if !self.options.dry_run {
             let mut put =
                 self.put_manifest(&repository, &destination, &manifest, &image, &settled).await;
             if let Err(Setback::Failed(Error::Registry(error))) = &put
-                && let Some(other) = self.docker_form(error, &image, &blobs, &manifest)
+                && let Some(other) = self.docker_form(error, &image, &listed, &manifest)
             {
                 destination.check(&other.digest)?;
                 manifest = other;
@@ -286,12 +185,45 @@ impl Attempt<'_> {
         }
         let totals = report::Totals {
             config_sent,
-            bytes_sent: registry.bytes_sent(),
+            bytes_sent: repository.bytes_sent(),
             took: self.shared.started.elapsed(),
             dry_run: self.options.dry_run,
             compression: self.options.compression,
         };
-        Ok(report::of(&destination, &image, &manifest, &settled, &totals))
+        let report = report::of(&destination, &image, &manifest, &settled, &totals);
+        let listed = vec![IndexEntry::of(&manifest, image.config.platform())];
+        Ok(Pushed { report, listed })
+    }
+
+    fn repository(&self, destination: &Destination) -> Repository {
+        let registry = self.together.registry(destination.host());
+        if self.options.dry_run {
+            registry.readable_repository(destination.repository())
+        } else {
+            registry.repository(destination.repository())
+        }
+    }
+
+    fn shipping<'a>(&'a self, repository: &'a Repository, reuse: &'a Reuse) -> Shipping<'a> {
+        Shipping {
+            options: self.options,
+            repository,
+            reuse,
+            doubts: self.doubts,
+            together: self.together,
+            sources: Vec::new(),
+            sent: &self.shared.sent,
+            seen: Mutex::default(),
+        }
+    }
+
+    /// The image that is meant, which must fit where it goes.
+    fn pick(&self, destination: &Destination, images: &[Image]) -> Result<Image, Error> {
+        let image = destination.pick(&self.item.selection, images)?;
+        if let Some(place) = self.place {
+            place.take(image.config.platform())?;
+        }
+        Ok(image)
     }
 
     /// Reads the image, and lets its layers and its config settle meanwhile.
@@ -302,11 +234,11 @@ impl Attempt<'_> {
         layers: &Layers<'_>,
         config_sent: Option<bool>,
     ) -> Result<(Image, bool, SettledLayers), Setback> {
-        let early = source.images().map(|images| destination.pick(images)).transpose()?;
+        let early = source.images().map(|images| self.pick(destination, images)).transpose()?;
         if let Some(image) = &early {
             (self.events)(Event::LayerCount(image.layers.len()));
         }
-        let packer = self.packer(source.memory())?;
+        let (packer, _leave) = self.together.packer(source.memory()).await?;
         let (mut seen, read) = read::start(source, packer, early.as_ref())?;
         let ship_config = async |image: &Image| match config_sent {
             Some(sent) => Ok(sent),
@@ -315,7 +247,7 @@ impl Attempt<'_> {
         let config = async {
             // A file tells its config first, and it goes up at once; a stream tells it last.
             let Some(image) = early else {
-                let image = destination.pick(&read.images().await?)?;
+                let image = self.pick(destination, &read.images().await?)?;
                 let sent = ship_config(&image).await?;
                 return Ok((image, sent));
             };
@@ -333,7 +265,7 @@ impl Attempt<'_> {
         destination: &Destination,
         layers: &Layers<'_>,
     ) -> Result<(Image, bool, SettledLayers), Setback> {
-        let image = destination.pick(images)?;
+        let image = self.pick(destination, images)?;
         let (sent, settled) =
             try_join!(layers.ship_config(&image.config), layers.settle_unread(&image))?;
         match settled {
@@ -363,10 +295,13 @@ impl Attempt<'_> {
             platform: early.map(|image| image.config.platform().clone()),
             allowed: allowed(self.options.format),
             dry_run: self.options.dry_run,
+            fetched: self.together.fetched.clone(),
+            trust_annotations: self.options.trust_annotations,
             ..reuse::Options::default()
         };
         if !self.doubts.table {
-            let references = destination.references();
+            let references = destination.lookups();
+            options.siblings = self.together.siblings(repository);
             options.tags = references.iter().map(|tag| previous(repository, tag)).collect();
             options.otherwise = (!references.iter().any(|tag| tag == "latest"))
                 .then(|| previous(repository, "latest"));
@@ -377,7 +312,7 @@ impl Attempt<'_> {
             }
             options.recipe = Some(recipe(self.options));
         }
-        let cache = self.cache.clone();
+        let cache = self.together.cache.clone();
         let reuse = Reuse::begin(repository.clone(), options, cache, self.events.clone());
         if let Some(image) = early {
             reuse.expect(image.config.diff_ids()).await;
@@ -385,20 +320,12 @@ impl Attempt<'_> {
         Ok(reuse)
     }
 
-    fn packer(&self, taken: usize) -> Result<Packer, Error> {
-        Ok(Packer::new(pack::Options {
-            compression: self.options.compression,
-            level: self.options.level,
-            threads: 0,
-            taken,
-            spool_dir: std::env::temp_dir(),
-        })?)
-    }
-
     /// Docker's format where it can say what the layers are; OCI's where it cannot.
-    fn format(&self, blobs: &[Blob]) -> Format {
-        let zstd = |blob: &Blob| blob.compression == Compression::Zstd;
-        let fitting = if blobs.iter().any(zstd) { Format::Oci } else { Format::Docker };
+    fn format(&self, layers: &[ManifestLayer]) -> Format {
+        let beyond_docker = |layer: &ManifestLayer| {
+            layer.blob.compression == Compression::Zstd || layer.key.is_some()
+        };
+        let fitting = if layers.iter().any(beyond_docker) { Format::Oci } else { Format::Docker };
         self.options.format.unwrap_or(fitting)
     }
 
@@ -412,22 +339,14 @@ impl Attempt<'_> {
         settled: &SettledLayers,
     ) -> Result<(), Setback> {
         (self.events)(Event::Tagging);
-        let references = destination.references();
+        let references = destination.references(&manifest.digest);
         let puts = references.iter().map(|tag| repository.put_manifest(tag, manifest));
-        // Each is put, whatever becomes of the others: broken off, one might be put or not.
-        let (mut put, mut failed) = (Vec::new(), None);
-        for (tag, result) in references.iter().zip(join_all(puts).await) {
-            match result {
-                Ok(()) => put.push(tag.clone()),
-                Err(error) => failed = failed.or(Some(error)),
-            }
-        }
-        let Some(error) = failed else {
+        let Err(error) = all_put(&references, join_all(puts).await) else {
             return Ok(());
         };
-        if !put.is_empty() {
-            return Err(Error::SomeTags { put, source: error.into() }.into());
-        }
+        let Error::Registry(error) = error else {
+            return Err(error.into());
+        };
         if !error.has_code("MANIFEST_BLOB_UNKNOWN") && !error.has_code("BLOB_UNKNOWN") {
             return Err(error.into());
         }
@@ -446,9 +365,19 @@ impl Attempt<'_> {
             return Err(error.into());
         }
         blobs.extend(self.doubts.blobs.iter().cloned());
-        let names = self.doubts.names;
-        let doubts = Doubts { names, table: true, blobs };
+        self.forget(repository, settled.unsent());
+        let doubts = Doubts { table: true, blobs, ..self.doubts.clone() };
         Err(Setback::Doubt(Box::new(doubts), error.into()))
+    }
+
+    /// What a registry only said to have, or to have mounted, is asked for again.
+    fn forget(&self, repository: &Repository, unsent: impl IntoIterator<Item = Digest>) {
+        // A map is whole between any two of its operations.
+        let mut sent = self.shared.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        for digest in unsent {
+            self.together.place(repository, &digest).forget(repository);
+            sent.remove(&digest);
+        }
     }
 
     /// The same image's Docker manifest, for a registry that takes no OCI media types, if it can
@@ -457,15 +386,15 @@ impl Attempt<'_> {
         &self,
         error: &registry::Error,
         image: &Image,
-        blobs: &[Blob],
+        layers: &[ManifestLayer],
         refused: &Manifest,
     ) -> Option<Manifest> {
         let is_refused = matches!(error.status().map(|status| status.as_u16()), Some(400 | 415))
             && ["MANIFEST_INVALID", "UNSUPPORTED"].iter().any(|code| error.has_code(code));
-        if refused.format != Format::Oci || !is_refused {
+        if refused.format() != Some(Format::Oci) || !is_refused {
             return None;
         }
-        let docker = Manifest::of(&image.config, blobs, Format::Docker).ok()?;
+        let docker = Manifest::of(&image.config, layers, Format::Docker).ok()?;
         let warning = format!("{error}; it is put in Docker's format instead");
         (self.events)(Event::Warning(warning));
         Some(docker)
@@ -483,15 +412,33 @@ impl Attempt<'_> {
         let mut present = settled.digests();
         present.push(image.config.digest().clone());
         reuse.remember(&settled.packed(), &present);
-        reuse.remember_image(&destination.references(), manifest, &image.config);
+        reuse.remember_made(settled.made());
+        reuse.remember_image(&destination.references(&manifest.digest), manifest, &image.config);
         if let Some(key) = self.input.identity() {
             let image = CachedImage {
                 names: image.names.clone(),
                 config: image.config.clone(),
                 layers: image.layers.iter().map(|layer| layer.0).collect(),
             };
-            self.cache.remember_image(&key, vec![image]);
+            self.together.cache.remember_image(&key, vec![image]);
         }
+    }
+}
+
+/// The outcome of putting one manifest under several references. Each was put, whatever became of
+/// the others: broken off, one might be put or not.
+fn all_put(references: &[String], results: Vec<Result<(), registry::Error>>) -> Result<(), Error> {
+    let (mut put, mut failed) = (Vec::new(), None);
+    for (reference, result) in references.iter().zip(results) {
+        match result {
+            Ok(()) => put.push(reference.clone()),
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    match failed {
+        None => Ok(()),
+        Some(error) if put.is_empty() => Err(error.into()),
+        Some(error) => Err(Error::SomeTags { put, source: error.into() }),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use crate::image::{Compression, DiffId, Digest, Format};
+use crate::image::{Compression, DiffId, Digest, Format, IndexEntry};
 
 /// The outcome of the push of one image, or of an index.
 #[derive(Clone, Debug, Serialize)]
@@ -18,8 +18,8 @@ pub struct Report {
     pub digest: Digest,
     /// The manifest's media type.
     pub media_type: String,
-    /// The manifest's format.
-    pub format: Format,
+    /// The manifest's format; `None` for an index.
+    pub format: Option<Format>,
     /// The platform, where a config says it; `None` for an index and for other artifacts.
     pub platform: Option<String>,
     /// Bytes of the manifest, the config and all layers as the registry stores them; a layer that
@@ -46,6 +46,19 @@ pub struct Report {
     pub dry_run: bool,
     /// How new layers are compressed; those that were there may be otherwise.
     pub compression: Compression,
+}
+
+impl ManifestReport {
+    /// Of an image that an index lists.
+    pub fn of(entry: &IndexEntry) -> Self {
+        Self {
+            digest: entry.digest.clone(),
+            media_type: entry.media_type.clone(),
+            platform: Some(entry.platform.to_string()),
+            artifact_type: None,
+            subject: None,
+        }
+    }
 }
 
 /// A manifest of an index, or a referrer.
@@ -121,6 +134,8 @@ pub enum Known {
     AnsweredHead,
     /// An earlier layer of this push has the same content.
     SameAsLayer,
+    /// Only others hand it out (a layer with `urls`), and the image does not come with it.
+    Elsewhere,
 }
 
 impl Report {
@@ -162,6 +177,7 @@ impl std::fmt::Display for Outcome {
             Self::Reused { why: Known::SameAsLayer } => {
                 f.write_str("already there (same as another layer)")
             }
+            Self::Reused { why: Known::Elsewhere } => f.write_str("not sent (to be had elsewhere)"),
             Self::Mounted { from } => write!(f, "mounted from {from}"),
             Self::Uploaded => f.write_str("uploaded"),
             Self::WouldUpload => f.write_str("would be uploaded"),

@@ -52,9 +52,11 @@ impl Error {
                     | pack::Error::Unsayable(_),
                 ..
             } => Code::Image,
-            Self::Pack { .. } | Self::Packer(_) | Self::Manifest(_) | Self::Failed(_) => {
-                Code::Failed
-            }
+            Self::Pack { .. }
+            | Self::Packer(_)
+            | Self::Manifest(_)
+            | Self::Failed(_)
+            | Self::GivenUp => Code::Failed,
             Self::Unrepeatable(error) => error.exit_code(),
             Self::Interrupted { .. } => Code::Interrupted,
         }

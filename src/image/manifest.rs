@@ -5,21 +5,68 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
-use oci_client::manifest::{OciDescriptor, OciImageIndex, OciImageManifest};
+use oci_client::manifest::{self, OciDescriptor, OciImageIndex, OciImageManifest};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use super::{Blob, Compression, Config, Digest, Format};
+use super::{Blob, Compression, Config, Digest, Format, LayerKey};
 
-/// A manifest made for an image: the exact bytes to put, and their digest.
+/// A manifest or an index: the exact bytes to put, and their digest.
 #[derive(Clone, Debug)]
 pub struct Manifest {
-    /// Docker's or OCI's.
-    pub format: Format,
+    /// Its media type.
+    pub media_type: String,
     /// The JSON.
     pub bytes: Bytes,
     /// The digest of the JSON, by which the image is known from then on.
     pub digest: Digest,
+}
+
+/// The annotation of a layer's descriptor that says what the layer was made of: a [`LayerKey`].
+pub const KEY_ANNOTATION: &str = "io.github.pushimg.layer-key";
+
+/// An image as an index lists it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct IndexEntry {
+    /// The manifest's media type.
+    #[serde(rename = "mediaType")]
+    pub media_type: String,
+    /// The manifest's digest.
+    pub digest: Digest,
+    /// The manifest's length in bytes.
+    pub size: u64,
+    /// What the image runs on.
+    pub platform: Platform,
+}
+
+impl IndexEntry {
+    /// The entry for a manifest.
+    pub fn of(manifest: &Manifest, platform: &Platform) -> Self {
+        Self {
+            media_type: manifest.media_type.clone(),
+            digest: manifest.digest.clone(),
+            size: manifest.bytes.len() as u64,
+            platform: platform.clone(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct IndexJson<'a> {
+    #[serde(rename = "schemaVersion")]
+    schema_version: u8,
+    #[serde(rename = "mediaType")]
+    media_type: &'a str,
+    manifests: Vec<IndexEntry>,
+}
+
+/// A layer as a manifest lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManifestLayer {
+    /// Its blob.
+    pub blob: Blob,
+    /// What it was made of, where that is known; only OCI manifests can say it.
+    pub key: Option<LayerKey>,
 }
 
 /// What a manifest in a registry turned out to be.
@@ -68,10 +115,14 @@ pub struct Platform {
 
 impl Manifest {
     /// The manifest of an image with these layers, lowest first.
-    pub fn of(config: &Config, layers: &[Blob], format: Format) -> Result<Self, ManifestError> {
+    pub fn of(
+        config: &Config,
+        layers: &[ManifestLayer],
+        format: Format,
+    ) -> Result<Self, ManifestError> {
         let layers = layers
             .iter()
-            .map(|blob| {
+            .map(|ManifestLayer { blob, key }| {
                 let media_type = blob.compression.media_type(format).ok_or_else(|| {
                     ManifestError::Unsayable {
                         digest: blob.digest.clone(),
@@ -79,7 +130,12 @@ impl Manifest {
                         format,
                     }
                 })?;
-                Ok(descriptor(media_type, &blob.digest, blob.size))
+                let mut layer = descriptor(media_type, &blob.digest, blob.size);
+                layer.annotations = key
+                    .as_ref()
+                    .filter(|_| format == Format::Oci)
+                    .map(|key| BTreeMap::from([(KEY_ANNOTATION.to_owned(), key.0.to_string())]));
+                Ok(layer)
             })
             .collect::<Result<Vec<_>, ManifestError>>()?;
         let manifest = OciImageManifest {
@@ -96,7 +152,32 @@ impl Manifest {
             annotations: None,
         };
         let bytes = Bytes::from(serde_json::to_vec(&manifest)?);
-        Ok(Self { format, digest: Digest::of(&bytes), bytes })
+        Ok(Self::stored(format.manifest_media_type(), bytes))
+    }
+
+    /// One that exists already.
+    pub fn stored(media_type: &str, bytes: Bytes) -> Self {
+        Self { media_type: media_type.to_owned(), digest: Digest::of(&bytes), bytes }
+    }
+
+    /// An index over these (OCI image-spec 1.1, "Image Index"), whatever order they come in; a
+    /// manifest list of Docker's where all of them are Docker's.
+    pub fn index(mut entries: Vec<IndexEntry>) -> Result<Self, ManifestError> {
+        entries.sort_by(|a, b| a.platform.cmp(&b.platform));
+        let docker = Format::Docker.manifest_media_type();
+        let media_type = match entries.iter().all(|entry| entry.media_type == docker) {
+            true => manifest::IMAGE_MANIFEST_LIST_MEDIA_TYPE,
+            false => manifest::OCI_IMAGE_INDEX_MEDIA_TYPE,
+        };
+        let index = IndexJson { schema_version: 2, media_type, manifests: entries };
+        Ok(Self::stored(media_type, serde_json::to_vec(&index)?.into()))
+    }
+
+    /// Whose format it is; `None` for an index and for what is neither's.
+    pub fn format(&self) -> Option<Format> {
+        [Format::Docker, Format::Oci]
+            .into_iter()
+            .find(|format| format.manifest_media_type() == self.media_type)
     }
 }
 

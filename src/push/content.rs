@@ -1,12 +1,19 @@
-//! What is uploaded, as the registry module wants to have it: a spool, or bytes in memory.
+//! What is uploaded, as the registry module wants to have it: a spool, bytes in memory, or a part of
+//! a file.
 
-use bytes::Bytes;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use tokio::task;
 
-use crate::image::Digest;
+use crate::error::Error;
+use crate::image::{Digest, Hasher};
 use crate::pack::Spool;
 use crate::registry::upload::{Content, ContentError};
+use crate::source;
+use crate::source::layout::Region;
 
 impl Content for Spool {
     fn whole(&self) -> Option<(Digest, u64)> {
@@ -51,4 +58,126 @@ impl Content for InMemory {
         let piece = (end > start).then(|| self.bytes.slice(start..end));
         async move { Ok(piece) }.boxed()
     }
+}
+
+/// A part of a file that should hash to a digest. Its end is handed out only when the bytes before
+/// prove to be right, so that no registry ever gets the whole of a blob that is damaged.
+pub struct Checked {
+    region: Region,
+    digest: Digest,
+    state: Arc<Mutex<Hashed>>,
+}
+
+#[derive(Default)]
+struct Hashed {
+    hasher: Hasher,
+    /// How far the bytes were hashed.
+    position: u64,
+    /// Why there are no more.
+    problem: Option<source::Error>,
+}
+
+impl Checked {
+    /// Nothing was read yet.
+    pub fn new(region: Region, digest: Digest) -> Self {
+        Self { region, digest, state: Arc::default() }
+    }
+
+    /// What was wrong with the bytes, told once.
+    pub fn problem(&self) -> Option<Error> {
+        lock(&self.state).problem.take().map(Error::Source)
+    }
+}
+
+impl Content for Checked {
+    fn whole(&self) -> Option<(Digest, u64)> {
+        Some((self.digest.clone(), self.region.length))
+    }
+
+    fn finished(&self) -> BoxFuture<'_, Result<(Digest, u64), ContentError>> {
+        async { Ok((self.digest.clone(), self.region.length)) }.boxed()
+    }
+
+    fn chunk(&self, offset: u64, max: usize) -> BoxFuture<'_, Result<Option<Bytes>, ContentError>> {
+        let (region, digest, state) =
+            (self.region.clone(), self.digest.clone(), self.state.clone());
+        async move {
+            // The task fails by itself only where the runtime is being shut down.
+            task::spawn_blocking(move || read(&region, &digest, &state, offset, max)).await?
+        }
+        .boxed()
+    }
+}
+
+fn read(
+    region: &Region,
+    digest: &Digest,
+    state: &Mutex<Hashed>,
+    offset: u64,
+    max: usize,
+) -> Result<Option<Bytes>, ContentError> {
+    let mut state = lock(state);
+    let result = state.read(region, digest, offset, max);
+    result.map_err(|problem| {
+        let reason = problem.to_string();
+        state.problem = Some(problem);
+        reason.into()
+    })
+}
+
+impl Hashed {
+    fn read(
+        &mut self,
+        region: &Region,
+        digest: &Digest,
+        offset: u64,
+        max: usize,
+    ) -> Result<Option<Bytes>, source::Error> {
+        let left = region.length.saturating_sub(offset);
+        let mut bytes = BytesMut::zeroed(usize::try_from(left).map_or(max, |left| left.min(max)));
+        let end = offset + bytes.len() as u64;
+        // A session that stands further than what was hashed here was filled by an earlier run.
+        while self.position < offset {
+            let most = (offset - self.position).min(bytes.len().max(1 << 16) as u64) as usize;
+            let mut skipped = vec![0; most];
+            fill(region, digest, &mut skipped, self.position)?;
+            self.hash(&skipped);
+        }
+        fill(region, digest, &mut bytes, offset)?;
+        if end > self.position {
+            let new = (self.position - offset) as usize;
+            self.hash(&bytes[new..]);
+        }
+        if end == region.length && self.position == end {
+            let actual = self.hasher.clone().finish();
+            if actual != *digest {
+                return Err(source::Error::DamagedBlob {
+                    file: region.name.clone(),
+                    listed: digest.clone(),
+                    actual,
+                });
+            }
+        }
+        Ok((left > 0).then(|| bytes.freeze()))
+    }
+
+    fn hash(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+        self.position += bytes.len() as u64;
+    }
+}
+
+/// Reads as much as there is room for, which the file has.
+fn fill(region: &Region, digest: &Digest, bytes: &mut [u8], at: u64) -> Result<(), source::Error> {
+    let file = region.name.clone();
+    match region.read_at(bytes, at) {
+        Ok(count) if count == bytes.len() => Ok(()),
+        Ok(_) => Err(source::Error::CutBlob { file, digest: digest.clone() }),
+        Err(source) => Err(source::Error::Read { file, at: region.offset + at, source }),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What a panic might leave half done is a hash, which then proves wrong.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,10 +3,12 @@
 use oci_client::Reference;
 
 use super::Item;
-use super::input::Input;
+use super::input::{Images, Input};
+use super::several::Place;
 use crate::error::Error;
-use crate::image::{Digest, parse_reference};
-use crate::source::Image;
+use crate::image::{Digest, Platform, parse_reference};
+use crate::source::layout::Tree;
+use crate::source::{Image, Selection};
 
 /// How many names a message lists.
 const MAX_LISTED: usize = 10;
@@ -15,6 +17,8 @@ const MAX_LISTED: usize = 10;
 pub struct Destination {
     reference: Reference,
     tags: Vec<String>,
+    /// The tags go to the index that the image is for.
+    is_tagged_above: bool,
 }
 
 impl Destination {
@@ -22,30 +26,34 @@ impl Destination {
     pub async fn choose(
         item: &Item,
         input: &Input,
-        images: Option<&[Image]>,
+        opened: &Images,
+        place: Option<&Place<'_>>,
     ) -> Result<Self, Error> {
         let reference = match &item.destination {
             Some(reference) => reference.clone(),
             None => {
-                let name = match images {
-                    Some(images) => the_one_name(images)?,
-                    None => the_one_name(&input.images().await?)?,
+                let name = match (opened.images(), opened.early_name()) {
+                    (Some(images), _) => the_one_name(&selected(&item.selection, images)?)?,
+                    (None, Some(name)) => name,
+                    (None, None) => {
+                        the_one_name(&selected(&item.selection, &input.images().await?)?)?
+                    }
                 };
-                parse_reference(&name).ok_or_else(|| {
-                    Error::Usage(format!(
-                        "the image names itself {name:?}, which is no destination; give one: \
-                         pushimg IMAGE HOST/REPOSITORY:TAG"
-                    ))
-                })?
+                named_by_itself(&name)?
             }
         };
+        Ok(Self::new(reference, &item.tags, place.is_some()))
+    }
+
+    /// The destination of a reference, with these tags besides its own.
+    pub fn new(reference: Reference, more_tags: &[String], is_tagged_above: bool) -> Self {
         let mut tags: Vec<String> = reference.tag().map(str::to_owned).into_iter().collect();
-        for tag in &item.tags {
+        for tag in more_tags {
             if !tags.contains(tag) {
                 tags.push(tag.clone());
             }
         }
-        Ok(Self { reference, tags })
+        Self { reference, tags, is_tagged_above }
     }
 
     /// The registry's host, as users write it.
@@ -60,15 +68,50 @@ impl Destination {
 
     /// The tags that the manifest is put under.
     pub fn tags(&self) -> &[String] {
-        &self.tags
+        if self.is_tagged_above { &[] } else { &self.tags }
     }
 
-    /// What the manifest is put under: the tags, or the digest where there are none.
-    pub fn references(&self) -> Vec<String> {
+    /// Where an image may be that was pushed before: the tags, or the digest where there are none.
+    pub fn lookups(&self) -> Vec<String> {
         match self.reference.digest() {
             Some(digest) if self.tags.is_empty() => vec![digest.to_owned()],
             _ => self.tags.clone(),
         }
+    }
+
+    /// What a manifest of this digest is put under: the tags, or the digest where there are none.
+    pub fn references(&self, made: &Digest) -> Vec<String> {
+        match self.tags() {
+            [] => vec![made.to_string()],
+            tags => tags.to_vec(),
+        }
+    }
+
+    /// Where a tree of manifests goes: where the user says, or where its own name says.
+    pub fn of_tree(item: &Item, tree: &Tree, place: Option<&Place<'_>>) -> Result<Self, Error> {
+        let reference = match &item.destination {
+            Some(reference) => reference.clone(),
+            None => {
+                // Most layouts give no more than a tag.
+                let mut whole = tree.names.iter().filter(|name| name.contains('/'));
+                match (whole.next(), whole.next()) {
+                    (Some(name), None) => named_by_itself(name)?,
+                    _ => {
+                        return Err(Error::Usage(
+                            "the layout does not say where its image belongs; give the \
+                             destination: pushimg IMAGE HOST/REPOSITORY:TAG"
+                                .to_owned(),
+                        ));
+                    }
+                }
+            }
+        };
+        Ok(Self::new(reference, &item.tags, place.is_some()))
+    }
+
+    /// What a manifest can be pulled by for ever.
+    pub fn pinned(&self, manifest: &Digest) -> String {
+        format!("{}/{}@{manifest}", self.host(), self.repository())
     }
 
     /// The name for people: `host/repository:tag` of the first tag.
@@ -81,20 +124,20 @@ impl Destination {
         }
     }
 
-    /// The image to push: the only one of its archive, or the one that the archive gives the name of
+    /// The image to push: the only one that is meant, or the one that the archive gives the name of
     /// the destination.
-    pub fn pick(&self, images: &[Image]) -> Result<Image, Error> {
+    pub fn pick(&self, selection: &Selection, images: &[Image]) -> Result<Image, Error> {
+        let meant = selected(selection, images)?;
         let is_ours = |name: &String| parse_reference(name).as_ref() == Some(&self.reference);
         let named = |image: &&Image| image.names.iter().any(is_ours);
-        match images {
+        match meant.as_slice() {
             [image] => Ok(image.clone()),
-            _ => images.iter().find(named).cloned().ok_or_else(|| {
+            _ => meant.iter().find(named).cloned().ok_or_else(|| {
                 Error::Usage(format!(
-                    "the archive holds {} images, and pushimg pushes one: {}; make an archive of the \
-                     one (`docker save NAME`), or give its own name as the destination to push it \
-                     there",
-                    images.len(),
-                    list(images)
+                    "the archive holds {} images: {}; choose one with --image NAME, or push each \
+                     under its own name with --all",
+                    meant.len(),
+                    list(&meant)
                 ))
             }),
         }
@@ -112,6 +155,56 @@ impl Destination {
     }
 }
 
+/// The images that are meant; at least one.
+fn selected(selection: &Selection, images: &[Image]) -> Result<Vec<Image>, Error> {
+    let is_meant = |image: &&Image| {
+        let Selection { name, digest, platform } = selection;
+        name.as_ref().is_none_or(|name| image.names.iter().any(|own| is_called(own, name)))
+            && digest.as_ref().is_none_or(|digest| digest == image.config.digest())
+            && platform.as_ref().is_none_or(|ours| ours.matches(image.config.platform()))
+    };
+    let mut meant: Vec<Image> = images.iter().filter(is_meant).cloned().collect();
+    if let Some(name) = &selection.name
+        && meant.iter().any(|image| image.names.contains(name))
+    {
+        // The very name goes before others that would do.
+        meant.retain(|image| image.names.contains(name));
+    }
+    if !meant.is_empty() || images.is_empty() {
+        return Ok(meant);
+    }
+    let asked = [
+        selection.name.clone(),
+        selection.digest.as_ref().map(Digest::to_string),
+        selection.platform.as_ref().map(Platform::to_string),
+    ];
+    let asked: Vec<String> = asked.into_iter().flatten().collect();
+    Err(Error::Usage(format!(
+        "the archive holds no image {}; it holds: {}",
+        asked.join(" for "),
+        list(images)
+    )))
+}
+
+/// Whether an image of this name is what somebody asks for by another: the same reference, or its
+/// tag.
+fn is_called(own: &str, asked: &str) -> bool {
+    let tag = |name: &str| parse_reference(name)?.tag().map(str::to_owned);
+    own == asked
+        || parse_reference(own).is_some_and(|own| parse_reference(asked) == Some(own))
+        || tag(own).as_deref() == Some(asked)
+}
+
+/// The destination that an image's own name is.
+pub fn named_by_itself(name: &str) -> Result<Reference, Error> {
+    parse_reference(name).ok_or_else(|| {
+        Error::Usage(format!(
+            "the image names itself {name:?}, which is no destination; give one: \
+             pushimg IMAGE HOST/REPOSITORY:TAG"
+        ))
+    })
+}
+
 fn the_one_name(images: &[Image]) -> Result<String, Error> {
     let mut names = images.iter().flat_map(|image| &image.names);
     match (names.next(), names.next()) {
@@ -122,8 +215,8 @@ fn the_one_name(images: &[Image]) -> Result<String, Error> {
                 .to_owned(),
         )),
         (Some(_), Some(_)) if images.len() > 1 => Err(Error::Usage(format!(
-            "the archive holds {} images: {}; give the name of one as the destination to push it \
-             there, or make an archive of the one (`docker save NAME`)",
+            "the archive holds {} images: {}; choose one with --image NAME, or push each under its \
+             own name with --all",
             images.len(),
             list(images)
         ))),

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::event::{self, Event, Events};
 use crate::reuse::Cache;
 use crate::source::layout::Layout;
-use crate::source::{self, Contents, Image, LayerId, Location, Source};
+use crate::source::{self, Contents, Image, LayerId, LayerKey, Location, Source};
 
 /// An image's location, and whether it can be read more than once.
 pub struct Input {
@@ -20,23 +20,43 @@ pub struct Input {
     _spooled: Option<std::fs::File>,
 }
 
-/// An image that can be asked what it is.
+/// What was found at a location.
 pub enum Opened {
-    /// Its file is open.
-    Source(Box<dyn Source>),
-    /// Its manifests are there to be put as they are.
+    /// Images, in layers that are read one after another.
+    Images(Images),
+    /// Manifests that are there to be put as they are.
     Layout(Layout),
-    /// It need not be: these are its images.
+}
+
+/// Images that can be asked what they are.
+pub enum Images {
+    /// Their file is open.
+    Source(Box<dyn Source>),
+    /// It need not be: these they are.
     Remembered(Vec<Image>),
 }
 
-impl Opened {
+impl Images {
     /// The images, where they are known before the layers are read.
     pub fn images(&self) -> Option<&[Image]> {
         match self {
             Self::Source(source) => source.images(),
             Self::Remembered(images) => Some(images),
-            Self::Layout(_) => None,
+        }
+    }
+
+    /// The one name that they have, where it is known before they are.
+    pub fn early_name(&self) -> Option<String> {
+        let Self::Source(source) = self else { return None };
+        let [name] = <[String; 1]>::try_from(source.early_names()?).ok()?;
+        Some(name)
+    }
+
+    /// What layers to come will be made of.
+    pub fn keys(&self) -> Vec<LayerKey> {
+        match self {
+            Self::Source(source) => source.keys(),
+            Self::Remembered(_) => Vec::new(),
         }
     }
 }
@@ -75,9 +95,9 @@ impl Input {
     /// Opens the image, or remembers what a look into it would show.
     pub async fn open(&self, cache: &Cache, events: &Events) -> Result<Opened, Error> {
         Ok(match self.remembered(cache).await {
-            Some(images) => Opened::Remembered(images),
+            Some(images) => Opened::Images(Images::Remembered(images)),
             None => match self.source(events).await? {
-                Contents::Layers(source) => Opened::Source(source),
+                Contents::Layers(source) => Opened::Images(Images::Source(source)),
                 Contents::Layout(layout) => Opened::Layout(layout),
             },
         })
@@ -147,7 +167,7 @@ fn descriptor_path(file: &std::fs::File) -> PathBuf {
 }
 
 /// Runs what blocks off the runtime's threads.
-async fn blocking<T: Send + 'static>(
+pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     // Fails only where the runtime is shutting down, or where the work panicked.

@@ -1,68 +1,52 @@
 //! What becomes of one layer: found at the registry, or packed and uploaded; and of all of them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::future::pending;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 
 use futures::StreamExt;
 use futures::future::try_join_all;
 use futures::stream::FuturesUnordered;
-use tokio::sync::{OnceCell, Semaphore, mpsc};
+use futures::try_join;
+use tokio::sync::mpsc;
 
-use super::content::InMemory;
 use super::read::{Seen, Verdict};
 use super::settled::{Settled, SettledLayers};
-use super::{Doubts, Item, PushOptions, Setback};
+use super::ship::{Cargo, Shipping, Trouble};
+use super::together::{Follow, Known, Lead, Part, Wanted};
+use super::{Doubts, Item, Setback};
 use crate::error::Error;
 use crate::event::{Event, Events};
-use crate::image::{Blob, Compression, Config, DiffId, Digest, Format};
+use crate::image::{Blob, Compression, Config, DiffId, Format, ManifestLayer};
 use crate::pack::{self, Spool};
-use crate::registry::Repository;
-use crate::registry::upload::{Content, Progress, Session};
-use crate::report::{Known, Outcome};
-use crate::reuse::{Lookup, Reuse};
+use crate::registry::upload::Session;
+use crate::report::Outcome;
+use crate::reuse::Lookup;
 use crate::source::{self, Claim, Image, LayerId};
 
 /// A layer of that many bytes is uploaded while it is still being compressed. Of a smaller one the
 /// digest is known in a moment, and whether the registry has it.
 const STREAM_FROM: u64 = 64 << 20;
 
-/// Done once, by whoever comes first; the others wait for it.
-type Once<T> = Arc<OnceCell<T>>;
-
 /// Lets layers settle.
 pub struct Layers<'a> {
     item: &'a Item,
-    options: &'a PushOptions,
-    repository: &'a Repository,
-    reuse: &'a Reuse,
-    doubts: &'a Doubts,
     events: &'a Events,
+    shipping: Shipping<'a>,
     /// What the history calls the layers, where it is known before they are read.
     names: HashMap<LayerId, String>,
-    uploads: Semaphore,
     /// Whether an entry's name was the diff ID of a layer that the registry has: then those of the
     /// others are diff IDs as well.
     names_hold: AtomicBool,
-    /// Big layers by their diff IDs: one that occurs twice goes once.
-    growing: Mutex<HashMap<DiffId, Once<(Blob, Outcome)>>>,
-    /// Blobs that were uploaded, by this attempt or one before.
-    sent: &'a Mutex<HashSet<Digest>>,
-    /// Blobs that this push has settled, or is about to: a blob that occurs twice goes once.
-    blobs: Mutex<HashMap<Digest, Once<Outcome>>>,
 }
 
 impl<'a> Layers<'a> {
     /// No layer has come yet.
     pub fn new(
         item: &'a Item,
-        options: &'a PushOptions,
-        repository: &'a Repository,
-        reuse: &'a Reuse,
-        doubts: &'a Doubts,
         events: &'a Events,
-        sent: &'a Mutex<HashSet<Digest>>,
+        shipping: Shipping<'a>,
         early: Option<&Image>,
     ) -> Self {
         let names = early.into_iter().flat_map(|image| {
@@ -70,20 +54,7 @@ impl<'a> Layers<'a> {
             let named = |(id, entry): (&LayerId, _)| Some((*id, source::name_from_history(entry)?));
             image.layers.iter().zip(history).filter_map(named)
         });
-        Self {
-            names: names.collect(),
-            names_hold: AtomicBool::new(false),
-            growing: Mutex::default(),
-            sent,
-            uploads: Semaphore::new(options.jobs.max(1)),
-            item,
-            options,
-            repository,
-            reuse,
-            doubts,
-            events,
-            blobs: Mutex::default(),
-        }
+        Self { item, events, shipping, names: names.collect(), names_hold: AtomicBool::new(false) }
     }
 
     /// Settles the layers as they come, all at the same time.
@@ -113,7 +84,7 @@ impl<'a> Layers<'a> {
     pub async fn settle_unread(&self, image: &Image) -> Result<Option<SettledLayers>, Error> {
         let ids = image.layers.iter().zip(image.config.diff_ids());
         let found = try_join_all(ids.map(async |(id, diff_id)| {
-            let found = match self.reuse.find(diff_id).await? {
+            let found = match self.shipping.reuse.find(diff_id).await? {
                 Lookup::There { blob, outcome } => Some((blob, outcome)),
                 Lookup::Missing { .. } => None,
             };
@@ -128,47 +99,63 @@ impl<'a> Layers<'a> {
             let (blob, outcome) = found?;
             let entry = format!("layer {}", id.0);
             let diff_id = diff_id.clone();
-            let layer =
-                Settled { entry, name: None, diff_id, read: None, blob, outcome, packed: false };
+            let outcome = self.shipping.settled(&blob, outcome);
+            let layer = Settled {
+                entry,
+                name: None,
+                diff_id,
+                read: None,
+                blob,
+                outcome,
+                packed: false,
+                key: None,
+            };
             self.tell(id, &layer);
             Some((id, layer))
         });
         Ok(Some(SettledLayers(settled.collect())))
     }
 
-    async fn settle(&self, layer: Seen) -> Result<(LayerId, Settled), Error> {
+    async fn settle(&self, layer: Seen) -> Result<(LayerId, Settled), Setback> {
         let id = layer.id;
         let mut session = None;
-        let claimed = match &layer.claim {
-            Claim::DiffId(diff_id) => Some(diff_id.clone()),
-            Claim::Hint(diff_id) if !self.doubts.names => Some(diff_id.clone()),
-            Claim::Hint(_) | Claim::Key(_) | Claim::Nothing => None,
-        };
-        let found = match &claimed {
-            Some(diff_id) => match self.reuse.find(diff_id).await? {
-                Lookup::There { blob, outcome } => Some((diff_id.clone(), blob, outcome)),
-                Lookup::Missing { session: opened } => {
-                    session = opened;
-                    None
+        let claimed = self.claimed(&layer.claim).await;
+        if let Some(diff_id) = &claimed {
+            match self.shipping.reuse.find(diff_id).await? {
+                Lookup::There { blob, outcome } => {
+                    if matches!(layer.claim, Claim::Hint(_)) {
+                        self.names_hold.store(true, Ordering::Relaxed);
+                    }
+                    let outcome = self.shipping.settled(&blob, outcome);
+                    let (together, repository) = (self.shipping.together, self.shipping.repository);
+                    together.found(diff_id, &blob, repository);
+                    let settled = self.pass(layer, diff_id.clone(), blob, outcome).await;
+                    return Ok(self.told(id, settled));
                 }
-            },
-            None => None,
-        };
-        if found.is_some() && matches!(layer.claim, Claim::Hint(_)) {
-            self.names_hold.store(true, Ordering::Relaxed);
+                Lookup::Missing { session: opened } => session = opened,
+            }
         }
-        let settled = match found {
-            Some((diff_id, blob, outcome)) => self.pass(layer, diff_id, blob, outcome).await,
-            None => self.pack(layer, claimed, session).await?,
+        let wanted = match (&claimed, &layer.claim) {
+            _ if self.shipping.doubts.others => None,
+            (Some(diff_id), _) => Some(Wanted::Layer(diff_id.clone())),
+            (None, Claim::Key(key)) => Some(Wanted::Made(key.clone())),
+            (None, _) => None,
         };
-        let mut settled = settled;
-        let found_again = matches!(settled.outcome, Outcome::Reused { why: Known::AnsweredHead });
-        if found_again && self.lock_sent().contains(&settled.blob.digest) {
-            // By an attempt before this one.
-            settled.outcome = Outcome::Uploaded;
+        let settled = match wanted {
+            None => self.pack(layer, claimed, session, None).await?,
+            Some(wanted) => self.share(layer, claimed, session, &wanted).await?,
+        };
+        Ok(self.told(id, settled))
+    }
+
+    /// The diff ID that a layer is looked for by.
+    async fn claimed(&self, claim: &Claim) -> Option<DiffId> {
+        match claim {
+            Claim::DiffId(diff_id) => Some(diff_id.clone()),
+            Claim::Hint(diff_id) if !self.shipping.doubts.names => Some(diff_id.clone()),
+            Claim::Key(key) => self.shipping.reuse.diff_id_of(key).await,
+            Claim::Hint(_) | Claim::Nothing => None,
         }
-        self.tell(id, &settled);
-        Ok((id, settled))
     }
 
     /// A layer that the registry has: its bytes pass to be hashed, if they have to be read at all.
@@ -179,74 +166,146 @@ impl<'a> Layers<'a> {
         blob: Blob,
         outcome: Outcome,
     ) -> Settled {
-        layer.verdict.send_replace(Verdict::Skip);
+        layer.verdict.send_replace(Verdict::Skip(diff_id.clone()));
         let Ok(read) = layer.passed.await else {
             return stopped().await;
         };
         let name = layer.begun.try_recv().ok().and_then(|begun| begun.name);
-        Settled { entry: layer.entry, name, diff_id, read, blob, outcome, packed: false }
+        let key = layer.claim.into_key();
+        Settled { entry: layer.entry, name, diff_id, read, blob, outcome, packed: false, key }
+    }
+
+    /// A layer that another image may need too: one makes its blob for all.
+    async fn share(
+        &self,
+        layer: Seen,
+        claimed: Option<DiffId>,
+        session: Option<Session>,
+        wanted: &Wanted,
+    ) -> Result<Settled, Setback> {
+        match self.shipping.together.part(wanted) {
+            Part::Lead(lead) => Ok(self.pack(layer, claimed, session, Some(lead)).await?),
+            Part::Follow(follow) => self.follow(layer, follow, session).await,
+            Part::Known(Known { diff_id, blob, spool }) => {
+                let Some(spool) = spool else {
+                    // It was found somewhere, from where it may be mounted.
+                    return match self.shipping.bring(&blob, session).await? {
+                        Lookup::There { outcome, .. } => {
+                            Ok(self.pass(layer, diff_id, blob, outcome).await)
+                        }
+                        Lookup::Missing { session } => {
+                            let lead = self.shipping.together.lead(wanted);
+                            Ok(self.pack(layer, claimed, session, Some(lead)).await?)
+                        }
+                    };
+                };
+                let cargo = self.cargo(&layer, None, spool);
+                let outcome = self.shipping.ship(&blob, &cargo, session).await?;
+                Ok(self.pass(layer, diff_id, blob, outcome).await)
+            }
+        }
+    }
+
+    /// A layer that somebody else makes: it is shipped when they have.
+    async fn follow(
+        &self,
+        layer: Seen,
+        mut follow: Follow,
+        session: Option<Session>,
+    ) -> Result<Settled, Setback> {
+        let let_down = || {
+            // Whoever made it has failed, and tells why; our own bytes are still there.
+            let doubts = Doubts { others: true, ..self.shipping.doubts.clone() };
+            let why = format!("layer {:?} was not made by another image after all", layer.entry);
+            Setback::Doubt(Box::new(doubts), Error::Failed(why))
+        };
+        let diff_id = match &layer.claim {
+            Claim::DiffId(diff_id) | Claim::Hint(diff_id) => Some(diff_id.clone()),
+            Claim::Key(_) | Claim::Nothing => follow.diff_id().await,
+        };
+        // From here on the reader need not wait.
+        layer.verdict.send_replace(Verdict::Skip(diff_id.ok_or_else(let_down)?));
+        let Known { diff_id, blob, spool } = follow.done().await.ok_or_else(let_down)?;
+        let outcome = match spool {
+            Some(spool) => {
+                let cargo = self.cargo(&layer, None, spool);
+                self.shipping.ship(&blob, &cargo, session).await?
+            }
+            None => match self.shipping.bring(&blob, session).await? {
+                Lookup::There { outcome, .. } => outcome,
+                Lookup::Missing { .. } => return Err(let_down()),
+            },
+        };
+        Ok(self.pass(layer, diff_id, blob, outcome).await)
     }
 
     /// A layer of which nothing is known, or nothing that helps: a blob is made of it and sent.
     async fn pack(
         &self,
-        layer: Seen,
+        mut layer: Seen,
         looked_for: Option<DiffId>,
         session: Option<Session>,
+        lead: Option<Lead>,
     ) -> Result<Settled, Error> {
         layer.verdict.send_replace(Verdict::Pack);
-        let Ok(begun) = layer.begun.await else {
+        let Ok(begun) = (&mut layer.begun).await else {
             return stopped().await;
         };
         let Some(spool) = begun.spool else {
             return stopped().await;
         };
-        let name = self.names.get(&layer.id).or(begun.name.as_ref()).cloned();
-        let name = name.unwrap_or_else(|| match &layer.claim {
-            Claim::DiffId(id) | Claim::Hint(id) => id.digest().short().to_owned(),
-            Claim::Key(_) | Claim::Nothing => layer.entry.clone(),
-        });
-        let cargo = Cargo { layer: layer.id, name, spool };
+        let cargo = self.cargo(&layer, begun.name.as_ref(), spool.clone());
         // Sent before its digest is known: only what cannot be there. A hint may be no diff ID.
         let is_new = match layer.claim {
             Claim::DiffId(_) => true,
             Claim::Hint(_) if self.names_hold.load(Ordering::Relaxed) => true,
-            Claim::Hint(_) | Claim::Key(_) | Claim::Nothing => self.reuse.knows_no_image().await,
+            Claim::Hint(_) | Claim::Key(_) | Claim::Nothing => {
+                self.shipping.reuse.knows_no_image().await
+            }
         };
-        let growing = is_new && layer.size >= STREAM_FROM && !self.options.dry_run;
+        let growing = is_new && layer.size >= STREAM_FROM && !self.shipping.options.dry_run;
         let shipped = async {
             if growing {
-                return self.ship_growing_once(looked_for.as_ref(), &cargo, session).await;
+                return self.shipping.ship_growing(&spool, &cargo, session).await;
             }
-            let packed = cargo.spool.finished().await.map_err(Trouble::Packing)?;
+            let packed = spool.finished().await.map_err(Trouble::Packing)?;
             if looked_for.as_ref() != Some(&packed.diff_id)
-                && let Lookup::There { blob, outcome } = self.reuse.find(&packed.diff_id).await?
+                && let Lookup::There { blob, outcome } =
+                    self.shipping.reuse.find(&packed.diff_id).await?
             {
                 // The entry's name was no diff ID, or another's; only now there is one to look for.
+                let outcome = self.shipping.settled(&blob, outcome);
                 return Ok((blob, outcome));
             }
-            let outcome = self.ship(&packed.blob, &cargo, session).await?;
+            let outcome = self.shipping.ship(&packed.blob, &cargo, session).await?;
             Ok((packed.blob, outcome))
         };
-        let (blob, outcome) = match shipped.await {
-            Ok(shipped) => shipped,
+        let passing = async {
+            let read = (&mut layer.passed).await;
+            if let (Some(lead), Ok(Some(diff_id))) = (&lead, &read) {
+                lead.read(diff_id);
+            }
+            Ok(read)
+        };
+        let ((blob, outcome), read) = match try_join!(shipped, passing) {
+            Ok(both) => both,
             // The reader has given the layer up, and has the reason to tell.
-            Err(Trouble::Packing(pack::Error::Abandoned)) => match layer.passed.await {
-                Ok(Some(_)) => return Err(Error::Failed("packing a layer stopped".to_owned())),
-                Ok(None) | Err(_) => return stopped().await,
-            },
+            Err(Trouble::Packing(pack::Error::Abandoned)) => return stopped().await,
             Err(Trouble::Packing(source)) => {
                 return Err(Error::Pack { entry: layer.entry, source });
             }
             Err(Trouble::Push(error)) => return Err(error),
         };
-        let Ok(Some(read)) = layer.passed.await else {
+        let Ok(Some(read)) = read else {
             return stopped().await;
         };
         // It is whole, or it could not have been shipped; asked once more it says so again.
-        let Ok(packed) = cargo.spool.finished().await else {
+        let Ok(packed) = spool.finished().await else {
             return stopped().await;
         };
+        if let Some(lead) = lead {
+            lead.done(&packed.diff_id, &blob, (blob == packed.blob).then_some(&spool));
+        }
         Ok(Settled {
             // A layer stored compressed is its own blob; another archive may hold it otherwise.
             packed: blob == packed.blob
@@ -257,153 +316,26 @@ impl<'a> Layers<'a> {
             read: Some(read),
             blob,
             outcome,
+            key: layer.claim.into_key(),
         })
     }
 
-    /// A blob that is whole: asked for, mounted or uploaded, once however often it occurs.
-    async fn ship(
-        &self,
-        blob: &Blob,
-        cargo: &Cargo,
-        session: Option<Session>,
-    ) -> Result<Outcome, Trouble> {
-        let cell = self.lock_blobs().entry(blob.digest.clone()).or_default().clone();
-        let mut first = false;
-        let outcome = cell
-            .get_or_try_init(|| {
-                first = true;
-                self.ship_once(blob, cargo, session)
-            })
-            .await?;
-        Ok(if first { outcome.clone() } else { Outcome::Reused { why: Known::SameAsLayer } })
-    }
-
-    async fn ship_once(
-        &self,
-        blob: &Blob,
-        cargo: &Cargo,
-        session: Option<Session>,
-    ) -> Result<Outcome, Trouble> {
-        let mut session = session;
-        if !self.doubts.blobs.contains(&blob.digest) {
-            if session.is_some() {
-                // Opened by a mount that was not done: another attempt would open one more.
-                if self.reuse.is_there(blob).await? {
-                    return Ok(Outcome::Reused { why: Known::AnsweredHead });
-                }
-            } else {
-                match self.reuse.find_blob(blob).await? {
-                    Lookup::There { outcome, .. } => return Ok(outcome),
-                    Lookup::Missing { session: opened } => session = opened,
-                }
-            }
-        }
-        if self.options.dry_run {
-            return Ok(Outcome::WouldUpload);
-        }
-        // Nobody closes the semaphore; without a permit the upload would still be right.
-        let _permit = self.uploads.acquire().await;
-        self.upload(cargo, session).await?;
-        Ok(Outcome::Uploaded)
-    }
-
-    /// The same, for a layer that may occur twice.
-    async fn ship_growing_once(
-        &self,
-        diff_id: Option<&DiffId>,
-        cargo: &Cargo,
-        session: Option<Session>,
-    ) -> Result<(Blob, Outcome), Trouble> {
-        let Some(diff_id) = diff_id else {
-            return self.ship_growing(cargo, session).await;
-        };
-        let cell = {
-            // A map is whole between any two of its operations.
-            let mut growing = self.growing.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            growing.entry(diff_id.clone()).or_default().clone()
-        };
-        let mut first = false;
-        let shipped = cell.get_or_try_init(|| {
-            first = true;
-            self.ship_growing(cargo, session)
+    fn cargo(&self, layer: &Seen, first_bytes: Option<&String>, spool: Spool) -> Cargo {
+        let name = self.names.get(&layer.id).or(first_bytes).cloned();
+        let name = name.unwrap_or_else(|| match &layer.claim {
+            Claim::DiffId(id) | Claim::Hint(id) => id.digest().short().to_owned(),
+            Claim::Key(_) | Claim::Nothing => layer.entry.clone(),
         });
-        let (blob, outcome) = shipped.await?.clone();
-        Ok((blob, if first { outcome } else { Outcome::Reused { why: Known::SameAsLayer } }))
+        Cargo { layer: layer.id, name, content: Arc::new(spool), events: self.events.clone() }
     }
 
-    /// A big blob: uploaded while it is being made, unless it proves to be there already.
-    async fn ship_growing(
+    /// Whether the layers are those that the config lists; how a manifest lists them, lowest first.
+    pub fn verify(
         &self,
-        cargo: &Cargo,
-        session: Option<Session>,
-    ) -> Result<(Blob, Outcome), Trouble> {
-        let permit = self.uploads.acquire().await;
-        let there = async {
-            let packed = cargo.spool.finished().await.map_err(Trouble::Packing)?;
-            if !self.doubts.blobs.contains(&packed.blob.digest)
-                && self.reuse.is_there(&packed.blob).await?
-            {
-                return Ok((packed.blob, Outcome::Reused { why: Known::AnsweredHead }));
-            }
-            // Only the upload can end this.
-            pending().await
-        };
-        let shipped = tokio::select! {
-            biased;
-            there = there => {
-                let sessions = &self.options.registry.sessions;
-                sessions.cancel_abandoned(super::CANCEL_WITHIN).await;
-                there
-            }
-            sent = self.upload(cargo, session) => {
-                sent?;
-                let packed = cargo.spool.finished().await.map_err(Trouble::Packing)?;
-                Ok((packed.blob, Outcome::Uploaded))
-            }
-        };
-        drop(permit);
-        if let Ok((blob, outcome)) = &shipped {
-            // The same blob of another layer, if it comes later, finds this one settled.
-            let cell = self.lock_blobs().entry(blob.digest.clone()).or_default().clone();
-            let _ = cell.set(outcome.clone());
-        }
-        shipped
-    }
-
-    async fn upload(&self, cargo: &Cargo, session: Option<Session>) -> Result<(), Trouble> {
-        let (layer, name) = (cargo.layer, cargo.name.clone());
-        let total = cargo.spool.length();
-        (self.events)(Event::UploadStarted { layer, name, total });
-        let (events, spool) = (self.events.clone(), cargo.spool.clone());
-        let progress: Progress = Arc::new(move |position| {
-            events(Event::UploadProgress { layer, position, total: spool.length() });
-        });
-        let content: Arc<dyn Content> = Arc::new(cargo.spool.clone());
-        let (digest, _) = self.repository.upload(content, session, progress).await?;
-        self.lock_sent().insert(digest);
-        Ok(())
-    }
-
-    /// Uploads the config, if it is not there; answers whether it was missing.
-    pub async fn ship_config(&self, config: &Config) -> Result<bool, Error> {
-        let digest = config.digest().clone();
-        let size = config.bytes().len() as u64;
-        let blob = Blob { digest: digest.clone(), size, compression: Compression::None };
-        if !self.doubts.blobs.contains(&digest) && self.reuse.is_there(&blob).await? {
-            return Ok(self.lock_sent().contains(&digest));
-        }
-        if !self.options.dry_run {
-            let bytes = config.bytes().clone();
-            let content = Arc::new(InMemory { bytes, digest: digest.clone() });
-            self.repository.upload(content, None, Arc::new(|_| {})).await?;
-            self.lock_sent().insert(digest);
-        }
-        Ok(true)
-    }
-
-    /// Whether the layers are those that the config lists; their blobs, lowest first.
-    pub fn verify(&self, image: &Image, settled: &SettledLayers) -> Result<Vec<Blob>, Setback> {
-        let mut blobs = Vec::with_capacity(image.layers.len());
+        image: &Image,
+        settled: &SettledLayers,
+    ) -> Result<Vec<ManifestLayer>, Setback> {
+        let mut layers = Vec::with_capacity(image.layers.len());
         for (index, (id, listed)) in image.layers.iter().zip(image.config.diff_ids()).enumerate() {
             let Some(layer) = settled.get(*id) else {
                 let error = format!("layer {index} of the image was never read");
@@ -423,12 +355,12 @@ impl<'a> Layers<'a> {
             if layer.diff_id != *listed {
                 // An entry named by the diff ID of another layer, which the registry happens to
                 // have. The name was only a hint; now these bytes need a blob of their own.
-                let doubts = Doubts { names: true, ..self.doubts.clone() };
+                let doubts = Doubts { names: true, ..self.shipping.doubts.clone() };
                 return Err(Setback::Doubt(Box::new(doubts), mismatch().into()));
             }
-            blobs.push(layer.blob.clone());
+            layers.push(ManifestLayer { blob: layer.blob.clone(), key: layer.key.clone() });
         }
-        Ok(blobs)
+        Ok(layers)
     }
 
     /// Tells what became of a layer. Of a stream the history is not known yet, nor the format.
@@ -440,35 +372,14 @@ impl<'a> Layers<'a> {
         (self.events)(Event::LayerSettled { layer, report });
     }
 
-    fn lock_sent(&self) -> std::sync::MutexGuard<'_, HashSet<Digest>> {
-        // A set is whole between any two of its operations.
-        self.sent.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn told(&self, layer: LayerId, settled: Settled) -> (LayerId, Settled) {
+        self.tell(layer, &settled);
+        (layer, settled)
     }
 
-    fn lock_blobs(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Once<Outcome>>> {
-        // A map is whole between any two of its operations.
-        self.blobs.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-}
-
-/// A layer's blob on its way to the registry.
-struct Cargo {
-    layer: LayerId,
-    name: String,
-    spool: Spool,
-}
-
-/// Why a blob was not shipped.
-enum Trouble {
-    /// It could not be made.
-    Packing(pack::Error),
-    /// It could not be sent.
-    Push(Error),
-}
-
-impl<E: Into<Error>> From<E> for Trouble {
-    fn from(error: E) -> Self {
-        Self::Push(error.into())
+    /// Whether the image's config, uploaded or found, was missing.
+    pub async fn ship_config(&self, config: &Config) -> Result<bool, Error> {
+        self.shipping.ship_config(config).await
     }
 }
 

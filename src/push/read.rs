@@ -14,15 +14,16 @@ use crate::pack::{Packer, Packing, Spool};
 use crate::source::{self, Claim, Image, Layer, LayerId, Source};
 
 /// What is to become of a layer's bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Not known yet. A stream goes on packing meanwhile: its bytes come only once, and the cores
     /// have nothing better to do.
     Undecided,
     /// A blob is to be made of them.
     Pack,
-    /// The registry has them.
-    Skip,
+    /// The registry has them, or somebody else makes the same of their own; they are those of this
+    /// diff ID.
+    Skip(DiffId),
 }
 
 /// How long a stream waits, in all, for the registry to say what it has. A near one has said it by
@@ -116,7 +117,7 @@ impl Reader {
                 continue;
             }
             match self.pass(layer) {
-                Ok(Ok(())) => {}
+                Ok(Ok(diff_id)) => source.learn(&diff_id),
                 Ok(Err(error)) => return Some(Err(error)),
                 Err(Stopped) => return None,
             }
@@ -125,8 +126,8 @@ impl Reader {
         Some(Ok(source.images().unwrap_or_default().to_vec()))
     }
 
-    /// Lets a layer's bytes pass.
-    fn pass(&mut self, layer: Layer<'_>) -> Result<Result<(), Error>, Stopped> {
+    /// Lets a layer's bytes pass, and says what they are.
+    fn pass(&mut self, layer: Layer<'_>) -> Result<Result<DiffId, Error>, Stopped> {
         let (verdict, mut decided) = watch::channel(Verdict::Undecided);
         let (begun_tx, begun) = oneshot::channel();
         let (passed_tx, passed) = oneshot::channel();
@@ -142,19 +143,19 @@ impl Reader {
         self.seen.blocking_send(seen).map_err(|_| Stopped)?;
         // Where skipping costs nothing, it is worth waiting for the decision; elsewhere a little.
         match layer.claim {
-            Claim::DiffId(_) => {
-                if self.wait(&mut decided)? == Verdict::Skip {
+            Claim::DiffId(_) | Claim::Key(_) => {
+                if let Verdict::Skip(diff_id) = self.wait(&mut decided)? {
                     let _ = passed_tx.send(None);
-                    return Ok(Ok(()));
+                    return Ok(Ok(diff_id));
                 }
             }
-            Claim::Hint(_) | Claim::Key(_) | Claim::Nothing => self.wait_a_little(&mut decided)?,
+            Claim::Hint(_) | Claim::Nothing => self.wait_a_little(&mut decided)?,
         }
         let result = self.read(layer, &decided, begun_tx);
         match result {
             Ok(Some(diff_id)) => {
-                let _ = passed_tx.send(Some(diff_id));
-                Ok(Ok(()))
+                let _ = passed_tx.send(Some(diff_id.clone()));
+                Ok(Ok(diff_id))
             }
             Ok(None) => Err(Stopped),
             Err(error) => Ok(Err(error)),
@@ -164,7 +165,7 @@ impl Reader {
     /// Waits for the decision about a layer.
     fn wait(&self, decided: &mut watch::Receiver<Verdict>) -> Result<Verdict, Stopped> {
         let decision = decided.wait_for(|verdict| *verdict != Verdict::Undecided);
-        self.runtime.block_on(decision).map(|verdict| *verdict).map_err(|_| Stopped)
+        self.runtime.block_on(decision).map(|verdict| verdict.clone()).map_err(|_| Stopped)
     }
 
     /// Waits for the decision as long as patience lasts.
@@ -189,7 +190,7 @@ impl Reader {
     ) -> Result<Option<DiffId>, Error> {
         let in_entry = |error| Error::Pack { entry: layer.entry.clone(), source: error };
         let (mut packing, spool): (Packing, Option<Spool>) = match *decided.borrow() {
-            Verdict::Skip => (self.packer.hash(), None),
+            Verdict::Skip(_) => (self.packer.hash(), None),
             Verdict::Undecided | Verdict::Pack => {
                 let (packing, spool) = self.packer.begin().map_err(in_entry)?;
                 (packing, Some(spool))
@@ -212,7 +213,7 @@ impl Reader {
             if decided.has_changed().is_err() {
                 return Ok(None);
             }
-            if *decided.borrow() == Verdict::Skip {
+            if matches!(*decided.borrow(), Verdict::Skip(_)) {
                 packing.hash_only();
             }
         }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::image::{Blob, DiffId, Digest, Format, History};
 use crate::report::{LayerReport, Outcome};
-use crate::source::{self, LayerId};
+use crate::source::{self, LayerId, LayerKey};
 
 /// A layer whose blob is there, or would be after a push.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub struct Settled {
     pub outcome: Outcome,
     /// The blob was made here.
     pub packed: bool,
+    /// What the layer is made of, where the source makes it.
+    pub key: Option<LayerKey>,
 }
 
 /// All layers that a source had, settled.
@@ -64,6 +66,18 @@ impl SettledLayers {
     pub fn packed(&self) -> Vec<(DiffId, Blob)> {
         let packed = self.0.values().filter(|layer| layer.packed);
         packed.map(|layer| (layer.diff_id.clone(), layer.blob.clone())).collect()
+    }
+
+    /// The layers that the source made, with the diff IDs that came of it.
+    pub fn made(&self) -> Vec<(LayerKey, DiffId)> {
+        let made = |layer: &Settled| Some((layer.key.clone()?, layer.read.clone()?));
+        self.0.values().filter_map(made).collect()
+    }
+
+    /// The blobs that were not uploaded.
+    pub fn unsent(&self) -> impl Iterator<Item = Digest> {
+        let unsent = self.0.values().filter(|layer| layer.outcome != Outcome::Uploaded);
+        unsent.map(|layer| layer.blob.digest.clone())
     }
 
     /// The blobs that the registry said to have.

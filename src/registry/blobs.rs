@@ -206,6 +206,7 @@ impl Repository {
             payload: Payload::Empty,
             repository: &self.name,
             scopes: self.scopes(),
+            sent: &self.sent,
             also: &[],
             read: None,
             persistence: Persistence::UntilLimit,

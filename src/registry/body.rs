@@ -17,6 +17,8 @@ const PIECE: u64 = 256 << 10;
 #[derive(Clone)]
 pub(super) struct Cargo {
     pub registry: Arc<Registry>,
+    /// Counts all bytes that are handed to the network.
+    pub sent: Arc<AtomicU64>,
     pub content: Arc<dyn Content>,
     pub progress: Progress,
     /// How far the network has taken bytes in the present session.
@@ -78,7 +80,7 @@ impl Cargo {
             // Nobody asks for more than the length that was announced.
             pulse.sent();
         }
-        self.registry.count_sent(bytes.len());
+        self.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         self.taken.fetch_max(next, Ordering::Relaxed);
         Ok(Some((bytes, next)))
     }

@@ -69,7 +69,10 @@ impl Repository {
             payload: Payload::Bytes(manifest.bytes.clone()),
             ..self.call(Method::PUT, format!("/v2/{}/manifests/{reference}", self.name()))
         };
-        let media_type = HeaderValue::from_static(manifest.format.manifest_media_type());
+        let media_type = HeaderValue::from_str(&manifest.media_type).map_err(|_| {
+            let problem = format!("{:?} is no media type", manifest.media_type);
+            Error::Protocol { doing: call.doing.clone(), problem }
+        })?;
         call.headers.insert(CONTENT_TYPE, media_type);
         let answer = match self.small(&call).await {
             Ok(answer) => answer,
@@ -105,5 +108,16 @@ impl Repository {
     async fn holds(&self, reference: &str, manifest: &Manifest) -> Result<bool, Error> {
         let there = self.hastily().manifest(reference).await?;
         Ok(there.is_some_and(|there| there.digest == manifest.digest))
+    }
+}
+impl Repository {
+    /// TEMP
+    pub async fn put_referrer(
+        &self,
+        manifest: &Manifest,
+        _node: &crate::source::layout::Node,
+        _subject: &Digest,
+    ) -> Result<(), Error> {
+        self.put_manifest(manifest.digest.as_str(), manifest).await
     }
 }

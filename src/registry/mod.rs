@@ -121,7 +121,6 @@ pub struct Registry {
     told: Told,
     /// It does not take HEAD for blobs.
     refuses_head: AtomicBool,
-    sent: AtomicU64,
 }
 
 /// One repository of a registry.
@@ -132,6 +131,8 @@ pub struct Repository {
     scopes: Scopes,
     /// How long a request may fail.
     retry_for: Duration,
+    /// Bytes of request bodies handed to the network.
+    sent: Arc<AtomicU64>,
 }
 
 impl Registry {
@@ -153,7 +154,6 @@ impl Registry {
             first_request: OnceLock::new(),
             told: Told::default(),
             refuses_head: AtomicBool::new(false),
-            sent: AtomicU64::new(0),
         })
     }
 
@@ -162,20 +162,11 @@ impl Registry {
         &self.host
     }
 
-    /// Bytes of request bodies handed to the network so far, those sent again included.
-    pub fn bytes_sent(&self) -> u64 {
-        self.sent.load(Ordering::Relaxed)
-    }
-
     /// Takes note of how long an answer took.
     fn note_distance(&self, took: Duration) {
         if took > FAR && !self.far.swap(true, Ordering::Relaxed) {
             self.small_requests.add_permits(SMALL_REQUESTS_FAR - SMALL_REQUESTS_NEAR);
         }
-    }
-
-    fn count_sent(&self, bytes: usize) {
-        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// A repository here, for pulling and pushing.
@@ -190,7 +181,8 @@ impl Registry {
 
     fn repository_for(self: &Arc<Self>, name: &str, scopes: Scopes) -> Repository {
         let retry_for = self.settings.retry_for;
-        Repository { registry: self.clone(), name: name.to_owned(), scopes, retry_for }
+        let sent = Arc::default();
+        Repository { registry: self.clone(), name: name.to_owned(), scopes, retry_for, sent }
     }
 
     /// With which credentials it was asked, for messages.
@@ -278,6 +270,12 @@ impl Repository {
     #[must_use]
     pub fn hastily(&self) -> Self {
         Self { retry_for: self.retry_for.min(HASTE), ..self.clone() }
+    }
+
+    /// Bytes of request bodies handed to the network so far through this value and its clones,
+    /// those sent again included.
+    pub fn bytes_sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
     }
 
     fn patience(&self) -> Patience {

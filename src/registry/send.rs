@@ -3,7 +3,7 @@
 
 use std::error::Error as StdError;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -43,6 +43,8 @@ pub(super) struct Call<'a> {
     /// Whose repository it is about, for the choice of credentials and for hints.
     pub repository: &'a str,
     pub scopes: &'a Scopes,
+    /// Counts the bytes of bodies.
+    pub sent: &'a AtomicU64,
     /// Statuses besides 2xx that are an answer and no error.
     pub also: &'a [StatusCode],
     /// How much of the answer's body is taken; more is an error. `None`: it is of no interest.
@@ -326,7 +328,7 @@ impl Registry {
             }
             Payload::Empty => request.header("content-length", 0),
             Payload::Bytes(bytes) => {
-                self.count_sent(bytes.len());
+                call.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
                 request.body(bytes.clone())
             }
             Payload::Stream(stream) => {

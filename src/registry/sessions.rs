@@ -143,6 +143,7 @@ async fn delete(repository: &Repository, url: Url) {
         payload: Payload::Empty,
         repository: &repository.name,
         scopes: &repository.scopes,
+        sent: &repository.sent,
         also: &[],
         read: None,
         persistence: Persistence::Once,

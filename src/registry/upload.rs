@@ -118,6 +118,7 @@ impl Repository {
             complete: false,
             cargo: Cargo {
                 registry,
+                sent: self.sent.clone(),
                 content,
                 progress,
                 taken: Arc::default(),

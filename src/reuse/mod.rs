@@ -12,18 +12,18 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
+use futures::{FutureExt, join};
 use reqwest::StatusCode;
 use tokio::task::JoinSet;
 
 pub use cache::{Cache, CachedImage};
 pub use heads::Heads;
 use previous::Asking;
-pub use previous::{Previous, Table};
+pub use previous::{Fetched, Previous, Table};
 
 use crate::event::{Event, Events};
-use crate::image::{Blob, Compression, Config, DiffId, Digest, Manifest, Platform};
+use crate::image::{Blob, Compression, Config, DiffId, Digest, LayerKey, Manifest, Platform};
 use crate::registry::upload::Session;
 use crate::registry::{Error, Mount, Present, Repository};
 use crate::report::{Known, Outcome};
@@ -47,6 +47,12 @@ pub struct Options {
     pub otherwise: Option<Previous>,
     /// Other images of the same registry (`--reuse-from`).
     pub others: Vec<Previous>,
+    /// The images that the tags of those point to which are pushed together with this one.
+    pub siblings: Vec<Previous>,
+    /// What was read of such images already.
+    pub fetched: Arc<Fetched>,
+    /// Whether an image is believed that says what its layers were made of.
+    pub trust_annotations: bool,
     /// The image's platform, where it is known this early.
     pub platform: Option<Platform>,
     /// The compressions that the manifest to be made can name.
@@ -65,6 +71,7 @@ pub struct Reuse {
     table: Shared<BoxFuture<'static, Arc<Table>>>,
     cache: Arc<Cache>,
     remembered: Mutex<HashMap<DiffId, Vec<Blob>>>,
+    made: Mutex<HashMap<LayerKey, DiffId>>,
     allowed: Vec<Compression>,
     recipe: Option<String>,
     dry_run: bool,
@@ -100,19 +107,31 @@ impl Reuse {
         events: Events,
     ) -> Self {
         let heads = Arc::new(Heads::new(repository.clone()));
-        let Options { tags, otherwise, others, platform, allowed, recipe, dry_run } = options;
-        let asking = Asking { platform, heads: heads.clone(), cache: cache.clone() };
+        let Options { tags, otherwise, others, siblings, .. } = options;
+        let Options { platform, allowed, recipe, dry_run, .. } = options;
+        let asking = Asking {
+            platform,
+            heads: Some(heads.clone()),
+            cache: cache.clone(),
+            fetched: options.fetched,
+            trusted: options.trust_annotations,
+        };
         let telling = events.clone();
         let table = async move {
             let events = telling;
             let mut images = tags;
             images.extend(others);
-            let mut table = Table::fetch(&images, &asking, &events).await;
-            if table.is_empty()
-                && let Some(otherwise) = otherwise
-            {
-                table = Table::fetch(&[otherwise], &asking, &events).await;
-            }
+            let own = async {
+                let table = Table::fetch(&images, &asking, &events).await;
+                match otherwise {
+                    Some(otherwise) if table.is_empty() => {
+                        Table::fetch(&[otherwise], &asking, &events).await
+                    }
+                    _ => table,
+                }
+            };
+            let (mut table, theirs) = join!(own, Table::of_siblings(&siblings, &asking));
+            table.extend(theirs);
             Arc::new(table)
         };
         let table = table.boxed().shared();
@@ -124,6 +143,7 @@ impl Reuse {
             table,
             cache,
             remembered: Mutex::default(),
+            made: Mutex::default(),
             allowed,
             recipe,
             dry_run,
@@ -140,6 +160,24 @@ impl Reuse {
             self.heads.expect(&blob.digest);
         }
         self.lock_remembered().extend(found);
+    }
+
+    /// Layers made of this will come: what is known of their blobs is asked for now.
+    pub async fn expect_made(&self, keys: &[LayerKey]) {
+        let made = self.cache.made(keys).await;
+        let diff_ids: Vec<DiffId> = made.values().cloned().collect();
+        self.lock_made().extend(made);
+        self.expect(&diff_ids).await;
+    }
+
+    /// The diff ID of the layer that is made of this, by the word of the cache or of a previous image
+    /// that is trusted.
+    pub async fn diff_id_of(&self, key: &LayerKey) -> Option<DiffId> {
+        let remembered = self.lock_made().get(key).cloned();
+        match remembered {
+            Some(diff_id) => Some(diff_id),
+            None => self.table.clone().await.diff_id_of(key),
+        }
     }
 
     /// Looks for a layer's blob.
@@ -183,15 +221,6 @@ impl Reuse {
         self.table.clone().await.is_empty()
     }
 
-    /// Looks for a blob whose digest is known now that it is packed.
-    pub async fn find_blob(&self, blob: &Blob) -> Result<Lookup, Arc<Error>> {
-        if self.is_there(blob).await? {
-            let outcome = Outcome::Reused { why: Known::AnsweredHead };
-            return Ok(Lookup::There { blob: blob.clone(), outcome });
-        }
-        self.mount_from_siblings(blob).await
-    }
-
     /// Whether the registry has the blob, of that length, in the destination's repository.
     ///
     /// A registry that answers otherwise than yes or no, as one does that has put a blob into
@@ -205,6 +234,13 @@ impl Reuse {
                 Ok(false)
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Remembers what came of layers that were made.
+    pub fn remember_made(&self, made: Vec<(LayerKey, DiffId)>) {
+        for (key, diff_id) in made {
+            self.cache.remember_made(key, diff_id);
         }
     }
 
@@ -228,7 +264,26 @@ impl Reuse {
         }
     }
 
-    async fn mount_from_siblings(&self, blob: &Blob) -> Result<Lookup, Arc<Error>> {
+    /// Mounts a blob from one of these repositories.
+    pub async fn mount_from(
+        &self,
+        blob: &Blob,
+        repositories: &[String],
+    ) -> Result<Lookup, Arc<Error>> {
+        for theirs in repositories {
+            if theirs == self.repository.name() {
+                continue;
+            }
+            match self.mount(blob, theirs).await? {
+                Lookup::Missing { session: None } => {}
+                settled => return Ok(settled),
+            }
+        }
+        Ok(Lookup::Missing { session: None })
+    }
+
+    /// Mounts a blob from a repository that had it once, as the cache remembers.
+    pub async fn mount_from_siblings(&self, blob: &Blob) -> Result<Lookup, Arc<Error>> {
         let host = self.repository.registry().host().to_owned();
         let digests = [blob.digest.clone()];
         let mut siblings = self.cache.repositories_of(&host, &digests).await;
@@ -271,6 +326,11 @@ impl Reuse {
         }
         let mut found = self.cache.blobs_of(recipe, std::slice::from_ref(diff_id)).await;
         found.remove(diff_id).unwrap_or_default()
+    }
+
+    fn lock_made(&self) -> std::sync::MutexGuard<'_, HashMap<LayerKey, DiffId>> {
+        // A map is whole between any two of its operations.
+        self.made.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn lock_remembered(&self) -> std::sync::MutexGuard<'_, HashMap<DiffId, Vec<Blob>>> {

@@ -6,17 +6,20 @@
 
 use std::collections::HashMap;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
-use futures::future::join_all;
-use futures::poll;
+use futures::future::{BoxFuture, Shared, join_all};
+use futures::{FutureExt, poll};
 use oci_client::manifest::{OciDescriptor, OciImageManifest};
 
 use super::Cache;
 use super::heads::Heads;
 use crate::event::{Event, Events};
-use crate::image::{Blob, Compression, Config, DiffId, Digest, Listed, MAX_CONFIG_BYTES, Platform};
+use crate::image::{
+    Blob, Compression, Config, DiffId, Digest, KEY_ANNOTATION, LayerKey, Listed, MAX_CONFIG_BYTES,
+    ManifestLayer, Platform,
+};
 use crate::registry::Repository;
 
 /// More layers than any runtime can stack.
@@ -33,9 +36,19 @@ pub struct Previous {
     pub reference: String,
 }
 
-/// Which blobs are known for a diff ID.
+/// Which blobs are known for a diff ID, and which diff IDs for layers that are made.
 #[derive(Debug, Default)]
-pub struct Table(HashMap<DiffId, Vec<Listing>>);
+pub struct Table {
+    listings: HashMap<DiffId, Vec<Listing>>,
+    made: HashMap<LayerKey, DiffId>,
+}
+
+/// What was read of images that several pushes ask for; each is read once.
+#[derive(Default)]
+pub struct Fetched(Mutex<HashMap<String, Shared<BoxFuture<'static, Arc<Vec<Row>>>>>>);
+
+/// A layer of an earlier image: its diff ID, its blob, and what it says that it was made of.
+type Row = (DiffId, Listing, Option<LayerKey>);
 
 /// A blob that an earlier image lists for a layer.
 #[derive(Clone, Debug)]
@@ -47,16 +60,29 @@ pub struct Listing {
 }
 
 /// With what the tables are asked for.
+#[derive(Clone)]
 pub struct Asking {
     /// The image's platform, where it is known.
     pub platform: Option<Platform>,
-    /// Where HEADs go out.
-    pub heads: Arc<Heads>,
+    /// Where HEADs go out for all that a manifest lists; `None`: nowhere.
+    pub heads: Option<Arc<Heads>>,
     /// What was pushed before need not be read again.
     pub cache: Arc<Cache>,
+    /// What others have read.
+    pub fetched: Arc<Fetched>,
+    /// Whether images are believed that say what their layers were made of.
+    pub trusted: bool,
 }
 
 impl Asking {
+    fn expect(&self, layers: &[Option<ManifestLayer>]) {
+        for layer in layers.iter().flatten() {
+            if let Some(heads) = &self.heads {
+                heads.expect(&layer.blob.digest);
+            }
+        }
+    }
+
     /// What a tag points to, without reading it: as an earlier push from this machine left it, if
     /// the registry says that it is still that.
     async fn unchanged(&self, image: &Previous) -> Option<(OciImageManifest, Config)> {
@@ -78,12 +104,17 @@ impl Previous {
 impl Table {
     /// What is known for a layer, the images asked first first.
     pub fn get(&self, diff_id: &DiffId) -> &[Listing] {
-        self.0.get(diff_id).map_or(&[], Vec::as_slice)
+        self.listings.get(diff_id).map_or(&[], Vec::as_slice)
+    }
+
+    /// The diff ID of the layer that is made of this.
+    pub fn diff_id_of(&self, key: &LayerKey) -> Option<DiffId> {
+        self.made.get(key).cloned()
     }
 
     /// Whether it knows nothing at all.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.listings.is_empty()
     }
 
     /// Reads the tables of all these images at once; HEADs for what they list in the destination's
@@ -102,20 +133,62 @@ impl Table {
         }))
         .await;
         let mut table = Self::default();
-        for (diff_id, listing) in tables.into_iter().flatten() {
-            table.0.entry(diff_id).or_default().push(listing);
+        for row in tables.into_iter().flatten() {
+            table.add(row, asking.trusted);
         }
         table
     }
+
+    /// The tables of images that are being pushed at the same time. Nothing is asked of what they
+    /// list before it is needed, and each is read once for all who are interested.
+    pub async fn of_siblings(images: &[Previous], asking: &Asking) -> Self {
+        let tables = join_all(images.iter().map(|image| asking.fetched.get(image, asking))).await;
+        let mut table = Self::default();
+        for row in tables.iter().flat_map(|rows| rows.iter()) {
+            table.add(row.clone(), asking.trusted);
+        }
+        table
+    }
+
+    /// Adds what another table knows, to be asked after all that is known already.
+    pub fn extend(&mut self, other: Self) {
+        for (diff_id, listings) in other.listings {
+            self.listings.entry(diff_id).or_default().extend(listings);
+        }
+        for (key, diff_id) in other.made {
+            self.made.entry(key).or_insert(diff_id);
+        }
+    }
+
+    fn add(&mut self, (diff_id, listing, key): Row, trusted: bool) {
+        if let Some(key) = key.filter(|_| trusted) {
+            self.made.entry(key).or_insert_with(|| diff_id.clone());
+        }
+        self.listings.entry(diff_id).or_default().push(listing);
+    }
 }
 
-async fn listings(image: &Previous, asking: &Asking) -> Result<Vec<(DiffId, Listing)>, String> {
+impl Fetched {
+    fn get(&self, image: &Previous, asking: &Asking) -> impl Future<Output = Arc<Vec<Row>>> {
+        let fetch = || {
+            let image = image.clone();
+            // It may be of any platform; and nothing is asked for on its behalf.
+            let asking = Asking { platform: None, heads: None, ..asking.clone() };
+            async move { Arc::new(listings(&image, &asking).await.unwrap_or_default()) }
+                .boxed()
+                .shared()
+        };
+        // A map is whole between any two of its operations.
+        let mut fetched = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        fetched.entry(image.name()).or_insert_with(fetch).clone()
+    }
+}
+
+async fn listings(image: &Previous, asking: &Asking) -> Result<Vec<Row>, String> {
     if let Some((manifest, config)) = asking.unchanged(image).await {
-        let blobs = listed(&manifest)?;
-        for blob in blobs.iter().flatten() {
-            asking.heads.expect(&blob.digest);
-        }
-        return paired(image, &config, blobs);
+        let layers = listed(&manifest)?;
+        asking.expect(&layers);
+        return paired(image, &config, layers);
     }
     match get(image, &image.reference).await? {
         Listed::Image(manifest) => of_manifest(image, &manifest, asking).await,
@@ -172,8 +245,8 @@ async fn of_manifest(
     image: &Previous,
     manifest: &OciImageManifest,
     asking: &Asking,
-) -> Result<Vec<(DiffId, Listing)>, String> {
-    let blobs = listed(manifest)?;
+) -> Result<Vec<Row>, String> {
+    let layers = listed(manifest)?;
     let config: Digest =
         manifest.config.digest.parse().map_err(|error| format!("its config: {error}"))?;
     let size = u64::try_from(manifest.config.size).unwrap_or(u64::MAX);
@@ -184,53 +257,50 @@ async fn of_manifest(
     let repository = image.repository.hastily();
     let mut getting = pin!(repository.blob(&config, size));
     let got = poll!(getting.as_mut());
-    for blob in blobs.iter().flatten() {
-        asking.heads.expect(&blob.digest);
-    }
+    asking.expect(&layers);
     let got = match got {
         Poll::Ready(got) => got,
         Poll::Pending => getting.await,
     };
     let config = got.map_err(|error| error.to_string())?.ok_or("its config is gone")?;
     let config = Config::parse(config).map_err(|error| error.to_string())?;
-    paired(image, &config, blobs)
+    paired(image, &config, layers)
 }
 
-/// The blobs that a manifest lists; `None` where one is of no use.
-fn listed(manifest: &OciImageManifest) -> Result<Vec<Option<Blob>>, String> {
+/// The layers that a manifest lists; `None` where one is of no use.
+fn listed(manifest: &OciImageManifest) -> Result<Vec<Option<ManifestLayer>>, String> {
     if manifest.layers.len() > MAX_LAYERS {
         return Err(format!("it has {} layers", manifest.layers.len()));
     }
-    let blob = |layer: &OciDescriptor| {
+    let layer = |layer: &OciDescriptor| {
         // Foreign and encrypted layers have other media types: not to be had, or not as is.
         let compression = Compression::of_media_type(&layer.media_type)?;
         let size = u64::try_from(layer.size).ok()?;
-        Some(Blob { digest: layer.digest.parse().ok()?, size, compression })
+        let blob = Blob { digest: layer.digest.parse().ok()?, size, compression };
+        let key = layer.annotations.as_ref().and_then(|known| known.get(KEY_ANNOTATION));
+        let key = key.and_then(|key| key.parse().ok()).map(LayerKey);
+        Some(ManifestLayer { blob, key })
     };
-    Ok(manifest.layers.iter().map(blob).collect())
+    Ok(manifest.layers.iter().map(layer).collect())
 }
 
-/// A config's diff IDs with a manifest's blobs, which are in the same order.
+/// A config's diff IDs with a manifest's layers, which are in the same order.
 fn paired(
     image: &Previous,
     config: &Config,
-    blobs: Vec<Option<Blob>>,
-) -> Result<Vec<(DiffId, Listing)>, String> {
-    if config.diff_ids().len() != blobs.len() {
+    layers: Vec<Option<ManifestLayer>>,
+) -> Result<Vec<Row>, String> {
+    if config.diff_ids().len() != layers.len() {
         return Err(format!(
             "its config lists {} layers, its manifest {}",
             config.diff_ids().len(),
-            blobs.len()
+            layers.len()
         ));
     }
     let image = Arc::new(image.clone());
-    Ok(config
-        .diff_ids()
-        .iter()
-        .cloned()
-        .zip(blobs)
-        .filter_map(|(diff_id, blob)| {
-            Some((diff_id, Listing { blob: blob?, image: image.clone() }))
-        })
-        .collect())
+    let row = |(diff_id, layer): (DiffId, Option<ManifestLayer>)| {
+        let ManifestLayer { blob, key } = layer?;
+        Some((diff_id, Listing { blob, image: image.clone() }, key))
+    };
+    Ok(config.diff_ids().iter().cloned().zip(layers).filter_map(row).collect())
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::image::{ConfigError, DiffId};
+use crate::image::{ConfigError, DiffId, Digest};
 
 use super::decompress::Wrapping;
 
@@ -123,6 +123,15 @@ pub enum Error {
     #[error("{file}: reading stopped unexpectedly; this is a fault in pushimg, please report it")]
     ReaderGone { file: Arc<str> },
 
+    /// A blob is not what its digest says.
+    #[error(
+        "{file}: blob {listed} is damaged: its bytes are {actual}; make the layout again (nothing was \
+         tagged)"
+    )]
+    DamagedBlob { file: Arc<str>, listed: Digest, actual: Digest },
+    /// A blob became shorter meanwhile.
+    #[error("{file}: blob {digest} ended early; is the file being written? Push it again")]
+    CutBlob { file: Arc<str>, digest: Digest },
     /// More entries than any image has.
     #[error(
         "{file} holds more than {limit} files or very long names, where a docker archive holds one \

@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 use crate::image::{Config, DiffId, Digest, Platform};
 
+pub use crate::image::LayerKey;
 pub use decompress::Wrapping;
 pub use error::{Error, Place, Role, Via};
 pub use identity::identity;
@@ -85,6 +86,12 @@ pub trait Source: Send {
         Some(self.images()?.iter().flat_map(names).collect())
     }
 
+    /// What the layers to come are made of, where that is known: whoever knows their blobs can ask
+    /// for all at once.
+    fn keys(&self) -> Vec<LayerKey> {
+        Vec::new()
+    }
+
     /// Hears the diff ID of the layer that was yielded last, once it is known: by its bytes, or,
     /// where they were skipped, by the word of whoever skipped them. A source that makes its layers
     /// writes the config from what it hears.
@@ -140,10 +147,15 @@ pub enum Claim {
     Nothing,
 }
 
-/// What determines the bytes of a layer that is made of files which never change: the digest of
-/// all that goes into it (paths of the Nix store, owner, time, and how it is put together).
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LayerKey(pub Digest);
+impl Claim {
+    /// What the layer would be made of.
+    pub fn into_key(self) -> Option<LayerKey> {
+        match self {
+            Self::Key(key) => Some(key),
+            Self::DiffId(_) | Self::Hint(_) | Self::Nothing => None,
+        }
+    }
+}
 
 /// Where an image is to be read from.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -37,7 +37,7 @@ pub fn report(layers: Vec<LayerReport>) -> Report {
         tags: vec!["latest".into()],
         digest,
         media_type: Format::Docker.manifest_media_type().into(),
-        format: Format::Docker,
+        format: Some(Format::Docker),
         platform: Some("linux/amd64".into()),
         size: 419_600_000,
         config: Some(Digest::of(b"config")),

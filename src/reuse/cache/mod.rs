@@ -29,7 +29,7 @@ use tokio::sync::oneshot;
 use self::file::Use;
 use self::store::{Limits, Store};
 use super::CacheLocation;
-use crate::image::{Blob, Config, DiffId, Digest};
+use crate::image::{Blob, Compression, Config, DiffId, Digest, LayerKey};
 
 /// How long a question waits for its answer; what comes later is not known.
 const READ_PATIENCE: Duration = Duration::from_secs(1);
@@ -73,6 +73,9 @@ pub struct CachedPrevious {
     /// The image config.
     pub config: Config,
 }
+
+/// The recipe of rows that say which diff ID a layer has that was made of something.
+const MADE: &str = "made";
 
 fn previous_key(name: &str) -> String {
     // No path of a file begins so.
@@ -162,6 +165,26 @@ impl Cache {
         let recipe = recipe.to_owned();
         let now = store::now();
         self.write(move |store| store.remember_layer(&recipe, &diff_id, &blob, now));
+    }
+
+    /// The diff IDs of the layers that were made of these; others are left out.
+    pub async fn made(&self, keys: &[LayerKey]) -> HashMap<LayerKey, DiffId> {
+        let keys: Vec<DiffId> = keys.iter().map(|key| key.0.clone().into()).collect();
+        let rows = self.blobs_of(MADE, &keys).await;
+        let only = |(key, diff_ids): (DiffId, Vec<Blob>)| match diff_ids.as_slice() {
+            [one] => Some((LayerKey(key.digest().clone()), one.digest.clone().into())),
+            // Nothing is made of the same in two ways: one of them is wrong.
+            _ => None,
+        };
+        rows.into_iter().filter_map(only).collect()
+    }
+
+    /// Remembers the diff ID of the layer that was made of this.
+    pub fn remember_made(&self, key: LayerKey, diff_id: DiffId) {
+        // In a row like that of a layer, which needs no more than this either.
+        let digest = diff_id.digest().clone();
+        let blob = Blob { digest, size: 0, compression: Compression::None };
+        self.remember_layer(MADE, key.0.into(), blob);
     }
 
     /// Remembers that `repository` of `registry` has these blobs.

@@ -1,0 +1,75 @@
+//! What to push, where to, and how.
+
+use oci_client::Reference;
+
+use crate::image::{Compression, Format, Platform};
+use crate::{registry, reuse, source};
+
+/// What to push, and where to.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// Where the image is.
+    pub image: source::Location,
+    /// Which, where there are several.
+    pub selection: source::Selection,
+    /// Where it goes; `None`: the one name that the image itself carries.
+    pub destination: Option<Reference>,
+    /// Tags besides the destination's own, in the same repository.
+    pub tags: Vec<String>,
+}
+
+/// Images of several platforms, and the index over them.
+#[derive(Clone, Debug)]
+pub struct Index {
+    /// Where the index goes, and by their digests the images.
+    pub destination: Reference,
+    /// Tags besides the destination's own, in the same repository.
+    pub tags: Vec<String>,
+    /// The images. Their platforms are those of their configs.
+    pub images: Vec<IndexItem>,
+}
+
+/// An image of an [`Index`].
+#[derive(Clone, Debug)]
+pub struct IndexItem {
+    /// Where it is.
+    pub image: source::Location,
+    /// Which, where there are several.
+    pub selection: source::Selection,
+    /// The platform that it is thought to be for; another is an error.
+    pub platform: Option<Platform>,
+}
+
+/// How to push.
+#[derive(Clone, Debug)]
+pub struct PushOptions {
+    /// The manifest's format; `None` (the default): Docker's, or OCI's where a layer is
+    /// zstd-compressed. Manifests that are stored as such are put as they are.
+    pub format: Option<Format>,
+    /// How new blobs are compressed. Default: gzip.
+    pub compression: Compression,
+    /// The compressor's level, 1 to 12 for gzip (libdeflate's levels), 1 to 22 for zstd; `None`:
+    /// the default of each.
+    pub level: Option<i32>,
+    /// Blobs uploaded at the same time. Default: [`DEFAULT_JOBS`].
+    pub jobs: usize,
+    /// Find out everything, upload nothing.
+    pub dry_run: bool,
+    /// Other images of the same registry whose layers may be used.
+    pub reuse_from: Vec<Reference>,
+    /// Whether a previous image is believed that says by an annotation what its layers were made
+    /// of. Default: no.
+    pub trust_annotations: bool,
+    /// Whether an image that is a program may be run. Default: yes.
+    pub may_run: bool,
+    /// Whether images that are pushed together are given up when one of them has failed. Default:
+    /// no.
+    pub fail_fast: bool,
+    /// Where the local cache is; `None`: none is used.
+    pub cache: Option<reuse::CacheLocation>,
+    /// How to talk to the registry.
+    pub registry: registry::Options,
+}
+
+/// How many blobs are uploaded at the same time unless told otherwise.
+pub const DEFAULT_JOBS: usize = 8;
