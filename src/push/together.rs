@@ -2,6 +2,7 @@
 //! compress, layers that one of them makes for all, and what was brought to which repository.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -23,6 +24,9 @@ const MUCH_MEMORY: usize = 4 << 20;
 /// The most memory that reading any source takes.
 const MOST_MEMORY: usize = 70 << 20;
 
+/// Blobs that are kept once they are shipped, an open file each.
+const MOST_KEPT: usize = 256;
+
 /// What all images of one run share.
 pub struct Together {
     /// The local cache.
@@ -37,6 +41,8 @@ pub struct Together {
     events: Events,
     /// Whether there are several images.
     several: bool,
+    /// How many more blobs may be kept for images that have not come to them yet.
+    keep: Arc<AtomicUsize>,
     /// Where they go, as far as that is known before they are read.
     destinations: Vec<Reference>,
     registries: Mutex<HashMap<String, Arc<Registry>>>,
@@ -93,7 +99,7 @@ pub enum Part {
 pub struct Lead {
     wanted: Wanted,
     stage: watch::Sender<Stage>,
-    keeps_spool: bool,
+    keep: Arc<AtomicUsize>,
 }
 
 /// A layer that somebody else makes.
@@ -127,6 +133,7 @@ impl Together {
             registry_options: Arc::new(options.registry.clone()),
             events,
             several,
+            keep: Arc::new(AtomicUsize::new(if several { MOST_KEPT } else { 0 })),
             destinations: items.iter().filter_map(|item| item.destination.clone()).collect(),
             registries: Mutex::default(),
             packer: Mutex::default(),
@@ -206,14 +213,14 @@ impl Together {
         }
         let (stage, following) = watch::channel(Stage::Making);
         layers.insert(wanted.clone(), following);
-        Part::Lead(Lead { wanted: wanted.clone(), stage, keeps_spool: self.several })
+        Part::Lead(Lead { wanted: wanted.clone(), stage, keep: self.keep.clone() })
     }
 
     /// Makes a layer the asker's to make, although its blob is known: that is out of reach.
     pub fn lead(&self, wanted: &Wanted) -> Lead {
         let (stage, following) = watch::channel(Stage::Making);
         lock(&self.layers).insert(wanted.clone(), following);
-        Lead { wanted: wanted.clone(), stage, keeps_spool: self.several }
+        Lead { wanted: wanted.clone(), stage, keep: self.keep.clone() }
     }
 
     /// A layer's blob was found in a repository, from where others can mount it.
@@ -248,9 +255,11 @@ impl Lead {
             // It was only thought to be that layer.
             return;
         }
-        // The map has one receiver. Without others nobody waits for the bytes, and the file need
-        // not be kept where nobody else may come.
-        let is_wanted = self.keeps_spool || self.stage.receiver_count() > 1;
+        // The map has one receiver; another waits for the bytes. Without one they are kept for
+        // whoever may come, where mounting is refused, as long as there are not too many.
+        let fewer = |left: usize| left.checked_sub(1);
+        let is_wanted = self.stage.receiver_count() > 1
+            || self.keep.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer).is_ok();
         let spool = spool.filter(|_| is_wanted).cloned();
         let known = Known { diff_id: diff_id.clone(), blob: blob.clone(), spool };
         self.stage.send_replace(Stage::Done(known));

@@ -69,6 +69,8 @@ pub struct ImageBuilder {
     pub repo_tags: Vec<String>,
     /// Set as `config.Env`, to make two images of the same layers differ.
     pub env: Vec<String>,
+    /// What the config says that the image runs on.
+    pub architecture: String,
 }
 
 impl ImageBuilder {
@@ -77,12 +79,19 @@ impl ImageBuilder {
             layers,
             repo_tags: vec!["localhost/lab:latest".to_owned()],
             env: vec!["PATH=/bin".to_owned()],
+            architecture: "amd64".to_owned(),
         }
     }
 
     /// Sets the names the archive carries; none is allowed.
     pub fn repo_tags(mut self, tags: &[&str]) -> Self {
         self.repo_tags = tags.iter().map(|tag| (*tag).to_owned()).collect();
+        self
+    }
+
+    /// The same image for another architecture.
+    pub fn architecture(mut self, architecture: &str) -> Self {
+        self.architecture = architecture.to_owned();
         self
     }
 
@@ -107,7 +116,7 @@ impl ImageBuilder {
         let diff_ids: Vec<_> = self.layers.iter().map(Layer::diff_id).collect();
         serde_json::to_vec_pretty(&serde_json::json!({
             "created": "1970-01-01T00:00:01+00:00",
-            "architecture": "amd64",
+            "architecture": self.architecture,
             "os": "linux",
             "config": { "Env": self.env, "Cmd": ["/bin/app"] },
             "rootfs": { "diff_ids": diff_ids, "type": "layers" },

@@ -1,0 +1,247 @@
+//! Images that are pushed together: what they share goes once, whoever fails; and an index over them.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use support::archive::{self, ImageBuilder, Layer, corrupted};
+use support::proxy::{Answer, Fault, Record, Rule, Step};
+use support::pull;
+use support::registry::{DevRegistry, Options};
+use support::run::{Output, Pushimg};
+use support::{DockerRegistry, FaultProxy};
+use tempfile::TempDir;
+
+/// Layers that all services have, more than any has of its own.
+const SHARED: u64 = 12;
+
+fn shared_layers() -> Vec<Layer> {
+    (0..SHARED).map(|n| Layer::random(&format!("shared-{n}"), n, 50_000 + n as usize)).collect()
+}
+
+/// A service: what all have, and two layers of its own.
+fn service(number: u64) -> ImageBuilder {
+    let mut layers = shared_layers();
+    for own in 0..2 {
+        layers.push(Layer::random(&format!("own-{number}-{own}"), 100 * number + 50 + own, 9_000));
+    }
+    ImageBuilder::new(layers)
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().expect("a path in UTF-8")
+}
+
+/// `IMAGE=DESTINATION` for each archive.
+fn pairs(archives: &[PathBuf], host: &str) -> Vec<String> {
+    let pair = |(n, archive): (usize, &PathBuf)| format!("{}={host}/service-{n}:v1", path(archive));
+    archives.iter().enumerate().map(pair).collect()
+}
+
+fn is_upload(record: &Record) -> bool {
+    matches!(record.step, Step::UploadPatch | Step::UploadPut)
+}
+
+/// The digests of all layers in these repositories, as an independent client sees them.
+fn layers_of(host: &str, repositories: usize) -> BTreeSet<(String, u64)> {
+    let pulled =
+        (0..repositories).map(|n| pull::oci(host.to_owned(), &format!("service-{n}"), "v1"));
+    let layer = |layer: &pull::PulledLayer| (layer.digest.clone(), layer.size);
+    pulled.flat_map(|image| image.layers.iter().map(layer).collect::<Vec<_>>()).collect()
+}
+
+#[test]
+fn ten_services_send_what_they_share_once() {
+    let registry = DockerRegistry::plain();
+    let proxy = FaultProxy::before(registry.addr());
+    let dir = TempDir::new().unwrap();
+    let archives: Vec<PathBuf> =
+        (0..10).map(|n| service(n).write(dir.path(), &format!("{n}.tar"))).collect();
+    let arguments = pairs(&archives, &proxy.host());
+    let output = Pushimg::new().run(["--json"].into_iter().map(str::to_owned).chain(arguments));
+    let output = output.success();
+
+    for (n, archive) in archives.iter().enumerate() {
+        pull::assert_same_image(archive, registry.host(), &format!("service-{n}"), "v1");
+    }
+    let distinct = layers_of(&registry.host(), 10);
+    assert_eq!(distinct.len() as u64, SHARED + 20);
+    let layer_bytes: u64 = distinct.iter().map(|(_, size)| size).sum();
+    let configs: u64 = (0..10).map(|n| service(n).config().len() as u64).sum();
+    let sent = proxy.body_bytes(is_upload);
+    assert_eq!(sent, layer_bytes + configs, "{}", proxy.transcript());
+    assert_eq!(proxy.count_step(Step::MountPost) as u64, 9 * SHARED);
+
+    let document = output.json();
+    let images = document["images"].as_array().expect("images");
+    let actions = |image: &Value, action: &str| {
+        let layers = image["layers"].as_array().expect("layers");
+        layers.iter().filter(|layer| layer["action"] == action).count() as u64
+    };
+    let total = |action| images.iter().map(|image| actions(image, action)).sum::<u64>();
+    assert_eq!((images.len(), total("uploaded"), total("mounted")), (10, SHARED + 20, 9 * SHARED));
+}
+
+#[test]
+fn where_nothing_can_be_mounted_each_repository_gets_its_own() {
+    let registry = DevRegistry::start(Options::default());
+    let proxy = FaultProxy::before(registry.addr());
+    let refused = Answer::status(403).error("DENIED", "no mounts here");
+    proxy.set_rules(vec![Rule::at(Step::MountPost, Fault::Answer(refused))]);
+    let dir = TempDir::new().unwrap();
+    let archives: Vec<PathBuf> =
+        (0..3).map(|n| service(n).write(dir.path(), &format!("{n}.tar"))).collect();
+    Pushimg::new().run(pairs(&archives, &proxy.host())).success();
+    for (n, archive) in archives.iter().enumerate() {
+        pull::assert_same_image(archive, registry.host(), &format!("service-{n}"), "v1");
+    }
+    assert_eq!(registry.open_uploads(), 0, "{}", proxy.transcript());
+}
+
+#[test]
+fn what_one_repository_has_is_mounted_into_a_new_one() {
+    let registry = DockerRegistry::plain();
+    let proxy = FaultProxy::before(registry.addr());
+    let dir = TempDir::new().unwrap();
+    let archives: Vec<PathBuf> =
+        (0..2).map(|n| service(n).write(dir.path(), &format!("{n}.tar"))).collect();
+    let arguments = pairs(&archives, &proxy.host());
+    // The last one is there already; this machine knows nothing of it.
+    Pushimg::new().run(&arguments[1..]).success();
+    proxy.clear();
+    Pushimg::new().run(&arguments).success();
+    pull::assert_same_image(&archives[0], registry.host(), "service-0", "v1");
+    let own = layers_of(&registry.host(), 1).len() as u64 - SHARED;
+    // Its own layers and its config.
+    assert_eq!(proxy.count(|r| is_upload(r) && r.status == Some(201)) as u64, own + 1);
+}
+
+#[test]
+fn an_image_whose_archive_is_damaged_takes_no_other_with_it() {
+    let registry = DevRegistry::start(Options::default());
+    let dir = TempDir::new().unwrap();
+    let layer = Layer::random("shared", 1, 3 << 20);
+    let image = |own: u64| ImageBuilder::new(vec![layer.clone(), Layer::random("own", own, 1000)]);
+    // A byte in the midst of the layer that both have.
+    let damaged = archive::write(dir.path(), "bad.tar", &corrupted(&image(2).tar(), 1 << 20));
+    let archives = [damaged, image(3).write(dir.path(), "good.tar")];
+    let output = Pushimg::new().run(pairs(&archives, &registry.host())).exits(3);
+    let output = output.says("the archive is damaged");
+    pull::assert_same_image(&archives[1], registry.host(), "service-1", "v1");
+    assert_eq!(output.stdout.lines().count(), 1, "{output}");
+    assert_eq!(registry.open_uploads(), 0);
+}
+
+#[test]
+fn of_two_images_in_one_repository_each_layer_goes_once() {
+    let registry = DockerRegistry::plain();
+    let proxy = FaultProxy::before(registry.addr());
+    let dir = TempDir::new().unwrap();
+    let arguments: Vec<String> = (0..2)
+        .map(|n| {
+            let archive = service(n).write(dir.path(), &format!("{n}.tar"));
+            format!("{}={}/app:v{n}", path(&archive), proxy.host())
+        })
+        .collect();
+    Pushimg::new().run(&arguments).success();
+    let uploads = proxy.count(|r| is_upload(r) && r.status == Some(201)) as u64;
+    assert_eq!(uploads, SHARED + 2 * 2 + 2, "{}", proxy.transcript());
+    for n in 0..2 {
+        let archive = dir.path().join(format!("{n}.tar"));
+        pull::assert_same_image(&archive, registry.host(), "app", &format!("v{n}"));
+    }
+}
+
+/// Archives of the same service for two architectures.
+fn platforms(dir: &Path) -> [PathBuf; 2] {
+    ["amd64", "arm64"].map(|architecture| {
+        let image = service(1).architecture(architecture);
+        image.write(dir, &format!("{architecture}.tar"))
+    })
+}
+
+fn push_index(destination: &str, images: &[&str], options: &[&str]) -> Output {
+    let arguments = [options, &["--index", destination], images].concat();
+    Pushimg::new().run(arguments)
+}
+
+/// What skopeo reads under a tag, not following it to an image.
+fn raw_manifest(host: &str, name: &str) -> Value {
+    let output = std::process::Command::new("skopeo")
+        .args(["inspect", "--raw", "--tls-verify=false", &format!("docker://{host}/{name}")])
+        .output()
+        .expect("run skopeo");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("a manifest")
+}
+
+#[test]
+fn an_index_lists_its_images_by_platform_in_whatever_order_they_came() {
+    let registry = DockerRegistry::plain();
+    let dir = TempDir::new().unwrap();
+    let [amd64, arm64] = platforms(dir.path());
+    let destination = format!("{}/app:v1", registry.host());
+    let one = push_index(&destination, &[path(&amd64), path(&arm64)], &["-t", "latest"]).success();
+    let raw = raw_manifest(&registry.host(), "app:latest");
+    assert_eq!(raw["mediaType"], "application/vnd.docker.distribution.manifest.list.v2+json");
+    let listed: Vec<&Value> = raw["manifests"].as_array().unwrap().iter().collect();
+    let platforms: Vec<Value> = listed.iter().map(|entry| entry["platform"].clone()).collect();
+    assert_eq!(
+        platforms,
+        [
+            json!({"os": "linux", "architecture": "amd64"}),
+            json!({"os": "linux", "architecture": "arm64"})
+        ]
+    );
+    for (entry, archive) in listed.iter().zip([&amd64, &arm64]) {
+        let digest = entry["digest"].as_str().unwrap();
+        pull::assert_same_image(archive, registry.host(), "app", digest);
+    }
+
+    let (arm, amd) = (format!("arm64={}", path(&arm64)), format!("linux/amd64={}", path(&amd64)));
+    let other = push_index(&destination, &[&arm, &amd], &[]).success();
+    assert_eq!(one.digest(), other.digest());
+
+    let oci = push_index(&destination, &[path(&amd64), path(&arm64)], &["--format", "oci"]);
+    oci.success();
+    let raw = raw_manifest(&registry.host(), "app:v1");
+    assert_eq!(raw["mediaType"], "application/vnd.oci.image.index.v1+json");
+}
+
+#[test]
+fn the_next_index_sends_only_what_changed() {
+    let registry = DockerRegistry::plain();
+    let proxy = FaultProxy::before(registry.addr());
+    let dir = TempDir::new().unwrap();
+    let destination = format!("{}/app:v1", proxy.host());
+    let [amd64, arm64] = platforms(dir.path());
+    push_index(&destination, &[path(&amd64), path(&arm64)], &[]).success();
+    let changed = service(1).architecture("arm64").with_layer(0, Layer::file("new", b"new"));
+    let changed = changed.write(dir.path(), "changed.tar");
+    proxy.clear();
+    push_index(&destination, &[path(&amd64), path(&changed)], &[]).success();
+    let uploads = proxy.count(|r| is_upload(r) && r.status == Some(201));
+    assert_eq!(uploads, 2, "the layer and the config\n{}", proxy.transcript());
+}
+
+#[test]
+fn an_index_that_cannot_be_made_leaves_the_tag_as_it_was() {
+    let registry = DockerRegistry::plain();
+    let dir = TempDir::new().unwrap();
+    let [amd64, arm64] = platforms(dir.path());
+    let destination = format!("{}/app:v1", registry.host());
+    push_index(&destination, &[path(&amd64), path(&arm64)], &[]).success();
+    let before = registry.tag("app", "v1");
+    let again = service(2).write(dir.path(), "again.tar");
+    push_index(&destination, &[path(&amd64), path(&again)], &[])
+        .exits(2)
+        .says("two images of the index are for linux/amd64: the 1st and the 2nd");
+    let wrong = format!("arm64={}", path(&amd64));
+    push_index(&destination, &[&wrong], &[]).exits(2).says("is an image for linux/amd64, not");
+    let absent = path(dir.path()).to_owned() + "/absent.tar";
+    push_index(&destination, &[path(&arm64), &absent], &[]).exits(3).says("absent.tar");
+    assert_eq!(registry.tag("app", "v1"), before);
+    assert!(before.is_some());
+}
