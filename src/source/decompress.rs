@@ -65,7 +65,7 @@ impl Wrapping {
     }
 
     /// The command that decompresses whatever memory that takes.
-    fn command(self) -> &'static str {
+    pub(super) fn command(self) -> &'static str {
         match self {
             Self::None => "cat",
             Self::Gzip => "gzip -dc",
@@ -191,8 +191,8 @@ impl Stream {
         }
     }
 
-    /// The bytes at hand, fetched if there are none; empty at the end.
-    fn fill(&mut self) -> Result<&[u8], Error> {
+    /// The bytes at hand, fetched if there are none; empty at the end. They are not passed yet.
+    pub fn peek(&mut self) -> Result<&[u8], Error> {
         while self.start == self.end && !self.at_end {
             match self.messages.recv() {
                 Ok(Message::Data(chunk, length)) => {
@@ -213,10 +213,15 @@ impl Stream {
         Ok(&self.chunk[self.start..self.end])
     }
 
+    /// Passes the bytes at hand.
+    pub fn pass(&mut self) {
+        self.start = self.end;
+    }
+
     /// Reads to the end, where the last checksums are.
     pub fn drain(&mut self) -> Result<(), Error> {
-        while !self.fill()?.is_empty() {
-            self.start = self.end;
+        while !self.peek()?.is_empty() {
+            self.pass();
         }
         Ok(())
     }
@@ -224,7 +229,7 @@ impl Stream {
 
 impl Bytes for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
-        let available = self.fill()?;
+        let available = self.peek()?;
         let count = available.len().min(buffer.len());
         buffer[..count].copy_from_slice(&available[..count]);
         self.start += count;
@@ -234,7 +239,7 @@ impl Bytes for Stream {
     fn skip(&mut self, count: u64) -> Result<u64, Error> {
         let mut left = count;
         while left > 0 {
-            let available = self.fill()?.len();
+            let available = self.peek()?.len();
             if available == 0 {
                 break;
             }

@@ -52,7 +52,8 @@ pub enum Error {
     Terminal,
     /// A folder that holds no image.
     #[error(
-        "{file} is a directory, not an image; give the archive itself, and with Nix build the \
+        "{file} is a directory, but neither an OCI layout (it has no file oci-layout) nor what \
+         skopeo's dir: writes (no file version); give the image itself, and with Nix build the \
          output that is the image (`nix build .#docker`, not the package)"
     )]
     Directory { file: Arc<str> },
@@ -80,12 +81,6 @@ pub enum Error {
          `nix run .#IMAGE.copyTo -- docker-archive:image.tar` and push image.tar"
     )]
     Json { file: Arc<str> },
-    /// An OCI layout without docker's manifest.json.
-    #[error(
-        "{file} is an OCI layout, and this version pushes docker archives; convert it: \
-         `skopeo copy {transport}:{file} docker-archive:image.tar`, then push image.tar"
-    )]
-    OciLayout { file: Arc<str>, transport: &'static str },
 
     /// Compressed, but not a tar inside.
     #[error(
@@ -134,8 +129,8 @@ pub enum Error {
     CutBlob { file: Arc<str>, digest: Digest },
     /// More entries than any image has.
     #[error(
-        "{file} holds more than {limit} files or very long names, where a docker archive holds one \
-         file for each layer; is it a root file system? Import it first: `docker import`"
+        "{file} holds more than {limit} files or very long names, where the archive of an image holds \
+         one file for each layer; is it a root file system? Import it first: `docker import`"
     )]
     TooManyEntries { file: Arc<str>, limit: usize },
     /// The tar of a root file system, or of a single layer.
@@ -146,8 +141,8 @@ pub enum Error {
     RootFileSystem { file: Arc<str>, entry: String },
     /// A tar, but no docker archive.
     #[error(
-        "{file} is a tar archive without manifest.json, so it is no docker archive; make one with \
-         `nix build .#docker`, `docker save` or `podman save`"
+        "{file} is a tar archive without manifest.json or oci-layout, so it is no docker archive and \
+         no OCI layout; make one with `nix build .#docker`, `docker save` or `podman save`"
     )]
     NoManifest { file: Arc<str> },
     /// A JSON file of the archive is longer than what is read of it.
@@ -209,6 +204,74 @@ pub enum Error {
     /// What manifest.json calls a config does not look like one.
     #[error("{file}: config {entry:?} is not JSON; the archive is broken, make it again")]
     ConfigNotJson { file: Arc<str>, entry: String },
+
+    /// A stream that cannot be put into a temporary file.
+    #[error(
+        "{file}: cannot spool it in {folder}, as an archive whose blobs come first is: {source}; set \
+         TMPDIR to a directory with room, or give the archive as a plain tar file, and no copy is \
+         needed"
+    )]
+    Spool { file: Arc<str>, folder: String, source: io::Error },
+    /// A stream that proves to be a layout when its blobs have gone by.
+    #[error(
+        "{file} is an OCI layout behind other files, which shows too late while it streams by; make \
+         a plain tar file of it: `{command} {file} > image.tar`, then push image.tar"
+    )]
+    LateLayout { file: Arc<str>, command: &'static str },
+    /// A layout of a version that is not known.
+    #[error(
+        "{file}: {entry} says version {found:?}, and only {known} is known; convert it with the \
+         program that made it, or with `skopeo copy`"
+    )]
+    LayoutVersion { file: Arc<str>, entry: &'static str, found: String, known: &'static str },
+    /// A file that every layout has.
+    #[error("{file}: {entry} is missing, so the layout is incomplete; make it again")]
+    LayoutFileMissing { file: Arc<str>, entry: &'static str },
+    /// JSON of a layout that is not what it should be.
+    #[error("{file}: {of} is broken: {what}; make the layout again")]
+    LayoutJson { file: Arc<str>, of: Listing, what: String },
+    /// The layout lists no image.
+    #[error("{file}: index.json lists no image; was anything copied into this layout?")]
+    EmptyLayout { file: Arc<str> },
+    /// A blob that a manifest lists is not there.
+    #[error(
+        "{file}: {by} lists {digest} ({role}), which is missing; the layout is incomplete, make it \
+         again"
+    )]
+    BlobMissing { file: Arc<str>, by: Listing, role: Role, digest: Digest },
+    /// A blob is longer or shorter than a manifest says.
+    #[error(
+        "{file}: {digest} ({role}) is {actual} bytes long, not {listed} as {by} says; the layout is \
+         damaged, make it again"
+    )]
+    BlobSize { file: Arc<str>, by: Listing, role: Role, digest: Digest, listed: u64, actual: u64 },
+    /// A manifest or config is not what its digest says.
+    #[error(
+        "{file}: what is stored as {listed} ({role}, listed by {by}) hashes to {actual}; the layout \
+         is damaged, make it again"
+    )]
+    BlobDigest { file: Arc<str>, by: Listing, role: Role, listed: Digest, actual: Digest },
+    /// A digest of an algorithm that is not computed here.
+    #[error(
+        "{file}: {by} lists {digest}, and of digests only SHA-256 is supported; copy the image with \
+         a program that computes those"
+    )]
+    DigestAlgorithm { file: Arc<str>, by: Listing, digest: Digest },
+    /// More, or deeper, than any image has.
+    #[error("{file} holds more than {limit} {what}, which is not what an image builder writes")]
+    LayoutTooLarge { file: Arc<str>, limit: u64, what: &'static str },
+    /// The user has to say which.
+    #[error(
+        "{file} holds {count} images: {listed}; choose one with `{file}:TAG`, `{file}@sha256:…`, \
+         `--image NAME` or, where they differ by it, `--platform OS/ARCHITECTURE`"
+    )]
+    SeveralImages { file: Arc<str>, count: usize, listed: String },
+    /// There is no image of the name or digest asked for.
+    #[error("{file} holds no image {wanted:?}; it holds {listed}")]
+    NoSuchImage { file: Arc<str>, wanted: String, listed: String },
+    /// There is no image for the platform asked for.
+    #[error("{file} holds no image for {wanted:?}; it holds those for {listed}")]
+    NoSuchPlatform { file: Arc<str>, wanted: String, listed: String },
 }
 
 impl Error {
@@ -245,6 +308,24 @@ impl std::fmt::Display for Place {
     }
 }
 
+/// The JSON of a layout that lists others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listing {
+    /// A file of the layout.
+    File(&'static str),
+    /// A manifest or an index.
+    Manifest(Digest),
+}
+
+impl std::fmt::Display for Listing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(name) => f.write_str(name),
+            Self::Manifest(digest) => write!(f, "manifest {digest}"),
+        }
+    }
+}
+
 /// What manifest.json names an entry as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -252,8 +333,10 @@ pub enum Role {
     Config,
     /// A layer.
     Layer,
-    /// The list of images itself.
+    /// The list of images itself; of a layout, a manifest or an index.
     Manifest,
+    /// A layout's file, of which no more is known.
+    Blob,
 }
 
 impl std::fmt::Display for Role {
@@ -262,6 +345,7 @@ impl std::fmt::Display for Role {
             Self::Config => "config",
             Self::Layer => "layer",
             Self::Manifest => "manifest",
+            Self::Blob => "blob",
         })
     }
 }

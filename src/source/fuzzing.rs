@@ -3,10 +3,11 @@
 use std::io::{Cursor, Read, Seek, Write};
 
 use super::decompress::{self, Stream, Wrapping};
-use super::docker_archive::{seekable, streamed};
+use super::docker_archive::streamed;
 use super::error::Error;
+use super::layout::Layout;
 use super::tar::{self, BLOCK, Bytes, Tar};
-use super::{Claim, Image, Source};
+use super::{Claim, Contents, Image, Selection, Source, tar_file};
 use crate::image::{DiffId, Digest, Hasher};
 
 /// A tar, whose checksums are put right first: they would keep everything else from being tried.
@@ -104,9 +105,35 @@ type Images = Vec<(Vec<String>, Digest, Vec<Digest>)>;
 fn sought(data: &[u8]) -> Result<Images, Error> {
     let mut file = tempfile::tempfile().expect("there is a temporary file");
     file.write_all(data).and_then(|()| file.rewind()).expect("it can be written");
-    let source = seekable::open(file, data.len() as u64, "x.tar".into(), Box::new(|_, _| {}))?;
+    let opened = tar_file::open(file, data.len() as u64, "x.tar".into(), Box::new(|_, _| {}))?;
+    let source = match opened {
+        Contents::Layers(source) => source,
+        Contents::Layout(layout) => {
+            laid_out(&layout)?;
+            return Err(Error::EmptyLayout { file: "no docker archive".into() });
+        }
+    };
     assert!(source.images().is_some_and(|images| !images.is_empty()));
     walked(source)
+}
+
+/// All that a layout holds, in the order in which it can be put.
+fn laid_out(layout: &Layout) -> Result<(), Error> {
+    for name in layout.names() {
+        let selection = Selection { name: Some(name), ..Selection::default() };
+        if let Err(error) = layout.select(&selection) {
+            checked(&error);
+        }
+    }
+    for tree in layout.trees()? {
+        assert!(tree.root < tree.nodes.len());
+        for (place, node) in tree.nodes.iter().enumerate() {
+            assert!(node.children.iter().all(|&child| child < place));
+            assert_eq!(Digest::of(&node.bytes), node.digest);
+            assert!(tree.nodes[..place].iter().all(|before| before.digest != node.digest));
+        }
+    }
+    Ok(())
 }
 
 /// Reads every layer to its end.

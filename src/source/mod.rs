@@ -6,6 +6,7 @@
 
 mod decompress;
 mod docker_archive;
+mod entries;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
@@ -15,7 +16,9 @@ pub mod layout;
 mod names;
 mod pieces;
 mod sniff;
+mod spool;
 mod tar;
+mod tar_file;
 #[cfg(test)]
 mod tests;
 

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::decompress::{self, Progress, Wrapping};
-use super::docker_archive::{seekable, streamed};
+use super::docker_archive::streamed;
 use super::error::{Error, Place};
 use super::tar::{self, BLOCK};
-use super::{Contents, Location, Options};
+use super::{Contents, Location, Options, layout, spool, tar_file};
 
 /// A file that was opened, and how it begins.
 pub struct Opened {
@@ -43,10 +43,8 @@ struct Kind {
 
 /// All kinds. The first that fits is taken.
 const KINDS: &[Kind] = &[
-    Kind {
-        is: Opened::is_oci_folder,
-        open: |it| Err(Error::OciLayout { file: it.name, transport: "oci" }),
-    },
+    Kind { is: |it| it.has_file("oci-layout"), open: open_layout_folder },
+    Kind { is: Opened::is_skopeo_folder, open: open_skopeo_folder },
     Kind { is: |it| it.metadata.is_dir(), open: |it| Err(Error::Directory { file: it.name }) },
     Kind { is: |it| it.head.is_empty(), open: |it| Err(Error::Empty { file: it.name }) },
     Kind { is: Opened::is_plain_tar_file, open: open_seekable_archive },
@@ -66,22 +64,38 @@ pub fn open(location: &Location, options: Options) -> Result<Contents, Error> {
     }
 }
 
+fn open_layout_folder(opened: Opened) -> Result<Contents, Error> {
+    // Only what has a path was taken for a folder.
+    let path = opened.path.unwrap_or_default();
+    layout::open_folder(&path, opened.name).map(Contents::Layout)
+}
+
+fn open_skopeo_folder(opened: Opened) -> Result<Contents, Error> {
+    let path = opened.path.unwrap_or_default();
+    layout::open_skopeo_folder(&path, opened.name).map(Contents::Layout)
+}
+
 fn open_seekable_archive(opened: Opened) -> Result<Contents, Error> {
     let length = opened.metadata.len();
-    seekable::open(opened.file, length, opened.name, opened.progress).map(Contents::Layers)
+    tar_file::open(opened.file, length, opened.name, opened.progress)
 }
 
 fn open_streamed_archive(opened: Opened) -> Result<Contents, Error> {
     let wrapping = Wrapping::of(&opened.head);
     let total = Some(&opened.metadata).filter(|metadata| metadata.is_file()).map(fs::Metadata::len);
     let memory = decompress::memory(wrapping, &opened.head);
-    let stream = decompress::stream(
+    let mut stream = decompress::stream(
         Cursor::new(opened.head).chain(opened.file),
         opened.name.clone(),
         total,
         (wrapping, memory),
         opened.progress,
     )?;
+    if spool::may_be_layout(stream.peek()?) {
+        let (file, length) = spool::spool(stream, &opened.name)?;
+        // The whole of the original file was read by now, and whoever listens knows it.
+        return tar_file::open(file, length, opened.name, Box::new(|_, _| {}));
+    }
     Ok(Contents::Layers(streamed::open(stream, opened.name, (wrapping, memory))))
 }
 
@@ -128,9 +142,14 @@ impl Opened {
         Ok(Self { name, path, file, metadata, head, progress, may_run, note })
     }
 
-    fn is_oci_folder(&self) -> bool {
+    /// Whether it is a folder with a file of this name.
+    fn has_file(&self, name: &str) -> bool {
         let path = self.path.as_deref().filter(|_| self.metadata.is_dir());
-        path.is_some_and(|path| path.join("oci-layout").is_file())
+        path.is_some_and(|path| path.join(name).is_file())
+    }
+
+    fn is_skopeo_folder(&self) -> bool {
+        self.has_file("version") && self.has_file("manifest.json")
     }
 
     fn is_plain_tar_file(&self) -> bool {

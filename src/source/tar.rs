@@ -125,6 +125,11 @@ impl<B: Bytes> Tar<B> {
         self.bytes
     }
 
+    /// How the tar is compressed.
+    pub fn wrapping(&self) -> Wrapping {
+        self.wrapping
+    }
+
     /// Whether the walk came to an end that nothing marks: the archive may have been cut off there.
     pub fn is_cut_off(&self) -> bool {
         self.end == End::Unmarked

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::MAX_IMAGES;
-use super::entries::Entries;
 use crate::image::{Bounded, Config, DiffId, MAX_LAYERS};
+use crate::source::entries::Entries;
 use crate::source::error::{Error, Role};
 use crate::source::{Image, LayerId};
 

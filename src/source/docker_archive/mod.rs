@@ -3,11 +3,8 @@
 //! Image JSON + Filesystem Changeset Format").
 //!
 //! A plain tar in a file is read by seeking ([`seekable`]), everything else front to back
-//! ([`streamed`]); the two share what an entry's name means ([`entries`]) and how the images are
-//! put together ([`images`]). Where two entries have the same name the later counts, as it does
-//! when a tar is unpacked.
+//! ([`streamed`]); the two share how the images are put together ([`images`]).
 
-mod entries;
 mod images;
 pub mod seekable;
 pub mod streamed;

@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::entries::{Entries, MANIFEST, hex_of, normalise};
 use super::{MAX_JSON_BYTES, MAX_MANIFEST_BYTES, images};
 use crate::image::{Config, Digest, MAX_CONFIG_BYTES};
 use crate::source::decompress::{Stream, Wrapping};
+use crate::source::entries::{Entries, MANIFEST, OCI_LAYOUT, hex_of, normalise};
 use crate::source::error::{Error, Role};
 use crate::source::tar::{self, BLOCK, Entry, Kind, Tar};
 use crate::source::{Claim, Image, Layer, LayerId, Source};
@@ -186,6 +186,10 @@ impl StreamedArchive {
             Some(Seen::Kept(manifest)) => manifest,
             Some(seen) => return Err(self.not_kept(MANIFEST, Role::Manifest, seen)),
             None if self.content.tar.is_cut_off() => return Err(self.content.tar.truncated()),
+            None if self.entries.contains(OCI_LAYOUT) => {
+                let command = self.content.tar.wrapping().command();
+                return Err(Error::LateLayout { file: file.clone(), command });
+            }
             None => return Err(self.entries.without_manifest()),
         };
         let listed =
@@ -229,7 +233,7 @@ impl StreamedArchive {
                 Error::TooMuchJson { file, entry, limit_mib: MAX_JSON_BYTES >> 20 }
             }
             (_, Role::Config | Role::Manifest) => Error::ConfigNotJson { file, entry },
-            (_, Role::Layer) => Error::NotALayer { file, entry },
+            (_, Role::Layer | Role::Blob) => Error::NotALayer { file, entry },
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The entries of an archive by name: normalised, bounded in number, links followed.
+//! The entries of an archive by name: normalised, bounded in number, links followed. Where two have
+//! the same name the later counts, as it does when a tar is unpacked.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,15 +15,17 @@ const MAX_NAME_BYTES: usize = 16 << 20;
 /// Links followed before it is taken for a circle, as many as Linux follows.
 const MAX_LINKS: usize = 40;
 
-/// The name of the list of images.
+/// The name of a docker archive's list of images.
 pub const MANIFEST: &str = "manifest.json";
+
+/// The name of the file that makes an archive an OCI layout.
+pub const OCI_LAYOUT: &str = "oci-layout";
 
 /// What is known of each entry that may be needed; `T` is what is known of a file.
 pub struct Entries<T> {
     file: Arc<str>,
     by_name: HashMap<String, Target<T>>,
     name_bytes: usize,
-    has_oci_layout: bool,
     root_file_system: Option<String>,
 }
 
@@ -35,34 +38,26 @@ enum Target<T> {
 impl<T> Entries<T> {
     /// None yet, of the archive `file`.
     pub fn new(file: Arc<str>) -> Self {
-        Self {
-            file,
-            by_name: HashMap::new(),
-            name_bytes: 0,
-            has_oci_layout: false,
-            root_file_system: None,
-        }
+        Self { file, by_name: HashMap::new(), name_bytes: 0, root_file_system: None }
     }
 
     /// Takes a name (normalised) in passing, before it is known whether its entry is needed.
     ///
     /// Returns whether it may be: not so for files that every archive has and no image refers to.
     pub fn may_be_needed(&mut self, name: &str) -> bool {
-        self.has_oci_layout |= name == "oci-layout";
         if self.root_file_system.is_none() && is_of_root_file_system(name) {
             self.root_file_system = Some(name.to_owned());
         }
         let last = name.rsplit('/').next().unwrap_or(name);
         let is_of_old_format = name.contains('/') && matches!(last, "VERSION" | "json");
-        let is_of_archive = matches!(name, "" | "repositories" | "oci-layout" | "index.json");
-        !is_of_old_format && !is_of_archive
+        !is_of_old_format && !matches!(name, "" | "repositories")
     }
 
     /// The error for an archive that is clearly the tar of a root file system, so that a stream of
     /// it is not taken for thousands of layers.
     pub fn check_kind(&self) -> Result<(), Error> {
         match &self.root_file_system {
-            Some(entry) if !self.by_name.contains_key(MANIFEST) => {
+            Some(entry) if !self.contains(MANIFEST) => {
                 Err(Error::RootFileSystem { file: self.file.clone(), entry: entry.clone() })
             }
             _ => Ok(()),
@@ -107,44 +102,48 @@ impl<T> Entries<T> {
         Ok(())
     }
 
-    /// The file that a name in manifest.json leads to, and the name it is stored under.
-    pub fn resolve(&self, name: &str, role: Role) -> Result<(&str, &T), Error> {
+    /// Whether there is an entry of this (normalised) name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
+    }
+
+    /// The file that a name leads to, and the name it is stored under; or the link, if there was
+    /// one, that leads to nothing.
+    pub fn find(&self, name: &str) -> Result<Result<(&str, &T), Via>, Error> {
         let mut wanted = normalise(name);
         let mut via = None;
         for _ in 0..=MAX_LINKS {
             match self.by_name.get_key_value(&wanted) {
-                Some((stored, Target::File(file))) => return Ok((stored, file)),
+                Some((stored, Target::File(file))) => return Ok(Ok((stored, file))),
                 Some((_, Target::Link(target))) => {
                     wanted.clone_from(target);
                     via = Some(target.clone());
                 }
-                None => {
-                    return Err(Error::Missing {
-                        file: self.file.clone(),
-                        role,
-                        entry: name.to_owned(),
-                        via: Via(via),
-                    });
-                }
+                None => return Ok(Err(Via(via))),
             }
         }
         Err(Error::LinkCircle { file: self.file.clone(), entry: name.to_owned() })
     }
 
+    /// The file that a name in manifest.json leads to, and the name it is stored under.
+    pub fn resolve(&self, name: &str, role: Role) -> Result<(&str, &T), Error> {
+        self.find(name)?.map_err(|via| {
+            let (file, entry) = (self.file.clone(), name.to_owned());
+            Error::Missing { file, role, entry, via }
+        })
+    }
+
     /// The list of images; `None` if the archive has none.
     pub fn manifest(&self) -> Result<Option<&T>, Error> {
-        if !self.by_name.contains_key(MANIFEST) {
+        if !self.contains(MANIFEST) {
             return Ok(None);
         }
         self.resolve(MANIFEST, Role::Manifest).map(|(_, file)| Some(file))
     }
 
-    /// The error for an archive in which [`manifest`](Self::manifest) is not.
+    /// The error for an archive that is neither a docker archive nor an OCI layout.
     pub fn without_manifest(&self) -> Error {
         let file = self.file.clone();
-        if self.has_oci_layout {
-            return Error::OciLayout { file, transport: "oci-archive" };
-        }
         match &self.root_file_system {
             Some(entry) => Error::RootFileSystem { file, entry: entry.clone() },
             None => Error::NoManifest { file },

@@ -1,0 +1,199 @@
+//! Reading a layout's JSON within limits, each piece held against the descriptor that led to it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Region;
+use super::manifest::{Descriptor, Manifest};
+use crate::image::{Compression, Config, Digest, Format, MAX_CONFIG_BYTES};
+use crate::source::error::{Error, Listing, Role};
+
+/// The longest manifest or index that is read: registries take no longer ones.
+pub const MAX_MANIFEST_BYTES: u64 = 4 << 20;
+
+/// What all JSON that is read at one time may add up to.
+const MAX_JSON_BYTES: u64 = 32 << 20;
+
+/// How much may be listed, and so be kept in memory: sixteen platforms of as many layers as there
+/// can be.
+const MAX_PARTS: usize = 65_536;
+
+/// Where the blobs of a layout are.
+pub trait Store: Send + Sync {
+    /// The bytes of a manifest or an index; `None` where they are not there.
+    fn manifest(&self, digest: &Digest) -> Result<Option<Region>, Error> {
+        self.blob(digest)
+    }
+
+    /// The bytes of any other blob.
+    fn blob(&self, digest: &Digest) -> Result<Option<Region>, Error>;
+}
+
+/// Reads manifests and configs, as long as there are not too many.
+pub struct Reader<'a> {
+    file: &'a Arc<str>,
+    store: &'a dyn Store,
+    json_left: u64,
+    parts_left: usize,
+}
+
+impl<'a> Reader<'a> {
+    /// Nothing was read yet of the layout `file`.
+    pub fn new(file: &'a Arc<str>, store: &'a dyn Store) -> Self {
+        Self { file, store, json_left: MAX_JSON_BYTES, parts_left: MAX_PARTS }
+    }
+
+    /// The layout's name.
+    pub fn file(&self) -> &'a Arc<str> {
+        self.file
+    }
+
+    /// A manifest or an index.
+    pub fn manifest(
+        &mut self,
+        descriptor: &Descriptor,
+        by: &Listing,
+    ) -> Result<(Bytes, Manifest), Error> {
+        self.manifest_if_there(descriptor, by)?
+            .ok_or_else(|| self.missing(descriptor, by, Role::Manifest))
+    }
+
+    /// The same; `None` where it is missing.
+    pub fn manifest_if_there(
+        &mut self,
+        descriptor: &Descriptor,
+        by: &Listing,
+    ) -> Result<Option<(Bytes, Manifest)>, Error> {
+        let found = self.store.manifest(&descriptor.digest)?;
+        let Some(region) = self.checked(found, descriptor, by, Role::Manifest)? else {
+            return Ok(None);
+        };
+        let bytes = self.json(&region, descriptor, by, Role::Manifest, MAX_MANIFEST_BYTES)?;
+        let manifest = Manifest::parse(&bytes, &descriptor.media_type).map_err(|what| {
+            let of = Listing::Manifest(descriptor.digest.clone());
+            Error::LayoutJson { file: self.file.clone(), of, what }
+        })?;
+        self.keep(manifest.parts())?;
+        Ok(Some((bytes, manifest)))
+    }
+
+    /// Where a blob is, its length being the one listed; `None` where it may be missing, and is.
+    pub fn blob(
+        &self,
+        descriptor: &Descriptor,
+        by: &Listing,
+        role: Role,
+    ) -> Result<Option<Region>, Error> {
+        let found = self.store.blob(&descriptor.digest)?;
+        let found = self.checked(found, descriptor, by, role)?;
+        if found.is_none() && !(role == Role::Layer && descriptor.may_be_absent()) {
+            return Err(self.missing(descriptor, by, role));
+        }
+        Ok(found)
+    }
+
+    /// The config of a manifest, if it is that of an image. `by` is the manifest.
+    pub fn config(
+        &mut self,
+        manifest: &Manifest,
+        region: &Region,
+        by: &Listing,
+    ) -> Result<Option<Config>, Error> {
+        let is_images = |media_type: &str| {
+            [Format::Oci, Format::Docker].map(Format::config_media_type).contains(&media_type)
+        };
+        let Some(descriptor) =
+            manifest.config.as_ref().filter(|config| is_images(&config.media_type))
+        else {
+            return Ok(None);
+        };
+        let bytes = self.json(region, descriptor, by, Role::Config, MAX_CONFIG_BYTES)?;
+        match Config::parse(bytes) {
+            Ok(config) => {
+                self.keep(config.diff_ids().len() + config.layer_history().count())?;
+                Ok(Some(config))
+            }
+            // Some artifacts have borrowed an image's media type for a config that is none.
+            Err(_) if !manifest.layers.iter().any(is_layer) => Ok(None),
+            Err(source) => Err(Error::BadConfig {
+                file: self.file.clone(),
+                entry: descriptor.digest.to_string(),
+                source,
+            }),
+        }
+    }
+
+    /// Small JSON, hashed and held against its descriptor.
+    fn json(
+        &mut self,
+        region: &Region,
+        descriptor: &Descriptor,
+        by: &Listing,
+        role: Role,
+        limit: u64,
+    ) -> Result<Bytes, Error> {
+        let file = || self.file.clone();
+        let size = region.length;
+        if size > limit {
+            let entry = descriptor.digest.to_string();
+            return Err(Error::JsonTooLong { file: file(), entry, size, limit });
+        }
+        self.json_left = self.json_left.checked_sub(size).ok_or_else(|| Error::LayoutTooLarge {
+            file: file(),
+            limit: MAX_JSON_BYTES >> 20,
+            what: "MiB of manifests and configs",
+        })?;
+        let bytes = region.bytes()?;
+        let actual = Digest::of(&bytes);
+        if actual != descriptor.digest {
+            let listed = descriptor.digest.clone();
+            return Err(Error::BlobDigest { file: file(), by: by.clone(), role, listed, actual });
+        }
+        Ok(bytes)
+    }
+
+    fn keep(&mut self, parts: usize) -> Result<(), Error> {
+        self.parts_left =
+            self.parts_left.checked_sub(parts).ok_or_else(|| Error::LayoutTooLarge {
+                file: self.file.clone(),
+                limit: MAX_PARTS as u64,
+                what: "layers, manifests and annotations",
+            })?;
+        Ok(())
+    }
+
+    /// What was found, if its length is the one listed.
+    fn checked(
+        &self,
+        found: Option<Region>,
+        descriptor: &Descriptor,
+        by: &Listing,
+        role: Role,
+    ) -> Result<Option<Region>, Error> {
+        let (file, by, digest) = (self.file.clone(), by.clone(), descriptor.digest.clone());
+        if !digest.as_str().starts_with("sha256:") {
+            return Err(Error::DigestAlgorithm { file, by, digest });
+        }
+        match &found {
+            Some(region) if region.length != descriptor.size => Err(Error::BlobSize {
+                file,
+                by,
+                role,
+                digest,
+                listed: descriptor.size,
+                actual: region.length,
+            }),
+            _ => Ok(found),
+        }
+    }
+
+    fn missing(&self, descriptor: &Descriptor, by: &Listing, role: Role) -> Error {
+        let (file, by, digest) = (self.file.clone(), by.clone(), descriptor.digest.clone());
+        Error::BlobMissing { file, by, role, digest }
+    }
+}
+
+fn is_layer(descriptor: &Descriptor) -> bool {
+    Compression::of_media_type(&descriptor.media_type).is_some()
+}

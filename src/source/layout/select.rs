@@ -1,0 +1,202 @@
+//! Which of a layout's images is meant.
+
+use std::collections::HashSet;
+
+use super::Layout;
+use super::index::Chosen;
+use super::manifest::Descriptor;
+use super::read::Reader;
+use super::tree::MAX_DEPTH;
+use crate::image::{Digest, Platform};
+use crate::source::error::{Error, Listing, Role};
+use crate::source::{Selection, printable};
+
+/// How many images or platforms a message lists.
+const MAX_LISTED: usize = 10;
+
+/// How many characters of a name a message shows.
+const MAX_SHOWN: usize = 200;
+
+/// A manifest or an index, and where it is listed.
+struct Found {
+    descriptor: Descriptor,
+    by: Listing,
+    is_index: bool,
+}
+
+impl Layout {
+    /// The one image that is meant.
+    pub(super) fn choose(
+        &self,
+        roots: Vec<Chosen>,
+        selection: &Selection,
+    ) -> Result<Chosen, Error> {
+        let mut choice = match (&selection.name, &selection.digest) {
+            (Some(name), _) => {
+                let named = self.index.named(name);
+                if named.is_empty() {
+                    return Err(self.no_such(name.clone(), &roots));
+                }
+                named
+            }
+            // It may be any that is listed.
+            (None, Some(_)) => self.index.all(),
+            (None, None) => roots.clone(),
+        };
+        if let Some(digest) = &selection.digest {
+            let found = self.find(&choice, digest)?;
+            choice = vec![found.ok_or_else(|| self.no_such(digest.to_string(), &roots))?];
+        }
+        if let Some(platform) = &selection.platform {
+            choice = self.for_platform(choice, platform)?;
+        }
+        match choice.len() {
+            0 => Err(Error::EmptyLayout { file: self.file.clone() }),
+            1 => Ok(choice.swap_remove(0)),
+            count => Err(Error::SeveralImages {
+                file: self.file.clone(),
+                count,
+                listed: listed(choice.iter().map(|one| shown(one, selection.name.is_some()))),
+            }),
+        }
+    }
+
+    /// The manifest of this digest, among those given or, however deep, below them.
+    fn find(&self, starts: &[Chosen], wanted: &Digest) -> Result<Option<Chosen>, Error> {
+        if let Some(start) = starts.iter().find(|start| start.descriptor.digest == *wanted) {
+            return Ok(Some(start.clone()));
+        }
+        for start in starts {
+            let all = self.within(start, &mut self.reader())?;
+            if let Some(found) = all.into_iter().find(|one| one.descriptor.digest == *wanted) {
+                return Ok(Some(found.chosen(start)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Of each of these, itself or the manifest below it that is for the platform: the first where
+    /// there are several, as runtimes take it. Where any names the variant that is asked for, it
+    /// counts more than what merely runs there.
+    fn for_platform(&self, starts: Vec<Chosen>, wanted: &Platform) -> Result<Vec<Chosen>, Error> {
+        let (mut same, mut matching, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        for start in &starts {
+            let mut reader = self.reader();
+            let (mut first_same, mut first_matching) = (None, None);
+            for found in self.within(start, &mut reader)? {
+                let Some(platform) = platform_of(&found, &mut reader)? else {
+                    continue;
+                };
+                if platform == *wanted {
+                    first_same.get_or_insert_with(|| found.chosen(start));
+                } else if wanted.matches(&platform) {
+                    first_matching.get_or_insert_with(|| found.chosen(start));
+                } else if platform.os != "unknown" && !others.contains(&platform) {
+                    // Attestations are for no platform that anybody has.
+                    others.push(platform);
+                    others.truncate(MAX_LISTED + 1);
+                }
+            }
+            same.extend(first_same);
+            matching.extend(first_matching);
+        }
+        let best = if same.is_empty() { matching } else { same };
+        if best.is_empty() && !starts.is_empty() {
+            return Err(Error::NoSuchPlatform {
+                file: self.file.clone(),
+                wanted: wanted.to_string(),
+                listed: listed(others.iter().map(|platform| cut(&platform.to_string()))),
+            });
+        }
+        Ok(best)
+    }
+
+    /// A manifest, and all that it lists if it is an index, however deep, each once.
+    fn within(&self, start: &Chosen, reader: &mut Reader<'_>) -> Result<Vec<Found>, Error> {
+        let mut all = Vec::new();
+        // What is to be looked at, the next last.
+        let mut waiting = vec![(start.descriptor.clone(), start.by.clone(), 0)];
+        let mut seen = HashSet::new();
+        while let Some((descriptor, by, depth)) = waiting.pop() {
+            if depth > MAX_DEPTH {
+                return Err(Error::LayoutTooLarge {
+                    file: self.file.clone(),
+                    limit: MAX_DEPTH as u64,
+                    what: "indexes one within the other",
+                });
+            }
+            if !seen.insert(descriptor.digest.clone()) {
+                continue;
+            }
+            let children = match descriptor.may_be_index() {
+                true => reader.manifest(&descriptor, &by)?.1.manifests,
+                false => None,
+            };
+            let this = Listing::Manifest(descriptor.digest.clone());
+            all.push(Found { descriptor, by, is_index: children.is_some() });
+            let children = children.into_iter().flatten().rev();
+            waiting.extend(children.map(|child| (child, this.clone(), depth + 1)));
+        }
+        Ok(all)
+    }
+
+    fn no_such(&self, wanted: String, roots: &[Chosen]) -> Error {
+        let listed = listed(roots.iter().map(|one| shown(one, false)));
+        Error::NoSuchImage { file: self.file.clone(), wanted: cut(&wanted), listed }
+    }
+}
+
+impl Found {
+    /// It goes by the names of the image that it was found in.
+    fn chosen(&self, start: &Chosen) -> Chosen {
+        let (descriptor, by) = (self.descriptor.clone(), self.by.clone());
+        Chosen { descriptor, by, names: start.names.clone() }
+    }
+}
+
+/// What a manifest is for: as the index says that lists it, or else its config.
+fn platform_of(found: &Found, reader: &mut Reader<'_>) -> Result<Option<Platform>, Error> {
+    let descriptor = &found.descriptor;
+    if found.is_index || descriptor.platform.is_some() {
+        return Ok(descriptor.platform.clone().filter(|_| !found.is_index));
+    }
+    if !descriptor.is_manifest() {
+        return Ok(None);
+    }
+    let (_, manifest) = reader.manifest(descriptor, &found.by)?;
+    let this = Listing::Manifest(descriptor.digest.clone());
+    let Some(config) = &manifest.config else {
+        return Ok(None);
+    };
+    let Some(region) = reader.blob(config, &this, Role::Config)? else {
+        return Ok(None);
+    };
+    let config = reader.config(&manifest, &region, &this)?;
+    Ok(config.map(|config| config.platform().clone()))
+}
+
+/// An image as a message shows it: by its names, or its digest.
+fn shown(one: &Chosen, with_digest: bool) -> String {
+    let digest = &one.descriptor.digest;
+    match one.names.as_slice() {
+        [] => digest.to_string(),
+        names if with_digest => format!("{} ({digest})", cut(&names.join(", "))),
+        names => cut(&names.join(", ")),
+    }
+}
+
+/// Text from outside, safe to print and not too long.
+fn cut(text: &str) -> String {
+    printable(&text.chars().take(MAX_SHOWN).collect::<String>())
+}
+
+/// The first few of a list.
+fn listed(all: impl ExactSizeIterator<Item = String>) -> String {
+    let more = all.len().saturating_sub(MAX_LISTED);
+    let first: Vec<String> = all.take(MAX_LISTED).collect();
+    match (first.as_slice(), more) {
+        ([], _) => "nothing".to_owned(),
+        (first, 0) => first.join(", "),
+        (first, more) => format!("{} and {more} more", first.join(", ")),
+    }
+}

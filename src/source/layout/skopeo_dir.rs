@@ -1,0 +1,67 @@
+//! A folder as skopeo's `dir:` writes it: `version`, `manifest.json` (a manifest, or a list of those
+//! that are in `<digits>.manifest.json`), and each blob in a file named by its digest's digits.
+//! Signatures, which lie there too, are no part of the image.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::Layout;
+use super::Region;
+use super::directory::{json, region};
+use super::index::Index;
+use super::manifest::Descriptor;
+use super::read::Store;
+use crate::image::Digest;
+use crate::source::entries::MANIFEST;
+use crate::source::error::Error;
+
+/// The file by which such a folder is known.
+const VERSION_FILE: &str = "version";
+
+/// How that file begins.
+const VERSION_TEXT: &str = "Directory Transport Version: ";
+
+/// The version since which blobs are named as they are.
+const VERSION: &str = "1.1";
+
+/// Opens the image in the folder `path`.
+pub fn open(path: &Path, file: Arc<str>) -> Result<Layout, Error> {
+    let read = |name: &'static str| json(&file, name, region(&path.join(name))?);
+    let version = read(VERSION_FILE)?;
+    let version = String::from_utf8_lossy(&version);
+    let version = version.trim_end();
+    if version.strip_prefix(VERSION_TEXT) != Some(VERSION) {
+        return Err(Error::LayoutVersion {
+            file,
+            entry: VERSION_FILE,
+            found: version.chars().take(40).collect(),
+            known: VERSION,
+        });
+    }
+    let manifest = read(MANIFEST)?;
+    let root = Digest::of(&manifest);
+    // Its media type, it says itself.
+    let descriptor = Descriptor::of(String::new(), root.clone(), manifest.len() as u64);
+    let index = Index::of(MANIFEST, descriptor);
+    Ok(Layout { file, store: Box::new(SkopeoDir { path: path.to_owned(), root }), index })
+}
+
+struct SkopeoDir {
+    path: PathBuf,
+    /// What is in `manifest.json`.
+    root: Digest,
+}
+
+impl Store for SkopeoDir {
+    fn manifest(&self, digest: &Digest) -> Result<Option<Region>, Error> {
+        let name = match *digest == self.root {
+            true => MANIFEST.to_owned(),
+            false => format!("{}.manifest.json", digest.hex()),
+        };
+        region(&self.path.join(name))
+    }
+
+    fn blob(&self, digest: &Digest) -> Result<Option<Region>, Error> {
+        region(&self.path.join(digest.hex()))
+    }
+}
