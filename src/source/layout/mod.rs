@@ -194,9 +194,3 @@ impl Region {
         Ok(bytes.into())
     }
 }
-impl Layout {
-    /// TEMP
-    pub fn select(&self, _s: &super::Selection) -> Result<Tree, super::Error> {
-        Err(super::Error::Terminal)
-    }
-}
