@@ -116,7 +116,11 @@ impl Reader {
                 continue;
             }
             match self.pass(layer) {
-                Ok(Ok(())) => {}
+                Ok(Ok(diff_id)) => {
+                    if let Some(diff_id) = diff_id {
+                        source.learn(&diff_id);
+                    }
+                }
                 Ok(Err(error)) => return Some(Err(error)),
                 Err(Stopped) => return None,
             }
@@ -125,8 +129,8 @@ impl Reader {
         Some(Ok(source.images().unwrap_or_default().to_vec()))
     }
 
-    /// Lets a layer's bytes pass.
-    fn pass(&mut self, layer: Layer<'_>) -> Result<Result<(), Error>, Stopped> {
+    /// Lets a layer's bytes pass, and tells what they were, where they were read.
+    fn pass(&mut self, layer: Layer<'_>) -> Result<Result<Option<DiffId>, Error>, Stopped> {
         let (verdict, mut decided) = watch::channel(Verdict::Undecided);
         let (begun_tx, begun) = oneshot::channel();
         let (passed_tx, passed) = oneshot::channel();
@@ -145,7 +149,7 @@ impl Reader {
             Claim::DiffId(_) => {
                 if self.wait(&mut decided)? == Verdict::Skip {
                     let _ = passed_tx.send(None);
-                    return Ok(Ok(()));
+                    return Ok(Ok(None));
                 }
             }
             Claim::Hint(_) | Claim::Key(_) | Claim::Nothing => self.wait_a_little(&mut decided)?,
@@ -153,8 +157,8 @@ impl Reader {
         let result = self.read(layer, &decided, begun_tx);
         match result {
             Ok(Some(diff_id)) => {
-                let _ = passed_tx.send(Some(diff_id));
-                Ok(Ok(()))
+                let _ = passed_tx.send(Some(diff_id.clone()));
+                Ok(Ok(Some(diff_id)))
             }
             Ok(None) => Err(Stopped),
             Err(error) => Ok(Err(error)),

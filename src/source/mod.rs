@@ -13,6 +13,7 @@ mod gzip;
 mod identity;
 pub mod layout;
 mod names;
+mod nix_stream;
 mod pieces;
 mod sniff;
 mod tar;
@@ -25,7 +26,7 @@ use std::sync::Arc;
 use crate::image::{Config, DiffId, Digest, Platform};
 
 pub use decompress::Wrapping;
-pub use error::{Error, Place, Role, Via};
+pub use error::{Error, Place, Role, Said, Via};
 pub use identity::identity;
 pub use names::{is_harmful, name_from_history, package_name, printable};
 
