@@ -359,6 +359,10 @@ impl<R: Read> Read for Counted<R> {
             match self.input.read(buffer) {
                 Ok(count) => break count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // What is read may know better than its reader what went wrong.
+                Err(error) if error.get_ref().is_some_and(|inner| inner.is::<Error>()) => {
+                    return Err(error);
+                }
                 Err(source) => {
                     return Err(io::Error::other(Error::Read {
                         file: self.file.clone(),

@@ -14,6 +14,7 @@ mod gzip;
 mod identity;
 pub mod layout;
 mod names;
+mod nix_stream;
 mod pieces;
 mod sniff;
 mod spool;
@@ -29,7 +30,7 @@ use crate::image::{Config, DiffId, Digest, Platform};
 
 pub use crate::image::LayerKey;
 pub use decompress::Wrapping;
-pub use error::{Error, Place, Role, Via};
+pub use error::{Error, Place, Role, Said, Via};
 pub use identity::identity;
 pub use names::{is_harmful, name_from_history, package_name, printable};
 

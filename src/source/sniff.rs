@@ -13,7 +13,7 @@ use super::decompress::{self, Progress, Wrapping};
 use super::docker_archive::streamed;
 use super::error::{Error, Place};
 use super::tar::{self, BLOCK};
-use super::{Contents, Location, Options, layout, spool, tar_file};
+use super::{Contents, Location, Options, Source, layout, nix_stream, spool, tar_file};
 
 /// A file that was opened, and how it begins.
 pub struct Opened {
@@ -49,8 +49,7 @@ const KINDS: &[Kind] = &[
     Kind { is: |it| it.head.is_empty(), open: |it| Err(Error::Empty { file: it.name }) },
     Kind { is: Opened::is_plain_tar_file, open: open_seekable_archive },
     Kind { is: Opened::is_tar_or_compressed, open: open_streamed_archive },
-    Kind { is: |it| it.head.starts_with(b"#!"), open: |it| Err(it.executable("a script")) },
-    Kind { is: |it| it.head.starts_with(b"\x7fELF"), open: |it| Err(it.executable("a program")) },
+    Kind { is: Opened::is_executable, open: nix_stream::open },
     Kind { is: Opened::is_json, open: |it| Err(Error::Json { file: it.name }) },
     Kind { is: Opened::is_damaged_tar, open: |it| Err(it.damaged_tar()) },
 ];
@@ -73,6 +72,22 @@ fn open_layout_folder(opened: Opened) -> Result<Contents, Error> {
 fn open_skopeo_folder(opened: Opened) -> Result<Contents, Error> {
     let path = opened.path.unwrap_or_default();
     layout::open_skopeo_folder(&path, opened.name).map(Contents::Layout)
+}
+
+/// Opens what is at `path` if it is a docker archive, and whatever else it is not.
+pub fn open_archive(path: &Path, options: Options) -> Result<Box<dyn Source>, Error> {
+    let opened = Opened::new(&Location::Path(path.to_owned()), options)?;
+    let contents = if opened.is_plain_tar_file() {
+        open_seekable_archive(opened)
+    } else if opened.is_tar_or_compressed() {
+        open_streamed_archive(opened)
+    } else {
+        return Err(opened.unknown());
+    };
+    match contents? {
+        Contents::Layers(source) => Ok(source),
+        Contents::Layout(_) => Err(Error::NoManifest { file: printable(path) }),
+    }
 }
 
 fn open_seekable_archive(opened: Opened) -> Result<Contents, Error> {
@@ -161,6 +176,10 @@ impl Opened {
         tar::is_tar(&self.head) || Wrapping::of(&self.head) != Wrapping::None
     }
 
+    fn is_executable(&self) -> bool {
+        self.head.starts_with(b"#!") || self.head.starts_with(b"\x7fELF")
+    }
+
     fn is_json(&self) -> bool {
         let first = self.head.trim_ascii_start().first();
         matches!(first, Some(b'{' | b'['))
@@ -184,19 +203,6 @@ impl Opened {
             entry: Place::Start,
             what: "the header's checksum is wrong",
         }
-    }
-
-    fn executable(self, what: &'static str) -> Error {
-        let Some(path) = &self.path else {
-            return Error::Unknown { file: self.name, what };
-        };
-        // A shell looks a name without a slash up in PATH.
-        let command = if path.components().count() == 1 && path.is_relative() {
-            format!("./{}", self.name)
-        } else {
-            self.name.to_string()
-        };
-        Error::Executable { file: self.name, what, command }
     }
 
     fn unknown(self) -> Error {

@@ -1,0 +1,255 @@
+//! JSON as Python's `json` module reads and writes it.
+//!
+//! Comes in: JSON, of which the order of an object's keys is kept and the last of equal keys
+//! counts. Goes out: what `json.dumps(value, indent=4)` gives, to the byte.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+
+/// More values than the files read here ever hold. Two bytes of JSON may be one, and in memory it
+/// takes some forty.
+const MAX_VALUES: usize = 400_000;
+
+/// A JSON value.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    Null,
+    Bool(bool),
+    Natural(u64),
+    Negative(i64),
+    /// A fraction, an exponent or more digits than 64 bits hold: Python writes these its own way.
+    Other,
+    Text(String),
+    List(Vec<Value>),
+    Map(Vec<(String, Value)>),
+}
+
+/// A number that is not written here as Python writes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OtherNumber;
+
+impl Value {
+    /// Reads JSON.
+    pub fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
+        let left = Cell::new(MAX_VALUES);
+        let mut deserializer = serde_json::Deserializer::from_slice(json);
+        let value = Any { left: &left }.deserialize(&mut deserializer)?;
+        deserializer.end()?;
+        Ok(value)
+    }
+
+    /// The value under `key`, if this is an object that has it.
+    pub fn get(&self, key: &str) -> Option<&Self> {
+        match self {
+            Self::Map(entries) => entries.iter().find(|(k, _)| k == key).map(|(_, value)| value),
+            _ => None,
+        }
+    }
+
+    /// `json.dumps(self, indent=4)`.
+    pub fn dumps(&self) -> Result<String, OtherNumber> {
+        let mut out = String::new();
+        self.write(&mut out, 1)?;
+        Ok(out)
+    }
+
+    fn write(&self, out: &mut String, depth: usize) -> Result<(), OtherNumber> {
+        match self {
+            Self::Null => out.push_str("null"),
+            Self::Bool(true) => out.push_str("true"),
+            Self::Bool(false) => out.push_str("false"),
+            Self::Natural(number) => out.push_str(&number.to_string()),
+            Self::Negative(number) => out.push_str(&number.to_string()),
+            Self::Other => return Err(OtherNumber),
+            Self::Text(text) => write_text(out, text),
+            Self::List(values) => {
+                write_all(out, depth, ('[', ']'), values, |out, value| value.write(out, depth + 1))?
+            }
+            Self::Map(entries) => {
+                write_all(out, depth, ('{', '}'), entries, |out, (key, value)| {
+                    write_text(out, key);
+                    out.push_str(": ");
+                    value.write(out, depth + 1)
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn write_all<T>(
+    out: &mut String,
+    depth: usize,
+    (open, close): (char, char),
+    items: &[T],
+    write: impl Fn(&mut String, &T) -> Result<(), OtherNumber>,
+) -> Result<(), OtherNumber> {
+    let line = |out: &mut String, depth: usize| {
+        out.push('\n');
+        out.extend(std::iter::repeat_n("    ", depth));
+    };
+    out.push(open);
+    for (index, item) in items.iter().enumerate() {
+        if index > 0 {
+            out.push(',');
+        }
+        line(out, depth);
+        write(out, item)?;
+    }
+    if !items.is_empty() {
+        line(out, depth - 1);
+    }
+    out.push(close);
+    Ok(())
+}
+
+/// Only ASCII that can be printed stays as it is.
+fn write_text(out: &mut String, text: &str) {
+    out.push('"');
+    for character in text.chars() {
+        match character {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            ' '..='~' => out.push(character),
+            _ => {
+                for unit in character.encode_utf16(&mut [0; 2]) {
+                    out.push_str(&format!("\\u{unit:04x}"));
+                }
+            }
+        }
+    }
+    out.push('"');
+}
+
+/// Any value, as long as there are some left.
+#[derive(Clone, Copy)]
+struct Any<'a> {
+    left: &'a Cell<usize>,
+}
+
+impl<'de> DeserializeSeed<'de> for Any<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        let Some(left) = self.left.get().checked_sub(1) else {
+            return Err(D::Error::custom(format_args!("more than {MAX_VALUES} values")));
+        };
+        self.left.set(left);
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Any<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::Natural(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::Negative(value))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Value, E> {
+        Ok(Value::Other)
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::Text(value.to_owned()))
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(Value::Text(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut values = Vec::new();
+        while let Some(value) = seq.next_element_seed(self)? {
+            values.push(value);
+        }
+        Ok(Value::List(values))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut entries: Vec<(String, Value)> = Vec::new();
+        let mut places: HashMap<String, usize> = HashMap::new();
+        while let Some(key) = map.next_key::<String>()? {
+            let value = map.next_value_seed(self)?;
+            // A key that comes again keeps its first place and gets the last value.
+            match places.get(&key) {
+                Some(&place) => entries[place].1 = value,
+                None => {
+                    places.insert(key.clone(), entries.len());
+                    entries.push((key, value));
+                }
+            }
+        }
+        Ok(Value::Map(entries))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::python;
+    use super::*;
+
+    /// What the real thing writes.
+    const DUMPS: &str = "import json, sys
+sys.stdout.write(json.dumps(json.load(sys.stdin), indent=4))";
+
+    #[test]
+    fn json_is_written_as_python_writes_it() {
+        for json in [
+            "null",
+            "[]",
+            "{}",
+            r#"{"b": {}, "a": [], "c": [[], {"x": null}], "b": [1, -1, 18446744073709551615]}"#,
+            r#"[true, false, null, 0, -9223372036854775808, "plain"]"#,
+            r#"{"": "a\"b\\c\/\n\r\t\b\f\u0000\u001f\u007f\u0080é€😀\ud83d\ude00\u2028"}"#,
+            r#"{"a": {"x": 1, "y": 2}, "b": 3, "a": {"y": 4}}"#,
+        ] {
+            let ours = Value::parse(json.as_bytes()).unwrap().dumps().unwrap();
+            assert_eq!(ours.as_bytes(), python(DUMPS, json.as_bytes()), "{json}");
+        }
+    }
+
+    #[test]
+    fn numbers_that_python_writes_otherwise_are_told() {
+        for json in ["1.0", "[1e3]", r#"{"a": -0}"#, "18446744073709551616"] {
+            let value = Value::parse(json.as_bytes()).unwrap();
+            assert_eq!(value.dumps(), Err(OtherNumber), "{json}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_json_or_too_much_is_an_error() {
+        for json in ["", "{", "[1,]", "NaN", "1 2", r#""\ud800""#, "{1: 2}"] {
+            assert!(Value::parse(json.as_bytes()).is_err(), "{json}");
+        }
+        let deep = "[".repeat(100_000);
+        assert!(Value::parse(deep.as_bytes()).is_err());
+        let many = format!("[{}0]", "0,".repeat(MAX_VALUES));
+        let error = Value::parse(many.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains("more than 400000 values"), "{error}");
+    }
+}

@@ -1,0 +1,232 @@
+//! A layer made of store paths: how long its tar will be, what it is made of, and the tar itself.
+
+use std::ffi::OsStr;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::super::LayerKey;
+use super::super::error::Error;
+use super::super::pieces::{Piece, Pieces};
+use super::super::tar::BLOCK;
+use super::header::{Kind, Member, Owner, header};
+use super::walk::{Files, Position};
+use crate::image::Digest;
+
+/// What a tar is filled up to.
+const RECORD: u64 = 10_240;
+
+/// How the bytes of a layer follow from its key. Another way to make them is another number.
+const RECIPE: &str = "pushimg nix store layer 1";
+
+/// The store whose paths never change.
+const STORE: &str = "/nix/store/";
+
+/// What all layers of an image have in common.
+#[derive(Clone, Debug)]
+pub struct Making {
+    pub owner: Arc<Owner>,
+    /// The permissions of `/nix` and `/nix/store`.
+    pub store_mode: u32,
+}
+
+/// A layer about to be made.
+pub struct StoreLayer {
+    making: Making,
+    files: Files,
+    size: u64,
+    key: Option<LayerKey>,
+}
+
+impl StoreLayer {
+    /// Looks at all that the paths hold, and opens nothing.
+    pub fn look(paths: &[String], making: &Making) -> Result<Self, Error> {
+        let mut files = Files::default();
+        for path in paths {
+            files.add(path)?;
+        }
+        let mut size = 2 * BLOCK as u64;
+        size += store_folders(making).len() as u64;
+        let mut position = files.start();
+        while let Some(member) = position.next(&files) {
+            let header = header(&member, &making.owner).len() as u64;
+            // Files of sizes that add up to this do not exist.
+            size = size.saturating_add(header).saturating_add(content_size(&member));
+        }
+        // A path of Nix's own store says what is in it, as long as nobody has written to it.
+        let says_all = files.are_untouched() && paths.iter().all(|path| is_store_path(path));
+        let key = says_all.then(|| key(paths, making));
+        let size = size.checked_next_multiple_of(RECORD).unwrap_or(u64::MAX);
+        Ok(Self { making: making.clone(), files, size, key })
+    }
+
+    /// The length of the tar.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// What determines the tar's bytes, if these paths cannot change.
+    pub fn key(&self) -> Option<LayerKey> {
+        self.key.clone()
+    }
+
+    /// The tar.
+    pub fn content(self) -> impl Read + Send {
+        let start = store_folders(&self.making);
+        let position = self.files.start();
+        Pieces::new(Tar {
+            left: self.size - start.len() as u64,
+            next: Some(Piece::Bytes(start)),
+            layer: self,
+            position,
+        })
+    }
+}
+
+/// The headers of `/nix` and `/nix/store`.
+fn store_folders(making: &Making) -> Vec<u8> {
+    let folder = |name: &[u8]| {
+        let (kind, mode) = (Kind::Folder, making.store_mode);
+        header(&Member { name, kind, mode, size: 0, target: b"" }, &making.owner)
+    };
+    [folder(b"/nix"), folder(b"/nix/store")].concat()
+}
+
+fn content_size(member: &Member<'_>) -> u64 {
+    member.size.checked_next_multiple_of(BLOCK as u64).unwrap_or(u64::MAX)
+}
+
+/// The parts of a tar.
+struct Tar {
+    layer: StoreLayer,
+    position: Position,
+    /// What comes before the next file.
+    next: Option<Piece>,
+    /// How many bytes are still to come after that, what fills up the end included.
+    left: u64,
+}
+
+impl Iterator for Tar {
+    type Item = Result<Piece, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some(piece) = self.next.take() {
+            return Some(Ok(piece));
+        }
+        let Some(member) = self.position.next(&self.layer.files) else {
+            // Two empty blocks, and up to the end of the record.
+            let end = std::mem::take(&mut self.left).min(2 * RECORD) as usize;
+            return (end > 0).then(|| Ok(Piece::Bytes(vec![0; end])));
+        };
+        let header = header(&member, &self.layer.making.owner);
+        self.left = self.left.saturating_sub(header.len() as u64 + content_size(&member));
+        if member.size > 0 {
+            let path = PathBuf::from(OsStr::from_bytes(member.name));
+            self.next = Some(Piece::File { path, size: member.size });
+        }
+        Some(Ok(Piece::Bytes(header)))
+    }
+}
+
+/// `/nix/store/<32 digits of base 32>-name`, and nothing below it.
+fn is_store_path(path: &str) -> bool {
+    let Some((hash, name)) = path.strip_prefix(STORE).and_then(|path| path.split_at_checked(32))
+    else {
+        return false;
+    };
+    let is_base32 = |byte: u8| byte.is_ascii_digit() || byte.is_ascii_lowercase();
+    let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"+-._?=".contains(&byte);
+    let name = name.strip_prefix('-').unwrap_or_default();
+    hash.bytes().all(is_base32) && !name.is_empty() && name.bytes().all(is_of_name)
+}
+
+/// The digest of all that determines the layer's bytes: each value with its length before it, so
+/// that no two layers can say the same.
+fn key(paths: &[String], making: &Making) -> LayerKey {
+    let Owner { mtime, uid, gid, uname, gname } = &*making.owner;
+    let numbers = [*mtime, *uid, *gid, i64::from(making.store_mode)].map(|n| n.to_string());
+    let fixed = [RECIPE, STORE].into_iter().chain(numbers.iter().map(String::as_str));
+    let all = fixed.chain([uname.as_str(), gname]).chain(paths.iter().map(String::as_str));
+    let mut text = String::new();
+    for value in all {
+        text.push_str(&format!("{}:{value}\n", value.len()));
+    }
+    LayerKey(Digest::of(text.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn making() -> Making {
+        let (uname, gname) = ("root".into(), "root".into());
+        let owner = Owner { mtime: 1, uid: 0, gid: 0, uname, gname };
+        Making { owner: Arc::new(owner), store_mode: 0o755 }
+    }
+
+    #[test]
+    fn all_that_a_layer_is_made_of_is_in_its_key() {
+        let path = |name: &str| format!("/nix/store/{}-{name}", "0".repeat(32));
+        let paths = [path("a"), path("b")];
+        let with = |change: fn(&mut Making, &mut Owner)| {
+            let (mut making, mut owner) = (making(), (*making().owner).clone());
+            change(&mut making, &mut owner);
+            key(&paths, &Making { owner: Arc::new(owner), ..making })
+        };
+        let keys = [
+            key(&paths, &making()),
+            key(&paths[..1], &making()),
+            key(&[paths[1].clone(), paths[0].clone()], &making()),
+            key(&[], &making()),
+            with(|making, _| making.store_mode = 0o555),
+            with(|_, owner| owner.mtime = 2),
+            with(|_, owner| owner.uid = 1),
+            with(|_, owner| owner.gid = 1),
+            with(|_, owner| owner.uname = "r".into()),
+            with(|_, owner| owner.gname = "r".into()),
+            with(|_, owner| (owner.uname, owner.gname) = ("rootr".into(), "oot".into())),
+        ];
+        for (index, key) in keys.iter().enumerate() {
+            assert!(!keys[..index].contains(key), "{index}");
+        }
+        // Known to other versions and other machines by this.
+        let text = "25:pushimg nix store layer 1\n11:/nix/store/\n1:1\n1:0\n1:0\n3:493\n4:root\n\
+                    4:root\n";
+        assert_eq!(keys[3], LayerKey(Digest::of(text.as_bytes())));
+    }
+
+    #[test]
+    fn only_paths_of_the_store_itself_have_a_key() {
+        let hash = "0123456789abcdfghijklmnpqrsvwxyz";
+        for path in [format!("/nix/store/{hash}-glibc-2.38"), format!("/nix/store/{hash}-a+b._?=")]
+        {
+            assert!(is_store_path(&path), "{path}");
+        }
+        for path in [
+            format!("/nix/store/{hash}"),
+            format!("/nix/store/{hash}-"),
+            format!("/nix/store/{hash}-a/b"),
+            format!("/nix/store/{hash}-a b"),
+            format!("/tmp/nix/store/{hash}-a"),
+            format!("/nix/store/.links/{hash}-a"),
+            format!("/nix/store/{}-a", hash.to_uppercase()),
+            "/nix/store".to_owned(),
+        ] {
+            assert!(!is_store_path(&path), "{path}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let paths = [folder.path().to_str().unwrap().to_owned()];
+        assert_eq!(StoreLayer::look(&paths, &making()).unwrap().key(), None);
+    }
+
+    #[test]
+    fn a_layer_without_paths_is_the_folders_of_the_store() {
+        let layer = StoreLayer::look(&[], &making()).unwrap();
+        assert_eq!(layer.size(), RECORD);
+        let mut tar = Vec::new();
+        layer.content().read_to_end(&mut tar).unwrap();
+        assert_eq!(tar.len() as u64, RECORD);
+        assert!(tar.starts_with(b"/nix/\0") && tar[BLOCK..].starts_with(b"/nix/store/\0"));
+    }
+}

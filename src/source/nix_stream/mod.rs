@@ -1,0 +1,173 @@
+//! What `dockerTools.streamLayeredImage` leaves: an executable that writes a docker archive, but
+//! need not be run, as all that it puts into the archive is in the Nix store.
+//!
+//! Comes in: an executable. Goes out: a source that makes the layers itself, byte for byte as the
+//! executable would. The way there is [`wrapper`], [`script`], [`conf`]; a layer is made by
+//! [`walk`], [`header`] and [`layer`], the config by [`config`] and [`json`]. Where one of them does
+//! not understand what it sees, nothing is guessed: the executable is run ([`program`]).
+
+mod base;
+mod code_points;
+mod conf;
+mod config;
+mod header;
+mod json;
+mod layer;
+mod program;
+mod script;
+mod source;
+#[cfg(test)]
+mod tests;
+mod time;
+mod walk;
+mod words;
+mod wrapper;
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use self::base::Base;
+use self::conf::Conf;
+use self::script::Facts;
+use self::source::{Customisation, NixStream};
+use super::error::Error;
+use super::sniff::Opened;
+use super::{Contents, Options};
+use crate::image::Digest;
+
+/// Why an image is not read.
+enum Trouble {
+    /// It is not understood: it has to be run.
+    Unclear(String),
+    /// It is broken, and running it would not help.
+    Error(Error),
+}
+
+impl Trouble {
+    fn unclear(why: impl Into<String>) -> Self {
+        Self::Unclear(why.into())
+    }
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// Opens an executable.
+pub fn open(opened: Opened) -> Result<Contents, Error> {
+    let what = if opened.head.starts_with(b"#!") { "a script" } else { "a program" };
+    let Some(path) = opened.path.clone() else {
+        return Err(Error::Unknown { file: opened.name, what });
+    };
+    let why = match understand(&opened) {
+        Ok((conf, facts, base, customisation)) => {
+            let Opened { name, progress, .. } = opened;
+            let source =
+                NixStream::new(name, conf, facts.store_mode, base, customisation, progress);
+            return Ok(Contents::Layers(Box::new(source)));
+        }
+        Err(Trouble::Error(error)) => return Err(error),
+        Err(Trouble::Unclear(why)) => why,
+    };
+    let Opened { name: file, metadata, may_run, progress, note, .. } = opened;
+    if metadata.permissions().mode() & 0o111 == 0 {
+        return Err(Error::NotExecutable { file, what });
+    }
+    if !may_run {
+        return Err(Error::MayNotRun { file, why });
+    }
+    note(format!("{file} is run to have its image: {why}"));
+    program::open(&path, file, progress, note).map(Contents::Layers)
+}
+
+/// Reads all that says what the image is made of.
+fn understand(opened: &Opened) -> Result<(Conf, Facts, Option<Base>, Customisation), Trouble> {
+    let image = &opened.name;
+    if opened.metadata.len() > wrapper::MAX_WRAPPER_BYTES {
+        return Err(Trouble::unclear("it is longer than the wrappers that Nix makes"));
+    }
+    let mut bytes = opened.head.clone();
+    (&opened.file)
+        .take(wrapper::MAX_WRAPPER_BYTES)
+        .read_to_end(&mut bytes)
+        .map_err(|source| Error::Read { file: image.clone(), at: bytes.len() as u64, source })?;
+    let wrapper = wrapper::parse(&bytes)?;
+
+    let script = read(image, &wrapper.script, script::MAX_SCRIPT_BYTES)?
+        .and_then(|bytes| String::from_utf8(bytes).ok())
+        .ok_or_else(|| Trouble::unclear("its stream script is no text, or a long one"))?;
+    let facts = script::facts(&script, |path| {
+        fs::canonicalize(path).ok()?.into_os_string().into_string().ok()
+    })?;
+    let broken =
+        |what| Error::BadConf { file: image.clone(), conf: printable(&wrapper.conf), what };
+    let bytes = read(image, &wrapper.conf, conf::MAX_CONF_BYTES)?;
+    let bytes = bytes.ok_or_else(|| broken("it is longer than any conf".into()))?;
+    let mut conf =
+        conf::parse(&bytes, &facts, SystemTime::now()).map_err(|fault| fault.or_error(broken))?;
+    if let Some(tag) = wrapper.repo_tag.filter(|tag| !tag.is_empty()) {
+        if !facts.has_repo_tag {
+            return Err(Trouble::unclear("its wrapper gives a name that its script does not take"));
+        }
+        conf.repo_tag = tag;
+    }
+
+    for path in conf.store_layers.iter().flatten().chain([&conf.customisation_layer]) {
+        is_there(image, Path::new(path))?;
+    }
+    let customisation = customisation(image, &conf.customisation_layer)?;
+    let base = match &conf.from_image {
+        Some(path) => {
+            is_there(image, path)?;
+            let progress = Box::new(|_, _| {});
+            let options = Options { may_run: false, progress, note: opened.note.clone() };
+            Some(Base::open(path, options)?)
+        }
+        None => None,
+    };
+    Ok((conf, facts, base, customisation))
+}
+
+/// The last layer, which lies ready.
+fn customisation(image: &Arc<str>, path: &str) -> Result<Customisation, Error> {
+    let below = |name| Path::new(path).join(name);
+    let (sum, tar) = (below("checksum"), below("layer.tar"));
+    let bad = || Error::BadChecksum { path: printable(&sum) };
+    let text = read(image, &sum, 1000)?.and_then(|bytes| String::from_utf8(bytes).ok());
+    let digest = text.and_then(|text| Digest::from_sha256_hex(text.trim()).ok()).ok_or_else(bad)?;
+    let metadata = fs::metadata(&tar).map_err(|error| cannot_read(image, &tar, error))?;
+    let (path, size, diff_id) = (path.to_owned(), metadata.len(), digest.into());
+    Ok(Customisation { path, tar, size, diff_id })
+}
+
+/// The whole of a file; `None` where it is longer than `most`.
+fn read(image: &Arc<str>, path: &Path, most: u64) -> Result<Option<Vec<u8>>, Error> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(most + 1).read_to_end(&mut bytes))
+        .map_err(|error| cannot_read(image, path, error))?;
+    Ok((bytes.len() as u64 <= most).then_some(bytes))
+}
+
+fn is_there(image: &Arc<str>, path: &Path) -> Result<(), Error> {
+    fs::symlink_metadata(path).map(drop).map_err(|error| cannot_read(image, path, error))
+}
+
+fn cannot_read(image: &Arc<str>, path: &Path, source: io::Error) -> Error {
+    let path = printable(path);
+    match source.kind() {
+        io::ErrorKind::NotFound => Error::NotInStore { file: image.clone(), path },
+        _ => Error::StoreFile { path, source },
+    }
+}
+
+/// A path as it is shown.
+fn printable(path: &Path) -> Arc<str> {
+    super::names::printable(&path.to_string_lossy()).into()
+}

@@ -1,0 +1,211 @@
+//! A program whose stdout is a docker archive, which is what `./result | docker load` relies on.
+//!
+//! Comes in: the path of the program. Goes out: its image as a source. Where the program fails, so
+//! does reading its last bytes, and no image comes of it.
+
+use std::collections::VecDeque;
+use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::path::Path;
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use super::super::decompress::{self, Progress, Wrapping};
+use super::super::docker_archive::streamed;
+use super::super::error::{Error, Said};
+use super::super::names::printable;
+use super::super::tar::{self, BLOCK};
+use super::super::{Image, Layer, Source};
+
+/// How much of a line on stderr is kept.
+const MAX_LINE: usize = 1000;
+
+/// How many of the last lines on stderr an error shows.
+const LAST_LINES: usize = 6;
+
+/// How long to wait for what is still on stderr when the program has ended. It may have left
+/// others behind that hold it open.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// To be told of each line on stderr.
+pub type Note = Arc<dyn Fn(String) + Send + Sync>;
+
+/// Runs the program, and begins to read what it writes. `file` is its name for messages.
+pub fn open(
+    path: &Path,
+    file: Arc<str>,
+    progress: Progress,
+    note: Note,
+) -> Result<Box<dyn Source>, Error> {
+    // A name without a slash would be looked up in PATH.
+    let mut child = Command::new(Path::new(".").join(path))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|source| Error::CannotRun { file: file.clone(), source })?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let running = Running { child: Arc::new(Mutex::new(child)) };
+    // Both were asked for just now.
+    let (Some(stdout), Some(stderr)) = (stdout, stderr) else {
+        return Err(Error::ReaderGone { file });
+    };
+    let said = listen(stderr, file.clone(), note)?;
+    let child = running.child.clone();
+    let mut output = Output { stdout, child, said, file: file.clone() };
+    let mut head = Vec::with_capacity(BLOCK);
+    (&mut output).take(BLOCK as u64).read_to_end(&mut head).map_err(|error| {
+        // What goes wrong in `Output` is an error of ours.
+        Error::from_read(error, &file)
+    })?;
+    let wrapping = Wrapping::of(&head);
+    if wrapping == Wrapping::None && !tar::is_tar(&head) {
+        let what = if head.is_empty() { "nothing" } else { "something else" };
+        return Err(Error::NoArchiveWritten { file, what });
+    }
+    let memory = decompress::memory(wrapping, &head);
+    let input = Cursor::new(head).chain(output);
+    let stream = decompress::stream(input, file.clone(), None, (wrapping, memory), progress)?;
+    let archive = streamed::open(stream, file, (wrapping, memory));
+    Ok(Box::new(Streamed { archive, _running: running }))
+}
+
+/// The image that a program writes. With it ends the program.
+struct Streamed {
+    archive: Box<dyn Source>,
+    _running: Running,
+}
+
+impl Source for Streamed {
+    fn images(&self) -> Option<&[Image]> {
+        self.archive.images()
+    }
+
+    fn next_layer(&mut self) -> Result<Option<Layer<'_>>, Error> {
+        self.archive.next_layer()
+    }
+
+    fn memory(&self) -> usize {
+        self.archive.memory()
+    }
+}
+
+/// A program that is killed, if it still runs, when nobody needs it any more.
+struct Running {
+    child: Arc<Mutex<Child>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        // It fails where it has ended, which is as well.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+/// The program's stdout. Its end is an error unless the program has ended well.
+struct Output {
+    stdout: ChildStdout,
+    child: Arc<Mutex<Child>>,
+    said: Receiver<Vec<String>>,
+    file: Arc<str>,
+}
+
+impl Output {
+    /// Waits until the program ends, in such a way that it can be killed meanwhile.
+    fn wait(&self) -> io::Result<ExitStatus> {
+        let mut pause = Duration::from_millis(1);
+        loop {
+            let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(status) = child.try_wait()? {
+                return Ok(status);
+            }
+            drop(child);
+            thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Read for Output {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.stdout.read(buffer)?;
+        if count > 0 || buffer.is_empty() {
+            return Ok(count);
+        }
+        let status = self.wait()?;
+        if status.success() {
+            return Ok(0);
+        }
+        let lines = self.said.recv_timeout(LAST_WORDS).unwrap_or_default();
+        let (file, said) = (self.file.clone(), Said(lines));
+        Err(io::Error::other(Error::ProgramFailed { file, status: status.to_string(), said }))
+    }
+}
+
+/// Passes on what the program says on stderr. When that has ended, the last lines come.
+fn listen(stderr: ChildStderr, file: Arc<str>, note: Note) -> Result<Receiver<Vec<String>>, Error> {
+    let (last_in, last_out) = channel();
+    let name = file.clone();
+    thread::Builder::new()
+        .name("stderr of the image".into())
+        .spawn(move || {
+            let mut stderr = BufReader::new(stderr);
+            let mut last = VecDeque::new();
+            while let Ok(Some(line)) = next_line(&mut stderr) {
+                note(format!("{name}: {line}"));
+                last.push_back(line);
+                if last.len() > LAST_LINES {
+                    last.pop_front();
+                }
+            }
+            // Nobody asks where all went well.
+            let _ = last_in.send(last.into());
+        })
+        .map_err(|source| Error::CannotRun { file, source })?;
+    Ok(last_out)
+}
+
+/// The next line, safe to print; of a long one only the beginning.
+fn next_line(input: &mut impl BufRead) -> io::Result<Option<String>> {
+    let mut line = Vec::new();
+    loop {
+        let bytes = match input.fill_buf() {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        if bytes.is_empty() && line.is_empty() {
+            return Ok(None);
+        }
+        let end = bytes.iter().position(|byte| *byte == b'\n');
+        let length = end.unwrap_or(bytes.len());
+        let kept = length.min(MAX_LINE.saturating_sub(line.len()));
+        line.extend(&bytes[..kept]);
+        let (is_whole, passed) = (end.is_some() || bytes.is_empty(), length);
+        input.consume(passed + usize::from(end.is_some()));
+        if is_whole {
+            return Ok(Some(printable(String::from_utf8_lossy(&line).trim_end())));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_told_apart_and_long_ones_cut() {
+        let text = format!("one\n\ntwo\r\n{}\n\x1b[31mlast\u{fffd}", "x".repeat(100_000));
+        let mut input = BufReader::with_capacity(7, text.as_bytes());
+        let mut lines = Vec::new();
+        while let Some(line) = next_line(&mut input).unwrap() {
+            lines.push(line);
+        }
+        let long = "x".repeat(MAX_LINE);
+        assert_eq!(lines, ["one", "", "two", &long, "\\u{1b}[31mlast\u{fffd}"]);
+    }
+}

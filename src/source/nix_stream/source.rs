@@ -1,0 +1,261 @@
+//! The image of a stream script as a source: its layers made one after another, and from what
+//! becomes known of them its config.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::super::decompress::Progress;
+use super::super::error::Error;
+use super::super::{Claim, Image, Layer, LayerId, Source};
+use super::base::Base;
+use super::conf::Conf;
+use super::config::{self, Told};
+use super::layer::{Making, StoreLayer};
+use crate::image::{Config, DiffId, Hasher};
+
+/// The layer that was made when the image was built: a tar, and its checksum.
+pub struct Customisation {
+    /// The store path that both are in.
+    pub path: String,
+    /// The tar.
+    pub tar: PathBuf,
+    pub size: u64,
+    pub diff_id: DiffId,
+}
+
+/// An image that was not made yet.
+pub struct NixStream {
+    base: Option<Base>,
+    base_is_done: bool,
+    own: OwnLayers,
+    images: Option<Vec<Image>>,
+}
+
+impl NixStream {
+    /// Nothing is made yet. `file` is the image's name for messages.
+    pub fn new(
+        file: Arc<str>,
+        conf: Conf,
+        store_mode: u32,
+        base: Option<Base>,
+        customisation: Customisation,
+        progress: Progress,
+    ) -> Self {
+        let making = Making { owner: Arc::new(conf.owner.clone()), store_mode };
+        let nothing: Box<dyn Read + Send> = Box::new(io::empty());
+        let content = Content { inner: nothing, position: 0, progress };
+        let (diff_ids, first_id) = (Vec::new(), 0);
+        let own = OwnLayers { file, conf, making, customisation, first_id, diff_ids, content };
+        Self { base, base_is_done: false, own, images: None }
+    }
+
+    /// Puts the image together, of layers that are all known.
+    fn image(&self) -> Result<Image, Error> {
+        let own = &self.own;
+        let mut told = Vec::new();
+        let mut layers = Vec::new();
+        let mut environment = None;
+        if let Some(base) = &self.base {
+            let image = base.image()?;
+            for (name, diff_id) in base.layer_names()?.into_iter().zip(image.config.diff_ids()) {
+                told.push(Told { diff_id: diff_id.clone(), paths: vec![name.to_owned()] });
+            }
+            layers.clone_from(&image.layers);
+            environment = Some(base.environment()?);
+        }
+        for (index, diff_id) in own.diff_ids.iter().flatten().enumerate() {
+            layers.push(LayerId(own.first_id + index));
+            told.push(Told { diff_id: diff_id.clone(), paths: own.paths(index) });
+        }
+        let entry = || "config".to_owned();
+        let unwritable = |_| Error::UnusualBase { file: own.file.clone() };
+        let bytes = config::config(&own.conf, environment, &told).map_err(unwritable)?;
+        let config = Config::parse(bytes).map_err(|source| Error::BadConfig {
+            file: own.file.clone(),
+            entry: entry(),
+            source,
+        })?;
+        Ok(Image { names: vec![own.conf.repo_tag.clone()], config, layers })
+    }
+}
+
+impl Source for NixStream {
+    fn images(&self) -> Option<&[Image]> {
+        self.images.as_deref()
+    }
+
+    fn early_names(&self) -> Option<Vec<String>> {
+        Some(vec![self.own.conf.repo_tag.clone()])
+    }
+
+    fn next_layer(&mut self) -> Result<Option<Layer<'_>>, Error> {
+        if !self.base_is_done {
+            let Self { base, base_is_done, own, .. } = self;
+            if let Some(base) = base
+                && let Some(layer) = base.next_layer()?
+            {
+                own.first_id = layer.id.0 + 1;
+                return Ok(Some(layer));
+            }
+            *base_is_done = true;
+            return own.next_layer();
+        }
+        if self.own.are_done() {
+            if self.images.is_none() {
+                self.own.settle()?;
+                self.images = Some(vec![self.image()?]);
+            }
+            return Ok(None);
+        }
+        self.own.next_layer()
+    }
+
+    fn learn(&mut self, diff_id: &DiffId) {
+        if let Some(last) = self.own.diff_ids.last_mut()
+            && self.base_is_done
+        {
+            last.get_or_insert_with(|| diff_id.clone());
+        }
+    }
+
+    fn memory(&self) -> usize {
+        self.base.as_ref().map_or(0, Base::memory)
+    }
+}
+
+/// The layers above the base image.
+struct OwnLayers {
+    file: Arc<str>,
+    conf: Conf,
+    making: Making,
+    customisation: Customisation,
+    /// The id of the first of them.
+    first_id: usize,
+    /// What is known of those that were yielded.
+    diff_ids: Vec<Option<DiffId>>,
+    content: Content,
+}
+
+impl OwnLayers {
+    /// Whether all were yielded.
+    fn are_done(&self) -> bool {
+        self.diff_ids.len() > self.conf.store_layers.len()
+    }
+
+    /// What the layer at `index` was made of.
+    fn paths(&self, index: usize) -> Vec<String> {
+        let customisation = || vec![self.customisation.path.clone()];
+        self.conf.store_layers.get(index).cloned().unwrap_or_else(customisation)
+    }
+
+    fn next_layer(&mut self) -> Result<Option<Layer<'_>>, Error> {
+        self.settle()?;
+        let index = self.diff_ids.len();
+        let (size, claim) = match self.conf.store_layers.get(index) {
+            Some(paths) => {
+                let layer = StoreLayer::look(paths, &self.making)?;
+                let (size, key) = (layer.size(), layer.key());
+                self.content.inner = Box::new(layer.content());
+                self.diff_ids.push(None);
+                (size, key.map_or(Claim::Nothing, Claim::Key))
+            }
+            None => {
+                let Customisation { tar, size, diff_id, .. } = &self.customisation;
+                self.content.inner = Box::new(Whole::new(tar, *size)?);
+                self.diff_ids.push(Some(diff_id.clone()));
+                (*size, Claim::DiffId(diff_id.clone()))
+            }
+        };
+        let paths = self.paths(index);
+        Ok(Some(Layer {
+            id: LayerId(self.first_id + index),
+            entry: match &paths[..] {
+                [] => format!("store layer {}", index + 1),
+                [path] => path.clone(),
+                [path, others @ ..] => format!("{path} +{}", others.len()),
+            },
+            size,
+            claim,
+            content: &mut self.content,
+        }))
+    }
+
+    /// Sees to it that the layer yielded last is known: where nobody told, it is made once more.
+    fn settle(&mut self) -> Result<(), Error> {
+        let Some(index) = self.diff_ids.len().checked_sub(1) else {
+            return Ok(());
+        };
+        let paths = self.conf.store_layers.get(index);
+        if let (None, Some(paths)) = (&self.diff_ids[index], paths) {
+            let mut content = StoreLayer::look(paths, &self.making)?.content();
+            let mut hasher = Hasher::new();
+            let mut buffer = vec![0; 256 << 10];
+            loop {
+                match content.read(&mut buffer).map_err(|error| Error::from_read(error, "layer"))? {
+                    0 => break,
+                    count => hasher.update(&buffer[..count]),
+                }
+            }
+            self.diff_ids[index] = Some(hasher.finish().into());
+        }
+        Ok(())
+    }
+}
+
+/// The content of the layer yielded last.
+struct Content {
+    inner: Box<dyn Read + Send>,
+    /// What was read of all layers.
+    position: u64,
+    progress: Progress,
+}
+
+impl Read for Content {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.position += count as u64;
+        (self.progress)(self.position, None);
+        Ok(count)
+    }
+}
+
+/// A file that is a layer as it is.
+struct Whole {
+    file: File,
+    path: PathBuf,
+    left: u64,
+}
+
+impl Whole {
+    fn new(path: &Path, size: u64) -> Result<Self, Error> {
+        let file = File::open(path).map_err(|error| failed(path, error))?;
+        Ok(Self { file, path: path.to_owned(), left: size })
+    }
+}
+
+impl Read for Whole {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        if most == 0 {
+            return Ok(0);
+        }
+        let wrapped = |error| io::Error::other(failed(&self.path, error));
+        loop {
+            match self.file.read(&mut buffer[..most]) {
+                Ok(0) => return Err(wrapped(io::ErrorKind::UnexpectedEof.into())),
+                Ok(count) => {
+                    self.left -= count as u64;
+                    return Ok(count);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(wrapped(error)),
+            }
+        }
+    }
+}
+
+fn failed(path: &Path, source: io::Error) -> Error {
+    Error::StoreFile { path: super::printable(path), source }
+}

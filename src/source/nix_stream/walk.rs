@@ -1,0 +1,271 @@
+//! The files of store paths, in the order in which they go into a layer.
+//!
+//! Comes in: paths. Goes out: every file below them, sorted as Python sorts `pathlib` paths, which
+//! is part by part: a folder, then all below it, then its neighbour. A layer may have hundreds of
+//! thousands of files, so a file takes little memory: its own name, not its path.
+
+use std::ffi::OsStr;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::super::error::Error;
+use super::code_points::compare;
+use super::header::{Kind, Member};
+
+/// More files than one layer has in earnest; they take some 60 MB.
+const MAX_FILES: usize = 1 << 20;
+
+/// The mtime that Nix gives to all it stores.
+const STORE_MTIME: i64 = 1;
+
+/// Files, each folder before what is in it.
+#[derive(Default)]
+pub struct Files {
+    nodes: Vec<Node>,
+    /// The names, each followed by the target where it is a symlink's.
+    names: Vec<u8>,
+    /// Whether some of them are not as Nix leaves what it stores.
+    is_touched: bool,
+}
+
+struct Node {
+    size: u64,
+    mode: u16,
+    kind: Kind,
+    /// How many folders it is below the path that was given.
+    depth: u16,
+    name: u16,
+    target: u16,
+}
+
+impl Files {
+    /// Adds a path and all below it. A symlink is one file, whatever it leads to.
+    pub fn add(&mut self, root: &str) -> Result<(), Error> {
+        let path = PathBuf::from(root);
+        let metadata = fs::symlink_metadata(&path).map_err(|error| failed(&path, error))?;
+        let mut folder = self.push(&path, root.as_bytes(), Seen::of(&metadata), 0)?.then_some(path);
+        // Of each folder on the way down what is still to come, the next one last.
+        let mut levels: Vec<Level> = Vec::new();
+        loop {
+            if let Some(path) = folder.take() {
+                let waiting = list(&path)?;
+                levels.push(Level { path, waiting });
+            }
+            let depth = levels.len();
+            let Some(level) = levels.last_mut() else {
+                return Ok(());
+            };
+            let Some((name, seen)) = level.waiting.pop() else {
+                levels.pop();
+                continue;
+            };
+            let path = level.path.join(OsStr::from_bytes(&name));
+            folder = self.push(&path, &name, seen, depth)?.then_some(path);
+        }
+    }
+
+    /// Adds one file; `true` for a folder.
+    fn push(&mut self, path: &Path, name: &[u8], seen: Seen, depth: usize) -> Result<bool, Error> {
+        if self.nodes.len() == MAX_FILES {
+            return Err(Error::TooManyFiles { limit: MAX_FILES });
+        }
+        let Some(kind) = seen.kind() else {
+            return Err(Error::NotStorable { path: printable(path) });
+        };
+        let mut target = Vec::new();
+        if kind == Kind::Symlink {
+            let link = fs::read_link(path).map_err(|error| failed(path, error))?;
+            target = link.into_os_string().into_vec();
+        }
+        // A path that the system could open has no longer parts, and not as many.
+        let too_long = |_| failed(path, io::ErrorKind::InvalidFilename.into());
+        self.nodes.push(Node {
+            size: if kind == Kind::File { seen.size } else { 0 },
+            mode: (seen.mode & 0o7777) as u16,
+            kind,
+            depth: u16::try_from(depth).map_err(too_long)?,
+            name: u16::try_from(name.len()).map_err(too_long)?,
+            target: u16::try_from(target.len()).map_err(too_long)?,
+        });
+        self.names.extend(name);
+        self.names.extend(target);
+        let is_writable = kind != Kind::Symlink && seen.mode & 0o222 != 0;
+        self.is_touched |= is_writable || !seen.is_old;
+        Ok(kind == Kind::Folder)
+    }
+
+    /// Whether all files are as Nix leaves what it stores: nobody may write them, and their time is
+    /// the one that all have.
+    pub fn are_untouched(&self) -> bool {
+        !self.is_touched
+    }
+
+    /// Where reading them begins.
+    pub fn start(&self) -> Position {
+        Position::default()
+    }
+}
+
+/// A place among files.
+#[derive(Default)]
+pub struct Position {
+    next: usize,
+    /// Where its name begins.
+    name: usize,
+    /// The path of the file before, and where its parts end.
+    path: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Position {
+    /// The next file, its name being its whole path.
+    pub fn next<'a>(&'a mut self, files: &'a Files) -> Option<Member<'a>> {
+        let node = files.nodes.get(self.next)?;
+        let (name, rest) = files.names[self.name..].split_at(usize::from(node.name));
+        let target = &rest[..usize::from(node.target)];
+        let depth = usize::from(node.depth);
+        self.ends.truncate(depth);
+        self.path.truncate(self.ends.last().copied().unwrap_or(0));
+        if depth > 0 {
+            self.path.push(b'/');
+        }
+        self.path.extend(name);
+        self.ends.push(self.path.len());
+        self.next += 1;
+        self.name += name.len() + target.len();
+        Some(Member {
+            name: &self.path,
+            kind: node.kind,
+            mode: u32::from(node.mode),
+            size: node.size,
+            target,
+        })
+    }
+}
+
+/// A folder, and what in it is still to come, the next one last.
+struct Level {
+    path: PathBuf,
+    waiting: Vec<Waiting>,
+}
+
+/// A file that waits for its turn: its name, and what it is.
+type Waiting = (Box<[u8]>, Seen);
+
+/// What is kept of a file's metadata while it waits.
+#[derive(Clone, Copy)]
+struct Seen {
+    size: u64,
+    mode: u32,
+    /// Whether its time is that of all that Nix stores.
+    is_old: bool,
+}
+
+impl Seen {
+    fn of(metadata: &Metadata) -> Self {
+        let is_old = metadata.mtime() == STORE_MTIME;
+        Self { size: metadata.size(), mode: metadata.mode(), is_old }
+    }
+
+    /// `None` for what has no place in a store: devices, pipes, sockets.
+    fn kind(self) -> Option<Kind> {
+        match self.mode & 0o170_000 {
+            0o100_000 => Some(Kind::File),
+            0o040_000 => Some(Kind::Folder),
+            0o120_000 => Some(Kind::Symlink),
+            _ => None,
+        }
+    }
+}
+
+/// What is in a folder, the first one last.
+fn list(path: &Path) -> Result<Vec<Waiting>, Error> {
+    let mut found: Vec<Waiting> = Vec::new();
+    for entry in fs::read_dir(path).map_err(|error| failed(path, error))? {
+        let entry = entry.map_err(|error| failed(path, error))?;
+        let metadata = entry.metadata().map_err(|error| failed(&entry.path(), error))?;
+        if found.len() == MAX_FILES {
+            return Err(Error::TooManyFiles { limit: MAX_FILES });
+        }
+        found.push((entry.file_name().into_vec().into(), Seen::of(&metadata)));
+    }
+    found.sort_by(|(a, _), (b, _)| compare(b, a));
+    Ok(found)
+}
+
+fn failed(path: &Path, source: io::Error) -> Error {
+    Error::StoreFile { path: printable(path), source }
+}
+
+fn printable(path: &Path) -> std::sync::Arc<str> {
+    super::super::names::printable(&path.to_string_lossy()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    fn paths(files: &Files) -> Vec<String> {
+        let mut position = files.start();
+        let mut paths = Vec::new();
+        while let Some(member) = position.next(files) {
+            paths.push(String::from_utf8_lossy(member.name).into_owned());
+        }
+        paths
+    }
+
+    #[test]
+    fn a_folder_and_all_below_it_come_before_its_neighbour() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().to_str().unwrap();
+        for path in ["a/b", "a-b", "a.b/c", "a/b/d", "B"] {
+            fs::create_dir_all(folder.path().join(path)).unwrap();
+        }
+        fs::write(folder.path().join("a/b/c"), "content").unwrap();
+        symlink("/a/b", folder.path().join("a/0")).unwrap();
+        let mut files = Files::default();
+        files.add(&format!("{root}/a")).unwrap();
+        files.add(root).unwrap();
+        files.add(&format!("{root}/a/0")).unwrap();
+        let below_a = ["a", "a/0", "a/b", "a/b/c", "a/b/d"];
+        let all = ["", "B", "a", "a/0", "a/b", "a/b/c", "a/b/d", "a-b", "a.b", "a.b/c", "a/0"];
+        let wanted = below_a.iter().chain(&all).map(|path| format!("{root}/{path}"));
+        let wanted: Vec<String> = wanted.map(|path| path.trim_end_matches('/').into()).collect();
+        assert_eq!(paths(&files), wanted);
+        assert!(!files.are_untouched(), "anybody could write here");
+    }
+
+    #[test]
+    fn a_file_says_what_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, "content").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o4555)).unwrap();
+        symlink("file", folder.path().join("link")).unwrap();
+        let mut files = Files::default();
+        files.add(folder.path().to_str().unwrap()).unwrap();
+        let mut position = files.start();
+        position.next(&files).unwrap();
+        let file = position.next(&files).unwrap();
+        assert_eq!((file.kind, file.mode, file.size), (Kind::File, 0o4555, 7));
+        let link = position.next(&files).unwrap();
+        assert_eq!((link.kind, link.mode, link.target), (Kind::Symlink, 0o777, &b"file"[..]));
+        assert!(position.next(&files).is_none());
+    }
+
+    #[test]
+    fn what_cannot_be_stored_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("socket");
+        let _socket = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let error = Files::default().add(folder.path().to_str().unwrap()).unwrap_err();
+        assert!(error.to_string().starts_with(socket.to_str().unwrap()), "{error}");
+        let error = Files::default().add("/no/such/path").unwrap_err();
+        assert!(error.to_string().starts_with("/no/such/path: "), "{error}");
+    }
+}
