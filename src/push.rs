@@ -6,6 +6,7 @@
 
 mod content;
 mod destination;
+mod expand;
 mod input;
 mod layer;
 mod read;
@@ -19,6 +20,8 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use futures::try_join;
 use oci_client::Reference;
+
+pub use self::expand::expand;
 
 use self::destination::Destination;
 use self::input::{Input, Opened};
