@@ -18,6 +18,7 @@
 //! - [`registry`] speaks the OCI distribution protocol, and knows nothing of archives.
 //! - [`push`] is the one place where the four meet.
 //! - [`event`] is what happens meanwhile, as data; [`report`] is what came of it.
+//! - [`inspect`] looks at an image without pushing it.
 //! - [`cli`] is all that a person sees.
 
 pub mod cli;
@@ -27,6 +28,7 @@ pub mod event;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod image;
+pub mod inspect;
 pub mod pack;
 pub mod push;
 pub mod registry;

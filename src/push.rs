@@ -6,6 +6,7 @@
 
 mod content;
 mod destination;
+mod expand;
 mod input;
 mod layer;
 mod layout;
@@ -23,6 +24,8 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use futures::try_join;
+
+pub use self::expand::expand;
 
 use self::destination::Destination;
 use self::input::{Images, Input, Opened};

@@ -1,54 +1,25 @@
-//! The command line as clap reads it, and the text of `--help`.
+//! The command line as clap reads it.
 //!
 //! What one option alone can be wrong in is checked here; what options have to do with each other,
-//! in [`super::invocation`]. Options that are not about one push alone are in groups of their own
-//! ([`RegistryArgs`], [`OutputArgs`]).
+//! in [`super::invocation`], and which of them say what is pushed, in [`super::task`].
 
+use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgAction, Parser, ValueEnum, value_parser};
 use oci_client::Reference;
 
+use super::help::{DETAILS, INSPECT_DETAILS};
 use super::name;
+use super::options::{RegistryArgs, ReuseArgs, SelectionArgs, VerbosityArgs};
 use crate::image;
 use crate::push::DEFAULT_JOBS;
 
-/// What `--help` says after what `-h` says.
-pub const DETAILS: &str = "\
-Examples:
-  pushimg result registry.fly.io/app:latest
-  pushimg result                        # to the name that the image carries
-  pushimg --dry-run result ghcr.io/me/app
-  pushimg result ghcr.io/me/app:v2 -t latest --digest-file digest.txt
-  docker save app | pushimg - registry.example.com/team/app:v1
-  pushimg result registry.fly.io/app | xargs -r fly deploy --image
-
-Result:
-  Standard output gets one line, registry/repository@sha256:..., or with --json
-  one JSON document; with --dry-run alone, nothing. All else is standard error.
-
-Exit codes:
-  0    pushed
-  1    failed
-  2    wrong usage
-  3    the image cannot be read
-  4    the registry refused: credentials, permission, name
-  5    the network or the registry failed, after retries
-  130  interrupted
-
-Environment:
-  REGISTRY_AUTH_FILE           credentials, after --auth-file
-  DOCKER_CONFIG                folder of Docker's config.json, else ~/.docker
-  FLY_ACCESS_TOKEN, FLY_API_TOKEN
-                               credentials for registry.fly.io
-  HTTPS_PROXY, HTTP_PROXY, NO_PROXY
-                               proxies, and hosts that need none
-  TMPDIR                       where compressed layers wait for their upload
-  XDG_CACHE_HOME               where the cache is, else ~/.cache
-  NO_COLOR, CLICOLOR=0         no colours
-  CI, TERM=dumb                plain lines in place of progress bars";
+/// The forms of the command line.
+const FORMS: &str = "pushimg [OPTIONS] <IMAGE> [DESTINATION]
+       pushimg [OPTIONS] <IMAGE>=<DESTINATION>...
+       pushimg [OPTIONS] --index <DESTINATION> <[PLATFORM=]IMAGE>...
+       pushimg inspect [OPTIONS] <IMAGE>";
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -56,22 +27,58 @@ Environment:
     name = "pushimg",
     version,
     about = "Push a locally built container image to a registry, without Docker:\nonly the layers that the registry lacks are sent",
-    override_usage = "pushimg [OPTIONS] <IMAGE> [DESTINATION]",
+    override_usage = FORMS,
     after_long_help = DETAILS,
     max_term_width = 100,
     disable_help_flag = true,
-    disable_version_flag = true
+    disable_version_flag = true,
+    disable_help_subcommand = true,
+    args_conflicts_with_subcommands = true
 )]
 pub struct Args {
-    /// A file, a symlink such as ./result, or - for standard input
-    pub image: PathBuf,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    #[command(flatten)]
+    pub push: PushArgs,
+
+    /// Print the version
+    #[arg(short = 'V', long = "version", action = ArgAction::Version, help_heading = "Output")]
+    version: Option<bool>,
+
+    /// Print this; --help adds examples, exit codes and environment variables
+    #[arg(short = 'h', long = "help", action = ArgAction::Help, help_heading = "Output")]
+    help: Option<bool>,
+}
+
+/// What else there is to do besides a push.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Show what is in an image, and what a push of it would send
+    Inspect(Box<InspectArgs>),
+}
+
+/// A push.
+#[derive(Debug, clap::Args)]
+pub struct PushArgs {
+    /// A file, a symlink such as ./result, a folder, or - for standard input; of several images
+    /// in it one is PATH:NAME or PATH@DIGEST
+    pub image: Option<OsString>,
 
     /// host[:port]/repository[:tag]; left out, the name that the image itself carries
-    #[arg(value_parser = name::destination)]
-    pub destination: Option<Reference>,
+    pub destination: Option<OsString>,
+
+    #[arg(hide = true)]
+    pub more: Vec<OsString>,
 
     #[command(flatten)]
     pub image_args: ImageArgs,
+
+    #[command(flatten)]
+    pub selection: SelectionArgs,
+
+    #[command(flatten)]
+    pub several: SeveralArgs,
 
     #[command(flatten)]
     pub reuse: ReuseArgs,
@@ -82,7 +89,43 @@ pub struct Args {
     #[command(flatten)]
     pub output: OutputArgs,
 
-    /// Print this; --help adds examples, exit codes and environment variables
+    #[command(flatten)]
+    pub verbosity: VerbosityArgs,
+}
+
+/// A look at an image.
+#[derive(Debug, clap::Args)]
+#[command(
+    override_usage = "pushimg inspect [OPTIONS] <IMAGE>",
+    after_long_help = INSPECT_DETAILS,
+    disable_help_flag = true
+)]
+pub struct InspectArgs {
+    /// A file, a symlink such as ./result, a folder, or - for standard input; of several images
+    /// in it one is PATH:NAME or PATH@DIGEST
+    pub image: OsString,
+
+    #[command(flatten)]
+    pub selection: SelectionArgs,
+
+    /// Tell of each layer whether this image's repository has it, and what a push would send
+    #[arg(long, value_name = "REF", value_parser = name::destination, help_heading = "Image")]
+    pub against: Option<Reference>,
+
+    #[command(flatten)]
+    pub reuse: ReuseArgs,
+
+    #[command(flatten)]
+    pub registry: RegistryArgs,
+
+    /// Print it as JSON, with nothing left out
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+
+    #[command(flatten)]
+    pub verbosity: VerbosityArgs,
+
+    /// Print this; --help adds examples
     #[arg(short = 'h', long = "help", action = ArgAction::Help, help_heading = "Output")]
     help: Option<bool>,
 }
@@ -116,58 +159,26 @@ pub struct ImageArgs {
     pub dry_run: bool,
 }
 
-/// Where uploaded layers are looked for.
+/// Ways to push more than one image.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Reuse")]
-pub struct ReuseArgs {
-    /// Another image of the same registry whose layers may be used; may be repeated
-    #[arg(long, value_name = "REF", value_parser = name::reference)]
-    pub reuse_from: Vec<Reference>,
+#[command(next_help_heading = "Several images")]
+pub struct SeveralArgs {
+    /// Push what this JSON file lists: [{"image", "destination", "tags"}, ...]; - for standard
+    /// input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["all", "index"])]
+    pub file: Option<PathBuf>,
 
-    /// Neither read nor write the local cache
-    #[arg(long, conflicts_with = "cache_dir")]
-    pub no_cache: bool,
+    /// Push every image of an archive, each under its own name
+    #[arg(long, conflicts_with = "index")]
+    pub all: bool,
 
-    /// Where the local cache is kept
-    #[arg(long, value_name = "DIR")]
-    pub cache_dir: Option<PathBuf>,
-}
+    /// Push images for several platforms, and an index over them under this name
+    #[arg(long, value_name = "DESTINATION", value_parser = name::destination, conflicts_with = "platform")]
+    pub index: Option<Reference>,
 
-/// How to talk to the registry.
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Registry")]
-pub struct RegistryArgs {
-    /// User name, with --password-stdin
-    #[arg(long, value_name = "NAME", requires = "password_stdin", value_parser = NonEmptyStringValueParser::new())]
-    pub username: Option<String>,
-
-    /// Read the password from the first line of standard input
-    #[arg(long, requires = "username")]
-    pub password_stdin: bool,
-
-    /// File of credentials in the form of Docker's config.json, looked at first
-    #[arg(long, value_name = "FILE")]
-    pub auth_file: Option<PathBuf>,
-
-    /// Plain HTTP; loopback addresses try it on their own
-    #[arg(long)]
-    pub plain_http: bool,
-
-    /// Certificates to trust besides the system's, PEM
-    #[arg(long, value_name = "FILE")]
-    pub ca_file: Option<PathBuf>,
-
-    /// Take any certificate: whoever is in between can read and change everything
-    #[arg(long)]
-    pub insecure_skip_tls_verify: bool,
-
-    /// How long to try again what may yet succeed, such as 90s or 1h; 0: not at all
-    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = name::duration)]
-    pub retry_for: Duration,
-
-    /// How long a connection may stand still; the answer to a layer's last byte, five times that
-    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = name::idle_timeout)]
-    pub idle_timeout: Duration,
+    /// Give up the other images when one has failed
+    #[arg(long, conflicts_with = "index")]
+    pub fail_fast: bool,
 }
 
 /// What is printed.
@@ -179,20 +190,8 @@ pub struct OutputArgs {
     pub json: bool,
 
     /// Write the manifest's digest to this file, once it is pushed
-    #[arg(long, value_name = "PATH", conflicts_with = "dry_run")]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["dry_run", "file", "all"])]
     pub digest_file: Option<PathBuf>,
-
-    /// Print nothing but errors and the result
-    #[arg(short, long, conflicts_with = "verbose")]
-    pub quiet: bool,
-
-    /// Print why each layer was sent or not, and requests; twice: their headers
-    #[arg(short, long, action = ArgAction::Count)]
-    pub verbose: u8,
-
-    /// Print the version
-    #[arg(short = 'V', long = "version", action = ArgAction::Version)]
-    version: Option<bool>,
 }
 
 /// `--format`.

@@ -11,11 +11,18 @@ use crate::image::{Digest, is_tag, parse_reference};
 /// The example that messages about a wrong reference show.
 const EXAMPLE: &str = "registry.fly.io/app:latest";
 
-/// Why a text is no reference, tag or duration. The rejected text itself is in the message that
+/// Why a text is no reference, tag, duration or platform. The rejected text itself is in the message that
 /// clap puts around this one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Invalid(String);
+
+impl Invalid {
+    /// What would be right.
+    pub fn new(expected: &str) -> Self {
+        Self(expected.to_owned())
+    }
+}
 
 /// Where an image is pushed to: `host[:port]/repository[:tag][@digest]`.
 ///
@@ -65,6 +72,16 @@ pub fn tag(text: &str) -> Result<String, Invalid> {
         }
         .into(),
     ))
+}
+
+/// The tags, each once, without the one that the destination has already.
+pub fn others(mut tags: Vec<String>, destination: Option<&Reference>) -> Vec<String> {
+    let mut seen = std::collections::HashSet::new();
+    tags.retain(|tag| seen.insert(tag.clone()));
+    if let Some(own) = destination.and_then(Reference::tag) {
+        tags.retain(|tag| tag != own);
+    }
+    tags
 }
 
 /// A span of time: `90s`, `5m`, `1h 30m`, or `0`.

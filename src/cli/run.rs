@@ -1,6 +1,7 @@
-//! Runs an invocation: the push on one side, the terminal and the signals on the other.
+//! Runs an invocation: the work on one side, the terminal and the signals on the other.
 
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,20 +9,26 @@ use std::time::{Duration, Instant};
 
 use super::digest_file;
 use super::exit::Code;
-use super::invocation::Invocation;
-use super::output::{self, Output};
+use super::invocation::{Action, Invocation};
+use super::outcome::{self, ImageOutcome};
+use super::output::{self, Output, labels};
+use super::result;
 use super::signals::Signals;
+use super::task::{SAME_DESTINATION, Task, same_destination};
 use crate::Error;
 use crate::event::{Event, Events};
-use crate::push::push;
+use crate::image::Platform;
+use crate::inspect::{Inspection, inspect};
+use crate::push::{Item, PushOptions, expand, push, push_all, push_index};
 use crate::report::Report;
+use crate::source::Location;
 
 /// How long the registry has to take back its upload sessions when the push is stopped.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Pushes, prints, and says how the process ends.
+/// Does what is asked for, prints, and says how the process ends.
 pub async fn run(invocation: Invocation) -> ExitCode {
-    let Invocation { item, push: options, json, digest_file, verbosity } = invocation;
+    let Invocation { action, push: options, json, verbosity } = invocation;
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => return cannot_start(&error),
@@ -35,62 +42,181 @@ pub async fn run(invocation: Invocation) -> ExitCode {
     }
     let sessions = options.registry.sessions.clone();
     let tagging = Arc::new(AtomicBool::new(false));
-    let events = watch_for_tagging(output.events(), &tagging);
-    let pushing = with_ticks(&output, push(&item, &options, &events));
+    let is_several = action.is_several();
+    let work = Work { options, output: &output, tagging: &tagging };
     let outcome = signals
-        .stop(pushing, async || {
+        .stop(with_ticks(&output, work.run(action)), async || {
             output.finish();
             let tagging = tagging.load(Ordering::Relaxed);
-            output.print(&Error::Interrupted { tagging }.to_string());
+            output.print(&interrupted(tagging, is_several));
             sessions.cancel_all(GRACE).await;
         })
         .await;
     output.finish();
-    let report = match outcome {
-        Some(Ok(report)) => report,
+    let code = match outcome {
+        Some(Ok(done)) => tell(&done, json, &output),
         Some(Err(error)) => {
             output.fail(&error);
-            return error.exit_code().into();
+            error.exit_code()
         }
-        None => return Code::Interrupted.into(),
+        None => Code::Interrupted,
     };
-    output.report(&report);
-    let written = digest_file.map_or(Ok(()), |path| {
-        digest_file::write(&path, &report.digest)
-            .map_err(|error| Unwritten("the digest file", error))
-    });
-    let printed = print_result(&report, json, &mut io::stdout().lock())
-        .map_err(|error| Unwritten("the result to standard output", error));
-    match written.and(printed) {
-        Ok(()) => Code::Pushed.into(),
-        Err(error) => {
-            output.fail(&error);
-            Code::Failed.into()
-        }
-    }
+    code.into()
 }
-
-/// Takes note when the push comes to the point where a tag may change.
-fn watch_for_tagging(events: Events, tagging: &Arc<AtomicBool>) -> Events {
-    let tagging = tagging.clone();
-    Arc::new(move |event| {
-        if matches!(event, Event::Tagging) {
-            tagging.store(true, Ordering::Relaxed);
-        }
-        events(event);
-    })
-}
-
-/// The push is done, but what it gave could not be handed on.
-#[derive(Debug, thiserror::Error)]
-#[error("the image is pushed, but {0} could not be written: {1}")]
-struct Unwritten(&'static str, #[source] io::Error);
 
 /// Reports that the process could not be set up, and says how it ends.
 pub fn cannot_start(error: &io::Error) -> ExitCode {
     // If standard error is closed there is nowhere to say so.
     let _ = writeln!(io::stderr(), "error: cannot start: {error}");
     Code::Failed.into()
+}
+
+/// What was done, to be told.
+enum Done {
+    /// One image was pushed, or an index; and where its digest is to be written.
+    One(Box<Report>, Option<PathBuf>),
+    /// Several images were, or some of them, in this time.
+    Several(Vec<ImageOutcome>, Duration),
+    /// An image was looked at.
+    Inspected(Inspection),
+}
+
+/// What there is to work with.
+struct Work<'a> {
+    options: PushOptions,
+    output: &'a Output,
+    /// Whether a tag may have changed.
+    tagging: &'a Arc<AtomicBool>,
+}
+
+impl Work<'_> {
+    async fn run(&self, action: Action) -> Result<Done, Error> {
+        let options = &self.options;
+        let (task, digest_file) = match action {
+            Action::Push { task, digest_file } => (task, digest_file),
+            Action::Inspect { image, selection, against } => {
+                let events = self.output.events_of(0);
+                return inspect(&image, &selection, against.as_ref(), options, &events)
+                    .await
+                    .map(Done::Inspected);
+            }
+        };
+        let events = |image| self.events_of(image);
+        match task {
+            Task::One(item) => {
+                let report = push(&item, options, &events(0)).await?;
+                Ok(Done::One(Box::new(report), digest_file))
+            }
+            Task::Index(index) => {
+                self.output.call(labels::of_index(&index.images));
+                let report = push_index(&index, options, &events).await?;
+                Ok(Done::One(Box::new(report), digest_file))
+            }
+            Task::Several(items) => Ok(self.several(&items).await),
+            Task::All { archive, platform } => {
+                Ok(self.several(&self.all(&archive, platform).await?).await)
+            }
+        }
+    }
+
+    async fn several(&self, items: &[Item]) -> Done {
+        let started = Instant::now();
+        self.output.call(labels::of_items(items));
+        let results = push_all(items, &self.options, &|image| self.events_of(image)).await;
+        let outcomes = items.iter().zip(results).map(|(item, done)| ImageOutcome::of(item, done));
+        Done::Several(outcomes.collect(), started.elapsed())
+    }
+
+    /// The images of an archive, each with its own name for a destination.
+    async fn all(
+        &self,
+        archive: &Location,
+        platform: Option<Platform>,
+    ) -> Result<Vec<Item>, Error> {
+        let mut items = expand(archive, &self.options).await?;
+        for item in &mut items {
+            item.selection.platform.clone_from(&platform);
+        }
+        match same_destination(&items) {
+            Some(what) => Err(Error::Usage(format!("{what}; {SAME_DESTINATION}"))),
+            None => Ok(items),
+        }
+    }
+
+    /// The sink for an image's events, which also takes note when a tag may change.
+    fn events_of(&self, image: usize) -> Events {
+        let events = self.output.events_of(image);
+        let tagging = self.tagging.clone();
+        Arc::new(move |event| {
+            if matches!(event, Event::Tagging) {
+                tagging.store(true, Ordering::Relaxed);
+            }
+            events(event);
+        })
+    }
+}
+
+/// Tells what was done, on standard error and on standard output.
+fn tell(done: &Done, json: bool, output: &Output) -> Code {
+    let stdout = &mut io::stdout().lock();
+    let (code, handed_on) = match done {
+        Done::One(report, digest_file) => {
+            output.report(report);
+            let written = digest_file.as_deref().map_or(Ok(()), |path| write(path, report));
+            let printed = result::print_one(report, json, stdout).map_err(Unwritten::pushed);
+            (Code::Pushed, written.and(printed))
+        }
+        Done::Several(outcomes, took) => {
+            output.report_all(outcomes, *took);
+            let printed = result::print_all(outcomes, *took, json, stdout);
+            (outcome::exit_code(outcomes), printed.map_err(Unwritten::pushed))
+        }
+        Done::Inspected(inspection) => {
+            let printed = if json {
+                result::print_json(inspection, stdout)
+            } else {
+                let columns = output::inspect::columns();
+                result::print(output::inspect::text(inspection, columns).as_bytes(), stdout)
+            };
+            (Code::Pushed, printed.map_err(Unwritten::Inspection))
+        }
+    };
+    match handed_on {
+        Ok(()) => code,
+        Err(error) => {
+            output.fail(&error);
+            if code == Code::Pushed { Code::Failed } else { code }
+        }
+    }
+}
+
+fn write(path: &Path, report: &Report) -> Result<(), Unwritten> {
+    digest_file::write(path, &report.digest)
+        .map_err(|error| Unwritten::Pushed("the digest file", error))
+}
+
+/// The work is done, but what it gave could not be handed on.
+#[derive(Debug, thiserror::Error)]
+enum Unwritten {
+    #[error("the image is pushed, but {0} could not be written: {1}")]
+    Pushed(&'static str, #[source] io::Error),
+    #[error("what is in the image could not be written to standard output: {0}")]
+    Inspection(#[source] io::Error),
+}
+
+impl Unwritten {
+    fn pushed(error: io::Error) -> Self {
+        Self::Pushed("the result to standard output", error)
+    }
+}
+
+/// What is said when a signal has stopped the work.
+fn interrupted(tagging: bool, is_several: bool) -> String {
+    if tagging && is_several {
+        "interrupted; manifests were being put, so some tags may point to their new images".into()
+    } else {
+        Error::Interrupted { tagging }.to_string()
+    }
 }
 
 /// Runs `work`, with a tick for the terminal now and then.
@@ -102,97 +228,6 @@ async fn with_ticks<T>(output: &Output, work: impl Future<Output = T>) -> T {
         tokio::select! {
             done = &mut work => return done,
             _ = ticks.tick() => output.tick(Instant::now()),
-        }
-    }
-}
-
-/// The result: the name the image can be pulled by for ever, or a JSON document. A dry run has no
-/// such name, as nothing was pushed.
-fn print_result(report: &Report, json: bool, stdout: &mut dyn Write) -> io::Result<()> {
-    let printed = if json {
-        serde_json::to_writer_pretty(&mut *stdout, report)
-            .map_err(io::Error::from)
-            .and_then(|()| writeln!(stdout))
-    } else if report.dry_run {
-        Ok(())
-    } else {
-        writeln!(stdout, "{}", report.pinned)
-    };
-    match printed.and_then(|()| stdout.flush()) {
-        // Whoever closed the pipe has no more interest in it.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        printed => printed,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::super::output::tests::{layer_report, report};
-    use super::*;
-    use crate::report::{Known, Outcome};
-
-    /// A sink that fails with one kind of error.
-    struct Broken(io::ErrorKind);
-
-    impl Write for Broken {
-        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-            Err(self.0.into())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    fn printed(report: &Report, json: bool) -> String {
-        let mut stdout = Vec::new();
-        print_result(report, json, &mut stdout).unwrap();
-        String::from_utf8(stdout).unwrap()
-    }
-
-    #[test]
-    fn the_result_is_the_pinned_name_alone() {
-        let mut report = report(vec![]);
-        assert_eq!(printed(&report, false), format!("{}\n", report.pinned));
-        report.dry_run = true;
-        assert_eq!(printed(&report, false), "");
-        assert!(printed(&report, true).contains("\"dry_run\": true"));
-    }
-
-    #[test]
-    fn json_tells_of_every_layer_what_happened_and_why() {
-        let why = Known::PreviousImage("registry.fly.io/app:latest".into());
-        let report = report(vec![
-            layer_report("glibc-2.38", 7, Outcome::Reused { why }),
-            layer_report("app", 9, Outcome::Uploaded),
-        ]);
-        let text = printed(&report, true);
-        assert!(text.ends_with("}\n") && text.contains("\n  \"digest\": \"sha256:"));
-        let document: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(document["reference"], "registry.fly.io/app:latest");
-        assert_eq!(document["tags"], json!(["latest"]));
-        assert_eq!(document["bytes_sent"], 1_200_000);
-        assert_eq!(document["seconds"], 0.92);
-        let glibc = &document["layers"][0];
-        assert_eq!(glibc["name"], "glibc-2.38");
-        assert_eq!(glibc["action"], "reused");
-        assert_eq!(glibc["why"], "previous-image");
-        assert_eq!(glibc["where"], "registry.fly.io/app:latest");
-        assert_eq!(document["layers"][1]["action"], "uploaded");
-        assert_eq!(document["layers"][1]["size"], 9);
-    }
-
-    #[test]
-    fn a_closed_pipe_is_no_failure_and_a_full_disk_is() {
-        let report = report(vec![]);
-        for json in [false, true] {
-            let closed = &mut Broken(io::ErrorKind::BrokenPipe);
-            assert!(print_result(&report, json, closed).is_ok());
-            let full = &mut Broken(io::ErrorKind::StorageFull);
-            let error = print_result(&report, json, full).unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::StorageFull);
         }
     }
 }

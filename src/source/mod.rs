@@ -32,7 +32,9 @@ pub use crate::image::LayerKey;
 pub use decompress::Wrapping;
 pub use error::{Error, Place, Role, Said, Via};
 pub use identity::identity;
-pub use names::{is_harmful, name_from_history, package_name, printable};
+pub use names::{
+    command, is_harmful, name_from_history, package_name, printable, store_path_name, store_paths,
+};
 
 /// Opens what is at `location`: what it is, its content says, never its name.
 pub fn open(location: &Location, options: Options) -> Result<Contents, Error> {

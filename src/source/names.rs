@@ -24,27 +24,37 @@ pub fn package_name(first_block: &[u8]) -> Option<String> {
 /// The name that a layer's history gives it: `glibc-2.38 +1` for a layer of two store paths, else
 /// the command that made it; `None` if it says nothing.
 pub fn name_from_history(history: &History) -> Option<String> {
-    if let Some(list) = history.comment.strip_prefix("store paths: [") {
-        // Store paths hold no quotes, so what stands between quotes are the paths.
-        let mut packages = list
-            .split(['\'', '"'])
-            .skip(1)
-            .step_by(2)
-            .filter_map(|path| package_of(path.strip_prefix("/nix/store/")?));
-        if let Some(first) = packages.next() {
-            let first = shortened(first);
-            return Some(match packages.count() {
-                0 => first,
-                more => format!("{first} +{more}"),
-            });
-        }
+    let mut packages = store_paths(history).filter_map(store_path_name);
+    if let Some(first) = packages.next() {
+        let first = shortened(first);
+        return Some(match packages.count() {
+            0 => first,
+            more => format!("{first} +{more}"),
+        });
     }
+    command(history).map(shortened)
+}
+
+/// The store paths that Nix says a layer has; none where it is not Nix that made it.
+pub fn store_paths(history: &History) -> impl Iterator<Item = &str> {
+    let list = history.comment.strip_prefix("store paths: [").unwrap_or_default();
+    // Store paths hold no quotes, so what stands between quotes are the paths.
+    list.split(['\'', '"']).skip(1).step_by(2)
+}
+
+/// The name in a store path: `/nix/store/…-glibc-2.38` is `glibc-2.38`.
+pub fn store_path_name(path: &str) -> Option<&str> {
+    package_of(path.strip_prefix("/nix/store/")?)
+}
+
+/// The command that made a layer, without what every such command has around it.
+pub fn command(history: &History) -> Option<&str> {
     let mut command = history.created_by.trim();
     for prefix in ["|0", "RUN", "/bin/sh -c", "#(nop)"] {
         command = command.strip_prefix(prefix).unwrap_or(command).trim_start();
     }
     let command = command.strip_suffix("# buildkit").unwrap_or(command).trim_end();
-    (!command.is_empty()).then(|| shortened(command))
+    (!command.is_empty()).then_some(command)
 }
 
 /// `<32 digits of base 32>-glibc-2.38/lib` is `glibc-2.38`.

@@ -2,8 +2,14 @@
 
 use std::time::Duration;
 
+use clap::CommandFactory;
+
+use super::password::first_line;
 use super::*;
+use crate::cli::exit::Code;
+use crate::cli::help::{DETAILS, INSPECT_DETAILS};
 use crate::image;
+use crate::push::Item;
 
 fn parse_with(arguments: &str, mut stdin: &[u8]) -> Result<Invocation, Usage> {
     let arguments = std::iter::once("pushimg").chain(arguments.split_whitespace());
@@ -12,6 +18,14 @@ fn parse_with(arguments: &str, mut stdin: &[u8]) -> Result<Invocation, Usage> {
 
 fn parse(arguments: &str) -> Invocation {
     parse_with(arguments, b"").unwrap_or_else(|usage| panic!("{arguments}: {}", usage.0))
+}
+
+/// The one image that is pushed.
+fn item(invocation: &Invocation) -> &Item {
+    match &invocation.action {
+        Action::Push { task: Task::One(item), .. } => item,
+        other => panic!("not one image: {other:?}"),
+    }
 }
 
 /// The text of a mistake, which ends the process with 2.
@@ -37,8 +51,8 @@ fn the_definition_is_sound() {
 fn an_image_alone_gets_the_documented_defaults() {
     let invocation = parse("result");
     let push = &invocation.push;
-    assert_eq!(invocation.item.image, Location::Path("result".into()));
-    let item = &invocation.item;
+    let item = item(&invocation);
+    assert_eq!(item.image, Location::Path("result".into()));
     assert!(item.destination.is_none() && item.tags.is_empty() && push.format.is_none());
     assert_eq!(push.compression, image::Compression::Gzip);
     assert_eq!(push.level, None);
@@ -46,6 +60,7 @@ fn an_image_alone_gets_the_documented_defaults() {
     assert!(matches!(push.cache, Some(CacheLocation::User)));
     assert_eq!(push.registry.retry_for, registry::DEFAULT_RETRY_FOR);
     assert!(!push.dry_run && !push.registry.plain_http && !invocation.json);
+    assert!(push.may_run && !push.trust_annotations && !push.fail_fast);
     assert!(!push.registry.tls.skip_verify);
     assert!(push.registry.credentials.explicit.is_none());
     assert_eq!(invocation.verbosity, Verbosity::Normal);
@@ -57,11 +72,15 @@ fn every_option_arrives() {
         "./result r.io/app:v1 -t v2 --tag latest -t v2 -t v1 --format oci --compression zstd \
          --compression-level 19 -j 3 --dry-run --reuse-from r.io/base --cache-dir /c \
          --auth-file /dev/null --plain-http --ca-file /ca --insecure-skip-tls-verify --retry-for 90s --idle-timeout 5m \
-         --json -vvv",
+         --image app:v1 --platform arm64 --no-exec --trust-annotations --json -vvv",
     );
     let push = &invocation.push;
-    assert_eq!(invocation.item.destination.as_ref().unwrap().whole(), "r.io/app:v1");
-    assert_eq!(invocation.item.tags, ["v2", "latest"]);
+    let item = item(&invocation);
+    assert_eq!(item.destination.as_ref().unwrap().whole(), "r.io/app:v1");
+    assert_eq!(item.tags, ["v2", "latest"]);
+    assert_eq!(item.selection.name.as_deref(), Some("app:v1"));
+    assert_eq!(item.selection.platform.as_ref().unwrap().to_string(), "linux/arm64");
+    assert!(!push.may_run && push.trust_annotations);
     assert_eq!(push.format, Some(image::Format::Oci));
     assert_eq!(push.compression, image::Compression::Zstd);
     assert_eq!((push.level, push.jobs, push.dry_run), (Some(19), 3, true));
@@ -79,7 +98,7 @@ fn every_option_arrives() {
 
 #[test]
 fn standard_input_is_an_image_or_a_password() {
-    assert_eq!(parse("-").item.image, Location::Stdin);
+    assert_eq!(item(&parse("-")).image, Location::Stdin);
     let said = mistake("- r.io/app --username me --password-stdin");
     assert!(said.contains("'--password-stdin' cannot be used with the image '-'"), "{said}");
     let terminal = Invocation::parse(["pushimg", "-"], &mut &b""[..], true).unwrap_err();
@@ -145,11 +164,20 @@ fn every_mistake_is_named() {
         ("a --digest-file /no/such/folder/f", "in a folder that exists"),
         ("a --digest-file /tmp", "in a folder that exists"),
         ("a --digest-file f --dry-run", "cannot be used with"),
+        ("a --platform linux/", "expected os/arch[/variant], such as linux/arm64"),
+        ("a --fail-fast", "cannot be used with a single image"),
+        ("--json inspect a", "the options of 'inspect' come after it"),
+        ("inspect", "<IMAGE>"),
+        ("inspect a b", "unexpected argument 'b'"),
+        ("inspect a -t b", "unexpected argument '-t'"),
+        ("inspect - --against r.io/b", "cannot be used with the image '-'"),
+        ("inspect a --against r.io/b --reuse-from q.io/c", "the destination is at r.io"),
+        ("inspect a --against R.io", "a repository is lowercase; write r.io"),
     ] {
         let text = mistake(arguments);
         assert!(text.contains(said), "{arguments}: {text}");
     }
-    assert!(parse("a --reuse-from q.io/c").item.destination.is_none());
+    assert!(item(&parse("a --reuse-from q.io/c")).destination.is_none());
     assert_eq!(parse("a --retry-for 0").push.registry.retry_for, Duration::ZERO);
     assert!(parse("a --no-cache").push.cache.is_none());
 }
@@ -161,11 +189,12 @@ fn help_is_short_and_long_and_fits_eighty_columns() {
     for asked in [&short, &long, &version] {
         assert_eq!(asked.code(), Code::Pushed);
     }
-    assert!(!short.is_long_help() && long.is_long_help() && !version.is_long_help());
+    assert!(short.long_help().is_none() && version.long_help().is_none());
     assert_eq!(version.0.to_string(), format!("pushimg {}\n", env!("CARGO_PKG_VERSION")));
-    let text = long_help().render_help().to_string();
+    let text = long.long_help().unwrap().render_help().to_string();
     for part in [
         "Usage: pushimg [OPTIONS] <IMAGE> [DESTINATION]",
+        "pushimg inspect [OPTIONS] <IMAGE>",
         "--reuse-from <REF>",
         "Examples:",
         "130  interrupted",
@@ -173,21 +202,45 @@ fn help_is_short_and_long_and_fits_eighty_columns() {
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
-    assert!(DETAILS.lines().all(|line| line.len() <= 80));
+    assert!(DETAILS.lines().chain(INSPECT_DETAILS.lines()).all(|line| line.len() <= 80));
+
+    let (short, long) = (help("inspect -h"), help("inspect --help"));
+    assert!(short.long_help().is_none());
+    let text = long.long_help().unwrap().render_help().to_string();
+    for part in ["Usage: pushimg inspect [OPTIONS] <IMAGE>", "--against <REF>", "Examples:"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
 }
 
 #[test]
 fn the_examples_of_the_help_are_right() {
     let mut checked = 0;
-    for line in DETAILS.lines().filter(|line| line.starts_with("  ")) {
+    let lines = DETAILS.lines().chain(INSPECT_DETAILS.lines());
+    for line in lines.filter(|line| line.starts_with("  ")) {
         let Some((_, command)) = line.split_once("pushimg ") else {
             continue;
         };
-        let command = command.split([')', '#']).next().unwrap();
+        let command = command.split('#').next().unwrap();
         // What a pipe follows is another program's.
         let command = command.split(" | ").next().unwrap();
         parse(command);
         checked += 1;
     }
-    assert_eq!(checked, 6);
+    assert_eq!(checked, 13);
+}
+
+#[test]
+fn an_image_can_be_looked_at() {
+    let invocation = parse("inspect ./result --image app --json --against r.io/app --no-exec");
+    let Action::Inspect { image, selection, against } = &invocation.action else {
+        panic!("no inspection: {invocation:?}");
+    };
+    assert_eq!(*image, Location::Path("./result".into()));
+    assert_eq!(selection.name.as_deref(), Some("app"));
+    assert_eq!(against.as_ref().unwrap().whole(), "r.io/app:latest");
+    assert!(invocation.json && invocation.push.dry_run && !invocation.push.may_run);
+    // A file of that name is pushed by its path, and anything may go to a repository of that name.
+    assert_eq!(item(&parse("./inspect")).image, Location::Path("./inspect".into()));
+    let destination = item(&parse("a inspect")).destination.as_ref().unwrap().whole();
+    assert_eq!(destination, "docker.io/library/inspect:latest");
 }

@@ -23,7 +23,8 @@ const WIDE: usize = 72;
 pub struct Bars {
     multi: MultiProgress,
     whole: Option<ProgressBar>,
-    uploads: HashMap<LayerId, ProgressBar>,
+    /// By the image and the layer in it.
+    uploads: HashMap<(usize, LayerId), ProgressBar>,
     columns: usize,
 }
 
@@ -44,15 +45,15 @@ impl Bars {
         let _ = self.multi.println(text);
     }
 
-    /// Shows what an event has changed.
-    pub fn update(&mut self, event: &Event, progress: &Progress, now: Instant) {
+    /// Shows what an event of an image has changed.
+    pub fn update(&mut self, image: usize, event: &Event, progress: &Progress, now: Instant) {
         match event {
             Event::UploadStarted { layer, name, total } => {
                 self.show_whole();
-                self.begin(*layer, name, *total);
+                self.begin((image, *layer), name, *total);
             }
             Event::UploadProgress { layer, position, total } => {
-                if let Some(bar) = self.uploads.get(layer) {
+                if let Some(bar) = self.uploads.get(&(image, *layer)) {
                     if bar.length().is_none()
                         && let Some(total) = total
                     {
@@ -63,7 +64,7 @@ impl Bars {
                 }
             }
             Event::LayerSettled { layer, .. } => {
-                if let Some(bar) = self.uploads.remove(layer) {
+                if let Some(bar) = self.uploads.remove(&(image, *layer)) {
                     self.remove(&bar);
                 }
             }
@@ -101,7 +102,7 @@ impl Bars {
         }
     }
 
-    fn begin(&mut self, layer: LayerId, name: &str, total: Option<u64>) {
+    fn begin(&mut self, layer: (usize, LayerId), name: &str, total: Option<u64>) {
         let bar = match total {
             Some(total) => ProgressBar::new(total),
             None => ProgressBar::no_length(),
@@ -206,12 +207,12 @@ mod tests {
         let term = InMemoryTerm::new(20, columns);
         let target = ProgressDrawTarget::term_like(Box::new(term.clone()));
         let mut bars = Bars::new(target, columns.into());
-        let mut progress = Progress::default();
+        let mut progress = Progress::new(1);
         let begin = Instant::now();
         let mut feed = |event: Event, after: u64| {
             let now = begin + Duration::from_secs(after);
-            progress.apply(&event, now);
-            bars.update(&event, &progress, now);
+            progress.apply(0, &event, now);
+            bars.update(0, &event, &progress, now);
         };
         let sent =
             |id, position, total| Event::UploadProgress { layer: LayerId(id), position, total };

@@ -4,15 +4,18 @@ use std::error::Error;
 
 use super::text::{Paint, escape};
 
+/// How an error begins that ends the program.
+pub const ERROR: &str = "error:";
+
 /// How a line of an error's message begins that says what to do.
 const HINT: &str = "hint: ";
 
-/// An error and its causes as lines: `error: …`, `caused by: …` for each cause that says anything
-/// new, and what to do at the end.
+/// An error and its causes as lines: `error: …`, or what else `label` is, `caused by: …` for each
+/// cause that says anything new, and what to do at the end.
 ///
 /// A message may have several lines: those that begin with `hint: ` come last, others stay with
 /// the first.
-pub fn lines(error: &dyn Error, paint: Paint) -> Vec<String> {
+pub fn lines(label: &str, error: &dyn Error, paint: Paint) -> Vec<String> {
     let mut lines = Vec::new();
     let mut hints: Vec<String> = Vec::new();
     let mut said = String::new();
@@ -24,8 +27,7 @@ pub fn lines(error: &dyn Error, paint: Paint) -> Vec<String> {
         if !lines.is_empty() && said.contains(message.trim()) {
             continue;
         }
-        let mut label =
-            Some(if lines.is_empty() { paint.bad("error:") } else { paint.bad("caused by:") });
+        let mut label = Some(paint.bad(if lines.is_empty() { label } else { "caused by:" }));
         for line in message.lines().filter(|line| !line.trim().is_empty()) {
             if let Some(hint) = line.trim_start().strip_prefix(HINT) {
                 let hint = format!("{} {}", paint.helpful(HINT.trim_end()), escape(hint));
@@ -68,7 +70,7 @@ mod tests {
     fn chain(messages: &[&'static str]) -> Vec<String> {
         let error =
             messages.iter().rev().fold(None, |cause, message| Some(Box::new(Said(message, cause))));
-        lines(&error.unwrap(), Paint { colours: false })
+        lines(ERROR, &error.unwrap(), Paint { colours: false })
     }
 
     #[test]

@@ -78,14 +78,14 @@ mod tests {
     fn a_long_upload_is_heard_of_every_ten_seconds_and_not_more_often() {
         let begin = Instant::now();
         let at = |seconds| begin + Duration::from_secs(seconds);
-        let mut progress = Progress::default();
+        let mut progress = Progress::new(1);
         for event in [
             Event::LayerCount(43),
             started(3, "gcc\u{1b}-13", Some(400_000_000)),
             started(4, "small", Some(2_000)),
             Event::UploadProgress { layer: LayerId(3), position: 120_000_000, total: None },
         ] {
-            progress.apply(&event, begin);
+            progress.apply(0, &event, begin);
         }
         let mut written = Vec::new();
         let mut lines = Lines::new(&mut written, begin);
@@ -107,9 +107,9 @@ mod tests {
     #[test]
     fn reading_a_pipe_is_heard_of_too() {
         let begin = Instant::now();
-        let mut progress = Progress::default();
+        let mut progress = Progress::new(1);
         let reading = Event::Reading { position: 5_000_000, total: None };
-        progress.apply(&reading, begin);
+        progress.apply(0, &reading, begin);
         let mut written = Vec::new();
         Lines::new(&mut written, begin).tick(&progress, begin + SILENCE);
         assert_eq!(written, b"5.0 MB read\n");

@@ -3,9 +3,11 @@
 
 mod bars;
 mod failure;
+pub mod inspect;
+pub mod labels;
 mod lines;
 mod progress;
-mod summary;
+pub mod summary;
 mod text;
 
 use std::io::{self, IsTerminal, Write};
@@ -18,6 +20,7 @@ use self::bars::Bars;
 use self::lines::Lines;
 use self::progress::Progress;
 use self::text::{Paint, escape};
+use super::outcome::ImageOutcome;
 use crate::event::{Event, Events};
 use crate::report::{Outcome, Report};
 
@@ -37,7 +40,7 @@ pub enum Verbosity {
 /// How long [`Output::tick`] may be left uncalled.
 pub const TICK: Duration = Duration::from_millis(500);
 
-/// Standard error, for one push. Clones are the same.
+/// Standard error, for one push or for several together. Clones are the same.
 #[derive(Clone)]
 pub struct Output {
     state: Arc<Mutex<State>>,
@@ -49,6 +52,8 @@ pub struct Output {
 struct State {
     progress: Progress,
     screen: Screen,
+    /// What lines call the images, by their places; empty where there is one image.
+    labels: Vec<String>,
     /// After this, events are no longer shown: what runs on in other threads has nothing to say.
     finished: bool,
 }
@@ -80,8 +85,9 @@ impl Output {
     fn new(screen: Screen, verbosity: Verbosity, paint: Paint, dry_run: bool) -> Self {
         Self {
             state: Arc::new(Mutex::new(State {
-                progress: Progress::default(),
+                progress: Progress::new(1),
                 screen,
+                labels: Vec::new(),
                 finished: false,
             })),
             verbosity,
@@ -90,27 +96,36 @@ impl Output {
         }
     }
 
-    /// The sink for the push's events.
-    pub fn events(&self) -> Events {
-        let output = self.clone();
-        Arc::new(move |event| output.show(&event, Instant::now()))
+    /// What lines are to call the images, where there are several.
+    pub fn call(&self, labels: Vec<String>) {
+        let mut state = self.lock();
+        state.progress = Progress::new(labels.len().max(1));
+        state.labels = labels;
     }
 
-    fn show(&self, event: &Event, now: Instant) {
+    /// The sink for the events of the image at this place.
+    pub fn events_of(&self, image: usize) -> Events {
+        let output = self.clone();
+        Arc::new(move |event| output.show(image, &event, Instant::now()))
+    }
+
+    fn show(&self, image: usize, event: &Event, now: Instant) {
         let mut state = self.lock();
         if state.finished {
             return;
         }
-        state.progress.apply(event, now);
+        state.progress.apply(image, event, now);
         if self.verbosity == Verbosity::Quiet {
             return;
         }
+        let label = state.labels.get(image).filter(|_| is_of_one_image(event));
+        let label = label.map(|label| format!("{label}  ")).unwrap_or_default();
         for line in self.say(event, &state.screen) {
-            state.screen.line(&line, now);
+            state.screen.line(&format!("{label}{line}"), now);
         }
         let State { progress, screen, .. } = &mut *state;
         if let Screen::Bars(bars) = screen {
-            bars.update(event, progress, now);
+            bars.update(image, event, progress, now);
         }
     }
 
@@ -175,7 +190,9 @@ impl Output {
 
     /// Says something that the user should know before anything happens.
     pub fn warn(&self, warning: &str) {
-        self.show(&Event::Warning(warning.to_owned()), Instant::now());
+        if self.verbosity > Verbosity::Quiet {
+            self.print(&self.warning(warning));
+        }
     }
 
     /// Takes the bars away; from now on only [`report`](Self::report) and [`fail`](Self::fail)
@@ -189,22 +206,61 @@ impl Output {
         }
     }
 
-    /// Says what came of the push: with `--dry-run` layer by layer.
+    /// Says what came of a push: with `--dry-run` layer by layer.
     pub fn report(&self, report: &Report) {
+        self.report_labelled(report, "");
+    }
+
+    /// Says what came of the push of each of several images, in their order, and in all.
+    pub fn report_all(&self, outcomes: &[ImageOutcome], took: Duration) {
+        for (place, outcome) in outcomes.iter().enumerate() {
+            match outcome {
+                ImageOutcome::Pushed(report) => {
+                    let label = self.lock().labels.get(place).cloned().unwrap_or_default();
+                    self.report_labelled(report, &label);
+                }
+                ImageOutcome::Failed { name, error } => {
+                    let label = format!("failed {}:", escape(name));
+                    for line in failure::lines(&label, error, self.paint) {
+                        self.print(&line);
+                    }
+                }
+            }
+        }
+        if self.verbosity > Verbosity::Quiet {
+            self.print(&summary::total(outcomes, took, self.dry_run, self.paint));
+        }
+    }
+
+    fn report_labelled(&self, report: &Report, label: &str) {
         if self.verbosity == Verbosity::Quiet {
             return;
         }
         if self.dry_run {
+            let label = if label.is_empty() { String::new() } else { format!("{label}  ") };
             for layer in &report.layers {
-                self.print(&summary::layer(layer, summary::NAME_COLUMNS, self.paint));
+                let line = summary::layer(layer, summary::NAME_COLUMNS, self.paint);
+                self.print(&format!("{label}{line}"));
             }
         }
-        self.print(&summary::whole(report, self.paint));
+        if self.verbosity > Verbosity::Normal {
+            for manifest in &report.manifests {
+                self.print(&self.paint.faint(&summary::manifest(manifest)));
+            }
+        }
+        let whole = summary::whole(report, self.paint);
+        // What is said of a plan of one image has its name above it.
+        let name = if self.dry_run && !label.is_empty() {
+            format!("{}: ", escape(&report.reference))
+        } else {
+            String::new()
+        };
+        self.print(&format!("{name}{whole}"));
     }
 
     /// Says why there is nothing to report.
     pub fn fail(&self, error: &dyn std::error::Error) {
-        for line in failure::lines(error, self.paint) {
+        for line in failure::lines(failure::ERROR, error, self.paint) {
             self.print(&line);
         }
     }
@@ -234,6 +290,12 @@ impl Screen {
             Self::Lines(_) => summary::NAME_COLUMNS,
         }
     }
+}
+
+/// Whether what an event tells is about the image whose it is. A request is told with its URL, and
+/// a connection may serve several images.
+fn is_of_one_image(event: &Event) -> bool {
+    matches!(event, Event::LayerSettled { .. } | Event::Warning(_) | Event::Note(_))
 }
 
 /// Whether standard error is a terminal that can move its cursor, and not a CI's imitation of one.

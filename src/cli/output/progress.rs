@@ -38,24 +38,33 @@ impl Work {
 }
 
 /// What the events so far add up to.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Progress {
-    /// How many layers there are, once known.
-    layers: Option<usize>,
-    /// Layers whose fate is sealed.
-    settled: usize,
-    /// Those of them that did not have to be sent.
+    /// How many images there are.
+    count: usize,
+    /// What is known of those that were heard of, by their places.
+    images: BTreeMap<usize, ImageProgress>,
+    /// Layers that did not have to be sent.
     there: usize,
-    /// Bytes of the source read, of how many, and the work at it.
-    reading: Option<(u64, Option<u64>, Work)>,
     /// Uploads under way.
-    active: BTreeMap<LayerId, Upload>,
+    active: BTreeMap<(usize, LayerId), Upload>,
     /// Bytes of the blobs that were uploaded to their end.
     uploaded: u64,
     /// When the first upload began.
     uploading_since: Option<Instant>,
     /// Bytes that went over the line, those of uploads begun again included, and the work at it.
     sending: Option<(u64, Work)>,
+}
+
+/// How far one image is.
+#[derive(Debug, Default)]
+struct ImageProgress {
+    /// How many layers there are, once known.
+    layers: Option<usize>,
+    /// Layers whose fate is sealed.
+    settled: usize,
+    /// Bytes of the source read, of how many, and the work at it.
+    reading: Option<(u64, Option<u64>, Work)>,
 }
 
 /// An upload under way.
@@ -70,23 +79,37 @@ pub struct Upload {
 }
 
 impl Progress {
-    /// Takes an event that happened at `now` into account.
-    pub fn apply(&mut self, event: &Event, now: Instant) {
+    /// Of so many images, nothing was heard yet.
+    pub fn new(count: usize) -> Self {
+        Self {
+            count,
+            images: BTreeMap::new(),
+            there: 0,
+            active: BTreeMap::new(),
+            uploaded: 0,
+            uploading_since: None,
+            sending: None,
+        }
+    }
+
+    /// Takes an event of the image at this place, that happened at `now`, into account.
+    pub fn apply(&mut self, image: usize, event: &Event, now: Instant) {
         match event {
-            Event::LayerCount(count) => self.layers = Some(*count),
+            Event::LayerCount(count) => self.image(image).layers = Some(*count),
             Event::Reading { position, total } => {
-                let mut work = self.reading.map_or(Work::begin(now), |(_, _, work)| work);
+                let image = self.image(image);
+                let mut work = image.reading.map_or(Work::begin(now), |(_, _, work)| work);
                 work.went_on(now);
-                self.reading = Some((*position, *total, work));
+                image.reading = Some((*position, *total, work));
             }
             Event::UploadStarted { layer, name, total } => {
                 self.uploading_since.get_or_insert(now);
                 self.sending.get_or_insert((0, Work::begin(now)));
                 let upload = Upload { name: name.clone(), position: 0, total: *total };
-                self.active.insert(*layer, upload);
+                self.active.insert((image, *layer), upload);
             }
             Event::UploadProgress { layer, position, total } => {
-                if let Some(upload) = self.active.get_mut(layer) {
+                if let Some(upload) = self.active.get_mut(&(image, *layer)) {
                     let more = position.saturating_sub(upload.position);
                     upload.position = *position;
                     upload.total = total.or(upload.total);
@@ -94,8 +117,8 @@ impl Progress {
                 }
             }
             Event::LayerSettled { layer, report } => {
-                self.settled += 1;
-                let upload = self.active.remove(layer);
+                self.image(image).settled += 1;
+                let upload = self.active.remove(&(image, *layer));
                 match report.outcome {
                     Outcome::Uploaded => {
                         let counted = upload.map_or(0, |upload| upload.position);
@@ -113,6 +136,10 @@ impl Progress {
             | Event::Tagging
             | Event::Request { .. } => {}
         }
+    }
+
+    fn image(&mut self, image: usize) -> &mut ImageProgress {
+        self.images.entry(image).or_default()
     }
 
     fn went_over_the_line(&mut self, bytes: u64, now: Instant) {
@@ -140,9 +167,20 @@ impl Progress {
         self.uploaded + self.active().map(length).sum::<u64>()
     }
 
+    /// Layers of all images, once all are counted.
+    fn layers(&self) -> Option<usize> {
+        let counted = self.images.values().filter_map(|image| image.layers);
+        (counted.clone().count() >= self.count).then(|| counted.sum())
+    }
+
+    /// Layers whose fate is sealed.
+    fn settled(&self) -> usize {
+        self.images.values().map(|image| image.settled).sum()
+    }
+
     /// Bytes to be sent in all, once that is certain.
     pub fn to_send(&self) -> Option<u64> {
-        let certain = self.layers? <= self.settled + self.active.len()
+        let certain = self.layers()? <= self.settled() + self.active.len()
             && self.active().all(|upload| upload.total.is_some());
         certain.then(|| self.begun())
     }
@@ -171,22 +209,25 @@ impl Progress {
     /// How much longer it takes, if that can be told.
     pub fn time_left(&self, now: Instant) -> Option<Duration> {
         // Whoever has got nowhere yet and waits knows nothing of how fast it will go.
-        if self.settled == 0 && self.sending.is_some_and(|(_, work)| work.is_resting(now)) {
+        if self.settled() == 0 && self.sending.is_some_and(|(_, work)| work.is_resting(now)) {
             return None;
         }
-        let reading = match self.reading {
-            Some((position, Some(total), work)) if position < total => {
-                let seconds = work.took(now).as_secs_f64();
-                if seconds < 1.0 || position == 0 {
-                    return None;
+        let mut reading: f64 = 0.0;
+        for image in 0..self.count {
+            match self.images.get(&image).and_then(|image| image.reading) {
+                Some((position, Some(total), work)) if position < total => {
+                    let seconds = work.took(now).as_secs_f64();
+                    if seconds < 1.0 || position == 0 {
+                        return None;
+                    }
+                    reading = reading.max(seconds * (total - position) as f64 / position as f64);
                 }
-                seconds * (total - position) as f64 / position as f64
+                Some((_, Some(_), _)) => {}
+                // Nobody knows what is to come.
+                _ if self.to_send().is_none() => return None,
+                _ => {}
             }
-            Some((_, Some(_), _)) => 0.0,
-            // Nobody knows what is to come.
-            _ if self.to_send().is_none() => return None,
-            _ => 0.0,
-        };
+        }
         let missing = self.begun() - self.sent();
         let sending = match self.pace(now) {
             Some(pace) => missing as f64 / pace,
@@ -197,14 +238,22 @@ impl Progress {
         Duration::try_from_secs_f64(reading.max(sending)).ok()
     }
 
-    /// `12 of 43 layers`, or how much was read while the layers are not counted yet.
+    /// `12 of 43 layers`, or how much was read while no layers are counted yet.
     pub fn heading(&self) -> String {
-        match (self.layers, self.reading) {
-            (Some(count), _) => {
-                format!("{} of {}", self.settled.min(count), super::text::layers(count))
-            }
-            (None, Some((position, _, _))) => format!("{} read", super::text::size(position)),
-            (None, None) => "looking at the image".into(),
+        let counted: Vec<(usize, usize)> = self
+            .images
+            .values()
+            .filter_map(|image| Some((image.settled.min(image.layers?), image.layers?)))
+            .collect();
+        let read = self.images.values().filter_map(|image| image.reading);
+        if !counted.is_empty() {
+            let settled: usize = counted.iter().map(|(settled, _)| settled).sum();
+            let layers = counted.iter().map(|(_, layers)| layers).sum();
+            format!("{settled} of {}", super::text::layers(layers))
+        } else if read.clone().next().is_some() {
+            format!("{} read", super::text::size(read.map(|(position, _, _)| position).sum()))
+        } else {
+            "looking at the image".into()
         }
     }
 
@@ -218,15 +267,22 @@ impl Progress {
         !self.active.is_empty() || self.found_out().is_none_or(|part| part < 1.0)
     }
 
-    /// The part of the image for which it is known what is to be uploaded, 0 to 1.
+    /// The part of the images for which it is known what is to be uploaded, 0 to 1.
     fn found_out(&self) -> Option<f64> {
-        match (self.reading, self.layers) {
+        let parts = (0..self.count).filter_map(|image| self.found_out_of(image));
+        let known = parts.clone().next().is_some();
+        known.then(|| parts.sum::<f64>() / self.count as f64)
+    }
+
+    fn found_out_of(&self, place: usize) -> Option<f64> {
+        let image = self.images.get(&place)?;
+        match (image.reading, image.layers) {
             (Some((position, Some(total), _)), _) if total > 0 => {
                 Some((position as f64 / total as f64).min(1.0))
             }
             (_, Some(layers)) if layers > 0 => {
-                let begun = self.settled + self.active.len();
-                Some((begun as f64 / layers as f64).min(1.0))
+                let active = self.active.keys().filter(|(image, _)| *image == place).count();
+                Some(((image.settled + active) as f64 / layers as f64).min(1.0))
             }
             _ => None,
         }
@@ -240,9 +296,9 @@ mod tests {
     use crate::report::Known;
 
     fn after(events: impl IntoIterator<Item = Event>) -> (Progress, Instant) {
-        let (mut progress, begin) = (Progress::default(), Instant::now());
+        let (mut progress, begin) = (Progress::new(1), Instant::now());
         for event in events {
-            progress.apply(&event, begin);
+            progress.apply(0, &event, begin);
         }
         (progress, begin)
     }
@@ -257,7 +313,7 @@ mod tests {
             after([Event::LayerCount(2), started(0, "a", Some(1000)), sent(0, 400)]);
         assert_eq!(progress.to_send(), None);
         assert_eq!(progress.time_left(begin + Duration::from_secs(2)), None);
-        progress.apply(&layer(1, "b", 50, Outcome::Reused { why: Known::Cache }), begin);
+        progress.apply(0, &layer(1, "b", 50, Outcome::Reused { why: Known::Cache }), begin);
         assert_eq!(progress.to_send(), Some(1000));
         assert_eq!(progress.sent(), 400);
         assert_eq!(progress.there(), 1);
@@ -271,12 +327,12 @@ mod tests {
         let (mut progress, begin) =
             after([Event::LayerCount(2), started(0, "a", Some(1000)), started(1, "b", Some(100))]);
         let at = |seconds| begin + Duration::from_secs(seconds);
-        progress.apply(&sent(0, 200), at(2));
+        progress.apply(0, &sent(0, 200), at(2));
         assert_eq!(progress.time_left(at(2)), Some(Duration::from_secs(9)));
         // The connection breaks, and nothing moves for minutes.
-        progress.apply(&sent(0, 0), at(3));
+        progress.apply(0, &sent(0, 0), at(3));
         assert_eq!(progress.time_left(at(100)), None);
-        progress.apply(&layer(1, "b", 100, Outcome::Uploaded), at(200));
+        progress.apply(0, &layer(1, "b", 100, Outcome::Uploaded), at(200));
         // 300 bytes went over the line in 2 + 5 seconds.
         let left = progress.time_left(at(200)).unwrap();
         assert_eq!(left.as_secs_f64().round(), (1000.0_f64 / (300.0 / 7.0)).round());

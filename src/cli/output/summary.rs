@@ -1,8 +1,14 @@
-//! What came of a push, in words: a line for each layer and one for the whole.
+//! What came of a push, in words: a line for each layer, one for the image, and one for all images.
 
-use super::text::{Paint, escape, fit, layers, size, time};
+use std::collections::HashSet;
+use std::time::Duration;
+
+use oci_client::manifest::{IMAGE_MANIFEST_LIST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE};
+
+use super::super::outcome::{ImageOutcome, bytes_sent};
+use super::text::{Paint, counted, escape, fit, layers, size, time};
 use crate::image::Compression;
-use crate::report::{LayerReport, Outcome, Report};
+use crate::report::{LayerReport, ManifestReport, Outcome, Report};
 
 /// The columns that layers' names get in a log.
 pub const NAME_COLUMNS: usize = 32;
@@ -20,9 +26,21 @@ pub fn layer(layer: &LayerReport, name_columns: usize, paint: Paint) -> String {
     format!("{}  {:>7}  {outcome}", fit(&escape(&layer.name), name_columns), size(layer.size))
 }
 
-/// The last line: what was pushed, and what it took.
+/// `linux/amd64  sha256:…`: a manifest that was put besides.
+pub fn manifest(manifest: &ManifestReport) -> String {
+    let what = manifest.artifact_type.as_ref().or(manifest.platform.as_ref());
+    let what = escape(what.unwrap_or(&manifest.media_type)).into_owned();
+    let subject = match &manifest.subject {
+        Some(subject) => format!("  refers to {subject}"),
+        None => String::new(),
+    };
+    format!("{}  {}{subject}", fit(&what, NAME_COLUMNS), manifest.digest)
+}
+
+/// The image's line: what was pushed, and what it took.
 pub fn whole(report: &Report, paint: Paint) -> String {
-    let mut counts = format!("{} of {}", report.layers_uploaded(), layers(report.layers.len()));
+    let mut counts = besides(report);
+    counts += &format!("{} of {}", report.layers_uploaded(), layers(report.layers.len()));
     let mounted = match report.layers_mounted() {
         0 => String::new(),
         count => format!(", {count} mounted"),
@@ -47,6 +65,50 @@ pub fn whole(report: &Report, paint: Paint) -> String {
         names(report),
         time(report.seconds)
     )
+}
+
+/// `index of 2 images and 1 other manifest, `; nothing for an image alone.
+fn besides(report: &Report) -> String {
+    let images = report.manifests.iter().filter(|manifest| is_image(manifest)).count();
+    let others = match report.manifests.len() - images {
+        0 => String::new(),
+        count => counted(count, "other manifest"),
+    };
+    let is_index = [OCI_IMAGE_INDEX_MEDIA_TYPE, IMAGE_MANIFEST_LIST_MEDIA_TYPE]
+        .contains(&report.media_type.as_str());
+    match (is_index, others.as_str()) {
+        (true, "") => format!("index of {}, ", counted(images, "image")),
+        (true, others) => format!("index of {} and {others}, ", counted(images, "image")),
+        (false, "") => String::new(),
+        (false, others) => format!("with {others}, "),
+    }
+}
+
+/// Whether it is something to run, and not what is known of it.
+fn is_image(manifest: &ManifestReport) -> bool {
+    let platform = manifest.platform.as_deref().filter(|platform| *platform != "unknown/unknown");
+    platform.is_some() && manifest.artifact_type.is_none() && manifest.subject.is_none()
+}
+
+/// The last line where there are several images.
+pub fn total(outcomes: &[ImageOutcome], took: Duration, dry_run: bool, paint: Paint) -> String {
+    let reports: Vec<&Report> = outcomes.iter().filter_map(ImageOutcome::report).collect();
+    let is_new =
+        |layer: &&LayerReport| matches!(layer.outcome, Outcome::Uploaded | Outcome::WouldUpload);
+    let all = reports.iter().flat_map(|report| &report.layers);
+    let new: HashSet<_> = all.filter(is_new).map(|layer| &layer.digest).collect();
+    let new = layers(new.len());
+    let sent = size(bytes_sent(outcomes));
+    let pushed = counted(reports.len(), "image");
+    let failed = match outcomes.len() - reports.len() {
+        0 => String::new(),
+        count => format!(", {}", paint.bad(&format!("{count} failed"))),
+    };
+    if dry_run {
+        return format!("would push {pushed}{failed}; would upload {new}, {sent}");
+    }
+    let took = time(took.as_secs_f64());
+    format!("{} {pushed}{failed}; {new} uploaded, {sent} sent, {took}", paint.good("pushed"))
 }
 
 /// The reference, and the tags besides its own.

@@ -72,7 +72,7 @@ fn log_of(verbosity: Verbosity, dry_run: bool) -> String {
     let begin = Instant::now();
     let screen = Screen::Lines(Lines::new(Box::new(log.clone()), begin));
     let output = Output::new(screen, verbosity, Paint { colours: false }, dry_run);
-    let events = output.events();
+    let events = output.events_of(0);
     output.warn("beware\u{1b}[31m");
     let why = Known::AnsweredHead;
     let outcome = if dry_run { Outcome::WouldUpload } else { Outcome::Uploaded };
@@ -174,7 +174,7 @@ fn at_a_terminal_layers_that_are_there_are_only_counted() {
             layer(0, "glibc-2.38", 40_000_000, Outcome::Reused { why }),
             layer(1, "app", 7, Outcome::Mounted { from: "b".into() }),
         ] {
-            output.show(&event, Instant::now());
+            output.show(0, &event, Instant::now());
         }
         output.tick(Instant::now());
         term.contents()

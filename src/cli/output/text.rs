@@ -68,7 +68,12 @@ pub fn whole_time(seconds: f64) -> String {
 
 /// `1 layer`, `2 layers`.
 pub fn layers(count: usize) -> String {
-    format!("{count} {}", if count == 1 { "layer" } else { "layers" })
+    counted(count, "layer")
+}
+
+/// `1 image`, `2 images`.
+pub fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Cuts or fills `text`, which is escaped already, to so many columns.

@@ -1,0 +1,150 @@
+//! What is in an image, as a table.
+
+use std::io::IsTerminal;
+
+use console::{measure_text_width, truncate_str};
+
+use super::text::{counted, escape, fit, layers, size};
+use crate::inspect::{InspectedImage, InspectedLayer, Inspection};
+use crate::report::{Known, Outcome};
+use crate::source::store_path_name;
+
+/// The columns of a line where no terminal says how many there are.
+const COLUMNS: usize = 120;
+/// The fewest columns that what is in a layer gets.
+const FEWEST: usize = 24;
+/// The columns of the words before an image's properties.
+const WORDS: usize = 12;
+
+/// The columns of standard output.
+pub fn columns() -> usize {
+    match std::io::stdout().is_terminal() {
+        true => usize::from(console::Term::stdout().size().1),
+        false => COLUMNS,
+    }
+}
+
+/// All of it, each line with its end.
+pub fn text(inspection: &Inspection, columns: usize) -> String {
+    let mut lines = Vec::new();
+    for image in &inspection.images {
+        if !lines.is_empty() {
+            lines.push(String::new());
+        }
+        properties(image, &mut lines);
+        lines.push(String::new());
+        table(image, columns, &mut lines);
+    }
+    if let Some(against) = &inspection.against {
+        lines.push(String::new());
+        lines.push(format!(
+            "a push to {} would send {}: {} to upload",
+            escape(&against.reference),
+            size(against.bytes_to_send),
+            layers(against.layers_to_upload),
+        ));
+    }
+    lines.iter().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+fn properties(image: &InspectedImage, lines: &mut Vec<String>) {
+    let mut property = |word: &str, value: &str| {
+        if !value.is_empty() {
+            lines.push(format!("{word:WORDS$}{}", escape(value)));
+        }
+    };
+    for name in &image.names {
+        property("name", name);
+    }
+    property("id", image.id.as_str());
+    if let Some(manifest) = &image.manifest {
+        property("manifest", manifest.as_str());
+    }
+    property("platform", &image.platform.to_string());
+    property("created", image.created.as_deref().unwrap_or_default());
+    property("user", image.user.as_deref().unwrap_or_default());
+    property("folder", image.working_dir.as_deref().unwrap_or_default());
+    property("entrypoint", &command(&image.entrypoint));
+    property("cmd", &command(&image.cmd));
+    property("ports", &image.exposed_ports.join(", "));
+    for variable in &image.env {
+        property("env", variable);
+    }
+}
+
+/// Words as a shell would have them.
+fn command(words: &[String]) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "-_./:=@%+,".contains(c);
+    let quoted = |word: &String| match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.clone(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    };
+    words.iter().map(quoted).collect::<Vec<_>>().join(" ")
+}
+
+/// Number, size, diff ID, what the registry has, and what is in it.
+fn table(image: &InspectedImage, columns: usize, lines: &mut Vec<String>) {
+    let number = image.layers.len().to_string().len();
+    let states: Vec<String> = image.layers.iter().map(state).collect();
+    let widths = states.iter().map(|state| measure_text_width(state));
+    let state_columns = widths.max().unwrap_or_default();
+    let heading = |word: &str| if state_columns == 0 { String::new() } else { word.to_owned() };
+    let row = |numbered: &str, sized: &str, diff_id: &str, state: &str, contents: &str| {
+        let gap = if state_columns == 0 { "" } else { "  " };
+        let state = fit(state, state_columns);
+        format!("{numbered:>number$}  {sized:>7}  {diff_id:<12}{gap}{state}  {contents}")
+    };
+    let used = measure_text_width(&row("", "", "", "", ""));
+    let room = columns.saturating_sub(used).max(FEWEST);
+    lines.push(row("#", "size", "diff ID", &heading("registry"), "contents"));
+    for (place, (layer, state)) in image.layers.iter().zip(&states).enumerate() {
+        let diff_id = layer.diff_id.as_ref().map_or("", |diff_id| diff_id.digest().short());
+        let contents = contents(layer, room);
+        lines.push(row(&(place + 1).to_string(), &size(layer.size), diff_id, state, &contents));
+    }
+    lines.push(format!("{}, {}", counted(image.layers.len(), "layer"), size(image.size)));
+}
+
+/// What a registry has of a layer, in few words.
+fn state(layer: &InspectedLayer) -> String {
+    let Some(registry) = &layer.registry else {
+        return String::new();
+    };
+    let state = match &registry.outcome {
+        Outcome::Reused { why: Known::PreviousImage(_) } => "there, in previous image".to_owned(),
+        Outcome::Reused { why: Known::Cache } => "there, in cache".to_owned(),
+        Outcome::Reused { why: Known::AnsweredHead } => "there".to_owned(),
+        Outcome::Reused { why: Known::SameAsLayer } => "same as another layer".to_owned(),
+        Outcome::Mounted { from } | Outcome::WouldMount { from } => format!("mount from {from}"),
+        Outcome::Uploaded | Outcome::WouldUpload => format!("upload {}", size(registry.size)),
+    };
+    escape(&state).into_owned()
+}
+
+/// The store paths by name, as many as there is room for, or the command that made the layer.
+fn contents(layer: &InspectedLayer, room: usize) -> String {
+    if layer.store_paths.is_empty() {
+        let command = layer.created_by.as_deref().unwrap_or_default();
+        return truncate_str(&escape(command), room, "…").into_owned();
+    }
+    let names: Vec<_> = layer
+        .store_paths
+        .iter()
+        .map(|path| escape(store_path_name(path).unwrap_or(path)))
+        .collect();
+    let mut text = String::new();
+    for (place, name) in names.iter().enumerate() {
+        let separator = if text.is_empty() { "" } else { ", " };
+        let longer = format!("{text}{separator}{name}");
+        let rest = match names.len() - place - 1 {
+            0 => String::new(),
+            more => format!(" +{more}"),
+        };
+        if !text.is_empty() && measure_text_width(&longer) + rest.len() > room {
+            return format!("{text} +{}", names.len() - place);
+        }
+        text = longer;
+    }
+    // One name may be too long all by itself.
+    truncate_str(&text, room, "…").into_owned()
+}

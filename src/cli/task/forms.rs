@@ -1,0 +1,192 @@
+//! The forms of the command line, one function each: what was typed in, a [`Task`] out.
+
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::BufRead;
+use std::path::Path;
+
+use clap::error::ErrorKind;
+use oci_client::Reference;
+
+use super::conflict::{SAME_DESTINATION, check_stdin, same_destination, stdin_twice};
+use super::{PAIRS, Task, image_name, list_file};
+use crate::cli::args::PushArgs;
+use crate::cli::options::SelectionArgs;
+use crate::cli::usage::Usage;
+use crate::cli::{name, platform};
+use crate::push::{Index, IndexItem, Item};
+use crate::source::{Location, Selection, printable};
+
+/// The folder from which paths on the command line start.
+const HERE: &str = "";
+
+/// `IMAGE [DESTINATION]`, or any number of `IMAGE=DESTINATION`, of which one is the same.
+pub fn images(args: &PushArgs, given: &[&OsString]) -> Result<Task, Usage> {
+    let pairs: Vec<_> = given.iter().map(|text| image_name::split_last(text)).collect();
+    match (given, pairs.as_slice()) {
+        ([_], [Some((image, to))]) => item(args, image, Some(to)).map(Task::One),
+        ([image], _) => item(args, image, None).map(Task::One),
+        ([image, to], [None, None]) => item(args, image, Some(to)).map(Task::One),
+        _ => {
+            if let Some(place) = unexpected(&pairs) {
+                return Err(Usage::new(
+                    ErrorKind::UnknownArgument,
+                    &format!("unexpected argument '{}'", given[place].display()),
+                    &format!("for one image: pushimg IMAGE [DESTINATION]; for several: {PAIRS}"),
+                ));
+            }
+            let items = pairs.into_iter().flatten().map(|(image, to)| item(args, image, Some(to)));
+            several(items.collect::<Result<_, _>>()?)
+        }
+    }
+}
+
+/// Of three or more arguments, or two of two kinds, the first that does not go with the others.
+fn unexpected<T>(pairs: &[Option<T>]) -> Option<usize> {
+    match pairs.first() {
+        Some(Some(_)) => pairs.iter().position(Option::is_none),
+        _ => pairs.iter().position(Option::is_some).or(Some(2)),
+    }
+}
+
+/// `--file`.
+pub fn listed(
+    args: &PushArgs,
+    file: &Path,
+    given: &[&OsString],
+    stdin: &mut dyn BufRead,
+) -> Result<Task, Usage> {
+    if let Some(image) = given.first() {
+        return Err(Usage::new(
+            ErrorKind::ArgumentConflict,
+            &format!("unexpected argument '{}' besides '--file <FILE>'", image.display()),
+            "list it in the file",
+        ));
+    }
+    let is_stdin = file == Path::new("-");
+    let list = if is_stdin { list_file::read(stdin, Path::new(HERE)) } else { read_list(file) };
+    let mut items = list.map_err(|what| {
+        Usage::new(
+            ErrorKind::ValueValidation,
+            &format!("the file '{}' of '--file <FILE>' {}", file.display(), printable(&what)),
+            "it is a list such as [{\"image\": \"result-a\", \"destination\": \
+             \"registry.fly.io/a:v1\", \"tags\": [\"latest\"]}]",
+        )
+    })?;
+    if is_stdin && items.iter().any(|item| item.image == Location::Stdin) {
+        return Err(stdin_twice("the list of images", "an image in it"));
+    }
+    for item in &mut items {
+        item.selection.platform.clone_from(&args.selection.platform);
+    }
+    several(items)
+}
+
+fn read_list(file: &Path) -> Result<Vec<Item>, String> {
+    let opened = File::open(file).map_err(|error| format!("cannot be read: {error}"))?;
+    // What a shell's `<(...)` gives is in no folder that means anything.
+    let is_file = opened.metadata().is_ok_and(|metadata| metadata.is_file());
+    let folder = file.parent().filter(|_| is_file).unwrap_or(Path::new(HERE));
+    list_file::read(opened, folder)
+}
+
+/// `--all`.
+pub fn all(args: &PushArgs, given: &[&OsString]) -> Result<Task, Usage> {
+    let conflict = |what: &str, tip: &str| {
+        let what = format!("the argument '--all' cannot be used with {what}");
+        Err(Usage::new(ErrorKind::ArgumentConflict, &what, tip))
+    };
+    let [image] = given else {
+        return conflict("a destination", "each image goes to its own name: pushimg --all IMAGE");
+    };
+    let (archive, selection) = image_of(image)?;
+    if selection != Selection::default() {
+        let what = format!("'{}', which is one image", image.display());
+        return conflict(&what, "give the archive alone, or leave '--all' out");
+    }
+    if archive == Location::Stdin {
+        return conflict("the image '-'", "the archive is read twice; put it into a file");
+    }
+    Ok(Task::All { archive, platform: args.selection.platform.clone() })
+}
+
+/// `--index`.
+pub fn index(args: &PushArgs, destination: &Reference, given: &[&OsString]) -> Result<Task, Usage> {
+    let images = given.iter().map(|text| index_item(text)).collect::<Result<Vec<_>, _>>()?;
+    let mut seen = HashSet::new();
+    let platforms = images.iter().filter_map(|image| image.platform.as_ref());
+    if let Some(twice) = platforms.into_iter().find(|platform| !seen.insert(*platform)) {
+        return Err(Usage::new(
+            ErrorKind::ValueValidation,
+            &format!("two images are for {twice}"),
+            "an index has one image for each platform",
+        ));
+    }
+    check_stdin(images.iter().map(|image| &image.image))?;
+    let tags = name::others(args.image_args.tags.clone(), Some(destination));
+    Ok(Task::Index(Index { destination: destination.clone(), tags, images }))
+}
+
+fn index_item(text: &OsStr) -> Result<IndexItem, Usage> {
+    let (platform, image) = match image_name::split_first(text) {
+        None => (None, text),
+        Some((left, image)) => {
+            let left = left.to_string_lossy();
+            let platform = platform::parse(&left)
+                .map_err(|why| Usage::invalid(&left, "PLATFORM=IMAGE", &why.to_string()))?;
+            (Some(platform), image)
+        }
+    };
+    let (image, selection) = image_of(image)?;
+    Ok(IndexItem { image, selection, platform })
+}
+
+fn item(args: &PushArgs, image: &OsStr, destination: Option<&OsStr>) -> Result<Item, Usage> {
+    let (image, selection) = select(image, &args.selection)?;
+    let destination = destination
+        .map(|text| {
+            let text = text.to_string_lossy();
+            name::destination(&text)
+                .map_err(|why| Usage::invalid(&text, "DESTINATION", &why.to_string()))
+        })
+        .transpose()?;
+    let tags = name::others(args.image_args.tags.clone(), destination.as_ref());
+    Ok(Item { image, selection, destination, tags })
+}
+
+/// An image, and of several in one place the one that the options ask for.
+pub fn select(image: &OsStr, options: &SelectionArgs) -> Result<(Location, Selection), Usage> {
+    let (location, mut selection) = image_of(image)?;
+    if let Some(name) = &options.image_name {
+        if selection != Selection::default() {
+            return Err(Usage::new(
+                ErrorKind::ArgumentConflict,
+                &format!(
+                    "the argument '--image <NAME>' cannot be used with '{}', which says already \
+                     which image it is",
+                    image.display()
+                ),
+                "leave one of them out",
+            ));
+        }
+        selection.name = Some(name.clone());
+    }
+    selection.platform.clone_from(&options.platform);
+    Ok((location, selection))
+}
+
+fn image_of(text: &OsStr) -> Result<(Location, Selection), Usage> {
+    if text.is_empty() {
+        return Err(Usage::invalid("", "IMAGE", "it is empty"));
+    }
+    Ok(image_name::parse(text, Path::new(HERE)))
+}
+
+fn several(items: Vec<Item>) -> Result<Task, Usage> {
+    check_stdin(items.iter().map(|item| &item.image))?;
+    match same_destination(&items) {
+        Some(what) => Err(Usage::new(ErrorKind::ValueValidation, &what, SAME_DESTINATION)),
+        None => Ok(Task::Several(items)),
+    }
+}

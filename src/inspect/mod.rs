@@ -1,0 +1,189 @@
+//! What is in an image: its names, its config, its layers and what they hold; and, where that is
+//! asked for, which of them a registry has and what a push would send.
+//!
+//! Comes in: a location. Goes out: an [`Inspection`]. Nothing is written anywhere.
+
+mod config;
+mod reading;
+
+use std::collections::{HashMap, HashSet};
+
+use oci_client::Reference;
+use serde::Serialize;
+
+use crate::error::Error;
+use crate::event::Events;
+use crate::image::{DiffId, Digest, Platform};
+use crate::push::{Item, PushOptions, push};
+use crate::report::{Known, LayerReport, Outcome, Report};
+use crate::source::layout::Tree;
+use crate::source::{Image, LayerId, Location, Selection};
+
+/// What is in a file of images.
+#[derive(Clone, Debug, Serialize)]
+pub struct Inspection {
+    /// The images, in the order in which they are stored; of an index, of all platforms.
+    pub images: Vec<InspectedImage>,
+    /// What a push would do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub against: Option<Against>,
+}
+
+/// An image.
+#[derive(Clone, Debug, Serialize)]
+pub struct InspectedImage {
+    /// The names that it is given where it is stored.
+    pub names: Vec<String>,
+    /// The digest of its config.
+    pub id: Digest,
+    /// The digest of its manifest, where it is stored with one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<Digest>,
+    /// What it runs on.
+    pub platform: Platform,
+    /// When it was made, as its config says.
+    pub created: Option<String>,
+    /// The program that is run, with its first arguments.
+    pub entrypoint: Vec<String>,
+    /// The arguments that follow the entrypoint, or the program where that is empty.
+    pub cmd: Vec<String>,
+    /// Environment variables, `NAME=VALUE`.
+    pub env: Vec<String>,
+    /// Ports that it listens on, `8080/tcp`.
+    pub exposed_ports: Vec<String>,
+    /// The folder that the program starts in.
+    pub working_dir: Option<String>,
+    /// Whose rights the program has.
+    pub user: Option<String>,
+    /// Bytes of the layers as stored; one that occurs twice counts once.
+    pub size: u64,
+    /// The layers, lowest first.
+    pub layers: Vec<InspectedLayer>,
+}
+
+/// A layer.
+#[derive(Clone, Debug, Serialize)]
+pub struct InspectedLayer {
+    /// The digest of the uncompressed tar; `None` for a blob that is no layer of an image.
+    pub diff_id: Option<DiffId>,
+    /// The digest of the blob, where it is stored as one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+    /// Its length in bytes as stored; of one that is made while it is read, that of its tar.
+    pub size: u64,
+    /// The store paths in it, as Nix lists them in the config's history.
+    pub store_paths: Vec<String>,
+    /// The command that made it, where the config's history has one.
+    pub created_by: Option<String>,
+    /// What the registry has of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registry: Option<AtRegistry>,
+}
+
+/// What a registry has of a layer, or would be sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AtRegistry {
+    /// The blob's digest.
+    pub digest: Digest,
+    /// The blob's length in bytes.
+    pub size: u64,
+    /// What a push would do.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// What a push would do.
+#[derive(Clone, Debug, Serialize)]
+pub struct Against {
+    /// `registry/repository:tag`.
+    pub reference: String,
+    /// Bytes of blobs and manifests that it would send.
+    pub bytes_to_send: u64,
+    /// How many layers it would upload.
+    pub layers_to_upload: usize,
+}
+
+/// Looks at the images at `location`, of several at those that `selection` means. `against` is
+/// where a push would go; the options are those of that push, which is a dry run.
+///
+/// Of a file whose layers lie where they can be skipped, only what describes them is read.
+pub async fn inspect(
+    location: &Location,
+    selection: &Selection,
+    against: Option<&Reference>,
+    options: &PushOptions,
+    events: &Events,
+) -> Result<Inspection, Error> {
+    let mut inspection = reading::read(location, selection, options.may_run, events).await?;
+    if let Some(destination) = against {
+        let item = Item {
+            image: location.clone(),
+            selection: selection.clone(),
+            destination: Some(destination.clone()),
+            tags: Vec::new(),
+        };
+        let options = PushOptions { dry_run: true, ..options.clone() };
+        inspection.compare(&push(&item, &options, events).await?);
+    }
+    Ok(inspection)
+}
+
+impl Inspection {
+    /// The images of a layout, an index with all that it lists.
+    pub fn of_tree(tree: &Tree) -> Self {
+        let nodes = tree.nodes.iter().enumerate();
+        let images = nodes.filter_map(|(place, node)| {
+            let config = node.config.as_ref()?;
+            let names = if place == tree.root { tree.names.clone() } else { Vec::new() };
+            // The first blob is the config.
+            let layers = node.blobs.iter().skip(1);
+            let stored = layers.map(|blob| (&blob.digest, blob.size, Some(blob.digest.clone())));
+            let mut image = InspectedImage::new(names, config, stored);
+            image.manifest = Some(node.digest.clone());
+            Some(image)
+        });
+        Self { images: images.collect(), against: None }
+    }
+
+    /// The images of another source, with the lengths of the layers that it yielded.
+    fn of_images(images: &[&Image], lengths: &HashMap<LayerId, u64>) -> Self {
+        let images = images.iter().map(|image| {
+            let length = |id| lengths.get(id).copied().unwrap_or_default();
+            let stored = image.layers.iter().map(|id| (id, length(id), None));
+            InspectedImage::new(image.names.clone(), &image.config, stored)
+        });
+        Self { images: images.collect(), against: None }
+    }
+
+    /// Adds what a dry run has found out.
+    fn compare(&mut self, report: &Report) {
+        let by_digest: HashMap<&Digest, &LayerReport> =
+            report.layers.iter().rev().map(|layer| (&layer.digest, layer)).collect();
+        let by_diff_id: HashMap<&DiffId, &LayerReport> =
+            report.layers.iter().rev().filter_map(|l| Some((l.diff_id.as_ref()?, l))).collect();
+        let mut seen = HashSet::new();
+        for layer in self.images.iter_mut().flat_map(|image| &mut image.layers) {
+            let found = match (&layer.digest, &layer.diff_id) {
+                (Some(digest), _) => by_digest.get(digest),
+                (None, Some(diff_id)) => by_diff_id.get(diff_id),
+                (None, None) => None,
+            };
+            layer.registry = found.map(|found| AtRegistry {
+                digest: found.digest.clone(),
+                size: found.size,
+                outcome: match seen.insert(&found.digest) {
+                    true => found.outcome.clone(),
+                    false => Outcome::Reused { why: Known::SameAsLayer },
+                },
+            });
+        }
+        self.against = Some(Against {
+            reference: report.reference.clone(),
+            bytes_to_send: report.bytes_sent,
+            layers_to_upload: report.layers_uploaded(),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

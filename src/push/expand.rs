@@ -1,0 +1,99 @@
+//! All images of a source, each under its own names: a location in, items out.
+
+use super::input::Input;
+use super::{Item, PushOptions};
+use crate::error::Error;
+use crate::image::parse_reference;
+use crate::source::{Image, Location, Selection};
+
+/// The images at `location`, each with the destination that its own name is, and its other names of
+/// the same repository as tags. Names of other repositories are items of their own.
+///
+/// The image is read to the end where it does not tell before what it holds.
+pub async fn expand(location: &Location, options: &PushOptions) -> Result<Vec<Item>, Error> {
+    let images = Input::new(location, options.may_run).images().await?;
+    let mut items = Vec::new();
+    for image in &images {
+        items.append(&mut items_of(location, image)?);
+    }
+    Ok(items)
+}
+
+fn items_of(location: &Location, image: &Image) -> Result<Vec<Item>, Error> {
+    let id = image.config.digest();
+    if image.names.is_empty() {
+        return Err(Error::Usage(format!(
+            "{location}: the image {id} has no name to be pushed to; push it alone, with a \
+             destination: pushimg {location}@{id} HOST/REPOSITORY:TAG"
+        )));
+    }
+    let mut items: Vec<Item> = Vec::new();
+    for name in &image.names {
+        let destination = parse_reference(name).ok_or_else(|| {
+            Error::Usage(format!(
+                "{location}: the image {} names itself {name:?}, which is no destination; push it \
+                 alone, with one: pushimg {location}@{id} HOST/REPOSITORY:TAG",
+                id.short(),
+            ))
+        })?;
+        let same = items.iter_mut().find(|item| {
+            item.destination.as_ref().is_some_and(|other| {
+                other.registry() == destination.registry()
+                    && other.repository() == destination.repository()
+                    && other.digest() == destination.digest()
+            })
+        });
+        match (same, destination.tag()) {
+            (Some(item), Some(tag)) => item.tags.push(tag.to_owned()),
+            _ => items.push(Item {
+                image: location.clone(),
+                selection: Selection { digest: Some(id.clone()), ..Selection::default() },
+                destination: Some(destination),
+                tags: Vec::new(),
+            }),
+        }
+    }
+    Ok(items)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Config;
+
+    fn items(names: &[&str]) -> Result<Vec<(String, Vec<String>)>, String> {
+        let image = Image {
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            config: Config::parse(r#"{"rootfs":{}}"#).unwrap(),
+            layers: vec![],
+        };
+        let items = items_of(&Location::Path("x.tar".into()), &image);
+        let shown = |item: Item| {
+            assert_eq!(item.selection.digest.as_ref(), Some(image.config.digest()));
+            (item.destination.map(|to| to.whole()).unwrap_or_default(), item.tags)
+        };
+        items.map(|items| items.into_iter().map(shown).collect()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn names_of_one_repository_are_one_item() {
+        assert_eq!(
+            items(&["r.io/a:v1", "r.io/b:v1", "r.io/a:v2", "a"]).unwrap(),
+            [
+                ("r.io/a:v1".to_owned(), vec!["v2".to_owned()]),
+                ("r.io/b:v1".to_owned(), vec![]),
+                ("docker.io/library/a:latest".to_owned(), vec![]),
+            ]
+        );
+    }
+
+    #[test]
+    fn an_image_that_names_no_destination_is_named() {
+        let unnamed = items(&[]).unwrap_err();
+        assert!(unnamed.starts_with("x.tar: the image sha256:"), "{unnamed}");
+        assert!(unnamed.contains("has no name"), "{unnamed}");
+        let odd = items(&["r.io/a:v1", "A b\u{1b}"]).unwrap_err();
+        assert!(odd.contains("names itself \"A b"), "{odd}");
+        assert!(!odd.contains('\u{1b}'), "{odd}");
+    }
+}
