@@ -13,6 +13,7 @@ mod gzip;
 mod identity;
 pub mod layout;
 mod names;
+mod nix2container;
 mod pieces;
 mod sniff;
 mod tar;
@@ -28,6 +29,7 @@ pub use decompress::Wrapping;
 pub use error::{Error, Place, Role, Via};
 pub use identity::identity;
 pub use names::{is_harmful, name_from_history, package_name, printable};
+pub use nix2container::LayerFault;
 
 /// Opens what is at `location`: what it is, its content says, never its name.
 pub fn open(location: &Location, options: Options) -> Result<Contents, Error> {

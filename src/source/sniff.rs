@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::decompress::{self, Progress, Wrapping};
 use super::docker_archive::{seekable, streamed};
 use super::error::{Error, Place};
+use super::nix2container;
 use super::tar::{self, BLOCK};
 use super::{Contents, Location, Options};
 
@@ -53,7 +54,7 @@ const KINDS: &[Kind] = &[
     Kind { is: Opened::is_tar_or_compressed, open: open_streamed_archive },
     Kind { is: |it| it.head.starts_with(b"#!"), open: |it| Err(it.executable("a script")) },
     Kind { is: |it| it.head.starts_with(b"\x7fELF"), open: |it| Err(it.executable("a program")) },
-    Kind { is: Opened::is_json, open: |it| Err(Error::Json { file: it.name }) },
+    Kind { is: Opened::is_json, open: nix2container::open },
     Kind { is: Opened::is_damaged_tar, open: |it| Err(it.damaged_tar()) },
 ];
 
