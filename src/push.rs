@@ -19,6 +19,7 @@ mod ship;
 mod together;
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -92,7 +93,11 @@ async fn push_one(
         // The name that the image carries is read before the image.
         None => Input::repeatable(&item.image, options.may_run).await?,
     };
-    let shared = Shared { started: Instant::now(), sent: Sent::default() };
+    let shared = Shared {
+        started: Instant::now(),
+        sent: Sent::default(),
+        has_others: AtomicBool::new(false),
+    };
     let mut doubts = Doubts::default();
     loop {
         let attempt = Attempt {
@@ -131,6 +136,8 @@ struct Shared {
     started: Instant,
     /// Blobs that were brought there, whichever attempt did it.
     sent: Sent,
+    /// Whether the source holds more images than this one.
+    has_others: AtomicBool,
 }
 
 struct Attempt<'a> {
@@ -223,6 +230,7 @@ impl Attempt<'_> {
     /// The image that is meant, which must fit where it goes.
     fn pick(&self, destination: &Destination, images: &[Image]) -> Result<Image, Error> {
         let image = destination.pick(&self.item.selection, images)?;
+        self.shared.has_others.store(images.len() > 1, Ordering::Relaxed);
         if let Some(place) = self.place {
             place.take(image.config.platform())?;
         }
@@ -417,7 +425,9 @@ impl Attempt<'_> {
         reuse.remember(&settled.packed(), &present);
         reuse.remember_made(settled.made());
         reuse.remember_image(&destination.references(&manifest.digest), manifest, &image.config);
-        if let Some(key) = self.input.identity() {
+        // Of several images, another may be meant the next time.
+        let is_alone = !self.shared.has_others.load(Ordering::Relaxed);
+        if let Some(key) = self.input.identity().filter(|_| is_alone) {
             let image = CachedImage {
                 names: image.names.clone(),
                 config: image.config.clone(),

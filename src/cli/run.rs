@@ -101,10 +101,11 @@ impl Work<'_> {
                     .map(Done::Inspected);
             }
         };
-        let events = |image| self.events_of(image);
+        // What concerns all images is told without a label, whichever it is said of.
+        let events = |image: Option<usize>| self.events_of(image.unwrap_or(0));
         match task {
             Task::One(item) => {
-                let report = push(&item, options, &events(0)).await?;
+                let report = push(&item, options, &self.events_of(0)).await?;
                 Ok(Done::One(Box::new(report), digest_file))
             }
             Task::Index(index) => {
@@ -121,8 +122,9 @@ impl Work<'_> {
 
     async fn several(&self, items: &[Item]) -> Done {
         let started = Instant::now();
+        let events = |image: Option<usize>| self.events_of(image.unwrap_or(0));
         self.output.call(labels::of_items(items));
-        let results = push_all(items, &self.options, &|image| self.events_of(image)).await;
+        let results = push_all(items, &self.options, &events).await;
         let outcomes = items.iter().zip(results).map(|(item, done)| ImageOutcome::of(item, done));
         Done::Several(outcomes.collect(), started.elapsed())
     }

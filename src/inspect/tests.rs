@@ -279,7 +279,7 @@ fn a_comparison_finds_layers_by_diff_id_or_by_blob() {
             tags: vec![],
             digest: Digest::of(b""),
             media_type: String::new(),
-            format: Format::Oci,
+            format: Some(Format::Oci),
             platform: None,
             size: 0,
             config: None,

@@ -6,12 +6,9 @@ use super::Item;
 use super::input::{Images, Input};
 use super::several::Place;
 use crate::error::Error;
-use crate::image::{Digest, Platform, parse_reference};
+use crate::image::{Digest, parse_reference};
 use crate::source::layout::Tree;
-use crate::source::{Image, Selection};
-
-/// How many names a message lists.
-const MAX_LISTED: usize = 10;
+use crate::source::{self, Image, Selection};
 
 /// Where an image goes.
 pub struct Destination {
@@ -129,15 +126,15 @@ impl Destination {
     pub fn pick(&self, selection: &Selection, images: &[Image]) -> Result<Image, Error> {
         let meant = selected(selection, images)?;
         let is_ours = |name: &String| parse_reference(name).as_ref() == Some(&self.reference);
-        let named = |image: &&Image| image.names.iter().any(is_ours);
+        let named = |image: &&&Image| image.names.iter().any(is_ours);
         match meant.as_slice() {
-            [image] => Ok(image.clone()),
-            _ => meant.iter().find(named).cloned().ok_or_else(|| {
+            [image] => Ok((*image).clone()),
+            _ => meant.iter().find(named).map(|image| (*image).clone()).ok_or_else(|| {
                 Error::Usage(format!(
                     "the archive holds {} images: {}; choose one with --image NAME, or push each \
                      under its own name with --all",
                     meant.len(),
-                    list(&meant)
+                    source::list(meant.iter().copied())
                 ))
             }),
         }
@@ -156,43 +153,15 @@ impl Destination {
 }
 
 /// The images that are meant; at least one.
-fn selected(selection: &Selection, images: &[Image]) -> Result<Vec<Image>, Error> {
-    let is_meant = |image: &&Image| {
-        let Selection { name, digest, platform } = selection;
-        name.as_ref().is_none_or(|name| image.names.iter().any(|own| is_called(own, name)))
-            && digest.as_ref().is_none_or(|digest| digest == image.config.digest())
-            && platform.as_ref().is_none_or(|ours| ours.matches(image.config.platform()))
-    };
-    let mut meant: Vec<Image> = images.iter().filter(is_meant).cloned().collect();
-    if let Some(name) = &selection.name
-        && meant.iter().any(|image| image.names.contains(name))
-    {
-        // The very name goes before others that would do.
-        meant.retain(|image| image.names.contains(name));
+fn selected<'a>(selection: &Selection, images: &'a [Image]) -> Result<Vec<&'a Image>, Error> {
+    let meant = selection.among(images);
+    if meant.is_empty() {
+        let listed = source::list(images);
+        return Err(Error::Usage(format!(
+            "the archive holds no image {selection}; it holds: {listed}"
+        )));
     }
-    if !meant.is_empty() || images.is_empty() {
-        return Ok(meant);
-    }
-    let asked = [
-        selection.name.clone(),
-        selection.digest.as_ref().map(Digest::to_string),
-        selection.platform.as_ref().map(Platform::to_string),
-    ];
-    let asked: Vec<String> = asked.into_iter().flatten().collect();
-    Err(Error::Usage(format!(
-        "the archive holds no image {}; it holds: {}",
-        asked.join(" for "),
-        list(images)
-    )))
-}
-
-/// Whether an image of this name is what somebody asks for by another: the same reference, or its
-/// tag.
-fn is_called(own: &str, asked: &str) -> bool {
-    let tag = |name: &str| parse_reference(name)?.tag().map(str::to_owned);
-    own == asked
-        || parse_reference(own).is_some_and(|own| parse_reference(asked) == Some(own))
-        || tag(own).as_deref() == Some(asked)
+    Ok(meant)
 }
 
 /// The destination that an image's own name is.
@@ -205,7 +174,7 @@ pub fn named_by_itself(name: &str) -> Result<Reference, Error> {
     })
 }
 
-fn the_one_name(images: &[Image]) -> Result<String, Error> {
+fn the_one_name(images: &[&Image]) -> Result<String, Error> {
     let mut names = images.iter().flat_map(|image| &image.names);
     match (names.next(), names.next()) {
         (Some(name), None) => Ok(name.clone()),
@@ -218,28 +187,11 @@ fn the_one_name(images: &[Image]) -> Result<String, Error> {
             "the archive holds {} images: {}; choose one with --image NAME, or push each under its \
              own name with --all",
             images.len(),
-            list(images)
+            source::list(images.iter().copied())
         ))),
         (Some(_), Some(_)) => Err(Error::Usage(format!(
             "the image carries several names; give one of them as the destination: {}",
-            list(images)
+            source::list(images.iter().copied())
         ))),
-    }
-}
-
-/// The names of images, those that have none by their ids.
-fn list(images: &[Image]) -> String {
-    let names: Vec<String> = images
-        .iter()
-        .flat_map(|image| match image.names.as_slice() {
-            [] => vec![format!("(unnamed, {})", image.config.digest().short())],
-            names => names.iter().map(|name| name.escape_debug().to_string()).collect(),
-        })
-        .collect();
-    match names.split_at_checked(MAX_LISTED) {
-        Some((shown, more)) if !more.is_empty() => {
-            format!("{} and {} more", shown.join(", "), more.len())
-        }
-        _ => names.join(", "),
     }
 }

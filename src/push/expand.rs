@@ -3,32 +3,30 @@
 use super::input::Input;
 use super::{Item, PushOptions};
 use crate::error::Error;
-use crate::image::parse_reference;
-use crate::source::{Image, Location, Selection};
+use crate::image::{Digest, parse_reference};
+use crate::source::{Location, Selection};
 
 /// The images at `location`, each with the destination that its own name is, and its other names of
 /// the same repository as tags. Names of other repositories are items of their own.
 ///
 /// The image is read to the end where it does not tell before what it holds.
 pub async fn expand(location: &Location, options: &PushOptions) -> Result<Vec<Item>, Error> {
-    let images = Input::new(location, options.may_run).images().await?;
     let mut items = Vec::new();
-    for image in &images {
-        items.append(&mut items_of(location, image)?);
+    for (id, names) in Input::new(location, options.may_run).names().await? {
+        items.append(&mut items_of(location, &id, &names)?);
     }
     Ok(items)
 }
 
-fn items_of(location: &Location, image: &Image) -> Result<Vec<Item>, Error> {
-    let id = image.config.digest();
-    if image.names.is_empty() {
+fn items_of(location: &Location, id: &Digest, names: &[String]) -> Result<Vec<Item>, Error> {
+    if names.is_empty() {
         return Err(Error::Usage(format!(
             "{location}: the image {id} has no name to be pushed to; push it alone, with a \
              destination: pushimg {location}@{id} HOST/REPOSITORY:TAG"
         )));
     }
     let mut items: Vec<Item> = Vec::new();
-    for name in &image.names {
+    for name in names {
         let destination = parse_reference(name).ok_or_else(|| {
             Error::Usage(format!(
                 "{location}: the image {} names itself {name:?}, which is no destination; push it \
@@ -59,17 +57,13 @@ fn items_of(location: &Location, image: &Image) -> Result<Vec<Item>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::Config;
 
     fn items(names: &[&str]) -> Result<Vec<(String, Vec<String>)>, String> {
-        let image = Image {
-            names: names.iter().map(|name| (*name).to_owned()).collect(),
-            config: Config::parse(r#"{"rootfs":{}}"#).unwrap(),
-            layers: vec![],
-        };
-        let items = items_of(&Location::Path("x.tar".into()), &image);
+        let id = Digest::of(b"id");
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let items = items_of(&Location::Path("x.tar".into()), &id, &names);
         let shown = |item: Item| {
-            assert_eq!(item.selection.digest.as_ref(), Some(image.config.digest()));
+            assert_eq!(item.selection.digest.as_ref(), Some(&id));
             (item.destination.map(|to| to.whole()).unwrap_or_default(), item.tags)
         };
         items.map(|items| items.into_iter().map(shown).collect()).map_err(|error| error.to_string())

@@ -7,6 +7,7 @@ use tempfile::tempfile;
 
 use crate::error::Error;
 use crate::event::{self, Event, Events};
+use crate::image::Digest;
 use crate::reuse::Cache;
 use crate::source::layout::Layout;
 use crate::source::{self, Contents, Image, LayerId, LayerKey, Location, Source};
@@ -140,16 +141,42 @@ impl Input {
             let Contents::Layers(mut source) = source::open(&location, options)? else {
                 return Ok(Vec::new());
             };
-            while source.next_layer()?.is_some() {}
+            while source.images().is_none() && source.next_layer()?.is_some() {}
             Ok(source.images().unwrap_or_default().to_vec())
         })
         .await
     }
 
-    /// Whether it is a file.
+    /// The names of all that it holds, with the digests by which each can be chosen.
+    pub async fn names(&self) -> Result<Vec<(Digest, Vec<String>)>, Error> {
+        let location = self.location.clone();
+        let options = self.open_options(None);
+        blocking(move || match source::open(&location, options)? {
+            Contents::Layers(mut source) => {
+                while source.images().is_none() && source.next_layer()?.is_some() {}
+                let images = source.images().unwrap_or_default().iter();
+                let named =
+                    images.map(|image| (image.config.digest().clone(), image.names.clone()));
+                Ok(named.collect())
+            }
+            Contents::Layout(layout) => {
+                let trees = layout.trees()?.into_iter();
+                let named = trees.map(|tree| {
+                    // Most layouts give no more than a tag, which names no repository.
+                    let whole = tree.names.iter().filter(|name| name.contains('/')).cloned();
+                    (tree.nodes[tree.root].digest.clone(), whole.collect())
+                });
+                Ok(named.collect())
+            }
+        })
+        .await
+    }
+
+    /// Whether it is a file or a folder, and no pipe.
     pub fn can_be_read_again(&self) -> bool {
+        let is_lasting = |meta: std::fs::Metadata| meta.is_file() || meta.is_dir();
         match &self.location {
-            Location::Path(path) => std::fs::metadata(path).is_ok_and(|meta| meta.is_file()),
+            Location::Path(path) => std::fs::metadata(path).is_ok_and(is_lasting),
             Location::Stdin => false,
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::image::{ConfigError, DiffId, Digest};
 
 use super::decompress::Wrapping;
+use super::nix2container::LayerFault;
 
 /// An image that cannot be read.
 ///
@@ -69,12 +70,6 @@ pub enum Error {
          off? Make the image again"
     )]
     Empty { file: Arc<str> },
-    /// JSON, as nix2container writes it.
-    #[error(
-        "{file} is a JSON file, not an archive; if nix2container made it, write an archive with \
-         `nix run .#IMAGE.copyTo -- docker-archive:image.tar` and push image.tar"
-    )]
-    Json { file: Arc<str> },
 
     /// Compressed, but not a tar inside.
     #[error(
@@ -323,6 +318,56 @@ pub enum Error {
          run it and pipe its output into `pushimg - DEST`"
     )]
     TooManyFiles { limit: usize },
+    /// JSON, but not what nix2container writes.
+    #[error(
+        "{file} is {what}, not an image; of JSON files those are read that nix2container's \
+         buildImage leaves: `nix build .#IMAGE`, then give ./result"
+    )]
+    NotNix2container { file: Arc<str>, what: &'static str },
+    /// A file of nix2container that cannot be read.
+    #[error(
+        "{file}: not the JSON of a nix2container image: {source}; build the image again, with a \
+         nix2container not older than 1.0"
+    )]
+    MalformedNix2container { file: Arc<str>, source: serde_json::Error },
+    /// One of another version.
+    #[error(
+        "{file}: the nix2container image is of {found}, and version 1 is understood; write an \
+         archive with `nix run .#IMAGE.copyTo -- docker-archive:image.tar` and push image.tar"
+    )]
+    Nix2containerVersion { file: Arc<str>, found: String },
+    /// One longer than what is read.
+    #[error(
+        "{file} is a JSON file of more than {limit_mib} MiB, which no nix2container image has; \
+         give the image itself"
+    )]
+    Nix2containerTooLong { file: Arc<str>, limit_mib: u64 },
+    /// A layer that cannot be made of what the file says.
+    #[error(
+        "{file}: layer {layer}, of {entry:?}: {fault}; change the image's Nix expression and build \
+         it again (nothing was tagged)"
+    )]
+    Nix2containerLayer { file: Arc<str>, layer: usize, entry: String, fault: Box<LayerFault> },
+    /// What a layer is to be made of is not there.
+    #[error(
+        "{file}: layer {layer} needs {path}, which is not there; fetch or build it with \
+         `nix-store --realise {realise}`, or build the image again (nothing was tagged)"
+    )]
+    StorePathGone { file: Arc<str>, layer: usize, path: String, realise: String },
+    /// A layer of another length than it had.
+    #[error(
+        "{file}: layer {layer}, of {entry:?}, is {actual} bytes long, but the file says {listed}: \
+         the store has changed since the image was built, or an older nix2container built it; \
+         check with `nix-store --verify --check-contents`, build the image again (nothing was \
+         tagged)"
+    )]
+    LayerLength { file: Arc<str>, layer: usize, entry: String, listed: u64, actual: u64 },
+    /// A blob that is not the one it should be.
+    #[error(
+        "{file}: layer {layer}, of {entry:?}, has the digest {actual}, but the file says {listed}: \
+         it is damaged, or was changed; build the image again (nothing was tagged)"
+    )]
+    OtherBlob { file: Arc<str>, layer: usize, entry: String, listed: Digest, actual: Digest },
 }
 
 impl Error {

@@ -25,7 +25,9 @@ fn identity_below(path: &Path, store: &Path) -> Option<String> {
     if !path.starts_with(store) {
         return None;
     }
-    let metadata = fs::metadata(&path).ok().filter(fs::Metadata::is_file)?;
+    // What a program writes may be another image every time.
+    let is_archive = |metadata: &fs::Metadata| metadata.is_file() && metadata.mode() & 0o111 == 0;
+    let metadata = fs::metadata(&path).ok().filter(is_archive)?;
     Some(format!(
         "{}:{}:{}:{}.{:09}:{}.{:09}",
         path.to_str()?,
@@ -40,6 +42,8 @@ fn identity_below(path: &Path, store: &Path) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -59,6 +63,11 @@ mod tests {
         assert_eq!(identity_below(&root.join("other"), &store), None);
         assert_eq!(identity(&Location::Path(root.join("result"))), None);
         assert_eq!(identity(&Location::Stdin), None);
+
+        let program = fs::Permissions::from_mode(0o555);
+        fs::write(store.join("program"), "x").unwrap();
+        fs::set_permissions(store.join("program"), program).unwrap();
+        assert_eq!(identity_below(&store.join("program"), &store), None);
 
         fs::write(store.join("image"), "xy").unwrap();
         assert_ne!(identity_below(&root.join("result"), &store), Some(key));

@@ -14,8 +14,10 @@ mod gzip;
 mod identity;
 pub mod layout;
 mod names;
+mod nix2container;
 mod nix_stream;
 mod pieces;
+mod selection;
 mod sniff;
 mod spool;
 mod tar;
@@ -26,7 +28,7 @@ mod tests;
 use std::io::Read;
 use std::sync::Arc;
 
-use crate::image::{Config, DiffId, Digest, Platform};
+use crate::image::{Config, DiffId};
 
 pub use crate::image::LayerKey;
 pub use decompress::Wrapping;
@@ -35,6 +37,8 @@ pub use identity::identity;
 pub use names::{
     command, is_harmful, name_from_history, package_name, printable, store_path_name, store_paths,
 };
+pub use nix2container::LayerFault;
+pub use selection::{Selection, list};
 
 /// Opens what is at `location`: what it is, its content says, never its name.
 pub fn open(location: &Location, options: Options) -> Result<Contents, Error> {
@@ -58,17 +62,6 @@ pub enum Contents {
     Layers(Box<dyn Source>),
     /// Manifests and the blobs that they list, as a registry would store them.
     Layout(layout::Layout),
-}
-
-/// Which of several images of a source is meant. The default is the only one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Selection {
-    /// The one of this name, as the source gives it (`RepoTags`, `org.opencontainers.image.ref.name`).
-    pub name: Option<String>,
-    /// The one whose manifest has this digest; of a docker archive, whose config has.
-    pub digest: Option<Digest>,
-    /// Of an index, the one for this platform.
-    pub platform: Option<Platform>,
 }
 
 /// Something that holds images, being read front to back.

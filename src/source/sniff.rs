@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::decompress::{self, Progress, Wrapping};
 use super::docker_archive::streamed;
 use super::error::{Error, Place};
+use super::nix2container;
 use super::tar::{self, BLOCK};
 use super::{Contents, Location, Options, Source, layout, nix_stream, spool, tar_file};
 
@@ -50,7 +51,7 @@ const KINDS: &[Kind] = &[
     Kind { is: Opened::is_plain_tar_file, open: open_seekable_archive },
     Kind { is: Opened::is_tar_or_compressed, open: open_streamed_archive },
     Kind { is: Opened::is_executable, open: nix_stream::open },
-    Kind { is: Opened::is_json, open: |it| Err(Error::Json { file: it.name }) },
+    Kind { is: Opened::is_json, open: nix2container::open },
     Kind { is: Opened::is_damaged_tar, open: |it| Err(it.damaged_tar()) },
 ];
 

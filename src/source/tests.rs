@@ -584,7 +584,7 @@ fn what_is_no_archive_gets_its_own_word() {
             "FILE is a script, not an image; if it is what Nix's streamLayeredImage makes, run it and pipe its output: `FILE | pushimg - DEST`",
         ),
         (b"\x7fELF\x02\x01", "FILE is a program, not an image; if"),
-        (b" {\"version\": 1}", "FILE is a JSON file, not an archive; if nix2container made it"),
+        (b" {\"version\": 1}", "FILE is a JSON file without `image-config`, not an image; of JSON"),
         (
             b"Dear reader,\n\xc3\xa9",
             "FILE is not an image: it is a text file; give a docker archive",

@@ -1,0 +1,196 @@
+//! The image config of a nix2container image: the bytes that its own patched skopeo pushes.
+//!
+//! That skopeo reads `image-config` into the types of OCI's image-spec and writes these with Go's
+//! `encoding/json`; so fields that are not OCI's are lost, and the rest is in the order of the
+//! specification.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::spec::{Spec, or_default};
+use crate::image::DiffId;
+
+/// OCI image-spec 1.1, "Image Configuration", `config`.
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "PascalCase", default)]
+#[derive(Default)]
+pub struct ImageConfig {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    user: String,
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "BTreeMap::is_empty")]
+    exposed_ports: BTreeMap<String, Set>,
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    env: Vec<String>,
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    entrypoint: Vec<String>,
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    cmd: Vec<String>,
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "BTreeMap::is_empty")]
+    volumes: BTreeMap<String, Set>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    working_dir: String,
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "BTreeMap::is_empty")]
+    labels: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    stop_signal: String,
+    #[serde(skip_serializing_if = "is_false")]
+    args_escaped: bool,
+}
+
+/// The value of a key that only has to be there: `{}`.
+#[derive(Deserialize, Serialize)]
+struct Set {}
+
+/// The same, "History".
+#[derive(Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct History {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    created: Option<Time>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    created_by: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    author: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    comment: String,
+    #[serde(skip_serializing_if = "is_false")]
+    empty_layer: bool,
+}
+
+/// A time as RFC 3339 has it, in the form that Go gives it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Time(String);
+
+#[derive(Serialize)]
+struct Config<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    created: Option<&'a Time>,
+    architecture: &'a str,
+    os: &'static str,
+    config: &'a ImageConfig,
+    rootfs: RootFs<'a>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    history: Vec<&'a History>,
+}
+
+#[derive(Serialize)]
+struct RootFs<'a> {
+    r#type: &'static str,
+    /// An empty list is `null` in Go.
+    diff_ids: Option<Vec<&'a DiffId>>,
+}
+
+/// The config's bytes.
+pub fn bytes(spec: &Spec) -> serde_json::Result<Vec<u8>> {
+    let diff_ids = spec.layers.iter().map(|layer| &layer.diff_id).collect::<Vec<_>>();
+    let config = Config {
+        created: spec.created.as_ref(),
+        architecture: &spec.arch,
+        os: "linux",
+        config: &spec.config,
+        rootfs: RootFs {
+            r#type: if diff_ids.is_empty() { "" } else { "layers" },
+            diff_ids: (!diff_ids.is_empty()).then_some(diff_ids),
+        },
+        history: spec.layers.iter().map(|layer| &layer.history).collect(),
+    };
+    let mut bytes = Vec::new();
+    config.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, GoJson))?;
+    Ok(bytes)
+}
+
+/// JSON as Go writes it: safe to put into a page of HTML or a script.
+struct GoJson;
+
+impl serde_json::ser::Formatter for GoJson {
+    fn write_string_fragment<W>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()>
+    where
+        W: ?Sized + io::Write,
+    {
+        let is_escaped = |c: char| matches!(c, '<' | '>' | '&' | '\u{2028}' | '\u{2029}');
+        for piece in fragment.split_inclusive(is_escaped) {
+            match piece.char_indices().next_back().filter(|(_, last)| is_escaped(*last)) {
+                Some((at, last)) => {
+                    writer.write_all(&piece.as_bytes()[..at])?;
+                    write!(writer, "\\u{:04x}", u32::from(last))?;
+                }
+                None => writer.write_all(piece.as_bytes())?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        go_time(&text).map(Self).ok_or_else(|| {
+            serde::de::Error::custom(format_args!(
+                "{text:?} is not a time such as 1970-01-01T00:00:01Z"
+            ))
+        })
+    }
+}
+
+/// The time without zeros at the end of its fraction, of which Go keeps nine digits, and with `Z`
+/// for no offset; `None` for what has not the form of RFC 3339.
+fn go_time(text: &str) -> Option<String> {
+    let has_form = |text: &str, form: &str| {
+        text.len() == form.len()
+            && text.bytes().zip(form.bytes()).all(|(byte, form)| match form {
+                b'0' => byte.is_ascii_digit(),
+                form => byte == form,
+            })
+    };
+    let (seconds, rest) = text.split_at_checked("0000-00-00T00:00:00".len())?;
+    if !has_form(seconds, "0000-00-00T00:00:00") {
+        return None;
+    }
+    let (fraction, offset) = rest.split_at(rest.find(['Z', '+', '-'])?);
+    let fraction = match fraction.strip_prefix('.') {
+        Some(digits) if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            digits[..digits.len().min(9)].trim_end_matches('0')
+        }
+        None if fraction.is_empty() => "",
+        _ => return None,
+    };
+    let offset = match offset {
+        "Z" | "+00:00" | "-00:00" => "Z",
+        offset if has_form(&offset[1..], "00:00") => offset,
+        _ => return None,
+    };
+    let point = if fraction.is_empty() { "" } else { "." };
+    Some(format!("{seconds}{point}{fraction}{offset}"))
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_written_as_go_writes_it() {
+        for (text, written) in [
+            ("1970-01-01T00:00:01Z", Some("1970-01-01T00:00:01Z")),
+            ("0001-01-01T00:00:00Z", Some("0001-01-01T00:00:00Z")),
+            ("2024-05-13T10:20:30.500Z", Some("2024-05-13T10:20:30.5Z")),
+            ("2024-05-13T10:20:30.000Z", Some("2024-05-13T10:20:30Z")),
+            ("2024-05-13T10:20:30.1234567891+02:00", Some("2024-05-13T10:20:30.123456789+02:00")),
+            ("2024-05-13T10:20:30+00:00", Some("2024-05-13T10:20:30Z")),
+            ("now", None),
+            ("2024-05-13T10:20:30", None),
+            ("2024-05-13T10:20:30é", None),
+            ("2024-05-13T10:20:30.Z", None),
+            ("2024-05-13T10:20:30.é0Z", None),
+            ("2024-05-13T10:20:30+2:00", None),
+            ("2024-05-13 10:20:30Z", None),
+        ] {
+            assert_eq!(go_time(text).as_deref(), written, "{text}");
+        }
+    }
+}

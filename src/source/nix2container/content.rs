@@ -1,0 +1,200 @@
+//! The bytes of one layer: made of store paths, or those of the tar that is ready in a file.
+//!
+//! Nothing is opened before the first byte is asked for: of a layer that the registry has, not even
+//! the folder is looked into.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::header::{Header, Kind, Owner};
+use super::label::Label;
+use super::spec::Layer;
+use super::tree::{Entry, StoreFile, Tree};
+use crate::image::Hasher;
+use crate::source::error::Error;
+use crate::source::pieces::{Piece, Pieces};
+use crate::source::tar::BLOCK;
+
+/// The permission bits of a mode, those that change the user included.
+const PERMISSIONS: u32 = 0o7777;
+
+/// A layer's bytes. An error is an [`Error`] within an [`io::Error`].
+pub struct Content {
+    label: Arc<Label>,
+    layer: Arc<Layer>,
+    reader: Option<Box<dyn Read + Send>>,
+    read: u64,
+    /// For bytes that are a compressed blob, whose digest nobody else compares.
+    hasher: Option<Hasher>,
+}
+
+impl Content {
+    /// Nothing was opened yet.
+    pub fn new(label: Arc<Label>, layer: Arc<Layer>) -> Self {
+        let hasher = layer.is_stored_compressed().then(Hasher::new);
+        Self { label, layer, reader: None, read: 0, hasher }
+    }
+
+    /// How many bytes were read.
+    pub fn position(&self) -> u64 {
+        self.read
+    }
+
+    fn open(&self) -> Result<Box<dyn Read + Send>, Error> {
+        let path = Path::new(&self.layer.layer_path);
+        if path.as_os_str().is_empty() {
+            let tree = Tree::new(self.label.clone(), &self.layer.paths)?;
+            return Ok(Box::new(Pieces::new(Tar { tree, made: VecDeque::new(), ended: false })));
+        }
+        match File::open(path) {
+            Ok(file) => Ok(Box::new(Stored { file, path: self.layer.layer_path.clone() })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(self.label.gone(path)),
+            Err(source) => Err(unreadable(path, source)),
+        }
+    }
+
+    /// Whether the bytes were those that the file speaks of, as far as only this can tell: that a
+    /// plain tar has the right digest is for whoever hashes it.
+    fn check(&mut self) -> Result<(), Error> {
+        let Layer { digest, size, .. } = &*self.layer;
+        // The length is the blob's: of what is made, only a plain tar is one.
+        let is_blob = self.layer.is_plain() || self.layer.is_stored_compressed();
+        // A base image's layers have none.
+        if is_blob && *size > 0 && *size != self.read {
+            return Err(self.label.length(*size, self.read));
+        }
+        match self.hasher.take().map(Hasher::finish) {
+            Some(actual) if actual != *digest => Err(self.label.other_blob(digest, actual)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Read for Content {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let reader = match &mut self.reader {
+            Some(reader) => reader,
+            None => {
+                let opened = self.open().map_err(io::Error::other)?;
+                self.reader.insert(opened)
+            }
+        };
+        let count = reader.read(buffer)?;
+        self.read += count as u64;
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&buffer[..count]);
+        }
+        if count == 0 && !buffer.is_empty() {
+            self.check().map_err(io::Error::other)?;
+        }
+        Ok(count)
+    }
+}
+
+/// A tar that is ready.
+struct Stored {
+    file: File,
+    path: String,
+}
+
+impl Read for Stored {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.file.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => {
+                    let failed = |source| unreadable(Path::new(&self.path), source);
+                    return result.map_err(|source| io::Error::other(failed(source)));
+                }
+            }
+        }
+    }
+}
+
+/// A tar in the making.
+struct Tar {
+    tree: Tree,
+    /// What comes next.
+    made: VecDeque<Piece>,
+    ended: bool,
+}
+
+impl Iterator for Tar {
+    type Item = Result<Piece, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some(piece) = self.made.pop_front() {
+            return Some(Ok(piece));
+        }
+        if self.ended {
+            return None;
+        }
+        match self.tree.next() {
+            Ok(Some(entry)) => Some(self.begin(entry)),
+            Ok(None) => {
+                self.ended = true;
+                Some(Ok(Piece::Bytes(vec![0; 2 * BLOCK])))
+            }
+            Err(error) => {
+                self.ended = true;
+                Some(Err(error))
+            }
+        }
+    }
+}
+
+impl Tar {
+    /// The headers of an entry; its content comes next.
+    fn begin(&mut self, entry: Entry) -> Result<Piece, Error> {
+        let Entry { name, file } = entry;
+        let Some(file) = file else {
+            let header = Header {
+                name: &name,
+                kind: Kind::Folder,
+                mode: 0o755,
+                owner: Owner::ROOT,
+                size: 0,
+                link: b"",
+            };
+            return Ok(Piece::Bytes(header.bytes()));
+        };
+        let header = header_of(&name, &file)?;
+        if file.kind == Kind::File {
+            self.made.push_back(Piece::File { size: file.size, path: file.path });
+        }
+        Ok(Piece::Bytes(header))
+    }
+}
+
+/// The headers of a file of the store.
+fn header_of(name: &[u8], file: &StoreFile) -> Result<Vec<u8>, Error> {
+    let link = match file.kind {
+        Kind::Symlink => {
+            fs::read_link(&file.path).map_err(|source| unreadable(&file.path, source))?
+        }
+        Kind::File | Kind::Folder => Default::default(),
+    };
+    // A symlink's permissions are Linux's, wherever the image was built.
+    let mode = if file.kind == Kind::Symlink { 0o777 } else { file.mode & PERMISSIONS };
+    let (owner, mode) = match file.perms() {
+        Some(perms) => perms.of(file.path.as_os_str().as_bytes(), mode),
+        None => (Owner::ROOT, mode),
+    };
+    let header = Header {
+        name,
+        kind: file.kind,
+        mode,
+        owner,
+        size: if file.kind == Kind::File { file.size } else { 0 },
+        link: link.as_os_str().as_bytes(),
+    };
+    Ok(header.bytes())
+}
+
+fn unreadable(path: &Path, source: io::Error) -> Error {
+    Error::StoreFile { path: path.to_string_lossy().into(), source }
+}

@@ -1,0 +1,58 @@
+//! What can be wrong with a layer of a nix2container image.
+
+use crate::image::{DiffId, Digest};
+
+/// Why a layer cannot be made of what the image's file says of it.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the fields are what the messages say they are")]
+pub enum LayerFault {
+    /// Neither a tar nor one compressed in a known way.
+    #[error("its media type {0:?} is not one of a layer that can be pushed")]
+    MediaType(String),
+    /// A plain tar has one digest.
+    #[error(
+        "it is a plain tar, whose digest {digest} should be its diff ID, but that is {diff_id}"
+    )]
+    TwoDigests { digest: Digest, diff_id: DiffId },
+    /// Nothing to make it of.
+    #[error("it has neither `paths` nor a `layer-path`")]
+    Nothing,
+    /// A path that depends on where pushimg is run, or that no file can have.
+    #[error("its path {0:?} is not an absolute one of at most 4095 bytes")]
+    NotAPath(String),
+    /// A regular expression that is none.
+    #[error("its regular expression {regex:?} is wrong: {what}")]
+    Regex { regex: String, what: String },
+    /// More expressions than are held in memory.
+    #[error("its `perms` have more than {0} different regular expressions")]
+    TooManyRegexes(usize),
+    /// A mode that is not octal, or too large for a tar.
+    #[error("its mode {0:?} is not one such as \"0755\"")]
+    Mode(String),
+    /// The name of a user or a group that a tar cannot hold.
+    #[error("its user or group {0:?} holds a zero byte")]
+    Owner(String),
+    /// A rewrite whose result cannot be a file's name.
+    #[error(
+        "its rewrites make a name of {path:?} that is longer than 4095 bytes or has a zero byte"
+    )]
+    Rewritten { path: String },
+    /// Two different files that are to have the same name.
+    #[error("{one:?} and {other:?} are both to become {name:?}, and differ in {what}")]
+    Twice { name: String, one: String, other: String, what: &'static str },
+    /// A device, a socket, a pipe.
+    #[error("{0:?} is neither a file nor a directory nor a symlink")]
+    Kind(String),
+    /// More files in one folder than are held in memory.
+    #[error("its files take more than {0} MiB of memory to be put in order")]
+    TooManyFiles(usize),
+}
+
+/// As much of a text of the file as a message has room for.
+pub fn excerpt(text: &str) -> String {
+    const MOST: usize = 200;
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}

@@ -1,0 +1,75 @@
+//! Which layer of which image something is about, for messages.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::fault::LayerFault;
+use crate::image::Digest;
+use crate::source::error::Error;
+use crate::source::names::printable;
+
+/// Where Nix keeps what it built.
+const NIX_STORE: &str = "/nix/store/";
+
+/// A layer, as messages name it.
+pub struct Label {
+    /// The image's file, safe to print.
+    pub file: Arc<str>,
+    /// Its place among the layers, from 1.
+    pub layer: usize,
+    /// What it is made of.
+    pub entry: String,
+}
+
+impl Label {
+    /// It cannot be made of what the file says.
+    pub fn fault(&self, fault: LayerFault) -> Error {
+        let Self { file, layer, entry } = self;
+        Error::Nix2containerLayer {
+            file: file.clone(),
+            layer: *layer,
+            entry: entry.clone(),
+            fault: Box::new(fault),
+        }
+    }
+
+    /// What it is made of is not there.
+    pub fn gone(&self, path: &Path) -> Error {
+        let path = path.to_string_lossy();
+        // What can be had again is a whole path of the store.
+        let realise = match path.strip_prefix(NIX_STORE) {
+            Some(rest) => format!("{NIX_STORE}{}", rest.split('/').next().unwrap_or(rest)),
+            None => path.to_string(),
+        };
+        Error::StorePathGone {
+            file: self.file.clone(),
+            layer: self.layer,
+            path: printable(&path),
+            realise: printable(&realise),
+        }
+    }
+
+    /// It is longer or shorter than the file says.
+    pub fn length(&self, listed: u64, actual: u64) -> Error {
+        let Self { file, layer, entry } = self;
+        Error::LayerLength {
+            file: file.clone(),
+            layer: *layer,
+            entry: entry.clone(),
+            listed,
+            actual,
+        }
+    }
+
+    /// The stored blob is another than the file says.
+    pub fn other_blob(&self, listed: &Digest, actual: Digest) -> Error {
+        let Self { file, layer, entry } = self;
+        Error::OtherBlob {
+            file: file.clone(),
+            layer: *layer,
+            entry: entry.clone(),
+            listed: listed.clone(),
+            actual,
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! nix2container images: a JSON file that says what each layer is made of, and what its digest is
+//! (`github.com/nlewo/nix2container`, whose patched skopeo makes the same of it).
+//!
+//! The file tells everything at once: the config is built from it ([`config`]), and a layer is made
+//! only where its bytes are asked for ([`content`]): its files in order ([`tree`]), with the
+//! owners and permissions that the image wants ([`perms`]), under headers as Go writes them
+//! ([`header`]).
+
+mod config;
+mod content;
+mod fault;
+mod header;
+mod label;
+mod path;
+mod perms;
+mod regex;
+mod spec;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+use std::collections::HashMap;
+use std::io::{self, Cursor, Read};
+use std::sync::Arc;
+
+use self::content::Content;
+pub use self::fault::LayerFault;
+use self::label::Label;
+use self::spec::{Layer as LayerSpec, Spec};
+use super::decompress::Progress;
+use super::error::Error;
+use super::sniff::Opened;
+use super::{Claim, Contents, Image, Layer, LayerId, Source};
+use crate::image::{Config, DiffId, MAX_CONFIG_BYTES};
+
+/// The longest file that is read: some 50,000 store paths.
+const MAX_BYTES: u64 = MAX_CONFIG_BYTES;
+
+/// Opens the image that a JSON file describes.
+pub fn open(opened: Opened) -> Result<Contents, Error> {
+    let file = opened.name;
+    let mut bytes = Vec::new();
+    Cursor::new(opened.head)
+        .chain(opened.file)
+        .take(MAX_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|source| Error::Read { file: file.clone(), at: bytes.len() as u64, source })?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(Error::Nix2containerTooLong { file, limit_mib: MAX_BYTES >> 20 });
+    }
+    let spec = Spec::parse(&file, &bytes)?;
+    Ok(Contents::Layers(Box::new(Nix2container::new(file, spec, opened.progress)?)))
+}
+
+struct Nix2container {
+    /// The one.
+    images: [Image; 1],
+    layers: Vec<Stored>,
+    next: usize,
+    reading: Reading,
+}
+
+/// A layer, and what it is called.
+struct Stored {
+    label: Arc<Label>,
+    layer: Arc<LayerSpec>,
+    /// What the layers before it hold, in bytes.
+    begin: u64,
+}
+
+impl Nix2container {
+    fn new(file: Arc<str>, spec: Spec, progress: Progress) -> Result<Self, Error> {
+        let malformed = |source| Error::MalformedNix2container { file: file.clone(), source };
+        let config = Config::parse(config::bytes(&spec).map_err(malformed)?).map_err(|source| {
+            Error::BadConfig { file: file.clone(), entry: "image-config".to_owned(), source }
+        })?;
+        let (mut ids, mut layers, mut total) = (Vec::new(), Vec::new(), 0_u64);
+        let mut known: HashMap<DiffId, LayerId> = HashMap::new();
+        for (index, layer) in spec.layers.into_iter().enumerate() {
+            let label = Label { file: file.clone(), layer: index + 1, entry: layer.name() };
+            layer.check().map_err(|fault| label.fault(fault))?;
+            // One that occurs twice is made once.
+            let id = *known.entry(layer.diff_id.clone()).or_insert(LayerId(layers.len()));
+            ids.push(id);
+            if id == LayerId(layers.len()) {
+                let (label, begin) = (Arc::new(label), total);
+                total = total.saturating_add(layer.size);
+                layers.push(Stored { label, layer: Arc::new(layer), begin });
+            }
+        }
+        let images = [Image { names: Vec::new(), config, layers: ids }];
+        let reading = Reading { content: None, begin: 0, end: 0, total, progress };
+        Ok(Self { images, layers, next: 0, reading })
+    }
+}
+
+impl Source for Nix2container {
+    fn images(&self) -> Option<&[Image]> {
+        Some(&self.images)
+    }
+
+    fn next_layer(&mut self) -> Result<Option<Layer<'_>>, Error> {
+        let reading = &mut self.reading;
+        let Some(Stored { label, layer, begin }) = self.layers.get(self.next) else {
+            (reading.progress)(reading.total, Some(reading.total));
+            return Ok(None);
+        };
+        let id = LayerId(self.next);
+        self.next += 1;
+        reading.content = Some(Content::new(label.clone(), layer.clone()));
+        reading.begin = *begin;
+        reading.end = begin.saturating_add(layer.size);
+        (reading.progress)(reading.begin, Some(reading.total));
+        Ok(Some(Layer {
+            id,
+            entry: label.entry.clone(),
+            size: layer.stored_size(),
+            claim: Claim::DiffId(layer.diff_id.clone()),
+            content: reading,
+        }))
+    }
+}
+
+/// The layer that was yielded last, and how far it was read.
+struct Reading {
+    content: Option<Content>,
+    /// Where it lies among all bytes of all layers, as far as the file tells their lengths.
+    begin: u64,
+    end: u64,
+    total: u64,
+    progress: Progress,
+}
+
+impl Read for Reading {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(content) = &mut self.content else {
+            return Ok(0);
+        };
+        let count = content.read(buffer)?;
+        let position = self.begin.saturating_add(content.position()).min(self.end);
+        (self.progress)(position, Some(self.total));
+        Ok(count)
+    }
+}

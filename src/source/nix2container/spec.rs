@@ -1,0 +1,227 @@
+//! The JSON file of a nix2container image (its `types/types.go`, version 1): read, and checked.
+//!
+//! Comes in: the file's bytes. Goes out: a [`Spec`]. What it does not say is an error that names
+//! the field; what is not known here is ignored.
+
+use std::fs;
+use std::sync::Arc;
+
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
+
+use super::config::{History, ImageConfig, Time};
+use super::fault::{LayerFault, excerpt};
+use crate::image::{Bounded, Compression, DiffId, Digest, MAX_LAYERS};
+use crate::source::error::Error;
+
+/// The longest path that a file can be opened by (Linux's `PATH_MAX`, without the zero byte).
+const MAX_PATH: usize = 4095;
+
+/// The version of the file that is understood.
+const VERSION: u64 = 1;
+
+/// A nix2container image.
+#[derive(Deserialize)]
+pub struct Spec {
+    #[serde(rename = "image-config")]
+    pub config: ImageConfig,
+    #[serde(deserialize_with = "list")]
+    pub layers: Vec<Layer>,
+    pub arch: String,
+    #[serde(default)]
+    pub created: Option<Time>,
+}
+
+/// A layer of it.
+#[derive(Deserialize)]
+pub struct Layer {
+    /// Of the blob.
+    pub digest: Digest,
+    /// Of the blob, in bytes; 0 where it is not known.
+    pub size: u64,
+    #[serde(rename = "diff_ids")]
+    pub diff_id: DiffId,
+    #[serde(rename = "mediatype")]
+    pub media_type: String,
+    /// What it is made of.
+    #[serde(default, deserialize_with = "or_default")]
+    pub paths: Vec<StorePath>,
+    /// A tar that is it; counts before `paths`. Empty where there is none.
+    #[serde(rename = "layer-path", default)]
+    pub layer_path: String,
+    #[serde(rename = "History", default)]
+    pub history: History,
+}
+
+/// A file or a folder with all below it.
+#[derive(Deserialize)]
+pub struct StorePath {
+    pub path: String,
+    #[serde(default)]
+    pub options: Option<PathOptions>,
+}
+
+/// What is not to be as it is in the store.
+#[derive(Deserialize)]
+pub struct PathOptions {
+    #[serde(default)]
+    pub rewrite: Rewrite,
+    #[serde(default, deserialize_with = "shared")]
+    pub perms: Arc<[Perm]>,
+}
+
+/// What in a path is replaced by what; nothing where `regex` is empty.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub struct Rewrite {
+    pub regex: String,
+    pub repl: String,
+}
+
+/// Owner and permissions of what `regex` matches.
+#[derive(PartialEq, Eq, Deserialize)]
+pub struct Perm {
+    pub regex: Box<str>,
+    /// Octal digits; empty: as they are.
+    #[serde(default)]
+    pub mode: Box<str>,
+    #[serde(default)]
+    pub uid: i64,
+    #[serde(default)]
+    pub gid: i64,
+    /// Empty: root.
+    #[serde(default)]
+    pub uname: Box<str>,
+    /// Empty: root.
+    #[serde(default)]
+    pub gname: Box<str>,
+}
+
+/// What tells the file from other JSON.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Signs {
+    version: Option<u64>,
+    #[serde(rename = "image-config")]
+    image_config: Option<IgnoredAny>,
+    store_layers: Option<IgnoredAny>,
+    #[serde(rename = "schemaVersion")]
+    schema_version: Option<IgnoredAny>,
+    rootfs: Option<IgnoredAny>,
+}
+
+impl Spec {
+    /// Reads the file.
+    pub fn parse(file: &Arc<str>, bytes: &[u8]) -> Result<Self, Error> {
+        let malformed = |source| Error::MalformedNix2container { file: file.clone(), source };
+        let is_not = |what| Error::NotNix2container { file: file.clone(), what };
+        if bytes.trim_ascii_start().starts_with(b"[") {
+            serde_json::from_slice::<IgnoredAny>(bytes).map_err(malformed)?;
+            return Err(is_not("a JSON list, such as the layers.json of buildLayer"));
+        }
+        let signs: Signs = serde_json::from_slice(bytes).map_err(malformed)?;
+        if signs.image_config.is_none() {
+            return Err(is_not(if signs.store_layers.is_some() {
+                "the conf.json of streamLayeredImage, whose `result` is a script"
+            } else if signs.schema_version.is_some() {
+                "an image's manifest without the image"
+            } else if signs.rootfs.is_some() {
+                "an image's config without the image"
+            } else {
+                "a JSON file without `image-config`"
+            }));
+        }
+        match signs.version {
+            Some(VERSION) => {}
+            found => {
+                return Err(Error::Nix2containerVersion {
+                    file: file.clone(),
+                    found: found
+                        .map_or("no version".to_owned(), |found| format!("version {found}")),
+                });
+            }
+        }
+        let spec: Self = serde_json::from_slice(bytes).map_err(malformed)?;
+        if spec.arch.is_empty() {
+            return Err(is_not("a base image as pullImage leaves it, without `arch`"));
+        }
+        Ok(spec)
+    }
+}
+
+impl Layer {
+    /// Whether it can be what the file says.
+    pub fn check(&self) -> Result<(), LayerFault> {
+        let Some(compression) = Compression::of_media_type(&self.media_type) else {
+            return Err(LayerFault::MediaType(excerpt(&self.media_type)));
+        };
+        if compression == Compression::None && self.digest != *self.diff_id.digest() {
+            return Err(LayerFault::TwoDigests {
+                digest: self.digest.clone(),
+                diff_id: self.diff_id.clone(),
+            });
+        }
+        if self.paths.is_empty() && self.layer_path.is_empty() {
+            return Err(LayerFault::Nothing);
+        }
+        let paths = self.paths.iter().map(|path| &path.path);
+        let named = paths.chain(Some(&self.layer_path).filter(|path| !path.is_empty()));
+        let is_path = |path: &&String| {
+            path.starts_with('/') && path.len() <= MAX_PATH && !path.contains('\0')
+        };
+        match named.into_iter().find(|path| !is_path(path)) {
+            Some(path) => Err(LayerFault::NotAPath(excerpt(path))),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the bytes that are read of it are compressed.
+    pub fn is_stored_compressed(&self) -> bool {
+        !self.layer_path.is_empty() && !self.is_plain()
+    }
+
+    /// Whether it is a tar, as the file says.
+    pub fn is_plain(&self) -> bool {
+        Compression::of_media_type(&self.media_type) == Some(Compression::None)
+    }
+
+    /// Length of the bytes that are read of it, as far as it is known beforehand.
+    pub fn stored_size(&self) -> u64 {
+        let length = || fs::metadata(&self.layer_path).ok().filter(fs::Metadata::is_file);
+        match self.layer_path.as_str() {
+            "" => self.size,
+            // A base image's layers have no size.
+            _ => length().map_or(self.size, |metadata| metadata.len()),
+        }
+    }
+
+    /// What it is called in messages: what it is made of.
+    pub fn name(&self) -> String {
+        match self.paths.as_slice() {
+            [first, rest @ ..] if self.layer_path.is_empty() => match rest.len() {
+                0 => excerpt(&first.path),
+                more => format!("{} and {more} more", excerpt(&first.path)),
+            },
+            _ => excerpt(&self.layer_path),
+        }
+    }
+}
+
+/// A field that has to be there, but may be `null`: Go writes an empty list so.
+fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Layer>, D::Error> {
+    let list = Option::<Bounded<Layer, MAX_LAYERS>>::deserialize(deserializer)?;
+    Ok(list.map_or(Vec::new(), |list| list.0))
+}
+
+fn shared<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<[Perm]>, D::Error> {
+    or_default::<_, Vec<_>>(deserializer).map(Into::into)
+}
+
+/// `null` is as good as nothing.
+pub fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}

@@ -1,0 +1,353 @@
+//! The files of a layer, in the order of its tar: by their names there, part by part.
+//!
+//! Comes in: store paths with their rewrites. Goes out: one [`Entry`] after another, folders that
+//! only lead to others included.
+//!
+//! A folder is read when its turn has come, so that no more is held than what lies beside it and
+//! beside the folders it is in. Only where a rewrite may send any file anywhere, all names of that
+//! store path are held.
+
+use std::collections::BTreeMap;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::fault::LayerFault;
+use super::header::Kind;
+use super::label::Label;
+use super::path::clean;
+use super::perms::{self, Perms, Regexes};
+use super::regex::replace_all;
+use super::spec::{Rewrite, StorePath};
+use crate::source::error::Error;
+
+/// The most memory that names may take: some 200,000 files at a time.
+const MAX_HELD: usize = 96 << 20;
+
+/// What a name takes in memory besides its text and its path in the store.
+const NODE: usize = 256;
+
+/// The longest name that can be unpacked anywhere.
+const MAX_NAME: usize = 4095;
+
+/// An entry of the tar.
+pub struct Entry {
+    /// Its name: clean, and absolute unless a rewrite has made it otherwise.
+    pub name: Vec<u8>,
+    /// The file of the store; `None` for a folder that leads to others.
+    pub file: Option<StoreFile>,
+}
+
+/// A file, a symlink or a folder of the store.
+pub struct StoreFile {
+    pub path: PathBuf,
+    pub kind: Kind,
+    /// As `lstat` gives it.
+    pub mode: u32,
+    pub size: u64,
+    origin: Origin,
+}
+
+/// Which store path of the layer something came from.
+#[derive(Clone)]
+struct Origin {
+    /// Its place in the list: of two files with one name the later counts.
+    place: usize,
+    perms: Option<Arc<Perms>>,
+}
+
+/// What is known of a name that has not had its turn.
+#[derive(Default)]
+struct Node {
+    file: Option<StoreFile>,
+    /// Folders of the store whose content is to be found under this name.
+    below: Vec<(PathBuf, Origin)>,
+}
+
+/// A name with zero bytes for slashes: in the order of these, every folder comes right before what
+/// is in it. The root is empty.
+type Key = Vec<u8>;
+
+/// The names that are still to come. Every one of them comes after the folders that it is in.
+pub struct Tree {
+    label: Arc<Label>,
+    nodes: BTreeMap<Key, Node>,
+    /// What they take in memory.
+    held: usize,
+}
+
+impl StoreFile {
+    /// The `perms` of its store path.
+    pub fn perms(&self) -> Option<&Perms> {
+        self.origin.perms.as_deref()
+    }
+}
+
+impl Tree {
+    /// The files of these store paths, of which no more is read than needed.
+    pub fn new(label: Arc<Label>, paths: &[StorePath]) -> Result<Self, Error> {
+        let mut tree = Self { label, nodes: BTreeMap::new(), held: 0 };
+        let mut regexes = Regexes::default();
+        for (place, path) in paths.iter().enumerate() {
+            let options = path.options.as_ref();
+            let perms = options.map(|options| Perms::new(&options.perms, &mut regexes)).transpose();
+            let perms = perms.map_err(|fault| tree.label.fault(fault))?.flatten();
+            let rewrite = options.map(|it| &it.rewrite).filter(|it| !it.regex.is_empty());
+            let origin = Origin { place, perms };
+            match (constant_rewrite(&path.path, rewrite), rewrite) {
+                (Some(name), _) => tree.add(Path::new(&path.path), &name, origin)?,
+                (None, Some(rewrite)) => tree.add_each(&path.path, rewrite, &origin)?,
+                (None, None) => tree.add(Path::new(&path.path), path.path.as_bytes(), origin)?,
+            }
+        }
+        Ok(tree)
+    }
+
+    /// The next entry; `None` after the last.
+    pub fn next(&mut self) -> Result<Option<Entry>, Error> {
+        let Some((key, node)) = self.nodes.pop_first() else {
+            return Ok(None);
+        };
+        self.held -= cost(key.len());
+        for (folder, origin) in &node.below {
+            self.expand(&key, folder, origin)?;
+        }
+        Ok(Some(Entry { name: name_of(&key), file: node.file }))
+    }
+
+    /// Adds a store path as `name`, and all below it below that name; an empty name leaves out
+    /// the path itself and puts all below it into the root.
+    fn add(&mut self, path: &Path, name: &[u8], origin: Origin) -> Result<(), Error> {
+        let metadata = self.root_metadata(path)?;
+        let folder = metadata.is_dir().then(|| from_bytes(clean(path.as_os_str().as_bytes())));
+        if name.is_empty() {
+            if let Some(folder) = folder
+                && self.expand(&Key::new(), &folder, &origin)?
+            {
+                self.node(Key::new())?;
+            }
+            return Ok(());
+        }
+        let key = self.key(name, path)?;
+        self.lead_to(&key)?;
+        let file = self.store_file(path.to_owned(), &metadata, origin.clone())?;
+        self.put(key.clone(), file)?;
+        self.node(key)?.below.extend(folder.map(|folder| (folder, origin)));
+        Ok(())
+    }
+
+    /// Adds a store path and all below it, each under the name that the rewrite gives it.
+    fn add_each(&mut self, path: &str, rewrite: &Rewrite, origin: &Origin) -> Result<(), Error> {
+        let regex = perms::compile(&rewrite.regex).map_err(|fault| self.label.fault(fault))?;
+        let mut metadata = self.root_metadata(Path::new(path))?;
+        let mut path = PathBuf::from(path);
+        let mut waiting: Vec<PathBuf> = Vec::new();
+        loop {
+            if metadata.is_dir() {
+                let folder = from_bytes(clean(path.as_os_str().as_bytes()));
+                let first = waiting.len();
+                for child in self.read_folder(&folder)? {
+                    let child = child?;
+                    self.hold(cost(child.as_os_str().len()))?;
+                    waiting.push(child);
+                }
+                // The last is taken first.
+                waiting[first..].sort_unstable_by(|one, other| other.cmp(one));
+            }
+            let name = replace_all(&regex, path.as_os_str().as_bytes(), &rewrite.repl);
+            if !name.is_empty() {
+                let key = self.key(&name, &path)?;
+                self.lead_to(&key)?;
+                let file = self.store_file(path, &metadata, origin.clone())?;
+                self.put(key, file)?;
+            }
+            let Some(next) = waiting.pop() else {
+                return Ok(());
+            };
+            self.held -= cost(next.as_os_str().len());
+            metadata = fs::symlink_metadata(&next).map_err(|source| unreadable(&next, source))?;
+            path = next;
+        }
+    }
+
+    /// Adds what is in a folder of the store below a name; answers whether there is anything.
+    fn expand(&mut self, key: &Key, folder: &Path, origin: &Origin) -> Result<bool, Error> {
+        let mut any = false;
+        for path in self.read_folder(folder)? {
+            let path = path?;
+            let metadata =
+                fs::symlink_metadata(&path).map_err(|source| unreadable(&path, source))?;
+            let last = path.file_name().unwrap_or_default().as_bytes();
+            let key = [key.as_slice(), b"\0", last].concat();
+            if key.len() > MAX_NAME {
+                return Err(self.label.fault(LayerFault::Rewritten { path: shown(&path) }));
+            }
+            let folder = metadata.is_dir().then(|| path.clone());
+            let file = self.store_file(path, &metadata, origin.clone())?;
+            self.put(key.clone(), file)?;
+            self.node(key)?.below.extend(folder.map(|folder| (folder, origin.clone())));
+            any = true;
+        }
+        Ok(any)
+    }
+
+    /// Puts a file under a name, which another file may have already.
+    fn put(&mut self, key: Key, file: StoreFile) -> Result<(), Error> {
+        let node = self.node(key.clone())?;
+        let Some(known) = node.file.take() else {
+            node.file = Some(file);
+            return Ok(());
+        };
+        let is_later = file.origin.place >= known.origin.place;
+        let (first, last) = if is_later { (known, file) } else { (file, known) };
+        let differ = if first.mode != last.mode {
+            Some("permissions or kind")
+        } else if first.kind == Kind::File && first.size != last.size {
+            Some("length")
+        } else {
+            match (first.perms(), last.perms()) {
+                (Some(one), Some(other)) if one.are_those_of(other) => None,
+                (Some(_), _) => Some("`perms`"),
+                (None, _) => None,
+            }
+        };
+        if let Some(what) = differ {
+            return Err(self.label.fault(LayerFault::Twice {
+                name: String::from_utf8_lossy(&name_of(&key)).into_owned(),
+                one: shown(&first.path),
+                other: shown(&last.path),
+                what,
+            }));
+        }
+        node.file = Some(last);
+        Ok(())
+    }
+
+    /// What is known of a name, from now on if not before.
+    fn node(&mut self, key: Key) -> Result<&mut Node, Error> {
+        if !self.nodes.contains_key(&key) {
+            self.hold(cost(key.len()))?;
+        }
+        Ok(self.nodes.entry(key).or_default())
+    }
+
+    /// Puts in the folders that a name is in.
+    fn lead_to(&mut self, key: &Key) -> Result<(), Error> {
+        let ends = (0..key.len()).rev().filter(|&at| key[at] == 0);
+        for end in ends {
+            if self.nodes.contains_key(&key[..end]) {
+                break;
+            }
+            self.node(key[..end].to_vec())?;
+        }
+        Ok(())
+    }
+
+    fn hold(&mut self, bytes: usize) -> Result<(), Error> {
+        self.held += bytes;
+        if self.held > MAX_HELD {
+            return Err(self.label.fault(LayerFault::TooManyFiles(MAX_HELD >> 20)));
+        }
+        Ok(())
+    }
+
+    fn key(&self, name: &[u8], path: &Path) -> Result<Key, Error> {
+        if name.len() > MAX_NAME || name.contains(&0) {
+            return Err(self.label.fault(LayerFault::Rewritten { path: shown(path) }));
+        }
+        let mut key = clean(name);
+        if key == b"/" {
+            key.clear();
+        }
+        for byte in &mut key {
+            if *byte == b'/' {
+                *byte = 0;
+            }
+        }
+        Ok(key)
+    }
+
+    fn root_metadata(&self, path: &Path) -> Result<Metadata, Error> {
+        fs::symlink_metadata(path).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => self.label.gone(path),
+            _ => unreadable(path, source),
+        })
+    }
+
+    fn store_file(
+        &self,
+        path: PathBuf,
+        metadata: &Metadata,
+        origin: Origin,
+    ) -> Result<StoreFile, Error> {
+        let kind = metadata.file_type();
+        let kind = if kind.is_file() {
+            Kind::File
+        } else if kind.is_dir() {
+            Kind::Folder
+        } else if kind.is_symlink() {
+            Kind::Symlink
+        } else {
+            return Err(self.label.fault(LayerFault::Kind(shown(&path))));
+        };
+        Ok(StoreFile { path, kind, mode: metadata.mode(), size: metadata.size(), origin })
+    }
+
+    /// The paths of what is in a folder, in any order.
+    fn read_folder(
+        &self,
+        folder: &Path,
+    ) -> Result<impl Iterator<Item = Result<PathBuf, Error>> + use<>, Error> {
+        let folder = folder.to_owned();
+        let children = fs::read_dir(&folder).map_err(|source| unreadable(&folder, source))?;
+        Ok(children.map(move |child| match child {
+            Ok(child) => Ok(folder.join(child.file_name())),
+            Err(source) => Err(unreadable(&folder, source)),
+        }))
+    }
+}
+
+/// The name that a store path gets, where all below it keeps its place below that name: it is not
+/// rewritten at all, or, as `copyToRoot` has it, `^` and the path itself are replaced by something
+/// fixed.
+fn constant_rewrite(path: &str, rewrite: Option<&Rewrite>) -> Option<Vec<u8>> {
+    let Some(Rewrite { regex, repl }) = rewrite else {
+        return Some(path.as_bytes().to_vec());
+    };
+    let means_itself = |c: char| c.is_ascii_alphanumeric() || "/._-=".contains(c);
+    let is_clean = |path: &str| clean(path.as_bytes()) == path.as_bytes();
+    let applies = regex.strip_prefix('^') == Some(path)
+        && path.chars().all(means_itself)
+        && is_clean(path)
+        && (repl.is_empty() || repl.starts_with('/') && is_clean(repl))
+        && !repl.contains(['$', '\0']);
+    applies.then(|| repl.as_bytes().to_vec())
+}
+
+fn cost(length: usize) -> usize {
+    2 * length + NODE
+}
+
+fn name_of(key: &Key) -> Vec<u8> {
+    if key.is_empty() {
+        return b"/".to_vec();
+    }
+    key.iter().map(|&byte| if byte == 0 { b'/' } else { byte }).collect()
+}
+
+fn unreadable(path: &Path, source: io::Error) -> Error {
+    Error::StoreFile { path: shown(path).into(), source }
+}
+
+/// A path as it is shown.
+fn shown(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+fn from_bytes(bytes: Vec<u8>) -> PathBuf {
+    use std::os::unix::ffi::OsStringExt;
+    std::ffi::OsString::from_vec(bytes).into()
+}

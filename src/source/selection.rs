@@ -1,0 +1,142 @@
+//! Which of several images is meant.
+
+use std::fmt;
+
+use super::{Image, printable};
+use crate::image::{Digest, Platform, parse_reference};
+
+/// How many names a message lists.
+const MAX_LISTED: usize = 10;
+
+/// Which of several images of a source is meant. The default is the only one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// The one of this name, as the source gives it (`RepoTags`, `org.opencontainers.image.ref.name`).
+    pub name: Option<String>,
+    /// The one whose manifest has this digest; of a docker archive, whose config has.
+    pub digest: Option<Digest>,
+    /// Of an index, the one for this platform.
+    pub platform: Option<Platform>,
+}
+
+impl Selection {
+    /// Those of the images that may be meant. An image of the very name goes before others of which
+    /// the name is a part.
+    pub fn among<'a>(&self, images: &'a [Image]) -> Vec<&'a Image> {
+        let mut meant: Vec<&Image> = images.iter().filter(|image| self.fits(image)).collect();
+        if let Some(name) = &self.name
+            && meant.iter().any(|image| image.names.contains(name))
+        {
+            meant.retain(|image| image.names.contains(name));
+        }
+        meant
+    }
+
+    fn fits(&self, image: &Image) -> bool {
+        let Self { name, digest, platform } = self;
+        name.as_ref().is_none_or(|name| image.names.iter().any(|own| is_called(own, name)))
+            && digest.as_ref().is_none_or(|digest| digest == image.config.digest())
+            && platform.as_ref().is_none_or(|ours| ours.matches(image.config.platform()))
+    }
+}
+
+/// Whether somebody calls the image of the name `own` so: by that name, the same by Docker's rules,
+/// or its tag.
+fn is_called(own: &str, name: &str) -> bool {
+    let reference = parse_reference(own);
+    own == name
+        || (reference.is_some() && reference == parse_reference(name))
+        || reference.as_ref().and_then(|own| own.tag()) == Some(name)
+}
+
+impl fmt::Display for Selection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, digest, platform } = self;
+        let name = name.as_ref().map(|name| format!("{name:?}"));
+        let digest = digest.as_ref().map(ToString::to_string);
+        let platform = platform.as_ref().map(|platform| format!("for {platform}"));
+        let said: Vec<String> = [name, digest, platform].into_iter().flatten().collect();
+        f.write_str(&said.join(" "))
+    }
+}
+
+/// What images are called, those that have no name by their ids, with their platforms; of many, the
+/// first.
+pub fn list<'a>(images: impl IntoIterator<Item = &'a Image>) -> String {
+    let names = images.into_iter().flat_map(|image| {
+        let platform = printable(&image.config.platform().to_string());
+        let called = match image.names.as_slice() {
+            [] => vec![format!("(unnamed, {})", image.config.digest())],
+            names => names.iter().map(|name| printable(name)).collect(),
+        };
+        called.into_iter().map(move |name| format!("{name} ({platform})"))
+    });
+    let names: Vec<String> = names.collect();
+    match names.split_at_checked(MAX_LISTED) {
+        Some((shown, more)) if !more.is_empty() => {
+            format!("{} and {} more", shown.join(", "), more.len())
+        }
+        _ => names.join(", "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Config;
+
+    fn images() -> Vec<Image> {
+        let image = |names: &[&str], architecture: &str| {
+            Image {
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            config: Config::parse(format!(
+                r#"{{"os":"linux","architecture":"{architecture}","rootfs":{{}},"n":"{names:?}"}}"#,
+            ).replace("\"[", "[").replace("]\"", "]"))
+            .unwrap(),
+            layers: vec![],
+        }
+        };
+        vec![
+            image(&["r.io/app:v1", "r.io/app:latest"], "amd64"),
+            image(&["v1"], "arm64"),
+            image(&[], "amd64"),
+        ]
+    }
+
+    fn places(selection: &Selection) -> Vec<usize> {
+        let images = images();
+        let meant = selection.among(&images);
+        let place =
+            |image: &&Image| images.iter().position(|other| std::ptr::eq(other, *image)).unwrap();
+        meant.iter().map(place).collect()
+    }
+
+    #[test]
+    fn an_image_is_chosen_by_what_it_is_called() {
+        let named = |name: &str| Selection { name: Some(name.into()), ..Selection::default() };
+        assert_eq!(places(&Selection::default()), [0, 1, 2]);
+        assert_eq!(places(&named("r.io/app")), [0]);
+        assert_eq!(places(&named("latest")), [0, 1], "v1 is docker.io/library/v1:latest");
+        assert_eq!(places(&named("v1")), [1], "the very name goes first");
+        assert!(places(&named("v2")).is_empty());
+        let id = images()[2].config.digest().clone();
+        assert_eq!(places(&Selection { digest: Some(id), ..Selection::default() }), [2]);
+        let arm64 = Platform { os: "linux".into(), architecture: "arm64".into(), variant: None };
+        let selection = Selection { platform: Some(arm64), ..named("v1") };
+        assert_eq!(
+            (places(&selection), selection.to_string()),
+            (vec![1], "\"v1\" for linux/arm64".into())
+        );
+    }
+
+    #[test]
+    fn a_list_tells_names_or_ids_and_platforms_and_has_an_end() {
+        let listed = list(&images());
+        assert!(
+            listed.starts_with("r.io/app:v1 (linux/amd64), r.io/app:latest (linux/amd64), v1 (")
+        );
+        assert!(listed.contains("(unnamed, sha256:"));
+        let many = vec![images().remove(1); 30];
+        assert!(list(&many).ends_with(" and 20 more"));
+    }
+}
