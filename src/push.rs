@@ -462,7 +462,7 @@ impl Attempt<'_> {
     ) -> Option<Manifest> {
         let is_refused = matches!(error.status().map(|status| status.as_u16()), Some(400 | 415))
             && ["MANIFEST_INVALID", "UNSUPPORTED"].iter().any(|code| error.has_code(code));
-        if refused.format != Format::Oci || !is_refused {
+        if refused.format() != Format::Oci || !is_refused {
             return None;
         }
         let docker = Manifest::of(&image.config, blobs, Format::Docker).ok()?;

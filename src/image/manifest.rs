@@ -11,11 +11,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{Blob, Compression, Config, Digest, Format};
 
-/// A manifest made for an image: the exact bytes to put, and their digest.
+/// A manifest or an index, made for an image or stored as such: the exact bytes to put, and their
+/// digest.
 #[derive(Clone, Debug)]
 pub struct Manifest {
-    /// Docker's or OCI's.
-    pub format: Format,
+    /// What a registry is told that it is.
+    pub media_type: String,
     /// The JSON.
     pub bytes: Bytes,
     /// The digest of the JSON, by which the image is known from then on.
@@ -96,7 +97,20 @@ impl Manifest {
             annotations: None,
         };
         let bytes = Bytes::from(serde_json::to_vec(&manifest)?);
-        Ok(Self { format, digest: Digest::of(&bytes), bytes })
+        Ok(Self::stored(format.manifest_media_type().to_owned(), bytes))
+    }
+
+    /// What is stored somewhere as a manifest or an index of this media type.
+    pub fn stored(media_type: String, bytes: Bytes) -> Self {
+        Self { media_type, digest: Digest::of(&bytes), bytes }
+    }
+
+    /// Docker's or OCI's; what is neither was made for registries that take what OCI describes.
+    pub fn format(&self) -> Format {
+        match self.media_type.starts_with("application/vnd.docker.") {
+            true => Format::Docker,
+            false => Format::Oci,
+        }
     }
 }
 

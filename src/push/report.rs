@@ -43,7 +43,7 @@ pub fn of(
         let Some(layer) = settled.get(*id) else {
             continue;
         };
-        let mut report = layer.report(history.get(place).copied(), manifest.format);
+        let mut report = layer.report(history.get(place).copied(), manifest.format());
         if counted.insert(report.digest.clone()) {
             size += report.size;
             match report.outcome {
@@ -61,8 +61,8 @@ pub fn of(
         pinned: format!("{}/{}@{}", destination.host(), destination.repository(), manifest.digest),
         tags: destination.tags().to_vec(),
         digest: manifest.digest.clone(),
-        media_type: manifest.format.manifest_media_type().to_owned(),
-        format: manifest.format,
+        media_type: manifest.media_type.clone(),
+        format: manifest.format(),
         platform: Some(image.config.platform().to_string()),
         size,
         config: Some(image.config.digest().clone()),

@@ -715,7 +715,7 @@ fn json_that_is_no_manifest_is_refused() {
         (
             INDEX,
             format!(r#"{{"manifests":[{{"digest":"{}","size":1e30}}]}}"#, Digest::of(b"")),
-            "invalid type: floating point `1e30`",
+            "invalid type: floating point `1e+30`",
         ),
         (
             INDEX,
