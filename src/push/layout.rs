@@ -14,7 +14,7 @@ use super::{Attempt, Doubts, Pushed, Setback, all_put, report};
 use crate::error::Error;
 use crate::event::{self, Event};
 use crate::image::{Blob, Compression, Digest, IndexEntry, Manifest};
-use crate::registry::Repository;
+use crate::registry::{Referrer, Repository};
 use crate::report::{LayerReport, Outcome};
 use crate::reuse::{self, Reuse};
 use crate::source::layout::{Layout, Node, StoredBlob, Tree};
@@ -166,7 +166,17 @@ impl Attempt<'_> {
                 let puts = level.into_iter().map(|node| async {
                     let manifest = Manifest::stored(&node.media_type, node.bytes.clone());
                     match &node.subject {
-                        Some(subject) => repository.put_referrer(&manifest, node, subject).await,
+                        Some(subject) => {
+                            let artifact_type = node.artifact_type.as_deref();
+                            let annotations = &node.annotations;
+                            let referrer = Referrer {
+                                manifest: &manifest,
+                                subject,
+                                artifact_type,
+                                annotations,
+                            };
+                            repository.put_referrer(&referrer).await
+                        }
                         None => repository.put_manifest(manifest.digest.as_str(), &manifest).await,
                     }
                 });

@@ -1,7 +1,7 @@
 //! Manifests: getting the one that a tag points to, and putting ours.
 
 use bytes::Bytes;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode};
 
 use super::display::SafeUrl;
@@ -64,14 +64,23 @@ impl Repository {
     ///
     /// Every blob that it names must be there.
     pub async fn put_manifest(&self, reference: &str, manifest: &Manifest) -> Result<(), Error> {
+        self.put(reference, manifest).await.map(drop)
+    }
+
+    /// The same; what the answer's headers say, if there was an answer.
+    pub(super) async fn put(
+        &self,
+        reference: &str,
+        manifest: &Manifest,
+    ) -> Result<HeaderMap, Error> {
         let mut call = Call {
             doing: format!("put the manifest to {self}:{reference}"),
             payload: Payload::Bytes(manifest.bytes.clone()),
             ..self.call(Method::PUT, format!("/v2/{}/manifests/{reference}", self.name()))
         };
         let media_type = HeaderValue::from_str(&manifest.media_type).map_err(|_| {
-            let problem = format!("{:?} is no media type", manifest.media_type);
-            Error::Protocol { doing: call.doing.clone(), problem }
+            let doing = call.doing.clone();
+            Error::Content { doing, reason: format!("{:?} is no media type", manifest.media_type) }
         })?;
         call.headers.insert(CONTENT_TYPE, media_type);
         let answer = match self.small(&call).await {
@@ -80,7 +89,7 @@ impl Repository {
             // It may have been stored although no answer said so.
             Err(error) => {
                 return match self.holds(reference, manifest).await {
-                    Ok(true) => Ok(()),
+                    Ok(true) => Ok(HeaderMap::new()),
                     Ok(false) => Err(error),
                     Err(_) => Err(Error::Unsettled(Box::new(error))),
                 };
@@ -88,9 +97,9 @@ impl Repository {
         };
         let told = answer.headers.get("docker-content-digest").and_then(|v| v.to_str().ok());
         let problem = match told {
-            Some(told) if told == manifest.digest.as_str() => return Ok(()),
+            Some(told) if told == manifest.digest.as_str() => return Ok(answer.headers),
             // Not all registries tell; neither does a page of something in between.
-            None if self.holds(reference, manifest).await? => return Ok(()),
+            None if self.holds(reference, manifest).await? => return Ok(answer.headers),
             None => {
                 let (url, status) = (SafeUrl::from(answer.url), answer.status);
                 format!("{url} answered {status}, but does not have the manifest")
@@ -108,16 +117,5 @@ impl Repository {
     async fn holds(&self, reference: &str, manifest: &Manifest) -> Result<bool, Error> {
         let there = self.hastily().manifest(reference).await?;
         Ok(there.is_some_and(|there| there.digest == manifest.digest))
-    }
-}
-impl Repository {
-    /// TEMP
-    pub async fn put_referrer(
-        &self,
-        manifest: &Manifest,
-        _node: &crate::source::layout::Node,
-        _subject: &Digest,
-    ) -> Result<(), Error> {
-        self.put_manifest(manifest.digest.as_str(), manifest).await
     }
 }

@@ -18,6 +18,7 @@ mod http;
 mod ladder;
 mod manifests;
 mod pulse;
+mod referrers;
 mod retry;
 mod scheme;
 mod send;
@@ -29,7 +30,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::{Mutex, OnceCell, Semaphore};
 use tokio::time::Instant;
 use url::Url;
 
@@ -38,6 +39,7 @@ pub use display::SafeUrl;
 pub use error::{ApiError, Error, Said, StatusError};
 pub use http::TlsOptions;
 pub use manifests::Fetched;
+pub use referrers::Referrer;
 pub use scheme::is_loopback;
 pub use sessions::Sessions;
 
@@ -121,6 +123,8 @@ pub struct Registry {
     told: Told,
     /// It does not take HEAD for blobs.
     refuses_head: AtomicBool,
+    /// Held by whoever changes a list of referrers: two at once would each undo what the other did.
+    referrers: Mutex<()>,
 }
 
 /// One repository of a registry.
@@ -154,6 +158,7 @@ impl Registry {
             first_request: OnceLock::new(),
             told: Told::default(),
             refuses_head: AtomicBool::new(false),
+            referrers: Mutex::default(),
         })
     }
 

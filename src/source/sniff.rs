@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::decompress::{self, Progress, Wrapping};
 use super::docker_archive::streamed;
+use super::entries::OCI_LAYOUT;
 use super::error::{Error, Place};
 use super::nix2container;
 use super::tar::{self, BLOCK};
@@ -44,7 +45,7 @@ struct Kind {
 
 /// All kinds. The first that fits is taken.
 const KINDS: &[Kind] = &[
-    Kind { is: |it| it.has_file("oci-layout"), open: open_layout_folder },
+    Kind { is: Opened::is_layout_folder, open: open_layout_folder },
     Kind { is: Opened::is_skopeo_folder, open: open_skopeo_folder },
     Kind { is: |it| it.metadata.is_dir(), open: |it| Err(Error::Directory { file: it.name }) },
     Kind { is: |it| it.head.is_empty(), open: |it| Err(Error::Empty { file: it.name }) },
@@ -158,14 +159,17 @@ impl Opened {
         Ok(Self { name, path, file, metadata, head, progress, may_run, note })
     }
 
-    /// Whether it is a folder with a file of this name.
-    fn has_file(&self, name: &str) -> bool {
-        let path = self.path.as_deref().filter(|_| self.metadata.is_dir());
-        path.is_some_and(|path| path.join(name).is_file())
+    /// Its path, if it is a folder that has one.
+    fn folder(&self) -> Option<&Path> {
+        self.path.as_deref().filter(|_| self.metadata.is_dir())
+    }
+
+    fn is_layout_folder(&self) -> bool {
+        self.folder().is_some_and(|path| path.join(OCI_LAYOUT).is_file())
     }
 
     fn is_skopeo_folder(&self) -> bool {
-        self.has_file("version") && self.has_file("manifest.json")
+        self.folder().is_some_and(layout::is_skopeo_folder)
     }
 
     fn is_plain_tar_file(&self) -> bool {

@@ -133,8 +133,8 @@ impl Index {
             if let Some(subject) = &entry.lists_referrers_of {
                 let by = Listing::Manifest(descriptor.digest.clone());
                 for child in children {
-                    let (_, manifest) = reader.manifest(&child, &by)?;
-                    if manifest.subject.as_ref() == Some(subject) {
+                    let found = reader.manifest_if_there(&child, &by)?;
+                    if found.is_some_and(|(_, it)| it.subject.as_ref() == Some(subject)) {
                         let (subject, by) = (subject.clone(), by.clone());
                         referrers.push(Referrer { subject, descriptor: child, by });
                     }

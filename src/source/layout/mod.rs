@@ -33,7 +33,7 @@ use crate::image::{Config, Digest, Platform};
 
 pub(super) use archive::open as open_archive;
 pub(super) use directory::open as open_folder;
-pub(super) use skopeo_dir::open as open_skopeo_folder;
+pub(super) use skopeo_dir::{is_one as is_skopeo_folder, open as open_skopeo_folder};
 
 /// A layout that was opened: its list of manifests was read, and nothing else.
 pub struct Layout {

@@ -79,7 +79,8 @@ impl Layout {
     /// there are several, as runtimes take it. Where any names the variant that is asked for, it
     /// counts more than what merely runs there.
     fn for_platform(&self, starts: Vec<Chosen>, wanted: &Platform) -> Result<Vec<Chosen>, Error> {
-        let (mut same, mut matching, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut same, mut matching) = (Vec::new(), Vec::new());
+        let (mut others, mut once) = (Vec::new(), HashSet::new());
         for start in &starts {
             let mut reader = self.reader();
             let (mut first_same, mut first_matching) = (None, None);
@@ -91,10 +92,9 @@ impl Layout {
                     first_same.get_or_insert_with(|| found.chosen(start));
                 } else if wanted.matches(&platform) {
                     first_matching.get_or_insert_with(|| found.chosen(start));
-                } else if platform.os != "unknown" && !others.contains(&platform) {
+                } else if platform.os != "unknown" && once.insert(platform.clone()) {
                     // Attestations are for no platform that anybody has.
                     others.push(platform);
-                    others.truncate(MAX_LISTED + 1);
                 }
             }
             same.extend(first_same);
@@ -142,7 +142,8 @@ impl Layout {
 
     fn no_such(&self, wanted: String, roots: &[Chosen]) -> Error {
         let listed = listed(roots.iter().map(|one| shown(one, false)));
-        Error::NoSuchImage { file: self.file.clone(), wanted: cut(&wanted), listed }
+        let wanted = wanted.chars().take(MAX_SHOWN).collect();
+        Error::NoSuchImage { file: self.file.clone(), wanted, listed }
     }
 }
 

@@ -24,6 +24,19 @@ const VERSION_TEXT: &str = "Directory Transport Version: ";
 /// The version since which blobs are named as they are.
 const VERSION: &str = "1.1";
 
+/// Whether a folder is one of skopeo's.
+pub fn is_one(path: &Path) -> bool {
+    let start = || -> Result<Option<bytes::Bytes>, Error> {
+        let Some(file) = region(&path.join(VERSION_FILE))? else {
+            return Ok(None);
+        };
+        let length = file.length.min(VERSION_TEXT.len() as u64);
+        Region { length, ..file }.bytes().map(Some)
+    };
+    // What cannot be read is none.
+    matches!(start(), Ok(Some(start)) if start == VERSION_TEXT)
+}
+
 /// Opens the image in the folder `path`.
 pub fn open(path: &Path, file: Arc<str>) -> Result<Layout, Error> {
     let read = |name: &'static str| json(&file, name, region(&path.join(name))?);

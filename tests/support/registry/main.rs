@@ -40,6 +40,9 @@ struct Args {
     /// Answers every mount with an upload session.
     #[arg(long)]
     refuse_mounts: bool,
+    /// Keeps no account of referrers, as registries before distribution-spec 1.1.
+    #[arg(long)]
+    no_referrers: bool,
 }
 
 fn login(text: &str) -> (&str, &str) {
@@ -62,6 +65,7 @@ fn main() {
         auth,
         repositories: (!args.repository.is_empty()).then_some(args.repository),
         mounts: !args.refuse_mounts,
+        referrers: !args.no_referrers,
         storage: args.storage,
     });
     println!("listening on {}", registry.addr());

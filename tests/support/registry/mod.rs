@@ -33,13 +33,22 @@ pub struct Options {
     pub repositories: Option<Vec<String>>,
     /// Whether a mount is done (201) or refused with an upload session (202). Default true.
     pub mounts: bool,
+    /// Whether it keeps account of what refers to a manifest, and says so. Default true.
+    pub referrers: bool,
     /// Where blobs are kept; a temporary folder by default.
     pub storage: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { port: 0, auth: Auth::Anonymous, repositories: None, mounts: true, storage: None }
+        Self {
+            port: 0,
+            auth: Auth::Anonymous,
+            repositories: None,
+            mounts: true,
+            referrers: true,
+            storage: None,
+        }
     }
 }
 
@@ -82,6 +91,7 @@ struct Shared {
     gate: Gate,
     repositories: Option<Vec<String>>,
     mounts: bool,
+    referrers: bool,
     tally: Tally,
 }
 
@@ -112,6 +122,7 @@ impl DevRegistry {
             gate: Gate::new(options.auth, addr),
             repositories: options.repositories,
             mounts: options.mounts,
+            referrers: options.referrers,
             tally: Tally::default(),
         });
         let app = routes::router(shared.clone());

@@ -120,7 +120,9 @@ async fn answer(shared: &Shared, request: Request) -> Answer {
             }
         }
         (Resource::Tags { name }, Method::GET) => call.tags(&name),
-        (Resource::Referrers { name, digest }, Method::GET) => call.referrers(&name, &digest),
+        (Resource::Referrers { name, digest }, Method::GET) if shared.referrers => {
+            call.referrers(&name, &digest)
+        }
         (_, method) => Err(Refusal::unsupported(format!("{method} is not for this"))),
     }
 }
@@ -212,7 +214,7 @@ impl Call<'_> {
         let location = format!("/v2/{name}/manifests/{digest}");
         let mut response =
             (StatusCode::CREATED, [(header::LOCATION, location), (DIGEST, digest)]).into_response();
-        if let Some(subject) = subject
+        if let Some(subject) = subject.filter(|_| self.shared.referrers)
             && let Ok(value) = HeaderValue::from_str(&subject)
         {
             response.headers_mut().insert("oci-subject", value);

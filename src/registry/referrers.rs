@@ -1,0 +1,178 @@
+//! Manifests that refer to others, put so that they are found from those: by registries that keep
+//! account of it, and by those that do not (OCI distribution-spec 1.1, "Pushing Manifests with
+//! Subject" and "Referrers Tag Schema").
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::{Error, Repository};
+use crate::image::{Digest, Manifest};
+
+/// The header by which a registry says that it has taken note of the subject.
+const SUBJECT: &str = "oci-subject";
+
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+/// The longest list of referrers that is read: what is longer could not be put back.
+const MAX_LIST_BYTES: usize = 4 << 20;
+
+/// A manifest that refers to another, with what a list of referrers says of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Referrer<'a> {
+    /// The manifest.
+    pub manifest: &'a Manifest,
+    /// The manifest that it refers to: its `subject`.
+    pub subject: &'a Digest,
+    /// Its `artifactType`, or else its config's media type.
+    pub artifact_type: Option<&'a str>,
+    /// Its annotations.
+    pub annotations: &'a BTreeMap<String, String>,
+}
+
+impl Repository {
+    /// Puts a manifest that refers to another under its digest. Where the registry does not say that
+    /// it keeps account of referrers, the list of them is put, too, under the tag that the
+    /// specification has for it.
+    ///
+    /// Every blob that the manifest names must be there. Others may change the list at the same
+    /// time: if what they put has lost this referrer, it is added once more.
+    pub async fn put_referrer(&self, referrer: &Referrer<'_>) -> Result<(), Error> {
+        let answer = self.put(referrer.manifest.digest.as_str(), referrer.manifest).await?;
+        if answer.contains_key(SUBJECT) {
+            return Ok(());
+        }
+        let _alone = self.registry().referrers.lock().await;
+        let tag = tag_of(referrer.subject);
+        let mut list = self.referrers(&tag).await?;
+        for _ in 0..2 {
+            if list.has(&referrer.manifest.digest) {
+                return Ok(());
+            }
+            list.add(referrer);
+            self.put_manifest(&tag, &list.manifest()).await?;
+            list = self.referrers(&tag).await?;
+        }
+        match list.has(&referrer.manifest.digest) {
+            true => Ok(()),
+            false => Err(Error::Protocol {
+                doing: format!("list {} in {self}:{tag}", referrer.manifest.digest),
+                problem: "others keep changing this list at the same time; push again".to_owned(),
+            }),
+        }
+    }
+
+    /// The list of referrers under a tag; an empty one where there is none.
+    async fn referrers(&self, tag: &str) -> Result<List, Error> {
+        let Some(there) = self.manifest(tag).await? else {
+            return Ok(List(json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [] })));
+        };
+        List::parse(&there.bytes).map_err(|problem| Error::Protocol {
+            doing: format!("add to the list of referrers in {self}:{tag}"),
+            problem,
+        })
+    }
+}
+
+/// An index of referrers, with all that whoever made it has put into it.
+struct List(Value);
+
+impl List {
+    fn parse(bytes: &[u8]) -> Result<Self, String> {
+        if bytes.len() > MAX_LIST_BYTES {
+            return Err(format!("it is {} bytes long, more than registries take", bytes.len()));
+        }
+        let list: Value = serde_json::from_slice(bytes)
+            .map_err(|error| format!("what is there is no index: {error}"))?;
+        match &list["manifests"] {
+            Value::Array(_) => Ok(Self(list)),
+            _ => Err("what is there is no index; remove that tag, and push again".to_owned()),
+        }
+    }
+
+    fn has(&self, digest: &Digest) -> bool {
+        let mut all = self.0["manifests"].as_array().into_iter().flatten();
+        all.any(|descriptor| descriptor["digest"] == digest.as_str())
+    }
+
+    fn add(&mut self, referrer: &Referrer<'_>) {
+        let mut descriptor = json!({
+            "mediaType": referrer.manifest.media_type,
+            "digest": referrer.manifest.digest,
+            "size": referrer.manifest.bytes.len(),
+        });
+        if let Some(artifact_type) = referrer.artifact_type {
+            descriptor["artifactType"] = json!(artifact_type);
+        }
+        if !referrer.annotations.is_empty() {
+            descriptor["annotations"] = json!(referrer.annotations);
+        }
+        if let Value::Array(all) = &mut self.0["manifests"] {
+            all.push(descriptor);
+        }
+    }
+
+    fn manifest(&self) -> Manifest {
+        let media_type = self.0["mediaType"].as_str().unwrap_or(INDEX);
+        Manifest::stored(media_type, Bytes::from(self.0.to_string()))
+    }
+}
+
+/// The tag under which the referrers of a manifest are listed: no longer than a tag may be, and
+/// SHA-512's digits are.
+fn tag_of(subject: &Digest) -> String {
+    let hex: String = subject.hex().chars().take(64).collect();
+    let algorithm = subject.as_str().split(':').next().unwrap_or_default();
+    format!("{algorithm}-{hex}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_keeps_what_others_have_put_into_it() {
+        let manifest = Manifest::stored("a/b", Bytes::from_static(b"{}"));
+        let annotations = BTreeMap::from([("k".to_owned(), "v".to_owned())]);
+        let referrer = Referrer {
+            manifest: &manifest,
+            subject: &manifest.digest,
+            artifact_type: Some("c/d"),
+            annotations: &annotations,
+        };
+        let theirs = r#"{"manifests":[{"digest":"x","platform":{"os":"linux"}}],"more":[1]}"#;
+        let mut list = List::parse(theirs.as_bytes()).unwrap();
+        assert!(!list.has(&manifest.digest));
+        list.add(&referrer);
+        assert!(list.has(&manifest.digest));
+        let put = list.manifest();
+        assert_eq!(put.media_type, INDEX);
+        let put: Value = serde_json::from_slice(&put.bytes).unwrap();
+        assert_eq!(
+            (&put["more"][0], &put["manifests"][0]["platform"]["os"]),
+            (&json!(1), &json!("linux"))
+        );
+        assert_eq!(
+            put["manifests"][1],
+            json!({ "mediaType": "a/b", "digest": manifest.digest, "size": 2, "artifactType": "c/d",
+                "annotations": { "k": "v" } })
+        );
+    }
+
+    #[test]
+    fn what_is_no_list_is_not_added_to() {
+        for bytes in ["", "[]", "{}", r#"{"manifests":{}}"#, r#"{"layers":[]}"#] {
+            assert!(List::parse(bytes.as_bytes()).is_err(), "{bytes}");
+        }
+        assert!(List::parse(&vec![b' '; MAX_LIST_BYTES + 1]).is_err());
+    }
+
+    #[test]
+    fn a_tag_is_no_longer_than_tags_may_be() {
+        let sha256 = Digest::of(b"x");
+        assert_eq!(tag_of(&sha256), format!("sha256-{}", sha256.hex()));
+        let sha512: Digest = format!("sha512:{}", "0".repeat(128)).parse().unwrap();
+        assert_eq!(tag_of(&sha512), format!("sha512-{}", "0".repeat(64)));
+    }
+}
