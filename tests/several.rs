@@ -18,7 +18,11 @@ fn text(path: &Path) -> &str {
 
 /// An archive of two layers, of which the first is the same in all.
 fn image(folder: &Path, name: &str) -> String {
-    let layers = vec![Layer::text("base-1.0", 1, 20_000), Layer::text(name, 2, 10_000)];
+    let hash = "0123456789abcdfghijklmnpqrsvwxyz";
+    let layers = vec![
+        Layer::text(&format!("{hash}-base-1.0"), 1, 20_000),
+        Layer::text(&format!("{hash}-{name}"), 2, 10_000),
+    ];
     let names = [format!("localhost/{name}:v1")];
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let path = ImageBuilder::new(layers).repo_tags(&names).write(folder, &format!("{name}.tar"));
