@@ -16,7 +16,7 @@ use crate::image::{
 use crate::pack::{self, Packer};
 use crate::source;
 
-pub use crate::cli::fuzzing::reference;
+pub use crate::cli::fuzzing::{image_list, reference};
 pub use crate::registry::auth::fuzzing::{challenge, docker_config, token_answer};
 pub use crate::registry::fuzzing::{error_body, headers};
 pub use crate::source::fuzzing::{archive, docker_manifest, pax, tar, wrapping};
@@ -33,6 +33,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("docker_manifest", docker_manifest),
     ("error_body", error_body),
     ("headers", headers),
+    ("image_list", image_list),
     ("listed", listed),
     ("names", names),
     ("pack", pack),

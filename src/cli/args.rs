@@ -61,8 +61,8 @@ pub enum Command {
 /// A push.
 #[derive(Debug, clap::Args)]
 pub struct PushArgs {
-    /// A file, a symlink such as ./result, a folder, or - for standard input; of several images
-    /// in it one is PATH:NAME or PATH@DIGEST
+    /// A file, a folder, a symlink such as ./result, or - for standard input; PATH:NAME or
+    /// PATH@DIGEST is one of several images in it
     pub image: Option<OsString>,
 
     /// host[:port]/repository[:tag]; left out, the name that the image itself carries
@@ -101,14 +101,14 @@ pub struct PushArgs {
     disable_help_flag = true
 )]
 pub struct InspectArgs {
-    /// A file, a symlink such as ./result, a folder, or - for standard input; of several images
-    /// in it one is PATH:NAME or PATH@DIGEST
+    /// A file, a folder, a symlink such as ./result, or - for standard input; PATH:NAME or
+    /// PATH@DIGEST is one of several images in it
     pub image: OsString,
 
     #[command(flatten)]
     pub selection: SelectionArgs,
 
-    /// Tell of each layer whether this image's repository has it, and what a push would send
+    /// Tell which layers the registry has already, and what a push to this name would send
     #[arg(long, value_name = "REF", value_parser = name::destination, help_heading = "Image")]
     pub against: Option<Reference>,
 
@@ -163,8 +163,7 @@ pub struct ImageArgs {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Several images")]
 pub struct SeveralArgs {
-    /// Push what this JSON file lists: [{"image", "destination", "tags"}, ...]; - for standard
-    /// input
+    /// Push the images that this JSON file lists; - for standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["all", "index"])]
     pub file: Option<PathBuf>,
 
@@ -172,7 +171,7 @@ pub struct SeveralArgs {
     #[arg(long, conflicts_with = "index")]
     pub all: bool,
 
-    /// Push images for several platforms, and an index over them under this name
+    /// Push images for several platforms, and an index of this name over them
     #[arg(long, value_name = "DESTINATION", value_parser = name::destination, conflicts_with = "platform")]
     pub index: Option<Reference>,
 

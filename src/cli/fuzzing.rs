@@ -1,11 +1,26 @@
-//! The fuzz target for what people type.
+//! The fuzz targets for what people type, and for the lists of images that `--file` reads.
+
+use std::path::Path;
 
 use oci_client::Reference;
 
-use super::name;
+use super::{name, platform, task};
 use crate::image::parse_reference;
 
-/// References, tags and durations. References are what `oci-client` takes them for.
+/// A list of images. What is wrong with it is said; what is right has names that are.
+pub fn image_list(data: &[u8]) {
+    match task::parse_list(data, Path::new("")) {
+        Err(wrong) => assert!(!wrong.is_empty()),
+        Ok(items) => {
+            assert!(!items.is_empty());
+            for tag in items.iter().flat_map(|item| &item.tags) {
+                assert!(name::tag(tag).is_ok());
+            }
+        }
+    }
+}
+
+/// References, tags, durations and platforms. References are what `oci-client` takes them for.
 pub fn reference(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
@@ -34,4 +49,7 @@ pub fn reference(data: &[u8]) {
         assert!((1..=128).contains(&tag.len()));
     }
     let _ = name::duration(text);
+    if let Ok(parsed) = platform::parse(text) {
+        assert_eq!(platform::parse(&parsed.to_string()), Ok(parsed));
+    }
 }

@@ -13,6 +13,9 @@ Examples:
   pushimg --index ghcr.io/me/app:v2 amd64=result-amd64 arm64=result-arm64
   pushimg inspect result --against registry.fly.io/app:latest
 
+List of images, for --file:
+  [{\"image\": \"result-a\", \"destination\": \"r.io/a:v1\", \"tags\": [\"latest\"]}, ...]
+
 Result:
   Standard output gets one line, registry/repository@sha256:..., for each image
   that was pushed, or with --json one JSON document; with --dry-run alone,

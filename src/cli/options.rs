@@ -14,15 +14,15 @@ use crate::image::Platform;
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Image")]
 pub struct SelectionArgs {
-    /// Of several images in IMAGE, the one of this name; the same as IMAGE:NAME
+    /// Of several images in one place, the one of this name, as PATH:NAME
     #[arg(long = "image", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub image_name: Option<String>,
 
-    /// Of an image for several platforms, the one for os/arch[/variant]
+    /// Of an image for several platforms, the one for this: os/arch[/variant]
     #[arg(long, value_name = "PLATFORM", value_parser = platform::parse)]
     pub platform: Option<Platform>,
 
-    /// Never run IMAGE, though it be a program that writes an image
+    /// Never run an image that is a program which writes one
     #[arg(long)]
     pub no_exec: bool,
 }

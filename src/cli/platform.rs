@@ -24,7 +24,8 @@ pub fn parse(text: &str) -> Result<Platform, Invalid> {
         [os, architecture, variant] => (*os, vec![*architecture, *variant]),
         _ => (OS, vec![]),
     };
-    if rest.is_empty() || !words.iter().all(|word| is_word(word)) {
+    let is_wrong = rest.first().is_none_or(|architecture| is_variant(architecture));
+    if is_wrong || !words.iter().all(|word| is_word(word)) {
         return Err(Invalid::new("expected os/arch[/variant], such as linux/arm64"));
     }
     let known = ALIASES.iter().find(|(alias, _)| *alias == rest[0]).map(|(_, known)| *known);
@@ -63,7 +64,7 @@ mod tests {
         ] {
             assert_eq!(parse(text).unwrap().to_string(), whole, "{text}");
         }
-        for wrong in ["", "/", "linux/", "/amd64", "a/b/c/d", "linux amd64", "linux/amd64/"] {
+        for wrong in ["", "/", "linux/", "/amd64", "a/b/c/d", "linux amd64", "linux/amd64/", "v7"] {
             let said = parse(wrong).unwrap_err().to_string();
             assert!(said.starts_with("expected os/arch[/variant]"), "{wrong}");
         }

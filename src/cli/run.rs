@@ -233,3 +233,17 @@ async fn with_ticks<T>(output: &Output, work: impl Future<Output = T>) -> T {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interruption_says_whether_a_tag_may_have_changed() {
+        for is_several in [false, true] {
+            assert_eq!(interrupted(false, is_several), "interrupted; no tag was changed");
+        }
+        assert!(interrupted(true, false).contains("the tag may point to the new image or the old"));
+        assert!(interrupted(true, true).contains("some tags may point to their new images"));
+    }
+}

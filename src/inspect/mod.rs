@@ -9,7 +9,7 @@ mod reading;
 use std::collections::{HashMap, HashSet};
 
 use oci_client::Reference;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::error::Error;
 use crate::event::Events;
@@ -40,6 +40,7 @@ pub struct InspectedImage {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub manifest: Option<Digest>,
     /// What it runs on.
+    #[serde(serialize_with = "as_text")]
     pub platform: Platform,
     /// When it was made, as its config says.
     pub created: Option<String>,
@@ -183,6 +184,11 @@ impl Inspection {
             layers_to_upload: report.layers_uploaded(),
         });
     }
+}
+
+/// `linux/amd64`, as in the report of a push.
+fn as_text<S: Serializer>(platform: &Platform, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(platform)
 }
 
 #[cfg(test)]

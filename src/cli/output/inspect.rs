@@ -63,7 +63,7 @@ fn properties(image: &InspectedImage, lines: &mut Vec<String>) {
     property("platform", &image.platform.to_string());
     property("created", image.created.as_deref().unwrap_or_default());
     property("user", image.user.as_deref().unwrap_or_default());
-    property("folder", image.working_dir.as_deref().unwrap_or_default());
+    property("workdir", image.working_dir.as_deref().unwrap_or_default());
     property("entrypoint", &command(&image.entrypoint));
     property("cmd", &command(&image.cmd));
     property("ports", &image.exposed_ports.join(", "));
@@ -148,4 +148,110 @@ fn contents(layer: &InspectedLayer, room: usize) -> String {
     }
     // One name may be too long all by itself.
     truncate_str(&text, room, "…").into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::{Digest, Platform};
+    use crate::inspect::{Against, AtRegistry};
+
+    fn layer(store_paths: &[&str], created_by: Option<&str>) -> InspectedLayer {
+        let path = |name: &&str| format!("/nix/store/{}-{name}", "0".repeat(32));
+        InspectedLayer {
+            diff_id: Some(Digest::of(b"layer").into()),
+            digest: None,
+            size: 12_345_678,
+            store_paths: store_paths.iter().map(path).collect(),
+            created_by: created_by.map(str::to_owned),
+            registry: None,
+        }
+    }
+
+    fn inspection(layers: Vec<InspectedLayer>) -> Inspection {
+        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        let image = InspectedImage {
+            names: texts(&["r.io/app:v1", "r.io/app:v2"]),
+            id: Digest::of(b"config"),
+            manifest: None,
+            platform: Platform { os: "linux".into(), architecture: "arm64".into(), variant: None },
+            created: Some("1970-01-01T00:00:01Z".into()),
+            entrypoint: texts(&["/bin/sh", "-c", "echo 'hi' \u{1b}[2J"]),
+            cmd: vec![],
+            env: texts(&["A=b"]),
+            exposed_ports: texts(&["80/tcp", "443/tcp"]),
+            working_dir: None,
+            user: None,
+            size: 24_691_356,
+            layers,
+        };
+        Inspection { images: vec![image], against: None }
+    }
+
+    #[test]
+    fn an_image_is_its_properties_and_a_table() {
+        let shown = text(
+            &inspection(vec![
+                layer(&["glibc-2.38", "bash-5.2"], None),
+                layer(&[], Some("COPY a b\u{7}")),
+            ]),
+            80,
+        );
+        let id = Digest::of(b"config");
+        let short = Digest::of(b"layer").short().to_owned();
+        assert_eq!(
+            shown,
+            format!(
+                "name        r.io/app:v1\n\
+                 name        r.io/app:v2\n\
+                 id          {id}\n\
+                 platform    linux/arm64\n\
+                 created     1970-01-01T00:00:01Z\n\
+                 entrypoint  /bin/sh -c 'echo '\\''hi'\\'' \\u{{1b}}[2J'\n\
+                 ports       80/tcp, 443/tcp\n\
+                 env         A=b\n\
+                 \n\
+                 #     size  diff ID       contents\n\
+                 1  12.3 MB  {short}  glibc-2.38, bash-5.2\n\
+                 2  12.3 MB  {short}  COPY a b\\u{{7}}\n\
+                 2 layers, 24.7 MB\n"
+            )
+        );
+    }
+
+    #[test]
+    fn what_a_registry_has_is_a_column_of_its_own() {
+        let mut inspection = inspection(vec![layer(&["glibc-2.38"], None), layer(&["app"], None)]);
+        let outcomes = [Outcome::Reused { why: Known::Cache }, Outcome::WouldUpload];
+        for (layer, outcome) in inspection.images[0].layers.iter_mut().zip(outcomes) {
+            let digest = Digest::of(b"blob");
+            layer.registry = Some(AtRegistry { digest, size: 1_200_000, outcome });
+        }
+        let reference = "r.io/app:v1".to_owned();
+        inspection.against =
+            Some(Against { reference, bytes_to_send: 1_201_000, layers_to_upload: 1 });
+        let shown = text(&inspection, 80);
+        let short = Digest::of(b"layer").short().to_owned();
+        let table = format!(
+            "#     size  diff ID       registry         contents\n\
+             1  12.3 MB  {short}  there, in cache  glibc-2.38\n\
+             2  12.3 MB  {short}  upload 1.2 MB    app\n\
+             2 layers, 24.7 MB\n\
+             \n\
+             a push to r.io/app:v1 would send 1.2 MB: 1 layer to upload\n"
+        );
+        assert!(shown.ends_with(&table), "{shown}");
+    }
+
+    #[test]
+    fn as_many_store_paths_are_named_as_there_is_room_for() {
+        let names = ["glibc-2.38", "bash-5.2", "zlib-1.3"];
+        let of = |names: &[&str], room| contents(&layer(names, None), room);
+        assert_eq!(of(&names, 30), "glibc-2.38, bash-5.2, zlib-1.3");
+        assert_eq!(of(&names, 29), "glibc-2.38, bash-5.2 +1");
+        assert_eq!(of(&names, 22), "glibc-2.38 +2");
+        assert_eq!(of(&["a-very-long-name-of-a-package"], 24), "a-very-long-name-of-a-p…");
+        assert_eq!(contents(&layer(&[], Some("RUN make")), 5), "RUN …");
+        assert_eq!(contents(&layer(&[], None), 5), "");
+    }
 }

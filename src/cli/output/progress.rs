@@ -376,4 +376,39 @@ mod tests {
         assert_eq!(progress.fraction(), 1.0);
         assert_eq!(progress.time_left(begin), Some(Duration::ZERO));
     }
+
+    #[test]
+    fn layers_of_several_images_are_kept_apart_and_added_up() {
+        let (mut progress, begin) = (Progress::new(2), Instant::now());
+        progress.apply(0, &Event::LayerCount(2), begin);
+        progress.apply(0, &started(0, "a", Some(1000)), begin);
+        progress.apply(0, &sent(0, 400), begin);
+        progress.apply(1, &started(0, "b", Some(500)), begin);
+        progress.apply(1, &sent(0, 100), begin);
+        assert_eq!(progress.active().count(), 2);
+        assert_eq!((progress.sent(), progress.to_send()), (500, None));
+        assert_eq!(progress.heading(), "0 of 2 layers");
+        progress.apply(1, &Event::LayerCount(1), begin);
+        progress.apply(0, &layer(1, "c", 50, Outcome::Reused { why: Known::Cache }), begin);
+        assert_eq!(progress.heading(), "1 of 3 layers");
+        assert_eq!(progress.to_send(), Some(1500));
+        let left = progress.time_left(begin + Duration::from_secs(1)).unwrap();
+        assert_eq!(left, Duration::from_secs(2));
+        progress.apply(0, &layer(0, "a", 1000, Outcome::Uploaded), begin);
+        assert!(progress.is_under_way());
+        progress.apply(1, &layer(0, "b", 500, Outcome::Uploaded), begin);
+        assert!(!progress.is_under_way());
+        assert_eq!((progress.sent(), progress.fraction()), (1500, 1.0));
+    }
+
+    #[test]
+    fn an_image_that_was_not_heard_of_is_still_to_come() {
+        let (mut progress, begin) = (Progress::new(2), Instant::now());
+        progress.apply(0, &Event::LayerCount(1), begin);
+        let why = Known::Cache;
+        progress.apply(0, &layer(0, "a", 5, Outcome::Reused { why }), begin);
+        assert_eq!((progress.fraction(), progress.to_send()), (0.5, None));
+        assert!(progress.is_under_way());
+        assert_eq!(progress.time_left(begin), None);
+    }
 }

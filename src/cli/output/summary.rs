@@ -127,6 +127,7 @@ fn names(report: &Report) -> String {
 mod tests {
     use super::super::tests::{layer_report, report};
     use super::*;
+    use crate::image::Digest;
     use crate::report::Known;
 
     const PLAIN: Paint = Paint { colours: false };
@@ -174,6 +175,55 @@ mod tests {
         assert_eq!(
             whole(&report, PLAIN),
             "would upload 1 of 43 layers, 1.2 MB; 418 MB already there"
+        );
+    }
+
+    #[test]
+    fn an_index_says_what_it_lists() {
+        let manifest = |platform: Option<&str>, kind: Option<&str>| ManifestReport {
+            digest: Digest::of(b"child"),
+            media_type: "application/vnd.oci.image.manifest.v1+json".into(),
+            platform: platform.map(str::to_owned),
+            artifact_type: kind.map(str::to_owned),
+            subject: kind.map(|_| Digest::of(b"subject")),
+        };
+        let mut report = report(vec![layer_report("app", 5, Outcome::Uploaded)]);
+        report.platform = None;
+        report.media_type = OCI_IMAGE_INDEX_MEDIA_TYPE.into();
+        report.manifests =
+            vec![manifest(Some("linux/amd64"), None), manifest(Some("linux/arm64"), None)];
+        let said = |report: &Report| whole(report, PLAIN);
+        assert!(said(&report).contains(":latest  index of 2 images, 1 of 1 layer uploaded, "));
+        report.manifests.push(manifest(Some("unknown/unknown"), None));
+        let text = said(&report);
+        assert!(text.contains("  index of 2 images and 1 other manifest, 1 of 1 "), "{text}");
+        report.media_type = "application/vnd.oci.image.manifest.v1+json".into();
+        report.manifests = vec![manifest(None, Some("application/spdx+json"))];
+        let text = said(&report);
+        assert!(text.contains(":latest  with 1 other manifest, 1 of 1 layer uploaded"), "{text}");
+        let line = super::manifest(&report.manifests[0]);
+        let (child, subject) = (Digest::of(b"child"), Digest::of(b"subject"));
+        assert_eq!(line, format!("application/spdx+json             {child}  refers to {subject}"));
+    }
+
+    #[test]
+    fn the_total_counts_a_layer_that_images_share_once() {
+        let of = |outcome| {
+            let mut shared = layer_report("base", 100, Outcome::Uploaded);
+            shared.digest = Digest::of(b"shared");
+            let mut report = report(vec![shared, layer_report("app", 5, outcome)]);
+            report.bytes_sent = 1_000_000;
+            ImageOutcome::Pushed(Box::new(report))
+        };
+        let why = Known::Cache;
+        let outcomes = [of(Outcome::Uploaded), of(Outcome::Reused { why })];
+        assert_eq!(
+            total(&outcomes, Duration::from_secs(1), false, PLAIN),
+            "pushed 2 images; 2 layers uploaded, 2.0 MB sent, 1.0 s"
+        );
+        assert_eq!(
+            total(&outcomes, Duration::from_secs(1), true, PLAIN),
+            "would push 2 images; would upload 2 layers, 2.0 MB"
         );
     }
 

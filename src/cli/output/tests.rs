@@ -160,6 +160,59 @@ fn a_dry_run_tells_its_plan_in_order_at_the_end() {
     );
 }
 
+/// What a log holds after two images were pushed, of which the second failed.
+fn log_of_two(verbosity: Verbosity) -> String {
+    let log = Log::default();
+    let begin = Instant::now();
+    let screen = Screen::Lines(Lines::new(Box::new(log.clone()), begin));
+    let output = Output::new(screen, verbosity, Paint { colours: false }, false);
+    output.warn("beware");
+    output.call(vec!["api   ".into(), "worker".into()]);
+    let (first, second) = (output.events_of(0), output.events_of(1));
+    let why = Known::Cache;
+    first(Event::Destination { reference: "r.io/api:v1".into() });
+    second(Event::Destination { reference: "r.io/worker:v1".into() });
+    first(Event::LayerCount(2));
+    first(started(0, "app", Some(100)));
+    second(layer(0, "glibc", 7, Outcome::Reused { why }));
+    first(layer(0, "app", 100, Outcome::Uploaded));
+    second(Event::Warning("the image is read again".into()));
+    second(Event::Retry { why: "PATCH r.io: 503".into(), wait: Duration::ZERO });
+    output.tick(begin + Duration::from_secs(20));
+    output.finish();
+    let pushed = report(vec![layer_report("app", 100, Outcome::Uploaded)]);
+    let error = crate::Error::Usage("it went wrong\nhint: mend it".into());
+    let outcomes = [
+        ImageOutcome::Pushed(Box::new(pushed)),
+        ImageOutcome::Failed { name: "r.io/worker:v1".into(), error },
+    ];
+    output.report_all(&outcomes, Duration::from_millis(2500));
+    let bytes = log.0.lock().unwrap().clone();
+    String::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn of_several_images_each_line_says_whose_it_is() {
+    assert_eq!(
+        log_of_two(Verbosity::Normal),
+        "warning: beware\n\
+         pushing r.io/api:v1\n\
+         pushing r.io/worker:v1\n\
+         worker  glibc                                 7 B  already there (in cache)\n\
+         api     app                                 100 B  uploaded\n\
+         worker  warning: the image is read again\n\
+         retry: PATCH r.io: 503; again at once\n\
+         1 of 2 layers, 100 B sent at 5 B/s\n\
+         pushed registry.fly.io/app:latest  1 of 1 layer uploaded, 1.2 MB sent, 418 MB already \
+         there, 0.9 s\n\
+         failed r.io/worker:v1: it went wrong\n\
+         hint: mend it\n\
+         pushed 1 image, 1 failed; 1 layer uploaded, 1.2 MB sent, 2.5 s\n"
+    );
+    let quiet = "failed r.io/worker:v1: it went wrong\nhint: mend it\n";
+    assert_eq!(log_of_two(Verbosity::Quiet), quiet);
+}
+
 #[test]
 fn at_a_terminal_layers_that_are_there_are_only_counted() {
     let term = indicatif::InMemoryTerm::new(20, 100);

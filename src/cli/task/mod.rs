@@ -20,6 +20,8 @@ use oci_client::Reference;
 
 pub use self::conflict::{SAME_DESTINATION, same_destination};
 pub use self::forms::select;
+#[cfg(any(test, feature = "fuzzing"))]
+pub use self::list_file::parse as parse_list;
 use super::args::PushArgs;
 use super::usage::Usage;
 use crate::image::Platform;
