@@ -44,7 +44,8 @@ pub fn name_from_history(history: &History) -> Option<String> {
         command = command.strip_prefix(prefix).unwrap_or(command).trim_start();
     }
     let command = command.strip_suffix("# buildkit").unwrap_or(command).trim_end();
-    (!command.is_empty()).then(|| shortened(command))
+    // nix2container says so of every layer.
+    (!command.is_empty() && command != "nix2container").then(|| shortened(command))
 }
 
 /// `<32 digits of base 32>-glibc-2.38/lib` is `glibc-2.38`.
@@ -161,6 +162,7 @@ mod tests {
             assert_eq!(name_from_history(&history("", created_by)).as_deref(), Some(name));
         }
         assert_eq!(name_from_history(&history("buildkit", " ")), None);
+        assert_eq!(name_from_history(&history("", "nix2container")), None);
         let long = name_from_history(&history("", &"é".repeat(100))).unwrap();
         assert_eq!(long, format!("{}…", "é".repeat(39)));
     }
