@@ -194,17 +194,17 @@ fn a_layer_that_has_become_another_is_refused_by_its_store_path() {
     // Of the same length.
     store.file(APP, "etc/hello.conf", 0o444, b"answer = 43\n");
     push(&image, &format!("{}/n2c:v1", registry.host()))
-        .exits(1)
+        .exits(3)
         .says("image.json: layer 2, entry ")
         .says(&path)
         .says("but the image's config lists sha256:");
     // Only a mode.
     store.file(APP, "etc/hello.conf", 0o644, b"answer = 42\n");
-    push(&image, &format!("{}/n2c:v1", registry.host())).exits(1).says(&path);
+    push(&image, &format!("{}/n2c:v1", registry.host())).exits(3).says(&path);
     // Of another length.
     store.file(APP, "etc/hello.conf", 0o444, &noise(600));
     push(&image, &format!("{}/n2c:v1", registry.host()))
-        .exits(1)
+        .exits(3)
         .says(&path)
         .says("is 6656 bytes long, but the file says 6144")
         .says("nix-store --verify --check-contents");
@@ -219,7 +219,7 @@ fn a_store_path_that_is_gone_is_named_with_what_brings_it_back() {
     fs::remove_dir_all(store.path(ETC)).expect("remove it");
     let path = store.path(ETC).to_str().expect("a path in UTF-8").to_owned();
     push(&image, &format!("{}/n2c:v1", registry.host()))
-        .exits(1)
+        .exits(3)
         .says(&format!("image.json: layer 3 needs {path}, which is not there"))
         .says(&format!("`nix-store --realise {path}`"));
     assert_eq!(registry.tag("n2c", "v1"), None);
@@ -257,7 +257,7 @@ fn a_tar_that_is_ready_is_pushed_as_it_is() {
         let other = image_of(&sha256(b"another"), &layer.diff_id(), listed);
         let other = archive::write(machine.home(), "other.json", other.to_string().as_bytes());
         push(&other, &format!("{}/other/n{number}:v1", registry.host()))
-            .exits(1)
+            .exits(3)
             .says(if number > 0 { "but the file says sha256:" } else { "should be its diff ID" })
             .says("other.json: layer 1, of \"");
         assert_eq!(registry.tag(&format!("other/n{number}"), "v1"), None);
@@ -269,7 +269,7 @@ fn a_tar_that_is_ready_is_pushed_as_it_is() {
     let gone = image_of(&layer.diff_id(), &layer.diff_id(), gone);
     let gone = archive::write(machine.home(), "gone.json", gone.to_string().as_bytes());
     push(&gone, &format!("{}/gone:v1", registry.host()))
-        .exits(1)
+        .exits(3)
         .says("gone.json: layer 1 needs /nix/store/none-layers.json/x.tar, which is not there")
         .says("`nix-store --realise /nix/store/none-layers.json`");
 }

@@ -18,8 +18,8 @@ pub enum Error {
     /// A layer's bytes are not those that the config was made for.
     #[error(
         "{file}: layer {layer}, entry {entry:?}, is {actual}, but the image's config lists \
-         {listed}: the archive is damaged, or was put together wrongly; make it again (nothing was \
-         tagged)"
+         {listed}: the archive is damaged, the store has changed since, or it was put together \
+         wrongly; make it again (nothing was tagged)"
     )]
     Mismatch { file: String, layer: usize, entry: String, listed: DiffId, actual: DiffId },
     /// There is no such file.

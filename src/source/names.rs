@@ -54,7 +54,8 @@ pub fn command(history: &History) -> Option<&str> {
         command = command.strip_prefix(prefix).unwrap_or(command).trim_start();
     }
     let command = command.strip_suffix("# buildkit").unwrap_or(command).trim_end();
-    (!command.is_empty()).then_some(command)
+    // nix2container says so of every layer.
+    (!command.is_empty() && command != "nix2container").then_some(command)
 }
 
 /// `<32 digits of base 32>-glibc-2.38/lib` is `glibc-2.38`.
@@ -171,6 +172,7 @@ mod tests {
             assert_eq!(name_from_history(&history("", created_by)).as_deref(), Some(name));
         }
         assert_eq!(name_from_history(&history("buildkit", " ")), None);
+        assert_eq!(name_from_history(&history("", "nix2container")), None);
         let long = name_from_history(&history("", &"é".repeat(100))).unwrap();
         assert_eq!(long, format!("{}…", "é".repeat(39)));
     }

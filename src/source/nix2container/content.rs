@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::header::{Header, Kind, Owner};
 use super::label::Label;
 use super::spec::Layer;
-use super::tree::{Entry, StoreFile, Tree};
+use super::tree::{Entry, StoreFile, Tree, unreadable};
 use crate::image::Hasher;
 use crate::source::error::Error;
 use crate::source::pieces::{Piece, Pieces};
@@ -193,8 +193,4 @@ fn header_of(name: &[u8], file: &StoreFile) -> Result<Vec<u8>, Error> {
         link: link.as_os_str().as_bytes(),
     };
     Ok(header.bytes())
-}
-
-fn unreadable(path: &Path, source: io::Error) -> Error {
-    Error::StoreFile { path: path.to_string_lossy().into(), source }
 }

@@ -23,6 +23,7 @@ use super::perms::{self, Perms, Regexes};
 use super::regex::replace_all;
 use super::spec::{Rewrite, StorePath};
 use crate::source::error::Error;
+use crate::source::names::printable;
 
 /// The most memory that names may take: some 200,000 files at a time.
 const MAX_HELD: usize = 96 << 20;
@@ -338,11 +339,12 @@ fn name_of(key: &Key) -> Vec<u8> {
     key.iter().map(|&byte| if byte == 0 { b'/' } else { byte }).collect()
 }
 
-fn unreadable(path: &Path, source: io::Error) -> Error {
-    Error::StoreFile { path: shown(path).into(), source }
+/// A file of the store that is there and cannot be read.
+pub fn unreadable(path: &Path, source: io::Error) -> Error {
+    Error::StoreFile { path: printable(&shown(path)).into(), source }
 }
 
-/// A path as it is shown.
+/// A path as text.
 fn shown(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
