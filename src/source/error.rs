@@ -228,6 +228,12 @@ pub enum Error {
          again"
     )]
     BlobMissing { file: Arc<str>, by: Listing, role: Role, digest: Digest },
+    /// A manifest that an index lists is not there, as where only one platform was exported.
+    #[error(
+        "{file}: {by} lists {digest}{platform}, which is missing; if only some platforms were \
+         put into this layout, choose one with `--platform OS/ARCHITECTURE`, else make it again"
+    )]
+    ChildMissing { file: Arc<str>, by: Listing, digest: Digest, platform: String },
     /// A blob is longer or shorter than a manifest says.
     #[error(
         "{file}: {digest} ({role}) is {actual} bytes long, not {listed} as {by} says; the layout is \

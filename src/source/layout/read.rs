@@ -190,7 +190,15 @@ impl<'a> Reader<'a> {
 
     fn missing(&self, descriptor: &Descriptor, by: &Listing, role: Role) -> Error {
         let (file, by, digest) = (self.file.clone(), by.clone(), descriptor.digest.clone());
-        Error::BlobMissing { file, by, role, digest }
+        match (&by, role) {
+            (Listing::Manifest(_), Role::Manifest) => {
+                let platform = descriptor.platform.as_ref();
+                let platform = platform.map(|on| format!(" for {:?}", on.to_string()));
+                let platform = platform.unwrap_or_default();
+                Error::ChildMissing { file, by, digest, platform }
+            }
+            _ => Error::BlobMissing { file, by, role, digest },
+        }
     }
 }
 

@@ -100,7 +100,9 @@ impl Layout {
             same.extend(first_same);
             matching.extend(first_matching);
         }
-        let best = if same.is_empty() { matching } else { same };
+        let mut best = if same.is_empty() { matching } else { same };
+        let mut once = HashSet::new();
+        best.retain(|one| once.insert(one.descriptor.digest.clone()));
         if best.is_empty() && !starts.is_empty() {
             return Err(Error::NoSuchPlatform {
                 file: self.file.clone(),
@@ -164,7 +166,10 @@ fn platform_of(found: &Found, reader: &mut Reader<'_>) -> Result<Option<Platform
     if !descriptor.is_manifest() {
         return Ok(None);
     }
-    let (_, manifest) = reader.manifest(descriptor, &found.by)?;
+    // A layout may have been left only some of the platforms of an index.
+    let Some((_, manifest)) = reader.manifest_if_there(descriptor, &found.by)? else {
+        return Ok(None);
+    };
     let this = Listing::Manifest(descriptor.digest.clone());
     let Some(config) = &manifest.config else {
         return Ok(None);

@@ -459,6 +459,32 @@ fn a_platform_means_the_same_variant_or_the_first_that_runs_there() {
 }
 
 #[test]
+fn a_platform_can_be_had_of_an_index_whose_others_were_left_out() {
+    let mut layout = Builder::new();
+    let amd64 = layout.image("amd64", "1");
+    let mut others = Builder::new();
+    let arm64 = on(others.image("arm64", "2"), "linux/arm64");
+    let riscv64 = others.image("riscv64", "3");
+    let index = layout.index(&[arm64.clone(), riscv64, amd64.clone()]);
+    layout.list(&index);
+    assert_root(&layout.select(&platform("linux/amd64")), &amd64);
+    for selection in [any(), platform("linux/arm64")] {
+        let text = layout.refused(&selection);
+        let expected = format!("lists {} for \"linux/arm64\", which is missing", digest_of(&arm64));
+        assert!(text.contains(&expected), "{text}");
+    }
+}
+
+#[test]
+fn one_manifest_of_two_indexes_is_one_image() {
+    let mut layout = Builder::new();
+    let (shared, own) = (layout.image("amd64", "1"), layout.image("arm64", "2"));
+    let (one, two) = (layout.index(&[shared.clone()]), layout.index(&[shared.clone(), own]));
+    layout.list_as("v1", &one).list_as("v2", &two);
+    assert_root(&layout.select(&platform("linux/amd64")), &shared);
+}
+
+#[test]
 fn images_side_by_side_may_differ_by_platform_only() {
     let mut layout = Builder::new();
     let (amd64, arm64) = (layout.image("amd64", "1"), layout.image("arm64", "2"));
@@ -614,7 +640,11 @@ fn what_is_missing_or_damaged_is_named() {
         ),
         (
             changed(&of_image, None),
-            format!("FILE: manifest {of_index} lists {of_image} (manifest), which is missing"),
+            format!(
+                "FILE: manifest {of_index} lists {of_image}, which is missing; \
+                 if only some platforms were put into this layout, choose one with `--platform \
+                 OS/ARCHITECTURE`, else make it again"
+            ),
         ),
         (
             changed(&of_layer, Some(b"longer than it was")),
@@ -991,7 +1021,7 @@ fn a_folder_of_skopeos_is_one_image() {
     fs::remove_file(folder.path().join(format!("{}.manifest.json", digest_of(&image).hex())))
         .unwrap();
     let text = layout.select(&any()).unwrap_err().to_string();
-    assert!(text.contains("(manifest), which is missing"), "{text}");
+    assert!(text.contains(", which is missing"), "{text}");
 
     for (version, manifest, expected) in [
         ("Directory Transport Version: 2.0\n", &manifest[..], "says version"),
@@ -1003,5 +1033,74 @@ fn a_folder_of_skopeos_is_one_image() {
         let (_folder, layout) = skopeo_dir(version, &[("manifest.json", manifest)]);
         let text = layout.and_then(|layout| layout.select(&any())).unwrap_err().to_string();
         assert!(text.contains(expected), "{text}\n{expected}");
+    }
+}
+
+/// Opens what may be damaged, and looks into it in every way.
+fn looked_at(files: &[(String, Vec<u8>)]) {
+    for opened in three_ways(files) {
+        let Ok(layout) = opened.layout else {
+            continue;
+        };
+        for selection in [any(), name("v1"), platform("linux/amd64")] {
+            if let Err(error) = layout.select(&selection) {
+                assert!(!error.to_string().contains(char::is_control), "{error}");
+            }
+        }
+        if let Ok(trees) = layout.trees() {
+            assert!(!trees.is_empty());
+        }
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn damage_to_any_json_is_never_a_panic(
+        damage in proptest::collection::vec(
+            (proptest::prelude::any::<proptest::sample::Index>(), proptest::prelude::any::<u8>()),
+            1..8,
+        ),
+        victim in 0..4_usize,
+    ) {
+        let damaged = |bytes: &str| {
+            let mut bytes = bytes.as_bytes().to_vec();
+            for (place, byte) in &damage {
+                let place = place.index(bytes.len());
+                bytes[place] = *byte;
+            }
+            bytes
+        };
+        let mut layout = Builder::new();
+        let image = layout.image("amd64", "1");
+        let config = r#"{"os":"linux","architecture":"amd64","rootfs":{"diff_ids":[]}}"#;
+        // What hashes to what is listed, damaged or not.
+        let child = match victim {
+            0 => {
+                let config = layout.blob(CONFIG, damaged(config));
+                layout.manifest(json!({ "config": config, "layers": [] }))
+            }
+            1 => {
+                let config = layout.blob(CONFIG, config);
+                let manifest = json!({ "schemaVersion": 2, "config": config, "layers": [config] });
+                layout.blob(MANIFEST, damaged(&manifest.to_string()))
+            }
+            _ => layout.referrer(&image, "a/b"),
+        };
+        let manifests = [on(image.clone(), "linux/amd64"), child];
+        let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests });
+        let index = match victim {
+            2 => layout.blob(INDEX, damaged(&index.to_string())),
+            _ => layout.blob(INDEX, index.to_string()),
+        };
+        let referrer = layout.referrer(&index, "a/b");
+        layout.list_as("v1", &index).list(&referrer);
+        let mut files = layout.files();
+        if victim == 3 {
+            let listed = &mut files.iter_mut().find(|(name, _)| name == "index.json").unwrap().1;
+            *listed = damaged(std::str::from_utf8(listed).unwrap());
+        }
+        looked_at(&files);
     }
 }
