@@ -55,8 +55,7 @@ impl StoreLayer {
             size = size.saturating_add(header).saturating_add(content_size(&member));
         }
         // A path of Nix's own store says what is in it, as long as nobody has written to it.
-        let says_all = files.are_untouched() && paths.iter().all(|path| is_store_path(path));
-        let key = says_all.then(|| key(paths, making));
+        let key = key_of(paths, making).filter(|_| files.are_untouched());
         let size = size.checked_next_multiple_of(RECORD).unwrap_or(u64::MAX);
         Ok(Self { making: making.clone(), files, size, key })
     }
@@ -82,6 +81,11 @@ impl StoreLayer {
             position,
         })
     }
+}
+
+/// What a layer of these paths is made of, if they are Nix's own and nobody has written to them.
+pub fn key_of(paths: &[String], making: &Making) -> Option<LayerKey> {
+    paths.iter().all(|path| is_store_path(path)).then(|| key(paths, making))
 }
 
 /// The headers of `/nix` and `/nix/store`.

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use super::super::decompress::Progress;
 use super::super::error::Error;
-use super::super::{Claim, Image, Layer, LayerId, Source};
+use super::super::{Claim, Image, Layer, LayerId, LayerKey, Source};
 use super::base::Base;
 use super::conf::Conf;
 use super::config::{self, Told};
-use super::layer::{Making, StoreLayer};
+use super::layer::{self, Making, StoreLayer};
 use crate::image::{Config, DiffId, Hasher};
 
 /// The layer that was made when the image was built: a tar, and its checksum.
@@ -88,6 +88,11 @@ impl Source for NixStream {
 
     fn early_names(&self) -> Option<Vec<String>> {
         Some(vec![self.own.conf.repo_tag.clone()])
+    }
+
+    fn keys(&self) -> Vec<LayerKey> {
+        let layers = self.own.conf.store_layers.iter();
+        layers.filter_map(|paths| layer::key_of(paths, &self.own.making)).collect()
     }
 
     fn next_layer(&mut self) -> Result<Option<Layer<'_>>, Error> {
