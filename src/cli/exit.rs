@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::Error;
 use crate::image::ManifestError;
-use crate::{pack, registry};
+use crate::{pack, registry, source};
 
 /// How the program ends, as `--help` tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +37,12 @@ impl Error {
     pub fn exit_code(&self) -> Code {
         match self {
             Self::Usage(_) | Self::Manifest(ManifestError::Unsayable { .. }) => Code::Usage,
+            // The image is all right; it is the choice that is missing, or fits nothing.
+            Self::Source(
+                source::Error::SeveralImages { .. }
+                | source::Error::NoSuchImage { .. }
+                | source::Error::NoSuchPlatform { .. },
+            ) => Code::Usage,
             Self::Source(_) => Code::Image,
             Self::Registry(error) | Self::SomeTags { source: error, .. } => match &**error {
                 registry::Error::Settings(_) => Code::Usage,
@@ -76,7 +82,11 @@ mod tests {
             compression: Compression::Zstd,
             format: Format::Docker,
         };
+        let several =
+            source::Error::SeveralImages { file: "x".into(), count: 2, listed: String::new() };
         for (error, code) in [
+            (several.into(), 2),
+            (source::Error::Absent { file: "x".into() }.into(), 3),
             (Error::Usage(String::new()), 2),
             (Error::Manifest(unsayable), 2),
             (Error::Manifest(ManifestError::Malformed(malformed)), 1),
