@@ -224,6 +224,10 @@ fn a_look_at_a_layout_shows_all_its_images_or_the_chosen_one() {
     assert_eq!(shown(layout.text(), &[]), [v1.clone(), v2.clone()]);
     assert_eq!(shown(&format!("{}:v1", layout.text()), &[]), [v1]);
     assert_eq!(shown(layout.text(), &["--platform", "arm64"]), [v2]);
+    // Of an index, its images, and nothing that is only said of them.
+    let whole = whole(&bench);
+    let shown: Vec<Value> = shown(whole.layout.text(), &[]).into_iter().map(|(_, it)| it).collect();
+    assert_eq!(json!(shown), json!(whole.platforms.each_ref().map(digest_of)));
     let registry = DevRegistry::start(registry::Options::default());
     let against = format!("{}/app:v1", registry.host());
     let output = Pushimg::new().run(["inspect", layout.text(), "--against", &against]);
@@ -273,11 +277,13 @@ fn all_images_of_a_layout_go_under_their_own_names() {
     single.says("does not say where its image belongs");
 }
 
-/// A layout as buildx leaves it, and more: an index of an index of two platforms, and an artifact.
+/// A layout as buildx leaves it, and more: an index of an index of two platforms, of what was said of
+/// how one of them was made, and of an artifact.
 struct Whole {
     layout: Layout,
     root: Value,
     platforms: [Value; 2],
+    attestation: Value,
     artifact: Value,
 }
 
@@ -286,15 +292,11 @@ fn whole(bench: &Bench) -> Whole {
     let platforms = ["amd64", "arm64"]
         .map(|on| layout.image(on, &[layer("base", 1), layer(&format!("app-{on}"), 2)]));
     let inner = layout.index(&platforms.each_ref());
-    let mut artifact = layout.artifact("application/vnd.in-toto+json", b"{\"made\":\"so\"}", None);
-    artifact["platform"] = json!({ "os": "unknown", "architecture": "unknown" });
-    artifact["annotations"] = json!({
-        "vnd.docker.reference.type": "attestation-manifest",
-        "vnd.docker.reference.digest": platforms[0]["digest"],
-    });
-    let root = layout.index(&[&inner, &artifact]);
+    let attestation = layout.attestation(&platforms[0]);
+    let artifact = layout.artifact("application/vnd.example.sbom", b"parts", None);
+    let root = layout.index(&[&inner, &attestation, &artifact]);
     layout.list(&[(&root, Some("v1"))]);
-    Whole { layout, root, platforms, artifact }
+    Whole { layout, root, platforms, attestation, artifact }
 }
 
 #[test]
@@ -311,7 +313,7 @@ fn an_index_is_pushed_with_all_that_it_lists_however_deep() {
         assert_eq!(registry.tag(repository, "v1").as_ref(), Some(&digest));
         whole.layout.assert_pushed(&registry.host(), repository, &digest);
         assert_eq!(registry.open_uploads(repository), 0);
-        output.says("index of 2 images and 2 other manifests, 5 of 5 layers uploaded");
+        output.says("index of 2 images and 3 other manifests, 6 of 6 layers uploaded");
     }
 }
 
@@ -341,9 +343,43 @@ fn an_index_reads_back_with_skopeo() {
 }
 
 #[test]
+fn an_index_over_layouts_lists_the_images_in_them_and_nothing_else() {
+    let bench = Bench::new();
+    let registry = DockerRegistry::plain();
+    let destination = format!("{}/app:v1", registry.host());
+    // As buildx leaves them, one for each platform; the second in an index within another.
+    let [(amd64, one), (arm64, two)] = ["amd64", "arm64"].map(|on| {
+        let layout = bench.layout(on);
+        let image = layout.image(on, &[layer("base", 1), layer(on, 2)]);
+        let mut index = layout.index(&[&image, &layout.attestation(&image)]);
+        if on == "arm64" {
+            index = layout.index(&[&index]);
+        }
+        layout.list(&[(&index, Some("v1"))]);
+        (layout, image)
+    });
+    let whole = whole(&bench);
+    let named = ["amd64", "arm64"].map(|on| format!("{on}={}", bench.text(on)));
+    for (images, wanted) in [
+        (vec![amd64.text(), arm64.text()], [&one, &two]),
+        (named.each_ref().map(String::as_str).to_vec(), [&one, &two]),
+        (vec![whole.layout.text()], whole.platforms.each_ref()),
+    ] {
+        Pushimg::new().run([&["--index", &*destination], &images[..]].concat()).success();
+        let raw = get(&registry.host(), "app", "manifests", "v1").expect("an index");
+        let index: Value = serde_json::from_slice(&raw).expect("JSON");
+        let listed = index["manifests"].as_array().expect("manifests").iter();
+        let listed: Vec<String> = listed.map(digest_of).collect();
+        assert_eq!(listed, wanted.map(digest_of), "{images:?}");
+    }
+    amd64.assert_pushed(&registry.host(), "app", &digest_of(&one));
+    arm64.assert_pushed(&registry.host(), "app", &digest_of(&two));
+}
+
+#[test]
 fn one_platform_of_an_index_is_an_image_by_itself() {
     let bench = Bench::new();
-    let Whole { layout, root, platforms, artifact } = whole(&bench);
+    let Whole { layout, root, platforms, attestation, artifact } = whole(&bench);
     let registry = DockerRegistry::plain();
     let host = registry.host();
     for (image, on) in platforms.iter().zip(["amd64", "linux/arm64"]) {
@@ -352,7 +388,7 @@ fn one_platform_of_an_index_is_an_image_by_itself() {
         let output = push(layout.text(), &destination, &["--platform", on]).success();
         assert_eq!(output.digest(), digest_of(image));
         assert_arrived(&registry, &repository, &layout, &digest_of(image));
-        for other in [&root, &artifact] {
+        for other in [&root, &attestation, &artifact] {
             assert_eq!(get(&host, &repository, "manifests", &digest_of(other)), None);
         }
     }
@@ -365,7 +401,7 @@ fn one_platform_of_an_index_is_an_image_by_itself() {
     }
     let destination = format!("{host}/none:v1");
     let output = push(layout.text(), &destination, &["--platform", "unknown/unknown"]);
-    assert_eq!(output.success().digest(), digest_of(&artifact));
+    assert_eq!(output.success().digest(), digest_of(&attestation));
     let output = push(layout.text(), &destination, &["--platform", "windows/amd64"]).exits(2);
     output
         .says("holds no image for \"windows/amd64\"; it holds those for linux/amd64, linux/arm64");
@@ -437,7 +473,7 @@ fn what_refers_to_an_image_goes_along_and_is_found() {
 #[test]
 fn a_dry_run_of_an_index_sends_nothing_and_foretells_it_all() {
     let bench = Bench::new();
-    let Whole { layout, root, platforms, artifact } = whole(&bench);
+    let Whole { layout, root, platforms, attestation, artifact } = whole(&bench);
     let registry = DockerRegistry::plain();
     let proxy = FaultProxy::before(registry.addr());
     let destination = format!("{}/dry:v1", proxy.host());
@@ -462,18 +498,22 @@ fn a_dry_run_of_an_index_sends_nothing_and_foretells_it_all() {
         assert_eq!((&real["digest"], &real["media_type"]), (&root["digest"], &json!(INDEX)));
         assert_eq!((&dry["dry_run"], &real["dry_run"]), (&json!(true), &json!(false)));
         let layers = real["layers"].as_array().expect("layers");
-        assert_eq!(layers.len(), 5, "a base, two apps, and two blobs of the artifact");
+        assert_eq!(layers.len(), 6, "a base, two apps, an attestation, two blobs of the artifact");
         let listed = real["manifests"].as_array().expect("manifests");
         let has = |digest: &Value, platform: &str| {
             listed.iter().any(|m| m["digest"] == *digest && m["platform"] == platform)
         };
         assert!(has(&platforms[0]["digest"], "linux/amd64"), "{listed:?}");
         assert!(has(&platforms[1]["digest"], "linux/arm64"), "{listed:?}");
-        assert!(has(&artifact["digest"], "unknown/unknown"), "{listed:?}");
+        assert!(has(&attestation["digest"], "unknown/unknown"), "{listed:?}");
+        let told = |digest: &Value| listed.iter().find(|m| m["digest"] == *digest);
+        let kind = |digest: &Value| told(digest).map(|told| told["artifact_type"].clone());
+        assert_eq!(kind(&artifact["digest"]), Some(json!("application/vnd.example.sbom")));
+        assert_eq!(kind(&platforms[0]["digest"]), Some(Value::Null), "an image is none");
     }
     let last = push(layout.text(), &destination, &["--dry-run"]).success();
     assert_eq!(last.stdout, "");
-    last.says("would upload index of 2 images and 2 other manifests, 0 of 5 layers, ");
+    last.says("would upload index of 2 images and 3 other manifests, 0 of 6 layers, ");
 }
 
 #[test]

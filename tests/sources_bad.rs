@@ -131,7 +131,7 @@ fn fields_of_a_conf_that_are_missing_or_of_another_kind_are_named() {
         "gname",
         "from_image",
     ] {
-        for kind in [None, Some(json!(7.5))] {
+        for kind in [None, Some(json!(true))] {
             let mut changed: Value = serde_json::from_str(&whole).expect("JSON");
             let fields = changed.as_object_mut().expect("an object");
             let is_missing = kind.is_none();
@@ -373,5 +373,5 @@ fn an_index_over_images_of_one_platform_is_refused() {
     let index = layout.index(&images.each_ref());
     layout.list(&[(&index, None)]);
     let said = scene.fails(2, &["--index", &destination, layout.text()]);
-    said.says("for linux/amd64");
+    said.says(layout.text()).says("two images for linux/amd64");
 }

@@ -138,6 +138,10 @@ impl Inspection {
         });
         let images = nodes.filter_map(|(tree, place, node)| {
             let config = node.config.as_ref()?;
+            // An attestation, which is made like an image of a platform that nobody has.
+            if place != tree.root && config.platform().os == "unknown" {
+                return None;
+            }
             let names = if place == tree.root { tree.names.clone() } else { Vec::new() };
             // The first blob is the config.
             let layers = node.blobs.iter().skip(1);

@@ -13,7 +13,7 @@ use super::ship::{Cargo, Shipping};
 use super::{Attempt, Doubts, Pushed, Setback, all_put, report};
 use crate::error::Error;
 use crate::event::{self, Event};
-use crate::image::{Blob, Compression, Digest, IndexEntry, Manifest};
+use crate::image::{Blob, Compression, Digest, IndexEntry, Manifest, Platform};
 use crate::registry::{Referrer, Repository};
 use crate::report::{LayerReport, Outcome};
 use crate::reuse::{self, Reuse};
@@ -90,19 +90,19 @@ impl Attempt<'_> {
         }
     }
 
-    /// What an index lists for the tree, and the platforms of that.
+    /// What an index lists for the tree: its images, with their platforms.
     fn listed(&self, tree: &Tree) -> Result<Vec<IndexEntry>, Error> {
         let Some(place) = self.place else { return Ok(Vec::new()) };
-        let root = &tree.nodes[tree.root];
-        let images = match root.children.as_slice() {
-            [] => vec![root],
-            children => children.iter().map(|child| &tree.nodes[*child]).collect(),
-        };
-        let mut entries = Vec::new();
-        for image in images {
-            let Some(platform) = image.platform.as_ref().filter(|_| image.config.is_some()) else {
-                continue;
-            };
+        let (mut entries, mut platforms) = (Vec::new(), HashSet::new());
+        for image in images(tree) {
+            let Some(platform) = &image.platform else { continue };
+            if !platforms.insert(platform) {
+                return Err(Error::Usage(format!(
+                    "{image} holds two images for {platform}, and an index has one for each \
+                     platform; choose one of them: {image}@sha256:…",
+                    image = self.item.image
+                )));
+            }
             place.take(platform)?;
             let manifest = Manifest::stored(&image.media_type, image.bytes.clone());
             entries.push(IndexEntry::of(&manifest, platform));
@@ -203,6 +203,26 @@ impl Attempt<'_> {
         let doubts = Doubts { blobs: unsent, ..self.doubts.clone() };
         Err(Setback::Doubt(Box::new(doubts), error.into()))
     }
+}
+
+/// What can be run of all that the root lists, however deep: no attestations, which are made like
+/// images of a platform that nobody has.
+fn images(tree: &Tree) -> Vec<&Node> {
+    let (mut images, mut seen) = (Vec::new(), HashSet::new());
+    // What is to be looked at, the next last.
+    let mut waiting = vec![tree.root];
+    while let Some(place) = waiting.pop() {
+        let node = &tree.nodes[place];
+        if !seen.insert(place) {
+            continue;
+        }
+        let is_known = |platform: &Platform| platform.os != "unknown";
+        if node.config.is_some() && node.platform.as_ref().is_some_and(is_known) {
+            images.push(node);
+        }
+        waiting.extend(node.children.iter().rev());
+    }
+    images
 }
 
 /// The blobs of the tree, each once.
