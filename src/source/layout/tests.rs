@@ -54,7 +54,8 @@ impl Builder {
         self.blob(MANIFEST, manifest.to_string())
     }
 
-    fn index(&mut self, manifests: &[Value]) -> Value {
+    fn index<'v>(&mut self, manifests: impl IntoIterator<Item = &'v Value>) -> Value {
+        let manifests: Vec<_> = manifests.into_iter().collect();
         let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests });
         self.blob(INDEX, index.to_string())
     }
@@ -410,7 +411,7 @@ fn two_names_of_one_image_are_one_image() {
 fn a_digest_may_be_of_any_manifest_however_deep() {
     let mut layout = Builder::new();
     let (one, two) = (layout.image("amd64", "1"), layout.image("arm64", "2"));
-    let inner = layout.index(&[one.clone()]);
+    let inner = layout.index([&one]);
     let outer = layout.index(&[inner.clone(), two.clone()]);
     let other = layout.image("amd64", "3");
     layout.list_as("v1", &outer).list_as("other", &other);
@@ -439,14 +440,14 @@ fn a_platform_means_the_same_variant_or_the_first_that_runs_there() {
         (layout.image("arm", "0"), layout.image("arm", "6"), layout.image("arm", "7"));
     let amd64 = layout.image("amd64", "x");
     let unknown = layout.image("unknown", "y");
-    let inner = layout.index(&[amd64.clone()]);
+    let inner = layout.index([&amd64]);
     let index = layout.index(&[
         on(v6.clone(), "linux/arm/v6"),
         on(v7.clone(), "linux/arm/v7"),
         inner,
         on(unknown, "unknown/unknown"),
     ]);
-    let other = layout.index(&[plain.clone()]);
+    let other = layout.index([&plain]);
     layout.list_as("v1", &index).list_as("v2", &other);
     let of = |image: &str, on: &str| Selection { name: Some(image.to_owned()), ..platform(on) };
     assert_root(&layout.select(&of("v1", "linux/arm/v7")), &v7);
@@ -484,7 +485,7 @@ fn a_platform_can_be_had_of_an_index_whose_others_were_left_out() {
 fn one_manifest_of_two_indexes_is_one_image() {
     let mut layout = Builder::new();
     let (shared, own) = (layout.image("amd64", "1"), layout.image("arm64", "2"));
-    let (one, two) = (layout.index(&[shared.clone()]), layout.index(&[shared.clone(), own]));
+    let (one, two) = (layout.index([&shared]), layout.index(&[shared.clone(), own]));
     layout.list_as("v1", &one).list_as("v2", &two);
     assert_root(&layout.select(&platform("linux/amd64")), &shared);
 }
@@ -626,7 +627,7 @@ fn only_layers_that_others_hand_out_may_be_absent() {
 fn what_is_missing_or_damaged_is_named() {
     let mut whole = Builder::new();
     let image = whole.image("amd64", "a layer");
-    let index = whole.index(&[image.clone()]);
+    let index = whole.index([&image]);
     whole.list(&index);
     let (of_image, of_index) = (digest_of(&image), digest_of(&index));
     let of_layer = Digest::of(b"a layer");
@@ -703,12 +704,12 @@ fn an_index_in_a_circle_or_without_end_is_an_error() {
     let mut deep = Builder::new();
     let mut index = deep.image("amd64", "1");
     for _ in 0..tree::MAX_DEPTH {
-        index = deep.index(&[index]);
+        index = deep.index([&index]);
     }
     deep.list(&index);
     assert_eq!(deep.select(&any()).nodes.len(), tree::MAX_DEPTH + 1);
     assert_eq!(deep.select(&platform("linux/amd64")).nodes.len(), 1);
-    index = deep.index(&[index]);
+    index = deep.index([&index]);
     deep.listed.clear();
     deep.list(&index);
     for selection in [any(), platform("linux/amd64")] {
@@ -1010,7 +1011,7 @@ fn a_folder_of_skopeos_is_one_image() {
     let version = "Directory Transport Version: 1.1\n";
     let mut layout = Builder::new();
     let image = layout.image("amd64", "a layer");
-    let index = layout.index(&[image.clone()]);
+    let index = layout.index([&image]);
     let bytes = |descriptor: &Value| layout.blobs[digest_of(descriptor).hex()].clone();
     let (manifest, list) = (bytes(&image), bytes(&index));
     let mut files: Vec<(String, Vec<u8>)> = layout.blobs.clone().into_iter().collect();
