@@ -93,7 +93,7 @@ pub fn parse(json: &[u8], facts: &Facts, now: SystemTime) -> Result<Conf, Fault>
     if from_image.is_some() && !facts.has_base {
         return Err(Fault::unclear("there is a base image, of which its script knows nothing"));
     }
-    let store_dir = conf.text("store_dir")?;
+    let store_dir = if facts.has_store_dir { conf.text("store_dir")? } else { "/nix/store/" };
     let store_layers = conf.store_layers(store_dir)?;
     let customisation_layer = conf.text("customisation_layer")?.to_owned();
     is_clear(&customisation_layer)?;
@@ -201,6 +201,7 @@ mod tests {
             store_mode: 0o755,
             has_owner: true,
             has_mtime: true,
+            has_store_dir: true,
             has_os: false,
             has_base: true,
             has_repo_tag: true,
@@ -248,10 +249,16 @@ mod tests {
     #[test]
     fn older_confs_lack_what_their_scripts_do_not_need() {
         let mut older = whole();
-        for field in ["uid", "gid", "uname", "gname", "mtime", "from_image"] {
+        for field in ["uid", "gid", "uname", "gname", "mtime", "from_image", "store_dir"] {
             older.as_object_mut().unwrap().remove(field);
         }
-        let facts = Facts { has_owner: false, has_mtime: false, has_base: false, ..facts() };
+        let facts = Facts {
+            has_owner: false,
+            has_mtime: false,
+            has_store_dir: false,
+            has_base: false,
+            ..facts()
+        };
         let owner = read(&older, &facts).unwrap().owner;
         let root = || "root".to_owned();
         assert_eq!(owner, Owner { mtime: 1, uid: 0, gid: 0, uname: root(), gname: root() });

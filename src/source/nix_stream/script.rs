@@ -24,6 +24,8 @@ pub struct Facts {
     pub has_owner: bool,
     /// Whether the conf has an `mtime`; else it is `created`.
     pub has_mtime: bool,
+    /// Whether the conf says where the store is; else it is where Nix has it.
+    pub has_store_dir: bool,
     /// Whether the conf says which `os` it is for; else it is Linux.
     pub has_os: bool,
     /// Whether there may be a base image.
@@ -118,7 +120,8 @@ pub fn facts(text: &str, real_path: impl Fn(&str) -> Option<String>) -> Result<F
         ],
     );
     let has_repo_tag = has_repo_tag.ok_or_else(|| unclear("the image is named in another way"))?;
-    Ok(Facts { store_mode, has_owner, has_mtime, has_os, has_base, has_repo_tag })
+    let has_store_dir = whole.contains("store_dir=conf[\"store_dir\"]");
+    Ok(Facts { store_mode, has_owner, has_mtime, has_store_dir, has_os, has_base, has_repo_tag })
 }
 
 /// What makes a layer.
@@ -272,6 +275,7 @@ mod tests {
             store_mode: 0o755,
             has_owner: true,
             has_mtime: true,
+            has_store_dir: true,
             has_os: false,
             has_base: true,
             has_repo_tag: true,
@@ -299,11 +303,13 @@ mod tests {
             .replace("ti.uname = uname", "ti.uname = 'root'")
             .replace("ti.gname = gname", "ti.gname = 'root'")
             .replace("parse_time(conf[\"mtime\"]).timestamp()", "created.timestamp()")
+            .replace("store_dir = conf[\"store_dir\"]", "store_dir = \"/nix/store/\"")
             .replace("args.repo_tag or conf", "conf");
         let facts = Facts {
             store_mode: 0o555,
             has_owner: false,
             has_mtime: false,
+            has_store_dir: false,
             has_repo_tag: false,
             ..newest()
         };
