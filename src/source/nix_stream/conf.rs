@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use super::super::error::Error;
 use super::Trouble;
 use super::header::Owner;
-use super::json::Value;
+use super::json::{Unwritable, Value};
 use super::script::Facts;
 use super::time::{self, Time};
 use crate::image::MAX_LAYERS;
@@ -67,8 +67,15 @@ pub fn parse(json: &[u8], facts: &Facts, now: SystemTime) -> Result<Conf, Fault>
         return Err(Fault::Broken("its field \"config\" is not an object".into()));
     }
     // Written once, to see that it can be.
-    if config.dumps().is_err() {
-        return Err(Fault::unclear("\"config\" holds a number that Python writes its own way"));
+    match config.dumps() {
+        Ok(_) => {}
+        Err(Unwritable::OtherNumber) => {
+            return Err(Fault::unclear("\"config\" holds a number that Python writes its own way"));
+        }
+        Err(Unwritable::TooLong(length)) => {
+            let what = format!("is {length} bytes long as JSON, longer than any image's");
+            return Err(conf.broken("config", &what));
+        }
     }
     let created = conf.time("created", now)?;
     let mtime = if facts.has_mtime { conf.time("mtime", now)?.seconds } else { created.seconds };
