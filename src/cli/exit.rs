@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::Error;
 use crate::image::ManifestError;
-use crate::{pack, registry};
+use crate::{pack, registry, source};
 
 /// How the program ends, as `--help` tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,13 @@ impl Error {
     /// The exit code of a push that failed so.
     pub fn exit_code(&self) -> Code {
         match self {
-            Self::Usage(_) | Self::Manifest(ManifestError::Unsayable { .. }) => Code::Usage,
+            Self::Usage(_)
+            | Self::Manifest(ManifestError::Unsayable { .. })
+            | Self::Source(
+                source::Error::SeveralImages { .. }
+                | source::Error::NoSuchImage { .. }
+                | source::Error::NoSuchPlatform { .. },
+            ) => Code::Usage,
             Self::Source(_) => Code::Image,
             Self::Registry(error) | Self::SomeTags { source: error, .. } => match &**error {
                 registry::Error::Settings(_) => Code::Usage,
