@@ -75,14 +75,17 @@ enum Setback {
 /// the upload sessions that were open.
 pub async fn push(item: &Item, options: &PushOptions, events: &Events) -> Result<Report, Error> {
     let together = Together::new(options, std::slice::from_ref(item), events.clone());
-    let pushed = push_one(item, options, &together, None, events).await;
+    let pushed = push_one(item, 0, options, &together, None, events).await;
     together.close(events).await;
     Ok(pushed?.report)
 }
 
 /// Pushes one image of those that are pushed together.
+///
+/// `number` is its place among them.
 async fn push_one(
     item: &Item,
+    number: usize,
     options: &PushOptions,
     together: &Together,
     place: Option<&Place<'_>>,
@@ -102,6 +105,7 @@ async fn push_one(
     loop {
         let attempt = Attempt {
             item,
+            number,
             options,
             together,
             place,
@@ -143,6 +147,7 @@ struct Shared {
 struct Attempt<'a> {
     shared: &'a Shared,
     item: &'a Item,
+    number: usize,
     options: &'a PushOptions,
     together: &'a Together,
     /// The image's place in an index, if it goes into one.
@@ -161,6 +166,7 @@ impl Attempt<'_> {
             Opened::Images(opened) => opened,
         };
         let destination = Destination::choose(self.item, self.input, &opened, self.place).await?;
+        self.together.take(self.number, &destination)?;
         (self.events)(Event::Destination { reference: destination.name() });
 
         let repository = self.repository(&destination);
