@@ -10,6 +10,7 @@ mod expand;
 mod input;
 mod layer;
 mod layout;
+mod lookup;
 mod options;
 mod read;
 mod report;
@@ -172,9 +173,10 @@ impl Attempt<'_> {
         let repository = self.repository(&destination);
         let early = opened.images().map(|images| self.pick(&destination, images)).transpose()?;
         let reuse = self.reuse(&repository, &destination, early.as_ref()).await?;
-        reuse.expect_made(&opened.keys()).await;
+        let keys = opened.keys();
+        reuse.expect_made(&keys).await;
         let shipping = self.shipping(&repository, &reuse);
-        let layers = Layers::new(self.item, self.events, shipping, early.as_ref());
+        let layers = Layers::new(self.item, self.events, shipping, early.as_ref(), keys);
 
         let (image, config_sent, settled) = match opened {
             Images::Remembered(images) => {

@@ -238,6 +238,14 @@ impl Together {
         Part::Lead(Lead { wanted: wanted.clone(), stage, keep: self.keep.clone() })
     }
 
+    /// A layer whose blob is known already.
+    pub fn known(&self, wanted: &Wanted) -> Option<Known> {
+        match &*lock(&self.layers).get(wanted)?.borrow() {
+            Stage::Done(known) => Some(known.clone()),
+            Stage::Making | Stage::Read(_) | Stage::GivenUp => None,
+        }
+    }
+
     /// Makes a layer the asker's to make, although its blob is known: that is out of reach.
     pub fn lead(&self, wanted: &Wanted) -> Lead {
         let (stage, following) = watch::channel(Stage::Making);
