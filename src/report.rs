@@ -44,8 +44,9 @@ pub struct Report {
     pub seconds: f64,
     /// Whether this is only what a push would do.
     pub dry_run: bool,
-    /// How new layers are compressed; those that were there may be otherwise.
-    pub compression: Compression,
+    /// How new layers are compressed; those that were there may be otherwise. `None` where blobs
+    /// are pushed as they are stored.
+    pub compression: Option<Compression>,
 }
 
 impl ManifestReport {
@@ -152,7 +153,10 @@ impl Report {
         let is_new =
             |l: &LayerReport| matches!(l.outcome, Outcome::Uploaded | Outcome::WouldUpload);
         let kept = |l: &&LayerReport| !is_new(l) && l.compression == compression;
-        if compression == self.compression { 0 } else { self.layers.iter().filter(kept).count() }
+        match self.compression {
+            Some(new) if new != compression => self.layers.iter().filter(kept).count(),
+            _ => 0,
+        }
     }
 
     /// How many layers were mounted from other repositories.

@@ -36,9 +36,9 @@ impl Error {
     /// The exit code of a push that failed so.
     pub fn exit_code(&self) -> Code {
         match self {
-            Self::Usage(_)
-            | Self::Manifest(ManifestError::Unsayable { .. })
-            | Self::Source(
+            Self::Usage(_) | Self::Manifest(ManifestError::Unsayable { .. }) => Code::Usage,
+            // The image is all right; it is the choice that is missing, or fits nothing.
+            Self::Source(
                 source::Error::SeveralImages { .. }
                 | source::Error::NoSuchImage { .. }
                 | source::Error::NoSuchPlatform { .. },
@@ -82,7 +82,11 @@ mod tests {
             compression: Compression::Zstd,
             format: Format::Docker,
         };
+        let several =
+            source::Error::SeveralImages { file: "x".into(), count: 2, listed: String::new() };
         for (error, code) in [
+            (several.into(), 2),
+            (source::Error::Absent { file: "x".into() }.into(), 3),
             (Error::Usage(String::new()), 2),
             (Error::Manifest(unsayable), 2),
             (Error::Manifest(ManifestError::Malformed(malformed)), 1),

@@ -131,9 +131,12 @@ pub async fn inspect(
 
 impl Inspection {
     /// The images of a layout, an index with all that it lists.
-    pub fn of_tree(tree: &Tree) -> Self {
-        let nodes = tree.nodes.iter().enumerate();
-        let images = nodes.filter_map(|(place, node)| {
+    pub fn of_trees(trees: &[Tree]) -> Self {
+        let nodes = trees.iter().flat_map(|tree| {
+            let place = move |(place, node)| (tree, place, node);
+            tree.nodes.iter().enumerate().map(place)
+        });
+        let images = nodes.filter_map(|(tree, place, node)| {
             let config = node.config.as_ref()?;
             let names = if place == tree.root { tree.names.clone() } else { Vec::new() };
             // The first blob is the config.

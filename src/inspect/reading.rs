@@ -30,7 +30,13 @@ pub async fn read(
     };
     let read = move || match source::open(&location, options)? {
         Contents::Layers(mut source) => layers(&location, &selection, &mut *source),
-        Contents::Layout(layout) => Ok(Inspection::of_tree(&layout.select(&selection)?)),
+        Contents::Layout(layout) => {
+            let trees = match selection == Selection::default() {
+                true => layout.trees()?,
+                false => vec![layout.select(&selection)?],
+            };
+            Ok(Inspection::of_trees(&trees))
+        }
     };
     // Fails only where the runtime is shutting down, or where the work panicked.
     tokio::task::spawn_blocking(read)

@@ -249,7 +249,7 @@ fn a_layout_shows_each_node_that_has_a_config() {
     let index = Node { children: vec![0], ..node(None, &[]) };
     let names = vec!["latest".to_owned()];
     let tree = Tree { names, nodes: vec![image.clone(), index], root: 1 };
-    let inspection = Inspection::of_tree(&tree);
+    let inspection = Inspection::of_trees(std::slice::from_ref(&tree));
     assert_eq!(inspection.images.len(), 1);
     let shown = &inspection.images[0];
     assert_eq!((&shown.id, shown.manifest.as_ref()), (config.digest(), Some(&image.digest)));
@@ -258,7 +258,7 @@ fn a_layout_shows_each_node_that_has_a_config() {
     assert_eq!(shown.layers[1].digest, Some(Digest::of(b"bbb")));
     assert_eq!(shown.layers[1].diff_id, Some(Digest::of(b"b").into()));
     let alone = Tree { names: vec!["latest".into()], nodes: vec![image], root: 0 };
-    assert_eq!(Inspection::of_tree(&alone).images[0].names, ["latest"]);
+    assert_eq!(Inspection::of_trees(&[alone]).images[0].names, ["latest"]);
 }
 
 #[test]
@@ -290,7 +290,7 @@ fn a_comparison_finds_layers_by_diff_id_or_by_blob() {
             bytes_reused: 0,
             seconds: 0.0,
             dry_run: true,
-            compression: Compression::Gzip,
+            compression: Some(Compression::Gzip),
         }
     };
     let there = Outcome::Reused { why: Known::Cache };

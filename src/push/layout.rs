@@ -83,8 +83,8 @@ impl Attempt<'_> {
         let stored = Manifest::stored(&root.media_type, root.bytes.clone()).format();
         match (self.options.format, stored) {
             (Some(asked), Some(stored)) if asked != stored => Err(Error::Usage(format!(
-                "{} holds a manifest in {stored}'s format, which is put as it is; leave out --format \
-                 {asked}",
+                "{} holds a manifest of the format {stored}, which is put as it is; leave out \
+                 --format {asked}",
                 self.item.image
             ))),
             _ => Ok(()),

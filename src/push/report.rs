@@ -66,7 +66,7 @@ pub fn of(
         layers,
         bytes_sent: if totals.dry_run { would_send } else { totals.bytes_sent },
         bytes_reused: reused,
-        compression: totals.compression,
+        compression: Some(totals.compression),
         ..bare(destination, manifest, totals.took, totals.dry_run)
     }
 }
@@ -85,7 +85,7 @@ pub fn of_index(
     let mut whole = Report {
         manifests: entries.iter().map(ManifestReport::of).collect(),
         bytes_sent: if dry_run { own } else { sent },
-        compression: images.first().map_or(Compression::Gzip, |image| image.compression),
+        compression: images.iter().find_map(|image| image.compression),
         ..bare(destination, manifest, took, dry_run)
     };
     let mut counted = HashSet::new();
@@ -136,7 +136,8 @@ pub fn of_tree(
             digest: node.digest.clone(),
             media_type: node.media_type.clone(),
             platform: node.platform.as_ref().map(Platform::to_string),
-            artifact_type: node.artifact_type.clone(),
+            // An image is none, whatever lists of referrers would call it.
+            artifact_type: node.artifact_type.clone().filter(|_| node.config.is_none()),
             subject: node.subject.clone(),
         })
         .collect();
@@ -184,6 +185,6 @@ fn bare(destination: &Destination, manifest: &Manifest, took: Duration, dry_run:
         bytes_reused: 0,
         seconds: took.as_secs_f64(),
         dry_run,
-        compression: Compression::Gzip,
+        compression: None,
     }
 }

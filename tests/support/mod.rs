@@ -5,6 +5,8 @@
 //! - [`token_server`]: issues the signed tokens `docker-registry` accepts.
 //! - [`proxy`]: stands between a client and a registry, counts, delays and breaks.
 //! - [`archive`], [`run`], [`pull`]: make an image, push it with `pushimg`, read it back.
+//! - [`layout`]: OCI layouts, made by hand and compared with a registry.
+//! - [`nix_store`]: streamed images over store paths of this machine.
 //! - [`put`]: what a push finds at a registry, made by hand; [`measure`]: a program's memory.
 //!
 //! All servers listen on 127.0.0.1, on threads of their own, and end with their handle; so every
@@ -15,7 +17,9 @@
 
 pub mod archive;
 pub mod docker_registry;
+pub mod layout;
 pub mod measure;
+pub mod nix_store;
 pub mod proxy;
 pub mod pull;
 pub mod put;

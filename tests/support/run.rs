@@ -137,6 +137,14 @@ impl Pushimg {
     }
 }
 
+/// Runs another program, demands that it succeeds, and returns what it prints.
+#[track_caller]
+pub fn program<S: AsRef<OsStr>>(name: &str, args: impl IntoIterator<Item = S>) -> String {
+    let mut command = Command::new(name);
+    command.args(args);
+    finish(command, None, Duration::from_secs(120)).success().stdout
+}
+
 /// Runs a command to its end, or kills it by its pid at the limit.
 pub fn finish(command: Command, stdin: Option<Vec<u8>>, limit: Duration) -> Output {
     watch(command, stdin, limit, |_| ()).0

@@ -15,6 +15,8 @@ const COLUMNS: usize = 120;
 const FEWEST: usize = 24;
 /// The columns of the words before an image's properties.
 const WORDS: usize = 12;
+/// Above what a registry has.
+const REGISTRY: &str = "registry";
 
 /// The columns of standard output.
 pub fn columns() -> usize {
@@ -87,8 +89,8 @@ fn table(image: &InspectedImage, columns: usize, lines: &mut Vec<String>) {
     let number = image.layers.len().to_string().len();
     let states: Vec<String> = image.layers.iter().map(state).collect();
     let widths = states.iter().map(|state| measure_text_width(state));
-    let state_columns = widths.max().unwrap_or_default();
-    let heading = |word: &str| if state_columns == 0 { String::new() } else { word.to_owned() };
+    let heading = if states.iter().all(String::is_empty) { "" } else { REGISTRY };
+    let state_columns = widths.max().unwrap_or_default().max(heading.len());
     let row = |numbered: &str, sized: &str, diff_id: &str, state: &str, contents: &str| {
         let gap = if state_columns == 0 { "" } else { "  " };
         let state = fit(state, state_columns);
@@ -96,7 +98,7 @@ fn table(image: &InspectedImage, columns: usize, lines: &mut Vec<String>) {
     };
     let used = measure_text_width(&row("", "", "", "", ""));
     let room = columns.saturating_sub(used).max(FEWEST);
-    lines.push(row("#", "size", "diff ID", &heading("registry"), "contents"));
+    lines.push(row("#", "size", "diff ID", heading, "contents"));
     for (place, (layer, state)) in image.layers.iter().zip(&states).enumerate() {
         let diff_id = layer.diff_id.as_ref().map_or("", |diff_id| diff_id.digest().short());
         let contents = contents(layer, room);
@@ -241,6 +243,15 @@ mod tests {
              a push to r.io/app:v1 would send 1.2 MB: 1 layer to upload\n"
         );
         assert!(shown.ends_with(&table), "{shown}");
+
+        let there = Outcome::Reused { why: Known::AnsweredHead };
+        for layer in &mut inspection.images[0].layers {
+            let digest = Digest::of(b"blob");
+            layer.registry = Some(AtRegistry { digest, size: 1, outcome: there.clone() });
+        }
+        let shown = text(&inspection, 80);
+        assert!(shown.contains("diff ID       registry  contents\n"), "{shown}");
+        assert!(shown.contains(&format!("{short}  there     glibc-2.38\n")), "{shown}");
     }
 
     #[test]

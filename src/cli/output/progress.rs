@@ -238,7 +238,8 @@ impl Progress {
         Duration::try_from_secs_f64(reading.max(sending)).ok()
     }
 
-    /// `12 of 43 layers`, or how much was read while no layers are counted yet.
+    /// `12 of 43 layers`, or how much was read while no layers are counted yet. Where an image goes
+    /// on whose layers nobody has counted, `12 layers done`.
     pub fn heading(&self) -> String {
         let counted: Vec<(usize, usize)> = self
             .images
@@ -246,7 +247,10 @@ impl Progress {
             .filter_map(|image| Some((image.settled.min(image.layers?), image.layers?)))
             .collect();
         let read = self.images.values().filter_map(|image| image.reading);
-        if !counted.is_empty() {
+        let uncounted = |image: &ImageProgress| image.layers.is_none() && image.settled > 0;
+        if !counted.is_empty() && self.images.values().any(uncounted) {
+            format!("{} done", super::text::layers(self.settled()))
+        } else if !counted.is_empty() {
             let settled: usize = counted.iter().map(|(settled, _)| settled).sum();
             let layers = counted.iter().map(|(_, layers)| layers).sum();
             format!("{settled} of {}", super::text::layers(layers))
@@ -399,6 +403,19 @@ mod tests {
         progress.apply(1, &layer(0, "b", 500, Outcome::Uploaded), begin);
         assert!(!progress.is_under_way());
         assert_eq!((progress.sent(), progress.fraction()), (1500, 1.0));
+    }
+
+    #[test]
+    fn of_layers_that_nobody_has_counted_no_sum_is_told() {
+        let (mut progress, begin) = (Progress::new(2), Instant::now());
+        progress.apply(0, &Event::LayerCount(1), begin);
+        let there = || Outcome::Reused { why: Known::Cache };
+        progress.apply(0, &layer(0, "a", 5, there()), begin);
+        assert_eq!(progress.heading(), "1 of 1 layer");
+        for id in [0, 1] {
+            progress.apply(1, &layer(id, "b", 5, there()), begin);
+        }
+        assert_eq!((progress.heading().as_str(), progress.there()), ("3 layers done", 3));
     }
 
     #[test]

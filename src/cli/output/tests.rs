@@ -48,7 +48,7 @@ pub fn report(layers: Vec<LayerReport>) -> Report {
         bytes_reused: 418_400_000,
         seconds: 0.92,
         dry_run: false,
-        compression: Compression::Gzip,
+        compression: Some(Compression::Gzip),
     }
 }
 
