@@ -10,6 +10,7 @@ mod expand;
 mod input;
 mod layer;
 mod layout;
+mod lookup;
 mod options;
 mod read;
 mod report;
@@ -75,14 +76,17 @@ enum Setback {
 /// the upload sessions that were open.
 pub async fn push(item: &Item, options: &PushOptions, events: &Events) -> Result<Report, Error> {
     let together = Together::new(options, std::slice::from_ref(item), events.clone());
-    let pushed = push_one(item, options, &together, None, events).await;
+    let pushed = push_one(item, 0, options, &together, None, events).await;
     together.close(events).await;
     Ok(pushed?.report)
 }
 
 /// Pushes one image of those that are pushed together.
+///
+/// `number` is its place among them.
 async fn push_one(
     item: &Item,
+    number: usize,
     options: &PushOptions,
     together: &Together,
     place: Option<&Place<'_>>,
@@ -102,6 +106,7 @@ async fn push_one(
     loop {
         let attempt = Attempt {
             item,
+            number,
             options,
             together,
             place,
@@ -143,6 +148,7 @@ struct Shared {
 struct Attempt<'a> {
     shared: &'a Shared,
     item: &'a Item,
+    number: usize,
     options: &'a PushOptions,
     together: &'a Together,
     /// The image's place in an index, if it goes into one.
@@ -161,14 +167,16 @@ impl Attempt<'_> {
             Opened::Images(opened) => opened,
         };
         let destination = Destination::choose(self.item, self.input, &opened, self.place).await?;
+        self.together.take(self.number, &destination)?;
         (self.events)(Event::Destination { reference: destination.name() });
 
         let repository = self.repository(&destination);
         let early = opened.images().map(|images| self.pick(&destination, images)).transpose()?;
         let reuse = self.reuse(&repository, &destination, early.as_ref()).await?;
-        reuse.expect_made(&opened.keys()).await;
+        let keys = opened.keys();
+        reuse.expect_made(&keys).await;
         let shipping = self.shipping(&repository, &reuse);
-        let layers = Layers::new(self.item, self.events, shipping, early.as_ref());
+        let layers = Layers::new(self.item, self.events, shipping, early.as_ref(), keys);
 
         let (image, config_sent, settled) = match opened {
             Images::Remembered(images) => {

@@ -75,7 +75,7 @@ fn what_is_no_archive_is_told_apart() {
     let noise = scene.file("noise", &archive::random_bytes(5, 70_000));
     scene.unreadable(&noise).says("noise is not an image");
     let script = scene.file("stream-app", b"#!/bin/sh\nexec python3 stream.py\n");
-    scene.unreadable(&script).says("streamLayeredImage").says("| pushimg -");
+    scene.unreadable(&script).says("streamLayeredImage").says("chmod +x");
     let zipped = scene.file("notes.gz", &gzip(b"These are notes, not an image.\n"));
     scene.unreadable(&zipped).says("notes.gz").says("not a tar");
     let dangling = scene.dir.path().join("result");

@@ -82,7 +82,7 @@ fn one_of_several_images_is_chosen_by_name() {
         assert_eq!(ids(&chosen), both[1..], "{chosen:?}");
     }
     let output = Pushimg::new().run(["inspect", path, "--image", "v3"]).exits(2);
-    output.says("has no image \"v3\"; it has: registry.fly.io/hello-a:v1");
+    output.says("holds no image \"v3\"; it holds: registry.fly.io/hello-a:v1");
     Pushimg::new().run(["inspect", path, "--platform", "arm64"]).exits(2);
 }
 

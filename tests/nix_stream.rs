@@ -80,9 +80,12 @@ impl Made {
     }
 }
 
+/// What is noted while an image is read.
+type Notes = Arc<Mutex<Vec<String>>>;
+
 /// Opens an image, and keeps what is noted meanwhile.
-fn open(path: &Path, may_run: bool) -> (Result<Box<dyn Source>, Error>, Arc<Mutex<Vec<String>>>) {
-    let notes: Arc<Mutex<Vec<String>>> = Arc::default();
+fn open(path: &Path, may_run: bool) -> (Result<Box<dyn Source>, Error>, Notes) {
+    let notes = Notes::default();
     let kept = notes.clone();
     let note = Arc::new(move |note| kept.lock().expect("no panic").push(note));
     let options = Options { may_run, progress: Box::new(|_, _| {}), note };

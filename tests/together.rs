@@ -155,6 +155,21 @@ fn of_two_images_in_one_repository_each_layer_goes_once() {
     }
 }
 
+#[test]
+fn two_images_that_name_themselves_alike_are_not_both_pushed() {
+    let registry = DevRegistry::start(Options::default());
+    let dir = TempDir::new().unwrap();
+    let name = format!("{}/app:v1", registry.host());
+    let images = [1, 2].map(|n| {
+        let archive = service(n).repo_tags(&[&name]).write(dir.path(), &format!("{n}.tar"));
+        json!({ "image": archive })
+    });
+    let list = archive::write(dir.path(), "images.json", json!(images).to_string().as_bytes());
+    let output = Pushimg::new().run(["--file", path(&list)]).exits(2);
+    let output = output.says(&format!("two images have the destination {name}"));
+    assert_eq!(output.stdout.lines().count(), 1, "{output}");
+}
+
 /// Archives of the same service for two architectures.
 fn platforms(dir: &Path) -> [PathBuf; 2] {
     ["amd64", "arm64"].map(|architecture| {

@@ -77,14 +77,14 @@ async fn of_several_images_those_are_shown_that_are_meant() {
     assert_eq!(one.unwrap().images[0].names, ["registry.fly.io/hello-a:v1"]);
     let error = look("several-images.tar", name("v3")).await.unwrap_err().to_string();
     assert!(
-        error.contains("has no image \"v3\"; it has: registry.fly.io/hello-a:v1 (linux/amd64)"),
+        error.contains("holds no image \"v3\"; it holds: registry.fly.io/hello-a:v1 (linux/amd64)"),
         "{error}"
     );
     let platform =
         Some(Platform { os: "linux".into(), architecture: "arm64".into(), variant: None });
     let wanted = Selection { platform, ..Selection::default() };
     let error = look("several-images.tar", wanted).await.unwrap_err().to_string();
-    assert!(error.contains("has no image for linux/arm64"), "{error}");
+    assert!(error.contains("holds no image for linux/arm64"), "{error}");
 }
 
 /// A source whose layers are made as they are read, and whose config lists what they turn out to be.

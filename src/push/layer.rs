@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::pending;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,6 +12,7 @@ use futures::stream::FuturesUnordered;
 use futures::try_join;
 use tokio::sync::mpsc;
 
+use super::lookup::Lookups;
 use super::read::{Seen, Verdict};
 use super::settled::{Settled, SettledLayers};
 use super::ship::{Cargo, Shipping, Trouble};
@@ -18,7 +20,7 @@ use super::together::{Follow, Known, Lead, Part, Wanted};
 use super::{Doubts, Item, Setback};
 use crate::error::Error;
 use crate::event::{Event, Events};
-use crate::image::{Blob, Compression, Config, DiffId, Format, ManifestLayer};
+use crate::image::{Blob, Compression, Config, DiffId, Format, LayerKey, ManifestLayer};
 use crate::pack::{self, Spool};
 use crate::registry::upload::Session;
 use crate::report::Outcome;
@@ -36,6 +38,12 @@ pub struct Layers<'a> {
     shipping: Shipping<'a>,
     /// What the history calls the layers, where it is known before they are read.
     names: HashMap<LayerId, String>,
+    /// What was found of them before they came.
+    lookups: Lookups,
+    /// The diff IDs of the layers that will come, as far as they are known.
+    expected: Vec<DiffId>,
+    /// What others that will come are made of.
+    keys: Vec<LayerKey>,
     /// Whether an entry's name was the diff ID of a layer that the registry has: then those of the
     /// others are diff IDs as well.
     names_hold: AtomicBool,
@@ -48,13 +56,23 @@ impl<'a> Layers<'a> {
         events: &'a Events,
         shipping: Shipping<'a>,
         early: Option<&Image>,
+        keys: Vec<LayerKey>,
     ) -> Self {
         let names = early.into_iter().flat_map(|image| {
             let history = image.config.layer_history();
             let named = |(id, entry): (&LayerId, _)| Some((*id, source::name_from_history(entry)?));
             image.layers.iter().zip(history).filter_map(named)
         });
-        Self { item, events, shipping, names: names.collect(), names_hold: AtomicBool::new(false) }
+        Self {
+            item,
+            events,
+            shipping,
+            names: names.collect(),
+            lookups: Lookups::default(),
+            expected: early.map_or(Vec::new(), |image| image.config.diff_ids().to_vec()),
+            keys,
+            names_hold: AtomicBool::new(false),
+        }
     }
 
     /// Settles the layers as they come, all at the same time.
@@ -64,8 +82,9 @@ impl<'a> Layers<'a> {
     ) -> Result<SettledLayers, Setback> {
         let mut settled = HashMap::new();
         let mut settling = FuturesUnordered::new();
-        let mut more = true;
-        loop {
+        let mut ahead = pin!(self.lookups.ahead(&self.shipping, &self.expected, &self.keys));
+        let (mut looking, mut more) = (true, true);
+        while more || !settling.is_empty() {
             tokio::select! {
                 layer = seen.recv(), if more => match layer {
                     Some(layer) => settling.push(self.settle(layer)),
@@ -75,16 +94,17 @@ impl<'a> Layers<'a> {
                     let (id, layer) = layer?;
                     settled.insert(id, layer);
                 }
-                else => return Ok(SettledLayers(settled)),
+                () = &mut ahead, if looking => looking = false,
             }
         }
+        Ok(SettledLayers(settled))
     }
 
     /// Settles the layers of an image without its bytes; `None` where some have to be read.
     pub async fn settle_unread(&self, image: &Image) -> Result<Option<SettledLayers>, Error> {
         let ids = image.layers.iter().zip(image.config.diff_ids());
         let found = try_join_all(ids.map(async |(id, diff_id)| {
-            let found = match self.shipping.reuse.find(diff_id).await? {
+            let found = match self.lookups.find(&self.shipping, diff_id).await? {
                 Lookup::There { blob, outcome } => Some((blob, outcome)),
                 Lookup::Missing { .. } => None,
             };
@@ -99,7 +119,6 @@ impl<'a> Layers<'a> {
             let (blob, outcome) = found?;
             let entry = format!("layer {}", id.0);
             let diff_id = diff_id.clone();
-            let outcome = self.shipping.settled(&blob, outcome);
             let layer = Settled {
                 entry,
                 name: None,
@@ -121,14 +140,11 @@ impl<'a> Layers<'a> {
         let mut session = None;
         let claimed = self.claimed(&layer.claim).await;
         if let Some(diff_id) = &claimed {
-            match self.shipping.reuse.find(diff_id).await? {
+            match self.lookups.find(&self.shipping, diff_id).await? {
                 Lookup::There { blob, outcome } => {
                     if matches!(layer.claim, Claim::Hint(_)) {
                         self.names_hold.store(true, Ordering::Relaxed);
                     }
-                    let outcome = self.shipping.settled(&blob, outcome);
-                    let (together, repository) = (self.shipping.together, self.shipping.repository);
-                    together.found(diff_id, &blob, repository);
                     let settled = self.pass(layer, diff_id.clone(), blob, outcome).await;
                     return Ok(self.told(id, settled));
                 }
@@ -199,6 +215,8 @@ impl<'a> Layers<'a> {
                         }
                     };
                 };
+                // The reader need not wait.
+                layer.verdict.send_replace(Verdict::Skip(diff_id.clone()));
                 let cargo = self.cargo(&layer, None, spool);
                 let outcome = self.shipping.ship(&blob, &cargo, session).await?;
                 Ok(self.pass(layer, diff_id, blob, outcome).await)
@@ -271,10 +289,9 @@ impl<'a> Layers<'a> {
             let packed = spool.finished().await.map_err(Trouble::Packing)?;
             if looked_for.as_ref() != Some(&packed.diff_id)
                 && let Lookup::There { blob, outcome } =
-                    self.shipping.reuse.find(&packed.diff_id).await?
+                    self.lookups.find(&self.shipping, &packed.diff_id).await?
             {
                 // The entry's name was no diff ID, or another's; only now there is one to look for.
-                let outcome = self.shipping.settled(&blob, outcome);
                 return Ok((blob, outcome));
             }
             let outcome = self.shipping.ship(&packed.blob, &cargo, session).await?;

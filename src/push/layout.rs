@@ -37,6 +37,7 @@ impl Attempt<'_> {
         self.check_format(root)?;
         let destination = Destination::of_tree(self.item, &tree, self.place)?;
         destination.check(&manifest.digest)?;
+        self.together.take(self.number, &destination)?;
         let listed = self.listed(&tree)?;
         (self.events)(Event::Destination { reference: destination.name() });
 

@@ -38,7 +38,7 @@ pub async fn push_all(
     let pushes = items.iter().enumerate().map(|(place, item)| {
         let (together, events) = (&together, events_of(Some(place)));
         async move {
-            let pushed = push_one(item, options, together, None, &events).await;
+            let pushed = push_one(item, place, options, together, None, &events).await;
             (place, pushed.map(|pushed| pushed.report))
         }
     });
@@ -76,7 +76,7 @@ pub async fn push_index(
         .collect();
     let pushes = items.iter().zip(&places).map(|(item, place)| {
         let (together, events) = (&together, events_of(Some(place.place)));
-        async move { push_one(item, options, together, Some(place), &events).await }
+        async move { push_one(item, place.place, options, together, Some(place), &events).await }
     });
     let pushed = async {
         let pushed: Vec<Pushed> = futures::future::try_join_all(pushes).await?;

@@ -17,6 +17,10 @@ use crate::report::{Known, Outcome};
 use crate::reuse::{Lookup, Reuse};
 use crate::source::LayerId;
 
+/// From how many of the repositories that have a blob it is tried to mount: what the first two do
+/// not give, others will not.
+const MOUNTS: usize = 2;
+
 /// Blobs that an image has brought to its repository, by all its attempts.
 pub type Sent = Mutex<HashMap<Digest, Outcome>>;
 
@@ -109,7 +113,8 @@ impl Shipping<'_> {
         if self.doubts.blobs.contains(&blob.digest) {
             return Ok(Lookup::Missing { session });
         }
-        let brought = self.place(blob).repositories();
+        let mut brought = self.place(blob).repositories();
+        brought.truncate(MOUNTS);
         if self.options.dry_run
             && let Some(from) = brought.first()
         {

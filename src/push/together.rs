@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use oci_client::Reference;
 
+use super::destination::Destination;
 use super::{CANCEL_WITHIN, Item, PushOptions};
 use crate::error::Error;
 use crate::event::{Event, Events};
@@ -48,6 +49,8 @@ pub struct Together {
     registries: Mutex<HashMap<String, Arc<Registry>>>,
     packer: Mutex<Option<Packer>>,
     memory: Arc<Semaphore>,
+    /// Which item puts what: `registry/repository` and a tag or digest.
+    taken: Mutex<HashMap<(String, String), usize>>,
     layers: Mutex<HashMap<Wanted, watch::Receiver<Stage>>>,
     places: Mutex<HashMap<(String, Digest), Arc<Place>>>,
 }
@@ -138,6 +141,7 @@ impl Together {
             registries: Mutex::default(),
             packer: Mutex::default(),
             memory: Arc::new(Semaphore::new(1)),
+            taken: Mutex::default(),
             layers: Mutex::default(),
             places: Mutex::default(),
         }
@@ -166,6 +170,24 @@ impl Together {
             reference: theirs.tag().or(theirs.digest()).unwrap_or("latest").to_owned(),
         };
         theirs.map(previous).collect()
+    }
+
+    /// Reserves a destination's tags for the item at this place, which no other may put then.
+    pub fn take(&self, place: usize, destination: &Destination) -> Result<(), Error> {
+        let mut taken = lock(&self.taken);
+        for tag in destination.tags() {
+            let repository = format!("{}/{}", destination.host(), destination.repository());
+            let key = (repository, tag.clone());
+            if *taken.entry(key).or_insert(place) != place {
+                return Err(Error::Usage(format!(
+                    "two images have the destination {}/{}:{tag}; give each its own: \
+                     pushimg IMAGE=DESTINATION …",
+                    destination.host(),
+                    destination.repository(),
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// The registry of this name; all images use the same connections.
@@ -214,6 +236,14 @@ impl Together {
         let (stage, following) = watch::channel(Stage::Making);
         layers.insert(wanted.clone(), following);
         Part::Lead(Lead { wanted: wanted.clone(), stage, keep: self.keep.clone() })
+    }
+
+    /// A layer whose blob is known already.
+    pub fn known(&self, wanted: &Wanted) -> Option<Known> {
+        match &*lock(&self.layers).get(wanted)?.borrow() {
+            Stage::Done(known) => Some(known.clone()),
+            Stage::Making | Stage::Read(_) | Stage::GivenUp => None,
+        }
     }
 
     /// Makes a layer the asker's to make, although its blob is known: that is out of reach.

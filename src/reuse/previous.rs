@@ -45,7 +45,10 @@ pub struct Table {
 
 /// What was read of images that several pushes ask for; each is read once.
 #[derive(Default)]
-pub struct Fetched(Mutex<HashMap<String, Shared<BoxFuture<'static, Arc<Vec<Row>>>>>>);
+pub struct Fetched(Mutex<HashMap<String, Fetching>>);
+
+/// The layers of an image that are being read, or were.
+type Fetching = Shared<BoxFuture<'static, Arc<Vec<Row>>>>;
 
 /// A layer of an earlier image: its diff ID, its blob, and what it says that it was made of.
 type Row = (DiffId, Listing, Option<LayerKey>);

@@ -5,7 +5,8 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::error::Error;
 use super::tar::BLOCK;
@@ -50,10 +51,8 @@ impl<I: Iterator<Item = Result<Piece, Error>>> Pieces<I> {
             None => return Ok(false),
             Some(Piece::Bytes(bytes)) => Current::Bytes(bytes, 0),
             Some(Piece::File { path, size }) => {
-                let file = File::open(&path).map_err(|source| Error::StoreFile {
-                    path: path.to_string_lossy().into(),
-                    source,
-                })?;
+                let file = File::open(&path)
+                    .map_err(|source| Error::StoreFile { path: printable(&path), source })?;
                 let padding = (size.next_multiple_of(BLOCK as u64) - size) as usize;
                 Current::File { file, path, left: size, padding }
             }
@@ -78,8 +77,7 @@ impl<I: Iterator<Item = Result<Piece, Error>>> Read for Pieces<I> {
                 Current::File { file, path, left, .. } if *left > 0 => {
                     let most = usize::try_from(*left).map_or(buffer.len(), |l| l.min(buffer.len()));
                     let failed = |source| {
-                        let path = path.to_string_lossy().into();
-                        io::Error::other(Error::StoreFile { path, source })
+                        io::Error::other(Error::StoreFile { path: printable(path), source })
                     };
                     match file.read(&mut buffer[..most]) {
                         Ok(0) => return Err(failed(io::ErrorKind::UnexpectedEof.into())),
@@ -106,6 +104,10 @@ impl<I: Iterator<Item = Result<Piece, Error>>> Read for Pieces<I> {
             }
         }
     }
+}
+
+fn printable(path: &Path) -> Arc<str> {
+    super::printable(&path.to_string_lossy()).into()
 }
 
 #[cfg(test)]

@@ -581,9 +581,9 @@ fn what_is_no_archive_gets_its_own_word() {
         (&b""[..], "FILE is empty (0 bytes); was the build"),
         (
             b"#! /nix/store/x/bash -e\nexec",
-            "FILE is a script, not an image; if it is what Nix's streamLayeredImage makes, run it and pipe its output: `FILE | pushimg - DEST`",
+            "FILE is a script, but may not be executed, and is not what Nix's streamLayeredImage makes; if it writes an image, make it executable: `chmod +x FILE`",
         ),
-        (b"\x7fELF\x02\x01", "FILE is a program, not an image; if"),
+        (b"\x7fELF\x02\x01", "FILE is a program, but may not be executed, and"),
         (b" {\"version\": 1}", "FILE is a JSON file without `image-config`, not an image; of JSON"),
         (
             b"Dear reader,\n\xc3\xa9",

@@ -165,11 +165,13 @@ def main():
     uname = conf["uname"]
     gname = conf["gname"]
     owner = (uid, gid, uname, gname)
+    store_dir = conf["store_dir"]
     from_image = load_from_image(conf["from_image"])
 
     with tarfile.open(mode="w|", fileobj=sys.stdout.buffer) as out:
         layers = list(base_layers(out, from_image)) if from_image else []
         for paths in conf["store_layers"]:
+            assert all(path.startswith(store_dir) for path in paths)
             print("layer", len(layers) + 1, "of", paths, file=sys.stderr)
             layers.append(store_layer(out, paths, mtime, owner))
         layers.append(ready_layer(out, conf["customisation_layer"], mtime))

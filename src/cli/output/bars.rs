@@ -227,7 +227,8 @@ mod tests {
         bars.line("glibc  10 B  uploaded");
         // Positions are drawn with the next tick.
         let patience = Instant::now() + Duration::from_secs(10);
-        while !term.contents().contains("50.0 MB") && Instant::now() < patience {
+        let is_drawn = |shown: &str| shown.contains("50.0 MB") && shown.contains("10.0 MB");
+        while !is_drawn(&term.contents()) && Instant::now() < patience {
             std::thread::sleep(TICK);
         }
         let during = term.contents();

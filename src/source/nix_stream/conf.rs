@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use super::super::error::Error;
 use super::Trouble;
 use super::header::Owner;
-use super::json::Value;
+use super::json::{Unwritable, Value};
 use super::script::Facts;
 use super::time::{self, Time};
 use crate::image::MAX_LAYERS;
@@ -67,8 +67,15 @@ pub fn parse(json: &[u8], facts: &Facts, now: SystemTime) -> Result<Conf, Fault>
         return Err(Fault::Broken("its field \"config\" is not an object".into()));
     }
     // Written once, to see that it can be.
-    if config.dumps().is_err() {
-        return Err(Fault::unclear("\"config\" holds a number that Python writes its own way"));
+    match config.dumps() {
+        Ok(_) => {}
+        Err(Unwritable::OtherNumber) => {
+            return Err(Fault::unclear("\"config\" holds a number that Python writes its own way"));
+        }
+        Err(Unwritable::TooLong(length)) => {
+            let what = format!("is {length} bytes long as JSON, longer than any image's");
+            return Err(conf.broken("config", &what));
+        }
     }
     let created = conf.time("created", now)?;
     let mtime = if facts.has_mtime { conf.time("mtime", now)?.seconds } else { created.seconds };
@@ -93,7 +100,7 @@ pub fn parse(json: &[u8], facts: &Facts, now: SystemTime) -> Result<Conf, Fault>
     if from_image.is_some() && !facts.has_base {
         return Err(Fault::unclear("there is a base image, of which its script knows nothing"));
     }
-    let store_dir = conf.text("store_dir")?;
+    let store_dir = if facts.has_store_dir { conf.text("store_dir")? } else { "/nix/store/" };
     let store_layers = conf.store_layers(store_dir)?;
     let customisation_layer = conf.text("customisation_layer")?.to_owned();
     is_clear(&customisation_layer)?;
@@ -201,6 +208,7 @@ mod tests {
             store_mode: 0o755,
             has_owner: true,
             has_mtime: true,
+            has_store_dir: true,
             has_os: false,
             has_base: true,
             has_repo_tag: true,
@@ -248,10 +256,16 @@ mod tests {
     #[test]
     fn older_confs_lack_what_their_scripts_do_not_need() {
         let mut older = whole();
-        for field in ["uid", "gid", "uname", "gname", "mtime", "from_image"] {
+        for field in ["uid", "gid", "uname", "gname", "mtime", "from_image", "store_dir"] {
             older.as_object_mut().unwrap().remove(field);
         }
-        let facts = Facts { has_owner: false, has_mtime: false, has_base: false, ..facts() };
+        let facts = Facts {
+            has_owner: false,
+            has_mtime: false,
+            has_store_dir: false,
+            has_base: false,
+            ..facts()
+        };
         let owner = read(&older, &facts).unwrap().owner;
         let root = || "root".to_owned();
         assert_eq!(owner, Owner { mtime: 1, uid: 0, gid: 0, uname: root(), gname: root() });

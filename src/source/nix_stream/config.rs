@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::conf::Conf;
-use super::json::{OtherNumber, Value};
+use super::json::{self, Value};
 use crate::image::DiffId;
 
 /// A layer, as its config tells of it.
@@ -13,12 +13,12 @@ pub struct Told {
     pub paths: Vec<String>,
 }
 
-/// Why a config cannot be written as Python would.
+/// Why a config is not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unwritable {
-    /// A number.
-    Number,
-    /// The name of a layer that is not ASCII.
+    /// As JSON.
+    Json(json::Unwritable),
+    /// The name of a layer is not ASCII, and Python may show it in several ways.
     Name,
 }
 
@@ -52,7 +52,7 @@ pub fn config(
         ("rootfs", map(vec![("diff_ids", Value::List(diff_ids)), ("type", text("layers"))])),
         ("history", Value::List(history.collect::<Result<_, _>>()?)),
     ]);
-    whole.dumps().map(String::into_bytes).map_err(|OtherNumber| Unwritable::Number)
+    whole.dumps().map(String::into_bytes).map_err(Unwritable::Json)
 }
 
 /// Puts the base image's environment before the image's own. Of equal names the last value counts,

@@ -9,6 +9,8 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
+use crate::image::MAX_CONFIG_BYTES;
+
 /// More values than the files read here ever hold. Two bytes of JSON may be one, and in memory it
 /// takes some forty.
 const MAX_VALUES: usize = 400_000;
@@ -27,9 +29,14 @@ pub enum Value {
     Map(Vec<(String, Value)>),
 }
 
-/// A number that is not written here as Python writes it.
+/// Why a value is not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OtherNumber;
+pub enum Unwritable {
+    /// It holds a number that Python writes its own way.
+    OtherNumber,
+    /// It would be this long, which is longer than any config that is read.
+    TooLong(u64),
+}
 
 impl Value {
     /// Reads JSON.
@@ -50,28 +57,31 @@ impl Value {
     }
 
     /// `json.dumps(self, indent=4)`.
-    pub fn dumps(&self) -> Result<String, OtherNumber> {
-        let mut out = String::new();
+    pub fn dumps(&self) -> Result<String, Unwritable> {
+        let mut out = Out::default();
         self.write(&mut out, 1)?;
-        Ok(out)
+        if out.length > MAX_CONFIG_BYTES {
+            return Err(Unwritable::TooLong(out.length));
+        }
+        Ok(out.text)
     }
 
-    fn write(&self, out: &mut String, depth: usize) -> Result<(), OtherNumber> {
+    fn write(&self, out: &mut Out, depth: usize) -> Result<(), Unwritable> {
         match self {
-            Self::Null => out.push_str("null"),
-            Self::Bool(true) => out.push_str("true"),
-            Self::Bool(false) => out.push_str("false"),
-            Self::Natural(number) => out.push_str(&number.to_string()),
-            Self::Negative(number) => out.push_str(&number.to_string()),
-            Self::Other => return Err(OtherNumber),
-            Self::Text(text) => write_text(out, text),
+            Self::Null => out.push("null"),
+            Self::Bool(true) => out.push("true"),
+            Self::Bool(false) => out.push("false"),
+            Self::Natural(number) => out.push(&number.to_string()),
+            Self::Negative(number) => out.push(&number.to_string()),
+            Self::Other => return Err(Unwritable::OtherNumber),
+            Self::Text(text) => out.push_text(text),
             Self::List(values) => {
-                write_all(out, depth, ('[', ']'), values, |out, value| value.write(out, depth + 1))?
+                out.push_all(depth, ("[", "]"), values, |out, value| value.write(out, depth + 1))?;
             }
             Self::Map(entries) => {
-                write_all(out, depth, ('{', '}'), entries, |out, (key, value)| {
-                    write_text(out, key);
-                    out.push_str(": ");
+                out.push_all(depth, ("{", "}"), entries, |out, (key, value)| {
+                    out.push_text(key);
+                    out.push(": ");
                     value.write(out, depth + 1)
                 })?;
             }
@@ -80,53 +90,70 @@ impl Value {
     }
 }
 
-fn write_all<T>(
-    out: &mut String,
-    depth: usize,
-    (open, close): (char, char),
-    items: &[T],
-    write: impl Fn(&mut String, &T) -> Result<(), OtherNumber>,
-) -> Result<(), OtherNumber> {
-    let line = |out: &mut String, depth: usize| {
-        out.push('\n');
-        out.extend(std::iter::repeat_n("    ", depth));
-    };
-    out.push(open);
-    for (index, item) in items.iter().enumerate() {
-        if index > 0 {
-            out.push(',');
-        }
-        line(out, depth);
-        write(out, item)?;
-    }
-    if !items.is_empty() {
-        line(out, depth - 1);
-    }
-    out.push(close);
-    Ok(())
+/// What is being written. Indentation makes much of little, so what is too long is only counted.
+#[derive(Default)]
+struct Out {
+    text: String,
+    length: u64,
 }
 
-/// Only ASCII that can be printed stays as it is.
-fn write_text(out: &mut String, text: &str) {
-    out.push('"');
-    for character in text.chars() {
-        match character {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{c}' => out.push_str("\\f"),
-            ' '..='~' => out.push(character),
-            _ => {
-                for unit in character.encode_utf16(&mut [0; 2]) {
-                    out.push_str(&format!("\\u{unit:04x}"));
+impl Out {
+    fn push(&mut self, text: &str) {
+        self.length += text.len() as u64;
+        if self.length <= MAX_CONFIG_BYTES {
+            self.text.push_str(text);
+        }
+    }
+
+    fn push_all<T>(
+        &mut self,
+        depth: usize,
+        (open, close): (&str, &str),
+        items: &[T],
+        write: impl Fn(&mut Self, &T) -> Result<(), Unwritable>,
+    ) -> Result<(), Unwritable> {
+        self.push(open);
+        for (index, item) in items.iter().enumerate() {
+            self.push(if index > 0 { "," } else { "" });
+            self.push_line(depth);
+            write(self, item)?;
+        }
+        if !items.is_empty() {
+            self.push_line(depth - 1);
+        }
+        self.push(close);
+        Ok(())
+    }
+
+    fn push_line(&mut self, depth: usize) {
+        self.push("\n");
+        for _ in 0..depth {
+            self.push("    ");
+        }
+    }
+
+    /// Only ASCII that can be printed stays as it is.
+    fn push_text(&mut self, text: &str) {
+        self.push("\"");
+        for character in text.chars() {
+            match character {
+                '"' => self.push("\\\""),
+                '\\' => self.push("\\\\"),
+                '\n' => self.push("\\n"),
+                '\r' => self.push("\\r"),
+                '\t' => self.push("\\t"),
+                '\u{8}' => self.push("\\b"),
+                '\u{c}' => self.push("\\f"),
+                ' '..='~' => self.push(character.encode_utf8(&mut [0; 4])),
+                _ => {
+                    for unit in character.encode_utf16(&mut [0; 2]) {
+                        self.push(&format!("\\u{unit:04x}"));
+                    }
                 }
             }
         }
+        self.push("\"");
     }
-    out.push('"');
 }
 
 /// Any value, as long as there are some left.
@@ -237,7 +264,7 @@ sys.stdout.write(json.dumps(json.load(sys.stdin), indent=4))";
     fn numbers_that_python_writes_otherwise_are_told() {
         for json in ["1.0", "[1e3]", r#"{"a": -0}"#, "18446744073709551616"] {
             let value = Value::parse(json.as_bytes()).unwrap();
-            assert_eq!(value.dumps(), Err(OtherNumber), "{json}");
+            assert_eq!(value.dumps(), Err(Unwritable::OtherNumber), "{json}");
         }
     }
 
@@ -246,6 +273,10 @@ sys.stdout.write(json.dumps(json.load(sys.stdin), indent=4))";
         for json in ["", "{", "[1,]", "NaN", "1 2", r#""\ud800""#, "{1: 2}"] {
             assert!(Value::parse(json.as_bytes()).is_err(), "{json}");
         }
+        // Little as it is, with its indentation it is much.
+        let wide = format!("{}{}0{}", "[".repeat(100), "0,".repeat(100_000), "]".repeat(100));
+        let wide = Value::parse(wide.as_bytes()).unwrap().dumps();
+        assert!(matches!(wide, Err(Unwritable::TooLong(length)) if length > 40_000_000));
         let deep = "[".repeat(100_000);
         assert!(Value::parse(deep.as_bytes()).is_err());
         let many = format!("[{}0]", "0,".repeat(MAX_VALUES));

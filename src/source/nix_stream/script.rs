@@ -24,6 +24,8 @@ pub struct Facts {
     pub has_owner: bool,
     /// Whether the conf has an `mtime`; else it is `created`.
     pub has_mtime: bool,
+    /// Whether the conf says where the store is; else it is where Nix has it.
+    pub has_store_dir: bool,
     /// Whether the conf says which `os` it is for; else it is Linux.
     pub has_os: bool,
     /// Whether there may be a base image.
@@ -34,7 +36,6 @@ pub struct Facts {
 
 /// Reads a script. `real_path` is what a path leads to when its links are followed.
 pub fn facts(text: &str, real_path: impl Fn(&str) -> Option<String>) -> Result<Facts, Trouble> {
-    let unclear = |what: &str| Trouble::unclear(format!("in its stream script, {what}"));
     let first = text.lines().next().unwrap_or_default();
     let interpreter = first.strip_prefix("#!").map_or("", str::trim);
     let version = python_version(interpreter)
@@ -44,32 +45,63 @@ pub fn facts(text: &str, real_path: impl Fn(&str) -> Option<String>) -> Result<F
         return Err(unclear(&format!("the interpreter {interpreter:?} is not a known Python")));
     }
     let lines = code(text);
-    let whole = squeezed(lines.iter().map(String::as_str));
-    let function = function(&lines).ok_or_else(|| unclear("no function archives paths"))?;
-    let made = squeezed(function.iter().copied());
+    let (store_mode, has_owner) = layers(&lines)?;
 
-    for mark in MARKS_OF_LAYERS {
-        if !made.contains(mark) {
-            return Err(unclear(&format!("there is no `{mark}`")));
-        }
+    let whole = squeezed(lines.iter().map(String::as_str));
+    require(&whole, MARKS_OF_THE_WHOLE)?;
+    if has_owner {
+        require(&whole, MARKS_OF_OWNERS)?;
     }
+    let (has_os, overlays) =
+        config(&whole).ok_or_else(|| unclear("the image's config is made in another way"))?;
+    let has_base = MARKS_OF_BASES.iter().all(|mark| whole.contains(mark));
+    if overlays != has_base {
+        return Err(unclear("base images are read in another way"));
+    }
+    one_of(
+        &whole,
+        &[
+            ("created=parse_time(conf[\"created\"])", ()),
+            ("ifconf[\"created\"]==\"now\"elsedatetime.fromisoformat(conf[\"created\"])", ()),
+        ],
+    )?;
+    let mtimes = [
+        ("mtime=int(parse_time(conf[\"mtime\"]).timestamp())", true),
+        ("mtime=int(created.timestamp())", false),
+    ];
+    let names = [
+        ("\"RepoTags\":[args.repo_tagorconf[\"repo_tag\"]]", true),
+        ("\"RepoTags\":[conf[\"repo_tag\"]]", false),
+    ];
+    Ok(Facts {
+        store_mode,
+        has_owner,
+        has_mtime: one_of(&whole, &mtimes)?,
+        has_store_dir: whole.contains("store_dir=conf[\"store_dir\"]"),
+        has_os,
+        has_base,
+        has_repo_tag: one_of(&whole, &names)?,
+    })
+}
+
+/// The permissions of the store's folders, and whether the conf says whose all files are.
+fn layers(lines: &[String]) -> Result<(u32, bool), Trouble> {
+    let function = function(lines).ok_or_else(|| unclear("no function archives paths"))?;
+    let whole = squeezed(function.iter().copied());
+    require(&whole, MARKS_OF_LAYERS)?;
     // The two folders, and a file with content and without.
-    if made.matches("tar.add").count() != 4 || made.matches("tarfile.open").count() != 1 {
+    if whole.matches("tar.add").count() != 4 || whole.matches("tarfile.open").count() != 1 {
         return Err(unclear("a tar is written in another way"));
     }
-    let store_mode = one_of_all(&made, &[("ti.mode=0o0755", 0o755), ("ti.mode=0o0555", 0o555)]);
-    let has_owner = one_of_all(&made, &[("ti.uid=uid", true), ("ti.uid=0", false)]);
-    let (Some(store_mode), Some(has_owner)) = (store_mode, has_owner) else {
-        return Err(unclear("modes or owners are set in another way"));
-    };
-    let owner: [&str; 4] = if has_owner {
-        ["ti.uid=uid", "ti.gid=gid", "ti.uname=uname", "ti.gname=gname"]
+    let store_mode = one_of(&whole, &[("ti.mode=0o0755", 0o755), ("ti.mode=0o0555", 0o555)])?;
+    let has_owner = one_of(&whole, &[("ti.uid=uid", true), ("ti.uid=0", false)])?;
+    let mut owner: Vec<&str> = if has_owner {
+        vec!["ti.uid=uid", "ti.gid=gid", "ti.uname=uname", "ti.gname=gname"]
     } else {
-        ["ti.uid=0", "ti.gid=0", "ti.uname=\"root\"", "ti.gname=\"root\""]
+        vec!["ti.uid=0", "ti.gid=0", "ti.uname=\"root\"", "ti.gname=\"root\""]
     };
-    let mut owner: Vec<&str> = owner.into();
-    for line in &function {
-        let line = squeezed([*line].into_iter());
+    for line in function {
+        let line = squeezed([line].into_iter());
         if !line.split("ti.").skip(1).any(is_assignment) || KNOWN_SETTINGS.contains(&&*line) {
             continue;
         }
@@ -78,47 +110,30 @@ pub fn facts(text: &str, real_path: impl Fn(&str) -> Option<String>) -> Result<F
         };
         owner.remove(place);
     }
-    if let [missing, ..] = owner[..] {
-        return Err(unclear(&format!("there is no `{missing}`")));
+    match owner[..] {
+        [] => Ok((store_mode, has_owner)),
+        [missing, ..] => Err(unclear(&format!("there is no `{missing}`"))),
     }
-    if has_owner {
-        for mark in MARKS_OF_OWNERS {
-            if !whole.contains(mark) {
-                return Err(unclear(&format!("there is no `{mark}`")));
-            }
-        }
+}
+
+fn unclear(what: &str) -> Trouble {
+    Trouble::unclear(format!("in its stream script, {what}"))
+}
+
+fn require(text: &str, marks: &[&str]) -> Result<(), Trouble> {
+    match marks.iter().find(|mark| !text.contains(**mark)) {
+        Some(missing) => Err(unclear(&format!("there is no `{missing}`"))),
+        None => Ok(()),
     }
-    for mark in MARKS_OF_THE_WHOLE {
-        if !whole.contains(mark) {
-            return Err(unclear(&format!("there is no `{mark}`")));
-        }
+}
+
+/// What stands for the one text that occurs.
+fn one_of<T: Copy>(text: &str, all: &[(&str, T)]) -> Result<T, Trouble> {
+    let mut found = all.iter().filter(|(mark, _)| text.contains(mark)).map(|(_, fact)| *fact);
+    match (found.next(), found.next()) {
+        (Some(fact), None) => Ok(fact),
+        _ => Err(unclear(&format!("there is not `{}`, nor what is known instead", all[0].0))),
     }
-    let times = ["created=parse_time(conf[\"created\"])", "ifconf[\"created\"]==\"now\"else"];
-    let has_mtime = one_of_all(
-        &whole,
-        &[
-            ("mtime=int(parse_time(conf[\"mtime\"]).timestamp())", true),
-            ("mtime=int(created.timestamp())", false),
-        ],
-    );
-    let (Some(has_mtime), true) = (has_mtime, times.iter().any(|mark| whole.contains(mark))) else {
-        return Err(unclear("times are read in another way"));
-    };
-    let (has_os, overlays) =
-        config(&whole).ok_or_else(|| unclear("the image's config is made in another way"))?;
-    let has_base = MARKS_OF_BASES.iter().all(|mark| whole.contains(mark));
-    if overlays != has_base {
-        return Err(unclear("base images are read in another way"));
-    }
-    let has_repo_tag = one_of_all(
-        &whole,
-        &[
-            ("\"RepoTags\":[args.repo_tagorconf[\"repo_tag\"]]", true),
-            ("\"RepoTags\":[conf[\"repo_tag\"]]", false),
-        ],
-    );
-    let has_repo_tag = has_repo_tag.ok_or_else(|| unclear("the image is named in another way"))?;
-    Ok(Facts { store_mode, has_owner, has_mtime, has_os, has_base, has_repo_tag })
 }
 
 /// What makes a layer.
@@ -203,12 +218,6 @@ fn config(whole: &str) -> Option<(bool, bool)> {
     }
 }
 
-/// What stands for the one text that occurs; `None` where none does, or several do.
-fn one_of_all<T: Copy>(text: &str, all: &[(&str, T)]) -> Option<T> {
-    let mut found = all.iter().filter(|(mark, _)| text.contains(mark)).map(|(_, fact)| *fact);
-    found.next().filter(|_| found.next().is_none())
-}
-
 /// The lines of the function that writes a layer.
 fn function(lines: &[String]) -> Option<Vec<&str>> {
     let from = lines.iter().position(|line| line.starts_with("def archive_paths_to("))?;
@@ -272,6 +281,7 @@ mod tests {
             store_mode: 0o755,
             has_owner: true,
             has_mtime: true,
+            has_store_dir: true,
             has_os: false,
             has_base: true,
             has_repo_tag: true,
@@ -299,11 +309,13 @@ mod tests {
             .replace("ti.uname = uname", "ti.uname = 'root'")
             .replace("ti.gname = gname", "ti.gname = 'root'")
             .replace("parse_time(conf[\"mtime\"]).timestamp()", "created.timestamp()")
+            .replace("store_dir = conf[\"store_dir\"]", "store_dir = \"/nix/store/\"")
             .replace("args.repo_tag or conf", "conf");
         let facts = Facts {
             store_mode: 0o555,
             has_owner: false,
             has_mtime: false,
+            has_store_dir: false,
             has_repo_tag: false,
             ..newest()
         };

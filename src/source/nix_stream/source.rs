@@ -11,9 +11,10 @@ use super::super::error::Error;
 use super::super::{Claim, Image, Layer, LayerId, LayerKey, Source};
 use super::base::Base;
 use super::conf::Conf;
-use super::config::{self, Told};
+use super::config::{self, Told, Unwritable};
+use super::json;
 use super::layer::{self, Making, StoreLayer};
-use crate::image::{Config, DiffId, Hasher};
+use crate::image::{Config, ConfigError, DiffId, Hasher};
 
 /// The layer that was made when the image was built: a tar, and its checksum.
 pub struct Customisation {
@@ -69,14 +70,23 @@ impl NixStream {
             layers.push(LayerId(own.first_id + index));
             told.push(Told { diff_id: diff_id.clone(), paths: own.paths(index) });
         }
-        let entry = || "config".to_owned();
-        let unwritable = |_| Error::UnusualBase { file: own.file.clone() };
-        let bytes = config::config(&own.conf, environment, &told).map_err(unwritable)?;
-        let config = Config::parse(bytes).map_err(|source| Error::BadConfig {
-            file: own.file.clone(),
-            entry: entry(),
-            source,
-        })?;
+        let bad = |source| {
+            let (file, entry) = (own.file.clone(), "to be made".to_owned());
+            Error::BadConfig { file, entry, source }
+        };
+        let bytes =
+            config::config(&own.conf, environment, &told).map_err(
+                |unwritable| match unwritable {
+                    Unwritable::Json(json::Unwritable::TooLong(length)) => {
+                        bad(ConfigError::TooLong(length))
+                    }
+                    // Numbers were seen to be usual ones when the conf was read.
+                    Unwritable::Json(json::Unwritable::OtherNumber) | Unwritable::Name => {
+                        Error::UnusualBase { file: own.file.clone() }
+                    }
+                },
+            )?;
+        let config = Config::parse(bytes).map_err(bad)?;
         Ok(Image { names: vec![own.conf.repo_tag.clone()], config, layers })
     }
 }
