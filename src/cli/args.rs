@@ -138,7 +138,7 @@ pub struct ImageArgs {
     #[arg(short, long = "tag", value_name = "TAG", value_parser = name::tag)]
     pub tags: Vec<String>,
 
-    /// The manifest's format; auto: Docker's for a docker archive, OCI's where zstd is used
+    /// The manifest's format; auto: Docker's, but OCI's for a stream script and where zstd is used
     #[arg(long, value_name = "FORMAT", default_value = "auto")]
     pub format: Format,
 

@@ -14,7 +14,7 @@ use crate::image::Platform;
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Image")]
 pub struct SelectionArgs {
-    /// Of several images in one place, the one of this name, as PATH:NAME
+    /// Of several images in one place, the one of this name; the same as PATH:NAME
     #[arg(long = "image", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub image_name: Option<String>,
 

@@ -202,7 +202,7 @@ fn of_several_images_each_line_says_whose_it_is() {
          api     app                                 100 B  uploaded\n\
          worker  warning: the image is read again\n\
          retry: PATCH r.io: 503; again at once\n\
-         1 of 2 layers, 100 B sent at 5 B/s\n\
+         2 layers done, 100 B sent at 5 B/s\n\
          pushed registry.fly.io/app:latest  1 of 1 layer uploaded, 1.2 MB sent, 418 MB already \
          there, 0.9 s\n\
          failed r.io/worker:v1: it went wrong\n\
