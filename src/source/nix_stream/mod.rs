@@ -6,6 +6,7 @@
 //! [`walk`], [`header`] and [`layer`], the config by [`config`] and [`json`]. Where one of them does
 //! not understand what it sees, nothing is guessed: the executable is run ([`program`]).
 
+mod ahead;
 mod base;
 mod code_points;
 mod conf;

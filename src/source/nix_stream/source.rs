@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::super::decompress::Progress;
 use super::super::error::Error;
 use super::super::{Claim, Image, Layer, LayerId, LayerKey, Source};
+use super::ahead::Ahead;
 use super::base::Base;
 use super::conf::Conf;
 use super::config::{self, Told, Unwritable};
@@ -48,7 +49,9 @@ impl NixStream {
         let nothing: Box<dyn Read + Send> = Box::new(io::empty());
         let content = Content { inner: nothing, position: 0, progress };
         let (diff_ids, first_id) = (Vec::new(), 0);
-        let own = OwnLayers { file, conf, making, customisation, first_id, diff_ids, content };
+        let ahead = Ahead::start(file.clone(), conf.store_layers.clone(), making.clone());
+        let own =
+            OwnLayers { file, conf, making, ahead, customisation, first_id, diff_ids, content };
         Self { base, base_is_done: false, own, images: None }
     }
 
@@ -145,6 +148,7 @@ struct OwnLayers {
     file: Arc<str>,
     conf: Conf,
     making: Making,
+    ahead: Ahead,
     customisation: Customisation,
     /// The id of the first of them.
     first_id: usize,
@@ -169,8 +173,8 @@ impl OwnLayers {
         self.settle()?;
         let index = self.diff_ids.len();
         let (size, claim) = match self.conf.store_layers.get(index) {
-            Some(paths) => {
-                let layer = StoreLayer::look(paths, &self.making)?;
+            Some(_) => {
+                let layer = self.ahead.next()?;
                 let (size, key) = (layer.size(), layer.key());
                 self.content.inner = Box::new(layer.content());
                 self.diff_ids.push(None);

@@ -1,0 +1,42 @@
+//! The layers looked at on a thread of their own: while one is asked for at a registry, or read, the
+//! files of the next are counted.
+
+use std::sync::Arc;
+use std::thread;
+
+use crossbeam_channel::Receiver;
+
+use super::super::error::Error;
+use super::layer::{Making, StoreLayer};
+
+/// How many layers are looked at before they are needed; their files are kept in mind.
+const AHEAD: usize = 8;
+
+/// The layers of an image, one after another.
+pub struct Ahead {
+    file: Arc<str>,
+    looked: Receiver<Result<StoreLayer, Error>>,
+}
+
+impl Ahead {
+    /// Begins to look at the layers that are made of these store paths.
+    pub fn start(file: Arc<str>, layers: Vec<Vec<String>>, making: Making) -> Self {
+        let (looked, receiver) = crossbeam_channel::bounded(AHEAD);
+        let look = move || {
+            for paths in layers {
+                // Nobody may be interested any more.
+                if looked.send(StoreLayer::look(&paths, &making)).is_err() {
+                    return;
+                }
+            }
+        };
+        // Without the thread the channel is closed, which shows when a layer is needed.
+        let _ = thread::Builder::new().name("walk".to_owned()).spawn(look);
+        Self { file, looked: receiver }
+    }
+
+    /// The next layer.
+    pub fn next(&self) -> Result<StoreLayer, Error> {
+        self.looked.recv().unwrap_or_else(|_| Err(Error::ReaderGone { file: self.file.clone() }))
+    }
+}
