@@ -4,8 +4,15 @@ mod support;
 
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::{BoxFuture, pending};
+use pushimg::image::Digest;
+use pushimg::registry::upload::{Content, ContentError};
+use pushimg::registry::{self, Registry};
 use support::FaultProxy;
 use support::archive::{ImageBuilder, Layer, testdata};
 use support::proxy::{Fault, Hold, Line, Place, ProxyOptions, Rule, Step};
@@ -187,4 +194,38 @@ fn a_registry_that_does_not_let_go_is_left_soon() {
     let (code, _, took) = end(child, SOON);
     assert_eq!(code, Some(130));
     assert!(took < Duration::from_millis(1000), "{took:?}");
+}
+
+/// A blob whose bytes never come.
+struct Endless;
+
+impl Content for Endless {
+    fn whole(&self) -> Option<(Digest, u64)> {
+        Some((Digest::of(b""), 1 << 20))
+    }
+
+    fn finished(&self) -> BoxFuture<'_, Result<(Digest, u64), ContentError>> {
+        pending().boxed()
+    }
+
+    fn chunk(&self, _: u64, _: usize) -> BoxFuture<'_, Result<Option<Bytes>, ContentError>> {
+        pending().boxed()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn uploads_that_are_given_up_at_any_moment_leave_no_session_open() {
+    let server = DevRegistry::start(Options::default());
+    let settings = Arc::new(registry::Options::default());
+    let registry = Registry::new(&server.host(), settings.clone(), pushimg::event::ignore());
+    let repository = registry.repository("app");
+    for round in 0..200 {
+        let uploads = (0..4).map(|_| repository.upload(Arc::new(Endless), None, Arc::new(|_| {})));
+        // Some POSTs are answered by then, some are not, and some are just being.
+        let moment = Duration::from_micros(40 * round);
+        let uploads = futures::future::join_all(uploads);
+        assert!(tokio::time::timeout(moment, uploads).await.is_err(), "nothing can be uploaded");
+        settings.sessions.cancel_abandoned(Duration::from_secs(10)).await;
+        assert_eq!(server.open_uploads(), 0, "given up after {moment:?}");
+    }
 }

@@ -164,12 +164,13 @@ impl Repository {
             // it has to be known all the same, to be cancelled.
             let posting = tokio::spawn(async move {
                 let opened = repository.post_once(opening).await;
-                drop(under_way);
-                opened
+                // Both as one: a session that nobody takes is given up, and only then is the
+                // request no more under way.
+                (opened, under_way)
             });
             let failure = match posting.await {
-                Ok(Ok(opened)) => return Ok(opened),
-                Ok(Err(failure)) => failure,
+                Ok((Ok(opened), _)) => return Ok(opened),
+                Ok((Err(failure), _)) => failure,
                 Err(ended) => match ended.try_into_panic() {
                     Ok(panic) => std::panic::resume_unwind(panic),
                     // The runtime is shutting down, and this future with it.
