@@ -238,8 +238,7 @@ fn parts(tree: &Tree) -> Vec<Part<'_>> {
                 continue;
             }
             // The config comes first.
-            let layer = (place > 0 || config.is_none()).then(|| {
-                let place = place.saturating_sub(1);
+            let layer = place.checked_sub(1).map(|place| {
                 let named = history.get(place).and_then(|entry| source::name_from_history(entry));
                 LayerReport {
                     name: named.unwrap_or_else(|| stored.digest.short().to_owned()),

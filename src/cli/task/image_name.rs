@@ -33,7 +33,8 @@ pub fn parse(text: &OsStr, folder: &Path) -> (Location, Selection) {
             b':' => Selection { name: Some(rest.to_owned()), ..only },
             _ => match rest.parse::<Digest>() {
                 Ok(digest) => Selection { digest: Some(digest), ..only },
-                Err(_) => break,
+                // The image will say what it holds instead.
+                Err(_) => Selection { name: Some(rest.to_owned()), ..only },
             },
         };
         return (Location::Path(shorter), selection);
@@ -87,7 +88,7 @@ mod tests {
             ("gone:v1", "gone:v1", Selection::default()),
             ("absent:v1", "absent:v1", Selection::default()),
             ("image.tar:", "image.tar:", Selection::default()),
-            ("image.tar@sha256:12", "image.tar@sha256:12", Selection::default()),
+            ("image.tar@sha256:12", "image.tar", named("sha256:12")),
             (":v1", ":v1", Selection::default()),
         ] {
             let wanted = (Location::Path(folder.path().join(path)), selection);
