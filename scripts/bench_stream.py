@@ -14,9 +14,10 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import bench_images
 import nix_layered as nix
@@ -40,11 +41,16 @@ class Streamed:
 
     result: Path
     image_id: str
+    files: int
+    folders: int
 
 
 def streamed(work: Path, stack: ExitStack) -> tuple:
     """The two versions, in the store until the stack unwinds."""
     packages, app = bench_images.contents()
+    packages = [(name, _flat(files)) for name, files in packages]
+    app = _flat(app)
+    files, folders = _count([*(files for _, files in packages), app])
     try:
         store = _Store(work / "store-paths", stack)
         layers = [store.tree(name, files) for name, files in packages]
@@ -63,12 +69,33 @@ def streamed(work: Path, stack: ExitStack) -> tuple:
             result = store.path(f"{number}")
             make_stream.shell_wrapper(result, stream, conf)
             _as_nix_leaves(result)
-            versions.append(Streamed(result, _image_id(result)))
+            versions.append(Streamed(result, _image_id(result), files, folders))
     except OSError as error:
         raise NoStore(f"{STORE} cannot be written: {error}") from error
     # So that no push waits for the disk.
     os.sync()
     return tuple(versions)
+
+
+def _flat(files: dict) -> dict:
+    """The same files, seven to a folder.
+
+    Where they come from there are as many; but of each folder there only one or
+    two were taken, and would bring all that is above them.
+    """
+    flat, counts = {}, Counter()
+    for name, node in files.items():
+        top, *_, last = PurePosixPath(name).parts
+        number = counts[top]
+        counts[top] += 1
+        flat[f"{top}/{number // 7}/{number % 7}-{last}"] = node
+    return flat
+
+
+def _count(trees: list) -> tuple:
+    """How many files there are, and how many folders."""
+    folders = [{parent for name in tree for parent in PurePosixPath(name).parents} for tree in trees]
+    return sum(map(len, trees)), sum(map(len, folders))
 
 
 def _conf(layers: list, customisation_layer: Path, config: dict) -> dict:
@@ -123,7 +150,7 @@ class _Store:
         """The path of this name, which nothing is at yet."""
         path = Path(nix.store_name(f"{NAME}-{name}"))
         if os.path.lexists(path):
-            raise FileExistsError(f"{path} is there already")
+            raise NoStore(f"{path} is there already, and not of this bench")
         self._note(path)
         return path
 
