@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -178,7 +179,15 @@ class _Store:
         self.journal.flush()
 
     def _clear(self) -> None:
-        """Removes what the journal names, the latest first."""
+        """Removes what the journal names, the latest first; whoever interrupts has to wait."""
+        ends = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+        try:
+            self._remove()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _remove(self) -> None:
         self.journal.seek(0)
         for path in map(Path, reversed(self.journal.read().splitlines())):
             if path in (STORE, STORE.parent):
