@@ -2,16 +2,18 @@
 
 In: the files below /usr. Out, in a folder that is kept between runs: an image
 of 100 layers and 300 MB as buildLayeredImage leaves it, plain and gzip, in two
-versions that differ in one layer of 6 MB; and, on demand, images of one large
-layer as buildImage leaves them. Real files, because only they compress as real
-images do. A machine with too few of them gets each several times over, XORed
-with a constant, which hides the repetition and leaves the compressibility.
+versions that differ in one layer of 6 MB; and, on demand, the first of them as
+an OCI layout, ten services that share most of their layers, and images of one
+large layer as buildImage leaves them. Real files, because only they compress as
+real images do. A machine with too few of them gets each several times over,
+XORed with a constant, which hides the repetition and leaves the compressibility.
 """
 
 import io
 import json
 import os
 import random
+import shutil
 import subprocess
 import tarfile
 from contextlib import contextmanager
@@ -27,6 +29,11 @@ MB = 1_000_000
 LAYERS = 100
 TOTAL = 300 * MB
 CHANGED = 6 * MB
+SERVICES = 10
+# Of the LAYERS of a service, those that all have, and the size of each part.
+SHARED = 90
+SHARED_SIZE = 50 * MB
+OWN_SIZE = 10 * MB
 # Smaller files are all header, larger ones would be layers of their own.
 SIZES = range(256, 8 * MB)
 
@@ -64,10 +71,58 @@ def layered(folder: Path) -> tuple:
     )
     if not all(v.tar.exists() and v.gz.exists() for v in versions):
         folder.mkdir(parents=True, exist_ok=True)
-        layers = _layers()
+        packages, app = contents()
         for number, version in enumerate(versions, start=1):
-            _write_layered(version, layers, number)
+            _write_layered(version, packages, app_version(app, number), number)
     return versions
+
+
+def contents() -> tuple:
+    """What the store paths of the image hold: a list of (name, files), and the app's files."""
+    pool = _Pool()
+    app = pool.take(CHANGED)
+    packages = pool.packages("package", LAYERS - 2, TOTAL - CHANGED)
+    random.Random(1).shuffle(packages)
+    return [(f"package-{n:02}-1.0", files) for n, (_, files) in enumerate(packages)], app
+
+
+def app_version(app: dict, number: int) -> dict:
+    """The app of one version. That of the second has the same files, every byte another."""
+    return {
+        name: Mutated("file", node.content, node.executable, xor=node.xor ^ (number - 1))
+        for name, node in app.items()
+    }
+
+
+def services(folder: Path) -> list:
+    """Plain archives of images that have SHARED of their LAYERS in common."""
+    paths = [folder / f"service-{n}.tar" for n in range(SERVICES)]
+    if not all(path.exists() for path in paths):
+        folder.mkdir(parents=True, exist_ok=True)
+        pool = _Pool()
+        shared = [_store_layer(*named) for named in pool.packages("package", SHARED, SHARED_SIZE)]
+        for number, path in enumerate(paths):
+            # The last layer, of links, is each service's own as well.
+            own = pool.packages(f"service-{number}", LAYERS - SHARED - 1, OWN_SIZE)
+            links = {"bin/service": nix.link(f"{nix.store_name(own[0][0])}/bin/service")}
+            last = nix.customisation_layer(f"service-{number}-customisation-layer", links)
+            every = [*shared, *(_store_layer(*named) for named in own), last]
+            with _finished(path) as out:
+                nix.write_layered(out, every, f"service-{number}:latest", {"Cmd": ["/bin/service"]})
+    return paths
+
+
+def layout(folder: Path, version: Version) -> Path:
+    """An OCI layout of the image with gzip blobs, made by skopeo."""
+    path = folder / f"{version.tar.stem}.oci"
+    if not path.exists():
+        part = path.with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)
+        print(f"making {path}", flush=True)
+        copy = ["skopeo", "copy", "--quiet", "--insecure-policy", f"docker-archive:{version.tar}"]
+        subprocess.run([*copy, f"oci:{part}:latest"], check=True)
+        part.rename(path)
+    return path
 
 
 def single(folder: Path, size: int) -> Path:
@@ -98,46 +153,32 @@ def gzip_6_size(version: Version) -> int:
 
 
 def image_id(archive: Path) -> str:
-    """The name of the config in a plain archive's manifest.json, without `.json`."""
+    """The config's digest in hex, as an archive or a layout names it."""
+    if archive.is_dir():
+        index = json.loads((archive / "index.json").read_text())
+        manifest = archive / "blobs" / index["manifests"][0]["digest"].replace(":", "/")
+        return json.loads(manifest.read_text())["config"]["digest"].removeprefix("sha256:")
     with tarfile.open(archive) as tar:
         manifest = json.load(tar.extractfile("manifest.json"))
     return manifest[0]["Config"].removesuffix(".json")
 
 
-def _layers() -> list:
-    """The store paths of all layers but the last, as (name, files)."""
-    # Few large layers and many small ones, as in a real closure.
-    weights = [1 / (n + 1) ** 0.9 for n in range(LAYERS - 2)]
-    pool = _Pool()
-    contents = [pool.take(CHANGED)]
-    for weight in weights:
-        contents.append(pool.take(int((TOTAL - CHANGED) * weight / sum(weights))))
-    app, rest = contents[0], contents[1:]
-    random.Random(1).shuffle(rest)
-    named = [(nix.store_name(f"package-{n:02}-1.0"), files) for n, files in enumerate(rest)]
-    return [*named, ("app", app)]
-
-
-def _write_layered(version: Version, layers: list, number: int) -> None:
-    store = [nix.store_layer(nix.StorePath(name, files)) for name, files in layers[:-1]]
-    # The app of the second version: the same files, every byte another.
-    app = nix.StorePath(
-        nix.store_name(f"app-{number}.0"),
-        {
-            name: Mutated("file", node.content, node.executable, xor=node.xor ^ (number - 1))
-            for name, node in layers[-1][1].items()
-        },
-    )
-    links = {"bin/sh": nix.link(f"{layers[0][0]}/bin/sh")}
+def _write_layered(version: Version, packages: list, app: dict, number: int) -> None:
+    name = f"app-{number}.0"
+    links = {"bin/sh": nix.link(f"{nix.store_name(packages[0][0])}/bin/sh")}
     every = [
-        *store,
-        nix.store_layer(app),
+        *(_store_layer(*named) for named in [*packages, (name, app)]),
         nix.customisation_layer(f"{NAME}-customisation-layer", links),
     ]
     with _finished(version.tar) as out:
-        nix.write_layered(out, every, f"{NAME}:latest", {"Cmd": [f"{app}/bin/app"]})
+        command = {"Cmd": [f"{nix.store_name(name)}/bin/app"]}
+        nix.write_layered(out, every, f"{NAME}:latest", command)
     with _finished(version.gz) as out:
         subprocess.run(["pigz", "-nTRc", str(version.tar)], stdout=out, check=True)
+
+
+def _store_layer(name: str, files: dict) -> nix.Layer:
+    return nix.store_layer(nix.StorePath(nix.store_name(name), files))
 
 
 class _Pool:
@@ -182,6 +223,13 @@ class _Pool:
             remaining -= length
         self.left.extend(reversed(passed_over))
         return nodes
+
+    def packages(self, name: str, count: int, size: int) -> list:
+        """So many packages as (name, files), together of that size."""
+        # Few large ones and many small ones, as in a real closure.
+        weights = [1 / (n + 1) ** 0.9 for n in range(count)]
+        shares = [int(size * weight / sum(weights)) for weight in weights]
+        return [(f"{name}-{n:02}-1.0", self.take(share)) for n, share in enumerate(shares)]
 
 
 def _tar_size(name: str, size: int) -> int:
