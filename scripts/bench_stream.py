@@ -196,8 +196,8 @@ class _Store:
                     path.rmdir()
             elif path.is_dir():
                 shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+            elif os.path.lexists(path):
+                path.unlink()
         self.journal.truncate(0)
 
 
