@@ -91,8 +91,7 @@ impl<'a> Layers<'a> {
                     None => more = false,
                 },
                 Some(layer) = settling.next() => {
-                    let (id, layer) = layer?;
-                    settled.insert(id, layer);
+                    settled.extend(layer?);
                 }
                 () = &mut ahead, if looking => looking = false,
             }
@@ -135,10 +134,20 @@ impl<'a> Layers<'a> {
         Ok(Some(SettledLayers(settled.collect())))
     }
 
-    async fn settle(&self, layer: Seen) -> Result<(LayerId, Settled), Setback> {
+    /// `None` where the layer comes once more.
+    async fn settle(&self, layer: Seen) -> Result<Option<(LayerId, Settled)>, Setback> {
         let id = layer.id;
         let mut session = None;
-        let claimed = self.claimed(&layer.claim).await;
+        let claimed = match &layer.known {
+            Some(diff_id) => Some(diff_id.clone()),
+            None => self.claimed(&layer.claim).await,
+        };
+        let is_made = matches!(layer.claim, Claim::Key(_));
+        if is_made && claimed.is_none() && !self.shipping.reuse.knows_no_image().await {
+            // Most layers are those of the image before: to hash them costs less than to pack them.
+            layer.verdict.send_replace(Verdict::Hash);
+            return Ok(None);
+        }
         if let Some(diff_id) = &claimed {
             match self.lookups.find(&self.shipping, diff_id).await? {
                 Lookup::There { blob, outcome } => {
@@ -146,7 +155,7 @@ impl<'a> Layers<'a> {
                         self.names_hold.store(true, Ordering::Relaxed);
                     }
                     let settled = self.pass(layer, diff_id.clone(), blob, outcome).await;
-                    return Ok(self.told(id, settled));
+                    return Ok(Some(self.told(id, settled)));
                 }
                 Lookup::Missing { session: opened } => session = opened,
             }
@@ -161,7 +170,7 @@ impl<'a> Layers<'a> {
             None => self.pack(layer, claimed, session, None).await?,
             Some(wanted) => self.share(layer, claimed, session, &wanted).await?,
         };
-        Ok(self.told(id, settled))
+        Ok(Some(self.told(id, settled)))
     }
 
     /// The diff ID that a layer is looked for by.
@@ -187,7 +196,7 @@ impl<'a> Layers<'a> {
             return stopped().await;
         };
         let name = layer.begun.try_recv().ok().and_then(|begun| begun.name);
-        let key = layer.claim.into_key();
+        let (key, read) = (layer.claim.into_key(), read.or(layer.known));
         Settled { entry: layer.entry, name, diff_id, read, blob, outcome, packed: false, key }
     }
 
@@ -276,6 +285,7 @@ impl<'a> Layers<'a> {
         // Sent before its digest is known: only what cannot be there. A hint may be no diff ID.
         let is_new = match layer.claim {
             Claim::DiffId(_) => true,
+            Claim::Key(_) if layer.known.is_some() => true,
             Claim::Hint(_) if self.names_hold.load(Ordering::Relaxed) => true,
             Claim::Hint(_) | Claim::Key(_) | Claim::Nothing => {
                 self.shipping.reuse.knows_no_image().await

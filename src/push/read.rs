@@ -19,6 +19,8 @@ pub enum Verdict {
     /// Not known yet. A stream goes on packing meanwhile: its bytes come only once, and the cores
     /// have nothing better to do.
     Undecided,
+    /// Their diff ID is to be found out; then the layer comes once more, to be looked for by that.
+    Hash,
     /// A blob is to be made of them.
     Pack,
     /// The registry has them, or somebody else makes the same of their own; they are those of this
@@ -40,6 +42,8 @@ pub struct Seen {
     pub size: u64,
     /// What is known of it unread.
     pub claim: Claim,
+    /// Its diff ID, where its bytes were hashed before.
+    pub known: Option<DiffId>,
     /// For whoever decides what becomes of its bytes.
     pub verdict: watch::Sender<Verdict>,
     /// Answers when the first bytes were read; not at all where the layer is skipped unread.
@@ -61,6 +65,14 @@ pub struct Read(oneshot::Receiver<Result<Vec<Image>, Error>>);
 
 /// Ends the reading where nobody waits for its results any more.
 struct Stopped;
+
+/// A layer whose bytes were let pass.
+enum Passed {
+    /// For good.
+    Settled(DiffId),
+    /// To learn what they are.
+    Hashed(DiffId),
+}
 
 /// Starts to read. The channel yields the layers as they come; when it is dropped, the thread
 /// stops.
@@ -116,18 +128,34 @@ impl Reader {
             if self.wanted.as_ref().is_some_and(|wanted| !wanted.contains_key(&layer.id)) {
                 continue;
             }
-            match self.pass(layer) {
-                Ok(Ok(diff_id)) => source.learn(&diff_id),
+            let diff_id = match self.pass(layer, None) {
+                Ok(Ok(Passed::Settled(diff_id))) => diff_id,
+                Ok(Ok(Passed::Hashed(diff_id))) => {
+                    let layer = match source.again() {
+                        Ok(layer) => layer,
+                        Err(error) => return Some(Err(error.into())),
+                    };
+                    match self.pass(layer, Some(diff_id)) {
+                        Ok(Ok(Passed::Settled(diff_id) | Passed::Hashed(diff_id))) => diff_id,
+                        Ok(Err(error)) => return Some(Err(error)),
+                        Err(Stopped) => return None,
+                    }
+                }
                 Ok(Err(error)) => return Some(Err(error)),
                 Err(Stopped) => return None,
-            }
+            };
+            source.learn(&diff_id);
         }
         // A source that has no more layers knows its images.
         Some(Ok(source.images().unwrap_or_default().to_vec()))
     }
 
     /// Lets a layer's bytes pass, and says what they are.
-    fn pass(&mut self, layer: Layer<'_>) -> Result<Result<DiffId, Error>, Stopped> {
+    fn pass(
+        &mut self,
+        layer: Layer<'_>,
+        known: Option<DiffId>,
+    ) -> Result<Result<Passed, Error>, Stopped> {
         let (verdict, mut decided) = watch::channel(Verdict::Undecided);
         let (begun_tx, begun) = oneshot::channel();
         let (passed_tx, passed) = oneshot::channel();
@@ -136,6 +164,7 @@ impl Reader {
             entry: layer.entry.clone(),
             size: layer.size,
             claim: layer.claim.clone(),
+            known,
             verdict,
             begun,
             passed,
@@ -143,22 +172,46 @@ impl Reader {
         self.seen.blocking_send(seen).map_err(|_| Stopped)?;
         // Where skipping costs nothing, it is worth waiting for the decision; elsewhere a little.
         match layer.claim {
-            Claim::DiffId(_) | Claim::Key(_) => {
-                if let Verdict::Skip(diff_id) = self.wait(&mut decided)? {
+            Claim::DiffId(_) | Claim::Key(_) => match self.wait(&mut decided)? {
+                Verdict::Skip(diff_id) => {
                     let _ = passed_tx.send(None);
-                    return Ok(Ok(diff_id));
+                    return Ok(Ok(Passed::Settled(diff_id)));
                 }
-            }
+                Verdict::Hash => return self.hash(layer),
+                Verdict::Undecided | Verdict::Pack => {}
+            },
             Claim::Hint(_) | Claim::Nothing => self.wait_a_little(&mut decided)?,
         }
         let result = self.read(layer, &decided, begun_tx);
         match result {
             Ok(Some(diff_id)) => {
                 let _ = passed_tx.send(Some(diff_id.clone()));
-                Ok(Ok(diff_id))
+                Ok(Ok(Passed::Settled(diff_id)))
             }
             Ok(None) => Err(Stopped),
             Err(error) => Ok(Err(error)),
+        }
+    }
+
+    /// Reads a layer for nothing but its diff ID.
+    fn hash(&self, layer: Layer<'_>) -> Result<Result<Passed, Error>, Stopped> {
+        let in_entry = |error| Error::Pack { entry: layer.entry.clone(), source: error };
+        let mut packing = self.packer.hash();
+        loop {
+            let mut block = self.packer.block();
+            match block.fill(layer.content) {
+                Ok(0) => return Ok(packing.finish().map(Passed::Hashed).map_err(in_entry)),
+                Ok(_) => {}
+                Err(error) => {
+                    return Ok(Err(source::Error::from_read(error, &layer.entry).into()));
+                }
+            }
+            if let Err(error) = packing.write(block) {
+                return Ok(Err(in_entry(error)));
+            }
+            if self.seen.is_closed() {
+                return Err(Stopped);
+            }
         }
     }
 
@@ -191,7 +244,7 @@ impl Reader {
         let in_entry = |error| Error::Pack { entry: layer.entry.clone(), source: error };
         let (mut packing, spool): (Packing, Option<Spool>) = match *decided.borrow() {
             Verdict::Skip(_) => (self.packer.hash(), None),
-            Verdict::Undecided | Verdict::Pack => {
+            Verdict::Undecided | Verdict::Hash | Verdict::Pack => {
                 let (packing, spool) = self.packer.begin().map_err(in_entry)?;
                 (packing, Some(spool))
             }

@@ -46,6 +46,9 @@ pub enum Error {
          or check the store with `nix-store --verify --check-contents`"
     )]
     StoreFile { path: Arc<str>, source: io::Error },
+    /// A layer was to be read again that can be read only once.
+    #[error("a layer cannot be read twice; this is a fault in pushimg, please report it")]
+    OnlyOnce,
     /// `-` was given but nothing is piped in.
     #[error(
         "standard input is a terminal; pipe an image into it: `docker save IMAGE | pushimg - DEST`"

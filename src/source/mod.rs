@@ -79,6 +79,12 @@ pub trait Source: Send {
     /// included. After an error the source is of no more use.
     fn next_layer(&mut self) -> Result<Option<Layer<'_>>, Error>;
 
+    /// Yields the layer that was yielded last once more, from its beginning: to be asked only for one
+    /// whose claim was a [`Claim::Key`].
+    fn again(&mut self) -> Result<Layer<'_>, Error> {
+        Err(Error::OnlyOnce)
+    }
+
     /// The names that its images have, where they are known before the images are.
     fn early_names(&self) -> Option<Vec<String>> {
         let names = |image: &Image| image.names.clone();

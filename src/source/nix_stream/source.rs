@@ -130,6 +130,10 @@ impl Source for NixStream {
         self.own.next_layer()
     }
 
+    fn again(&mut self) -> Result<Layer<'_>, Error> {
+        self.own.again()
+    }
+
     fn learn(&mut self, diff_id: &DiffId) {
         if let Some(last) = self.own.diff_ids.last_mut()
             && self.base_is_done
@@ -169,16 +173,30 @@ impl OwnLayers {
         self.conf.store_layers.get(index).cloned().unwrap_or_else(customisation)
     }
 
+    fn again(&mut self) -> Result<Layer<'_>, Error> {
+        let last = self.diff_ids.len().checked_sub(1);
+        let paths = last.and_then(|index| Some((index, self.conf.store_layers.get(index)?)));
+        let (index, paths) = paths.ok_or(Error::OnlyOnce)?;
+        let layer = StoreLayer::look(paths, &self.making)?;
+        let (size, claim) = self.begin(layer);
+        Ok(self.layer(index, size, claim))
+    }
+
+    /// Makes a layer the one whose content is read.
+    fn begin(&mut self, layer: StoreLayer) -> (u64, Claim) {
+        let (size, key) = (layer.size(), layer.key());
+        self.content.inner = Box::new(layer.content());
+        (size, key.map_or(Claim::Nothing, Claim::Key))
+    }
+
     fn next_layer(&mut self) -> Result<Option<Layer<'_>>, Error> {
         self.settle()?;
         let index = self.diff_ids.len();
         let (size, claim) = match self.conf.store_layers.get(index) {
             Some(_) => {
                 let layer = self.ahead.next()?;
-                let (size, key) = (layer.size(), layer.key());
-                self.content.inner = Box::new(layer.content());
                 self.diff_ids.push(None);
-                (size, key.map_or(Claim::Nothing, Claim::Key))
+                self.begin(layer)
             }
             None => {
                 let Customisation { tar, size, diff_id, .. } = &self.customisation;
@@ -187,8 +205,12 @@ impl OwnLayers {
                 (*size, Claim::DiffId(diff_id.clone()))
             }
         };
+        Ok(Some(self.layer(index, size, claim)))
+    }
+
+    fn layer(&mut self, index: usize, size: u64, claim: Claim) -> Layer<'_> {
         let paths = self.paths(index);
-        Ok(Some(Layer {
+        Layer {
             id: LayerId(self.first_id + index),
             entry: match &paths[..] {
                 [] => format!("store layer {}", index + 1),
@@ -198,7 +220,7 @@ impl OwnLayers {
             size,
             claim,
             content: &mut self.content,
-        }))
+        }
     }
 
     /// Sees to it that the layer yielded last is known: where nobody told, it is made once more.
