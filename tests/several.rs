@@ -210,11 +210,14 @@ fn a_plan_for_several_images_names_each_and_sends_nothing() {
     assert_eq!(registry.tag("one", "v1"), None);
     for line in [
         "one  base-1.0 ".to_owned(),
-        format!("{host}/two:v1: would upload 2 of 2 layers, "),
+        format!("{host}/one:v1: would upload "),
+        format!("{host}/two:v1: would upload "),
         "would push 2 images; would upload 3 layers, ".to_owned(),
     ] {
         assert!(output.stderr.lines().any(|said| said.starts_with(&line)), "{line}: {output}");
     }
+    // What both have is uploaded for whichever comes first, and mounted into the other.
+    assert_eq!(output.stderr.matches("would be mounted from ").count(), 1, "{output}");
 }
 
 #[test]
