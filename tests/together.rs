@@ -227,6 +227,20 @@ fn an_index_lists_its_images_by_platform_in_whatever_order_they_came() {
 }
 
 #[test]
+fn an_index_can_be_asked_for_by_its_digest() {
+    let registry = DockerRegistry::plain();
+    let dir = TempDir::new().unwrap();
+    let images = platforms(dir.path());
+    let [amd64, arm64] = [path(&images[0]), path(&images[1])];
+    let repository = format!("{}/app", registry.host());
+    let digest = push_index(&format!("{repository}:v1"), &[amd64, arm64], &[]).success().digest();
+    let pinned = format!("{repository}:v2@{digest}");
+    push_index(&pinned, &[amd64, arm64], &[]).success();
+    assert_eq!(registry.tag("app", "v2"), Some(digest));
+    push_index(&pinned, &[amd64], &[]).exits(1).says("nothing was tagged");
+}
+
+#[test]
 fn the_next_index_sends_only_what_changed() {
     let registry = DockerRegistry::plain();
     let proxy = FaultProxy::before(registry.addr());
