@@ -13,7 +13,7 @@ use super::ship::{Cargo, Shipping};
 use super::{Attempt, Doubts, Pushed, Setback, all_put, report};
 use crate::error::Error;
 use crate::event::{self, Event};
-use crate::image::{Blob, Compression, Digest, IndexEntry, Manifest, Platform};
+use crate::image::{Blob, Compression, Digest, IndexEntry, Platform};
 use crate::registry::{Referrer, Repository};
 use crate::report::{LayerReport, Outcome};
 use crate::reuse::{self, Reuse};
@@ -33,7 +33,7 @@ impl Attempt<'_> {
         let selection = self.item.selection.clone();
         let tree = blocking(move || Ok(layout.select(&selection)?)).await?;
         let root = &tree.nodes[tree.root];
-        let manifest = Manifest::stored(&root.media_type, root.bytes.clone());
+        let manifest = root.manifest();
         self.check_format(root)?;
         let destination = Destination::of_tree(self.item, &tree, self.place)?;
         destination.check(&manifest.digest)?;
@@ -80,7 +80,7 @@ impl Attempt<'_> {
 
     /// What is stored as a manifest cannot be put as another.
     fn check_format(&self, root: &Node) -> Result<(), Error> {
-        let stored = Manifest::stored(&root.media_type, root.bytes.clone()).format();
+        let stored = root.manifest().format();
         match (self.options.format, stored) {
             (Some(asked), Some(stored)) if asked != stored => Err(Error::Usage(format!(
                 "{} holds a manifest of the format {stored}, which is put as it is; leave out \
@@ -105,8 +105,7 @@ impl Attempt<'_> {
                 )));
             }
             place.take(platform)?;
-            let manifest = Manifest::stored(&image.media_type, image.bytes.clone());
-            entries.push(IndexEntry::of(&manifest, platform));
+            entries.push(IndexEntry::of(&image.manifest(), platform));
         }
         if entries.is_empty() {
             return Err(Error::Usage(format!(
@@ -137,19 +136,17 @@ impl Attempt<'_> {
         };
         let blob = Blob { digest: digest.clone(), size: *size, compression: Compression::None };
         let content = Arc::new(Checked::new(region.clone(), digest.clone()));
-        let Some(layer) = &part.layer else {
-            let name = digest.short().to_owned();
-            let cargo =
-                Cargo { layer: id, name, content: content.clone(), events: event::ignore() };
-            let outcome = shipping.ship(&blob, &cargo, None).await;
-            return outcome.map_err(|error| content.problem().unwrap_or(error));
+        let (name, events) = match &part.layer {
+            Some(layer) => (layer.name.clone(), self.events.clone()),
+            None => (digest.short().to_owned(), event::ignore()),
         };
-        let (name, events) = (layer.name.clone(), self.events.clone());
         let cargo = Cargo { layer: id, name, content: content.clone(), events };
         let outcome = shipping.ship(&blob, &cargo, None).await;
         let outcome = outcome.map_err(|error| content.problem().unwrap_or(error))?;
-        let report = LayerReport { outcome: outcome.clone(), ..layer.clone() };
-        (self.events)(Event::LayerSettled { layer: id, report });
+        if let Some(layer) = &part.layer {
+            let report = LayerReport { outcome: outcome.clone(), ..layer.clone() };
+            (self.events)(Event::LayerSettled { layer: id, report });
+        }
         Ok(outcome)
     }
 
@@ -165,7 +162,7 @@ impl Attempt<'_> {
         let put = async {
             for level in levels(tree) {
                 let puts = level.into_iter().map(|node| async {
-                    let manifest = Manifest::stored(&node.media_type, node.bytes.clone());
+                    let manifest = node.manifest();
                     match &node.subject {
                         Some(subject) => {
                             let artifact_type = node.artifact_type.as_deref();
@@ -184,7 +181,7 @@ impl Attempt<'_> {
                 try_join_all(puts).await?;
             }
             let root = &tree.nodes[tree.root];
-            let manifest = Manifest::stored(&root.media_type, root.bytes.clone());
+            let manifest = root.manifest();
             (self.events)(Event::Tagging);
             let references = destination.references(&manifest.digest);
             let puts = references.iter().map(|tag| repository.put_manifest(tag, &manifest));

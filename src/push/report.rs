@@ -129,7 +129,7 @@ pub fn of_tree(
     dry_run: bool,
 ) -> Report {
     let root = &tree.nodes[tree.root];
-    let manifest = Manifest::stored(&root.media_type, root.bytes.clone());
+    let manifest = root.manifest();
     let others = tree.nodes.iter().enumerate().filter(|(place, _)| *place != tree.root);
     let manifests: Vec<_> = others
         .map(|(_, node)| ManifestReport {

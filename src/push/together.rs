@@ -233,9 +233,7 @@ impl Together {
                 Stage::Making | Stage::Read(_) | Stage::GivenUp => {}
             }
         }
-        let (stage, following) = watch::channel(Stage::Making);
-        layers.insert(wanted.clone(), following);
-        Part::Lead(Lead { wanted: wanted.clone(), stage, keep: self.keep.clone() })
+        Part::Lead(self.begin(&mut layers, wanted))
     }
 
     /// A layer whose blob is known already.
@@ -248,8 +246,12 @@ impl Together {
 
     /// Makes a layer the asker's to make, although its blob is known: that is out of reach.
     pub fn lead(&self, wanted: &Wanted) -> Lead {
+        self.begin(&mut lock(&self.layers), wanted)
+    }
+
+    fn begin(&self, layers: &mut HashMap<Wanted, watch::Receiver<Stage>>, wanted: &Wanted) -> Lead {
         let (stage, following) = watch::channel(Stage::Making);
-        lock(&self.layers).insert(wanted.clone(), following);
+        layers.insert(wanted.clone(), following);
         Lead { wanted: wanted.clone(), stage, keep: self.keep.clone() }
     }
 

@@ -29,7 +29,7 @@ use self::read::{Reader, Store};
 use self::tree::Walk;
 use super::error::Error;
 use super::{Selection, printable};
-use crate::image::{Config, Digest, Platform};
+use crate::image::{Config, Digest, Manifest, Platform};
 
 pub(super) use archive::open as open_archive;
 pub(super) use directory::open as open_folder;
@@ -153,6 +153,14 @@ pub enum RegionFile {
     /// In a file of their own, opened whenever it is read: an image may have more blobs than a
     /// process may have open files.
     Path(Arc<Path>),
+}
+
+impl Node {
+    /// As it is put; its digest was checked when it was read.
+    pub fn manifest(&self) -> Manifest {
+        let Self { media_type, bytes, digest, .. } = self;
+        Manifest { media_type: media_type.clone(), bytes: bytes.clone(), digest: digest.clone() }
+    }
 }
 
 impl Region {
