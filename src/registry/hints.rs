@@ -3,35 +3,8 @@
 
 use reqwest::StatusCode;
 
-use super::Registry;
-use super::auth::log_in;
 use super::error::Said;
-
-/// Advice about the repository of this name.
-type Advice = fn(&str) -> String;
-
-/// How repositories come to be, at registries that do not make them on the first push.
-const CREATE: [(&str, Advice); 4] = [
-    ("registry.fly.io", |repository| {
-        format!(
-            "fly.io has no such app, or it is not yours; create it: fly apps create {repository}"
-        )
-    }),
-    (".amazonaws.com", |repository| {
-        format!(
-            "ECR makes no repositories by itself; create it: \
-             aws ecr create-repository --repository-name {repository}"
-        )
-    }),
-    (".pkg.dev", |repository| {
-        let name = repository.split('/').nth(1).unwrap_or(repository);
-        format!(
-            "create the repository: \
-             gcloud artifacts repositories create {name} --repository-format=docker"
-        )
-    }),
-    ("", |repository| format!("create the repository {repository} there, or check its name")),
-];
+use super::{Registry, hosts};
 
 /// The hint for an answer that is an error.
 pub(super) fn for_status(
@@ -43,14 +16,13 @@ pub(super) fn for_status(
     let host = registry.host();
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            let unknown_app = host == "registry.fly.io" && said.has_code("NAME_UNKNOWN");
-            if unknown_app {
-                return create(host, repository);
+            if hosts::says_not_found(host) && said.has_code("NAME_UNKNOWN") {
+                return Some(hosts::create(host, repository));
             }
-            Some(format!("asked {}; {}", registry.origin(repository), log_in(host)))
+            Some(format!("asked {}; {}", registry.origin(repository), hosts::log_in(host)))
         }
-        StatusCode::NOT_FOUND if said.has_code("NAME_UNKNOWN") || host == "registry.fly.io" => {
-            create(host, repository)
+        StatusCode::NOT_FOUND if said.has_code("NAME_UNKNOWN") || hosts::says_not_found(host) => {
+            Some(hosts::create(host, repository))
         }
         StatusCode::PAYLOAD_TOO_LARGE => Some(
             "a gateway before the registry limits the size of a request; raise its limit"
@@ -101,10 +73,4 @@ pub(super) fn is_about_trust(cause: &str) -> bool {
 fn is_certificate(cause: &str) -> bool {
     // `CertificateRequired` is in the alert of a server that knows its clients by theirs.
     cause.contains("ertificate") || cause.contains("UnknownIssuer")
-}
-
-/// How to make the repository, by the first row whose host, or end of it, is this host's.
-fn create(host: &str, repository: &str) -> Option<String> {
-    let row = CREATE.iter().find(|(end, _)| host.ends_with(end));
-    row.map(|(_, advice)| advice(repository))
 }

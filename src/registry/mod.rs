@@ -14,6 +14,7 @@ mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod hints;
+mod hosts;
 mod http;
 mod ladder;
 mod manifests;
@@ -196,20 +197,12 @@ impl Registry {
         self.auth.get().map_or_else(|| "without credentials".to_owned(), origin)
     }
 
-    /// The host that serves the API: Docker Hub's is another than the one in image names.
-    fn api_host(&self) -> &str {
-        match self.host.as_str() {
-            "docker.io" | "index.docker.io" => "registry-1.docker.io",
-            host => host,
-        }
-    }
-
     fn url(&self, path: &str) -> Result<Url, Error> {
         let scheme = match self.scheme.get() {
             Speaks::Tls => "https",
             Speaks::Plain | Speaks::Unknown => "http",
         };
-        format!("{scheme}://{}{path}", self.api_host()).parse().map_err(|error| {
+        format!("{scheme}://{}{path}", hosts::api_host(&self.host)).parse().map_err(|error| {
             Error::Settings(format!("{} is not a registry's address: {error}", self.host))
         })
     }

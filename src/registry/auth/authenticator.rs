@@ -10,7 +10,7 @@ use reqwest::header::{HeaderMap, HeaderValue};
 use tokio::sync::OnceCell;
 use url::Url;
 
-use super::advice;
+use super::super::hosts;
 use super::cache::Tokens;
 use super::challenge::Challenge;
 use super::credential::{Credential, Found, basic, bearer};
@@ -184,7 +184,7 @@ impl Authenticator {
 
     /// What to do to be let in, for the same messages.
     pub fn advice(&self) -> String {
-        advice::log_in(&self.host)
+        hosts::log_in(&self.host)
     }
 
     /// A token, or what stands for one.

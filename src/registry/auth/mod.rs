@@ -12,7 +12,6 @@
 //! it; what is sent goes to this registry ([`Authenticator::realm`]) and to the token server that
 //! it named, over TLS wherever the registry itself is spoken to over TLS.
 
-mod advice;
 mod authenticator;
 mod cache;
 mod challenge;
@@ -32,7 +31,6 @@ mod tests;
 mod token;
 mod wire_log;
 
-pub(super) use advice::log_in;
 pub use authenticator::Authenticator;
 pub use challenge::Challenge;
 pub use credential::{Credential, Found};

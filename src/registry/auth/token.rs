@@ -18,12 +18,13 @@ use url::{Url, form_urlencoded};
 use zeroize::Zeroizing;
 
 use super::super::display::without_query_values;
+use super::super::hosts;
 use super::credential::{Credential, Found, basic, bearer};
 use super::error::{AuthError, Denied, excerpt};
 use super::realm::Realm;
 use super::scopes::Scopes;
 use super::secret::Secret;
-use super::{advice, wire_log};
+use super::wire_log;
 use crate::event::Events;
 
 /// What we call ourselves to token servers.
@@ -113,7 +114,7 @@ impl TokenRequest {
                     status,
                     said,
                     origin: self.found.to_string(),
-                    advice: advice::log_in(&self.host),
+                    advice: hosts::log_in(&self.host),
                     host: self.host,
                 }))
             }

@@ -1,0 +1,155 @@
+//! What is known of particular registries: one row each, the first that fits counts.
+//!
+//! Comes in: a registry's name as the user wrote it. Goes out: where its API is, how to log in
+//! there, how to create a repository there.
+
+/// One registry, or one kind of registries.
+struct Row {
+    /// Whether a host is of this kind; the name is in lower case.
+    is: fn(&str) -> bool,
+    /// The host that serves the API, where it is not the one in image names.
+    api: Option<&'static str>,
+    /// How to log in. `{host}` is the registry, `{label N}` the Nth part of its name, from 0.
+    log_in: &'static str,
+    /// How to create a repository. `{repository}` is its name, `{part 1}` the second part of it.
+    create: &'static str,
+    /// The registry answers 404 or 403 to a push to a repository that must be created first,
+    /// without saying so by the code `NAME_UNKNOWN`.
+    says_not_found: bool,
+}
+
+const OTHERS: Row = Row {
+    is: |_| true,
+    api: None,
+    log_in: "log in with `docker login {host}`, or give --username with --password-stdin",
+    create: "create the repository {repository} there, or check its name",
+    says_not_found: false,
+};
+
+const ROWS: &[Row] = &[
+    Row {
+        is: |host| host == "registry.fly.io",
+        log_in: "log in with `fly auth docker`, or set FLY_API_TOKEN; if the app does not exist \
+                 yet, make it with `fly apps create`",
+        create: "fly.io has no such app, or it is not yours; create it: \
+                 fly apps create {repository}",
+        says_not_found: true,
+        ..OTHERS
+    },
+    // An account's registry: <account>.dkr.ecr.<region>.amazonaws.com.
+    Row {
+        is: |host| host.contains(".dkr.ecr.") && host.contains(".amazonaws.com"),
+        log_in: "log in with `aws ecr get-login-password --region {label 3} | docker login \
+                 --username AWS --password-stdin {host}` (it lasts 12 hours)",
+        create: "ECR creates no repositories by itself; create it: \
+                 aws ecr create-repository --repository-name {repository}",
+        ..OTHERS
+    },
+    Row {
+        is: |host| host == "public.ecr.aws",
+        log_in: "log in with `aws ecr-public get-login-password --region us-east-1 | docker login \
+                 --username AWS --password-stdin {host}` (it lasts 12 hours)",
+        ..OTHERS
+    },
+    Row {
+        is: |host| host == "ghcr.io",
+        log_in: "log in with `docker login {host}`, or give --username with --password-stdin; the \
+                 password is a token with the scope write:packages (in GitHub Actions, \
+                 GITHUB_TOKEN with the permission `packages: write`)",
+        ..OTHERS
+    },
+    Row {
+        is: |host| host.ends_with(".pkg.dev") || host == "gcr.io" || host.ends_with(".gcr.io"),
+        log_in: "log in with `gcloud auth configure-docker {host}`, or give --username \
+                 oauth2accesstoken with --password-stdin and `gcloud auth print-access-token`",
+        create: "create the repository: \
+                 gcloud artifacts repositories create {part 1} --repository-format=docker",
+        ..OTHERS
+    },
+    Row {
+        is: |host| host.ends_with(".azurecr.io"),
+        log_in: "log in with `az acr login --name {label 0}`, or give --username with \
+                 --password-stdin",
+        ..OTHERS
+    },
+    Row {
+        is: |host| matches!(host, "docker.io" | "index.docker.io" | "registry-1.docker.io"),
+        api: Some("registry-1.docker.io"),
+        log_in: "log in with `docker login`, or give --username with --password-stdin; the \
+                 password is best an access token with the permission Read & Write",
+        ..OTHERS
+    },
+    OTHERS,
+];
+
+fn row(host: &str) -> &'static Row {
+    let name = host.to_ascii_lowercase();
+    ROWS.iter().find(|row| (row.is)(&name)).unwrap_or(&OTHERS)
+}
+
+/// The host that serves the registry's API.
+pub(super) fn api_host(host: &str) -> &str {
+    row(host).api.unwrap_or(host)
+}
+
+/// How to log in to a registry.
+pub(super) fn log_in(host: &str) -> String {
+    let name = host.to_ascii_lowercase();
+    let label = |n: usize| name.split('.').nth(n).unwrap_or_default();
+    let advice = row(host).log_in.replace("{host}", host);
+    advice.replace("{label 0}", label(0)).replace("{label 3}", label(3))
+}
+
+/// How to create a repository at a registry.
+pub(super) fn create(host: &str, repository: &str) -> String {
+    let part = repository.split('/').nth(1).unwrap_or(repository);
+    row(host).create.replace("{repository}", repository).replace("{part 1}", part)
+}
+
+/// Whether any 404 of this registry means that the repository must be created first.
+pub(super) fn says_not_found(host: &str) -> bool {
+    row(host).says_not_found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_registry_has_its_command() {
+        for (host, command) in [
+            ("registry.fly.io", "`fly auth docker`"),
+            (
+                "123456789012.dkr.ecr.eu-central-1.amazonaws.com",
+                "`aws ecr get-login-password --region eu-central-1 | docker login --username AWS \
+                 --password-stdin 123456789012.dkr.ecr.eu-central-1.amazonaws.com`",
+            ),
+            ("public.ecr.aws", "aws ecr-public"),
+            ("ghcr.io", "write:packages"),
+            ("europe-docker.pkg.dev", "configure-docker europe-docker.pkg.dev`"),
+            ("team.azurecr.io", "`az acr login --name team`"),
+            ("docker.io", "`docker login`"),
+            ("127.0.0.1:5000", "`docker login 127.0.0.1:5000`"),
+            ("ghcr.io.evil.test", "`docker login ghcr.io.evil.test`"),
+        ] {
+            let advice = log_in(host);
+            assert!(advice.contains(command), "{advice}");
+            assert!(!advice.contains('{'), "{advice}");
+        }
+    }
+
+    #[test]
+    fn repositories_are_created_by_the_registrys_own_tool() {
+        for (host, repository, command) in [
+            ("registry.fly.io", "app", "fly apps create app"),
+            ("1.dkr.ecr.eu-west-1.amazonaws.com", "a/b", "--repository-name a/b"),
+            ("eu.pkg.dev", "project/repo/app", "repositories create repo "),
+            ("h.example", "app", "create the repository app there"),
+        ] {
+            let advice = create(host, repository);
+            assert!(advice.contains(command) && !advice.contains('{'), "{advice}");
+        }
+        assert_eq!(api_host("docker.io"), "registry-1.docker.io");
+        assert_eq!(api_host("h.example:5000"), "h.example:5000");
+    }
+}
