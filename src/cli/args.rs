@@ -1,18 +1,17 @@
-//! The command line as clap reads it.
-//!
-//! What one option alone can be wrong in is checked here; what options have to do with each other,
-//! in [`super::invocation`], and which of them say what is pushed, in [`super::task`].
+//! The command line as clap reads it. Each option is checked by itself here; how options fit
+//! together is checked in [`super::command`].
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{ArgAction, Parser, ValueEnum, value_parser};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{ArgAction, Parser, value_parser};
 use oci_client::Reference;
 
 use super::help::{DETAILS, INSPECT_DETAILS};
 use super::name;
 use super::options::{RegistryArgs, ReuseArgs, SelectionArgs, VerbosityArgs};
-use crate::image;
+use crate::image::{Compression, Format};
 use crate::push::DEFAULT_JOBS;
 
 /// The forms of the command line.
@@ -37,7 +36,7 @@ const FORMS: &str = "pushimg [OPTIONS] <IMAGE> [DESTINATION]
 )]
 pub struct Args {
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub command: Option<Subcommand>,
 
     #[command(flatten)]
     pub push: PushArgs,
@@ -51,9 +50,9 @@ pub struct Args {
     help: Option<bool>,
 }
 
-/// What else there is to do besides a push.
+/// The commands besides a push.
 #[derive(Debug, clap::Subcommand)]
-pub enum Command {
+pub enum Subcommand {
     /// Show what is in an image, and what a push of it would send
     Inspect(Box<InspectArgs>),
 }
@@ -139,11 +138,11 @@ pub struct ImageArgs {
     pub tags: Vec<String>,
 
     /// The manifest's format; auto: Docker's, but OCI's for a stream script and where zstd is used
-    #[arg(long, value_name = "FORMAT", default_value = "auto")]
-    pub format: Format,
+    #[arg(long, value_name = "FORMAT", default_value = "auto", value_parser = formats())]
+    pub format: ChosenFormat,
 
     /// How new layers are compressed
-    #[arg(long, value_name = "METHOD", default_value = "gzip")]
+    #[arg(long, value_name = "METHOD", default_value = "gzip", value_parser = compressions())]
     pub compression: Compression,
 
     /// 1 to 12 for gzip, 1 to 22 for zstd
@@ -193,38 +192,21 @@ pub struct OutputArgs {
     pub digest_file: Option<PathBuf>,
 }
 
-/// `--format`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    Auto,
-    Docker,
-    Oci,
+/// `--format`; `None` for `auto`. The alias keeps clap from reading `Option` as "may be left out".
+type ChosenFormat = Option<Format>;
+
+fn formats() -> impl TypedValueParser<Value = ChosenFormat> {
+    PossibleValuesParser::new(["auto", "docker", "oci"]).map(|text| match text.as_str() {
+        "docker" => Some(Format::Docker),
+        "oci" => Some(Format::Oci),
+        _ => None,
+    })
 }
 
-/// `--compression`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Compression {
-    Gzip,
-    Zstd,
-    None,
-}
-
-impl From<Format> for Option<image::Format> {
-    fn from(format: Format) -> Self {
-        match format {
-            Format::Auto => None,
-            Format::Docker => Some(image::Format::Docker),
-            Format::Oci => Some(image::Format::Oci),
-        }
-    }
-}
-
-impl From<Compression> for image::Compression {
-    fn from(compression: Compression) -> Self {
-        match compression {
-            Compression::Gzip => Self::Gzip,
-            Compression::Zstd => Self::Zstd,
-            Compression::None => Self::None,
-        }
-    }
+fn compressions() -> impl TypedValueParser<Value = Compression> {
+    PossibleValuesParser::new(["gzip", "zstd", "none"]).map(|text| match text.as_str() {
+        "zstd" => Compression::Zstd,
+        "none" => Compression::None,
+        _ => Compression::Gzip,
+    })
 }

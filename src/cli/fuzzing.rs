@@ -4,12 +4,12 @@ use std::path::Path;
 
 use oci_client::Reference;
 
-use super::{name, platform, task};
+use super::{command, duration, name, platform};
 use crate::image::parse_reference;
 
 /// A list of images. What is wrong with it is said; what is right has names that are.
 pub fn image_list(data: &[u8]) {
-    match task::parse_list(data, Path::new("")) {
+    match command::parse_list(data, Path::new("")) {
         Err(wrong) => assert!(!wrong.is_empty()),
         Ok(items) => {
             assert!(!items.is_empty());
@@ -48,7 +48,7 @@ pub fn reference(data: &[u8]) {
     if let Ok(tag) = name::tag(text) {
         assert!((1..=128).contains(&tag.len()));
     }
-    let _ = name::duration(text);
+    let _ = duration::duration(text);
     if let Ok(parsed) = platform::parse(text) {
         assert_eq!(platform::parse(&parsed.to_string()), Ok(parsed));
     }

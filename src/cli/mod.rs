@@ -1,22 +1,22 @@
-//! All that a person sees: arguments, progress, log lines, the summary, errors, exit codes.
+//! The command line program: arguments, progress, log lines, the summary, errors, exit codes.
 //!
-//! Command line in, text and an exit code out. Nothing else in the crate prints.
+//! Arguments come in; text and an exit code go out. Nothing else in the crate prints.
 //!
-//! - `args` is the command line as clap reads it, `options` what its commands have in common;
-//!   [`Invocation`] is what is left of it once everything was checked, `task` the part of it that
-//!   says what is pushed.
+//! - `args` and `options` are the arguments as clap reads them; `name`, `platform` and `duration`
+//!   read single values. `command` checks them all: the result is an [`Invocation`].
 //! - [`run`] runs an invocation, and stops it at a signal.
-//! - [`Code`] says which exit code an error has; `outcome` is what came of each of several images.
-//! - `output` turns events, reports and errors into text on standard error, `result` what came of
-//!   it into text on standard output.
+//! - `output` turns events, reports and errors into text on standard error. `result` prints the
+//!   result on standard output.
+//! - [`Code`] maps errors to exit codes; `outcome` holds the report or the error of each image.
 
 mod args;
+mod command;
 mod digest_file;
+mod duration;
 mod exit;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod help;
-mod invocation;
 mod name;
 mod options;
 mod outcome;
@@ -25,10 +25,9 @@ mod platform;
 mod result;
 mod run;
 mod signals;
-mod task;
 mod usage;
 
+pub use command::Invocation;
 pub use exit::Code;
-pub use invocation::Invocation;
 pub use run::{cannot_start, run};
 pub use usage::Usage;

@@ -1,8 +1,8 @@
-//! Names that people type: references by Docker's rules, tags, durations; and what to say of wrong
-//! ones.
+//! Names that people type: references by Docker's rules, and tags; and what is wrong with a name
+//! that is neither.
 
+use std::collections::HashSet;
 use std::str::FromStr;
-use std::time::Duration;
 
 use oci_client::Reference;
 
@@ -11,36 +11,40 @@ use crate::image::{Digest, is_tag, parse_reference};
 /// The example that messages about a wrong reference show.
 const EXAMPLE: &str = "registry.fly.io/app:latest";
 
-/// Why a text is no reference, tag, duration or platform. The rejected text itself is in the message that
-/// clap puts around this one.
+/// What is wrong with a value on the command line. Clap's message around it quotes the value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Invalid(String);
+pub struct InvalidValue(String);
 
-impl Invalid {
-    /// What would be right.
-    pub fn new(expected: &str) -> Self {
-        Self(expected.to_owned())
+impl InvalidValue {
+    pub fn new(what: impl Into<String>) -> Self {
+        Self(what.into())
     }
 }
 
-/// Where an image is pushed to: `host[:port]/repository[:tag][@digest]`.
-///
-/// A digest must be SHA-256: that is what manifests are checked against.
-pub fn destination(text: &str) -> Result<Reference, Invalid> {
+/// Where an image is pushed to: `host[:port]/repository[:tag][@digest]`. The digest must be SHA-256,
+/// because the manifest is compared with it.
+pub fn destination(text: &str) -> Result<Reference, InvalidValue> {
     let reference = reference(text)?;
     if let Some(digest) = reference.digest()
         && !is_sha256(digest)
     {
-        return Err(Invalid("a digest is sha256: and 64 lowercase hexadecimal digits".into()));
+        return Err(InvalidValue("a digest is sha256: and 64 lowercase hexadecimal digits".into()));
     }
     Ok(reference)
 }
 
 /// An image in a registry, by Docker's rules: `name` is `docker.io/library/name:latest`.
-pub fn reference(text: &str) -> Result<Reference, Invalid> {
+pub fn reference(text: &str) -> Result<Reference, InvalidValue> {
+    if let Some(masked) = mask_login(text) {
+        let name = masked.rsplit_once('@').map_or("", |(_, name)| name);
+        return Err(InvalidValue(format!(
+            "a user name or a password does not belong here; write {name}, and log in with \
+             --username and --password-stdin"
+        )));
+    }
     if let Some((scheme, rest)) = text.split_once("://") {
-        return Err(Invalid(match rest.trim_end_matches('/') {
+        return Err(InvalidValue(match rest.trim_end_matches('/') {
             "" => format!("expected a name such as {EXAMPLE}"),
             rest => format!("leave out the {scheme}:// and write {rest}"),
         }));
@@ -50,20 +54,21 @@ pub fn reference(text: &str) -> Result<Reference, Invalid> {
         _ => (None, text),
     };
     if let Some(host) = host {
-        check_port(host)?;
+        check_port(host, text)?;
     }
-    if host.is_none() && (text == "localhost" || text.starts_with("localhost:")) {
-        return Err(Invalid(format!("that is a registry without a repository; write {text}/app")));
+    if let Some(host) = lone_host(text) {
+        let missing = format!("the repository is missing: {host}/NAME, such as {EXAMPLE}");
+        return Err(InvalidValue(missing));
     }
     parse_reference(text).ok_or_else(|| explain(text, host, name))
 }
 
 /// A tag alone (OCI distribution-spec 1.1, "Pulling manifests"): `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`.
-pub fn tag(text: &str) -> Result<String, Invalid> {
+pub fn tag(text: &str) -> Result<String, InvalidValue> {
     if is_tag(text) {
         return Ok(text.to_owned());
     }
-    Err(Invalid(
+    Err(InvalidValue(
         if text.contains('/') || text.contains(':') {
             "give the tag alone, without registry and repository, such as v2"
         } else {
@@ -74,29 +79,44 @@ pub fn tag(text: &str) -> Result<String, Invalid> {
     ))
 }
 
-/// The tags, each once, without the one that the destination has already.
-pub fn others(mut tags: Vec<String>, destination: Option<&Reference>) -> Vec<String> {
-    let mut seen = std::collections::HashSet::new();
-    tags.retain(|tag| seen.insert(tag.clone()));
-    if let Some(own) = destination.and_then(Reference::tag) {
-        tags.retain(|tag| tag != own);
-    }
+/// The tags without repetitions and without the tag of the destination itself.
+pub fn other_tags(mut tags: Vec<String>, destination: Option<&Reference>) -> Vec<String> {
+    let mut seen = HashSet::new();
+    let own = destination.and_then(Reference::tag);
+    tags.retain(|tag| own != Some(tag) && seen.insert(tag.clone()));
     tags
 }
 
-/// A span of time: `90s`, `5m`, `1h 30m`, or `0`.
-pub fn duration(text: &str) -> Result<Duration, Invalid> {
-    humantime::parse_duration(text).map_err(|_| {
-        Invalid("expected a number with its unit, such as 90s, 5m or 1h; 0 turns it off".into())
+/// The text with `***` in place of the login in it: `user:password@host/name`, with or without a
+/// scheme. `None` if it has no login.
+pub fn mask_login(text: &str) -> Option<String> {
+    let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+    // The last @ may belong to a digest.
+    let end = match rest.rsplit_once('@') {
+        Some((name, digest)) if looks_like_digest(digest) => name.len(),
+        _ => rest.len(),
+    };
+    let (login, name) = rest[..end].rsplit_once('@')?;
+    let is_login = name.contains(['/', '.', ':']) || !login.contains('/');
+    let name = &rest[login.len() + 1..];
+    (is_login && !name.is_empty()).then(|| format!("***@{name}"))
+}
+
+/// `sha256:1234`.
+fn looks_like_digest(text: &str) -> bool {
+    text.split_once(':').is_some_and(|(algorithm, hex)| {
+        algorithm.starts_with("sha") && hex.bytes().all(|b| b.is_ascii_hexdigit())
     })
 }
 
-/// A duration that is a limit, and so cannot be zero.
-pub fn idle_timeout(text: &str) -> Result<Duration, Invalid> {
-    match duration(text) {
-        Ok(limit) if !limit.is_zero() => Ok(limit),
-        _ => Err(Invalid("expected a number with its unit, such as 90s or 5m".into())),
-    }
+/// The registry, if the text names one and no repository: `registry.fly.io`, `localhost:5000`,
+/// `r.io/`. A single name without a dot is an image of Docker Hub.
+fn lone_host(text: &str) -> Option<&str> {
+    let (host, name) = text.split_once('/').unwrap_or((text, ""));
+    let word = host.split([':', '@']).next()?;
+    let is_address = host.starts_with('[') && host.contains(']');
+    let is_host = is_address || word.contains('.') || word == "localhost";
+    (name.is_empty() && is_host && !host.contains('@')).then_some(host)
 }
 
 /// Whether a digest is one that manifests are checked against.
@@ -109,26 +129,37 @@ fn is_host(text: &str) -> bool {
     text.contains(['.', ':']) || text == "localhost"
 }
 
-fn check_port(host: &str) -> Result<(), Invalid> {
+fn check_port(host: &str, text: &str) -> Result<(), InvalidValue> {
     // In `[::1]` the last colon belongs to the address.
-    let port = match host.rsplit_once(']') {
-        Some((_, after)) => after.strip_prefix(':'),
-        None => host.rsplit_once(':').map(|(_, port)| port),
+    let (name, port) = match host.rsplit_once(']') {
+        Some((name, after)) => (name, after.strip_prefix(':')),
+        None => host.split_once(':').map_or((host, None), |(name, port)| (name, Some(port))),
     };
     match port {
         Some(port) if !port.parse::<u16>().is_ok_and(|port| port > 0) => {
-            Err(Invalid(format!("{port:?} is no port: a port is a number from 1 to 65535")))
+            let begins_like_tag = port.starts_with(|c: char| c.is_ascii_alphabetic());
+            if begins_like_tag && !name.contains('.') && name != "localhost" {
+                return Err(slash_in_tag(text));
+            }
+            Err(InvalidValue(format!("{port:?} is no port: a port is a number from 1 to 65535")))
         }
         _ => Ok(()),
     }
+}
+
+/// The error for `app:feature/x`.
+fn slash_in_tag(text: &str) -> InvalidValue {
+    let fixed =
+        text.rfind(':').map(|at| format!("{}{}", &text[..at], text[at..].replace('/', "-")));
+    InvalidValue(format!("a tag has no '/'; write {}", fixed.as_deref().unwrap_or(text)))
 }
 
 fn has_uppercase(text: &str) -> bool {
     text.contains(|c: char| c.is_ascii_uppercase())
 }
 
-/// What is wrong with a text that is no reference; `name` is what follows the host.
-fn explain(text: &str, host: Option<&str>, name: &str) -> Invalid {
+/// What is wrong with a text that is not a reference; `name` is the part after the host.
+fn explain(text: &str, host: Option<&str>, name: &str) -> InvalidValue {
     let repository = name.split([':', '@']).next().unwrap_or(name);
     if has_uppercase(repository) {
         let rest = &name[repository.len()..];
@@ -138,21 +169,25 @@ fn explain(text: &str, host: Option<&str>, name: &str) -> Invalid {
             repository.to_ascii_lowercase()
         );
         if parse_reference(&lower).is_some() {
-            return Invalid(format!("a repository is lowercase; write {lower}"));
+            return InvalidValue(format!("a repository is lowercase; write {lower}"));
         }
     }
     if let Some((_, digest)) = text.split_once('@')
         && !is_sha256(digest)
     {
-        return Invalid("a digest is sha256: and 64 lowercase hexadecimal digits".into());
+        return InvalidValue("a digest is sha256: and 64 lowercase hexadecimal digits".into());
     }
     if let Some((_, tag_text)) = name.split('@').next().unwrap_or(name).split_once(':')
         && !repository.is_empty()
         && let Err(error) = tag(tag_text)
     {
-        return error;
+        return match tag_text {
+            "" => InvalidValue(format!("the tag is missing after ':'; write {text}latest")),
+            _ if tag_text.contains('/') => slash_in_tag(text),
+            _ => error,
+        };
     }
-    Invalid(format!("expected host[:port]/repository[:tag], such as {EXAMPLE}"))
+    InvalidValue(format!("expected host[:port]/repository[:tag], such as {EXAMPLE}"))
 }
 
 #[cfg(test)]
@@ -215,13 +250,44 @@ mod tests {
             ("r.io/app:-x", "a tag is at most"),
             ("r.io:99999/app", "\"99999\" is no port"),
             ("r.io:/app", "\"\" is no port"),
-            ("localhost:5000", "write localhost:5000/app"),
+            ("localhost:5000", "the repository is missing: localhost:5000/NAME"),
+            ("localhost", "the repository is missing: localhost/NAME"),
+            ("example.com:5000", "the repository is missing: example.com:5000/NAME"),
+            ("registry.fly.io", "the repository is missing: registry.fly.io/NAME"),
+            ("registry.fly.io/", "the repository is missing: registry.fly.io/NAME"),
+            ("[::1]:5000", "the repository is missing: [::1]:5000/NAME"),
+            ("app:feature/x", "a tag has no '/'; write app:feature-x"),
+            ("r.io/app:feature/x/y", "a tag has no '/'; write r.io/app:feature-x-y"),
+            ("app:", "the tag is missing after ':'; write app:latest"),
+            ("r.io/app:", "the tag is missing after ':'; write r.io/app:latest"),
+            ("r.io/app@latest", "a digest is sha256: and 64"),
             ("", "such as registry.fly.io/app:latest"),
             ("r.io/", "such as registry.fly.io/app:latest"),
             ("r.io/a b", "such as registry.fly.io/app:latest"),
             ("https://", "such as registry.fly.io/app:latest"),
         ] {
             assert!(message(text).contains(said), "{text}: {}", message(text));
+        }
+    }
+
+    #[test]
+    fn a_login_in_a_name_is_never_repeated() {
+        for (text, masked) in [
+            ("user:s3cret@r.io/app:v1", "***@r.io/app:v1"),
+            ("https://user:s3cret@r.io/app", "***@r.io/app"),
+            ("user:s3/cr@et@r.io:5000/app", "***@r.io:5000/app"),
+            ("s3cret@r.io/app", "***@r.io/app"),
+            ("user:s3cret@localhost", "***@localhost"),
+            ("user:s3cret@r.io/app@sha256:12", "***@r.io/app@sha256:12"),
+        ] {
+            assert_eq!(mask_login(text).as_deref(), Some(masked), "{text}");
+            let said = message(text);
+            assert!(!said.contains("s3"), "{said}");
+            assert!(said.contains("--username and --password-stdin"), "{said}");
+        }
+        let digest = format!("r.io/app:v1@sha256:{}", "0".repeat(64));
+        for plain in ["r.io/app:v1", "app@sha256:12", &digest, "r.io/app@latest"] {
+            assert_eq!(mask_login(plain), None, "{plain}");
         }
     }
 
@@ -235,16 +301,6 @@ mod tests {
         }
         let whole = tag("r.io/app:v1").unwrap_err().to_string();
         assert!(whole.starts_with("give the tag alone"));
-    }
-
-    #[test]
-    fn durations_have_units() {
-        assert_eq!(duration("0"), Ok(Duration::ZERO));
-        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
-        assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(5400)));
-        for wrong in ["", "5", "-1s", "soon"] {
-            assert!(duration(wrong).is_err(), "{wrong}");
-        }
     }
 
     mod any_text {

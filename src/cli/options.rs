@@ -1,4 +1,4 @@
-//! The groups of options that `pushimg` and `pushimg inspect` have in common.
+//! The groups of options that several commands have in common.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use clap::ArgAction;
 use clap::builder::NonEmptyStringValueParser;
 use oci_client::Reference;
 
-use super::{name, platform};
+use super::{duration, name, platform};
 use crate::image::Platform;
 
-/// Which image, where there are several, and how it is had.
+/// Which image of several, and whether it may be run.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Image")]
 pub struct SelectionArgs {
@@ -27,7 +27,7 @@ pub struct SelectionArgs {
     pub no_exec: bool,
 }
 
-/// Where uploaded layers are looked for.
+/// Where to look for layers that are already uploaded.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Reuse")]
 pub struct ReuseArgs {
@@ -77,11 +77,11 @@ pub struct RegistryArgs {
     pub insecure_skip_tls_verify: bool,
 
     /// How long to try again what may yet succeed, such as 90s or 1h; 0: not at all
-    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = name::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration::duration)]
     pub retry_for: Duration,
 
     /// How long a connection may stand still; the answer to a layer's last byte, five times that
-    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = name::idle_timeout)]
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = duration::idle_timeout)]
     pub idle_timeout: Duration,
 }
 

@@ -1,17 +1,17 @@
 //! Platforms as people type them: `amd64`, `linux/arm64`, `linux/arm/v7`.
 
-use super::name::Invalid;
+use super::name::InvalidValue;
 use crate::image::Platform;
 
-/// The operating system of a platform that names none.
+/// The operating system if the platform names none.
 const OS: &str = "linux";
 
-/// Other names of architectures, those of `uname -m` and of Nix, and the ones that images have.
+/// Names of architectures by `uname -m` and Nix, and the names that images use.
 const ALIASES: &[(&str, &str)] =
     &[("x86_64", "amd64"), ("aarch64", "arm64"), ("i686", "386"), ("armv7l", "arm/v7")];
 
 /// Reads `[os/]arch[/variant]`.
-pub fn parse(text: &str) -> Result<Platform, Invalid> {
+pub fn parse(text: &str) -> Result<Platform, InvalidValue> {
     let is_word = |word: &str| {
         let is_letter = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
         !word.is_empty() && word.bytes().all(is_letter)
@@ -26,7 +26,7 @@ pub fn parse(text: &str) -> Result<Platform, Invalid> {
     };
     let is_wrong = rest.first().is_none_or(|architecture| is_variant(architecture));
     if is_wrong || !words.iter().all(|word| is_word(word)) {
-        return Err(Invalid::new("expected os/arch[/variant], such as linux/arm64"));
+        return Err(InvalidValue::new("expected os/arch[/variant], such as linux/arm64"));
     }
     let known = ALIASES.iter().find(|(alias, _)| *alias == rest[0]).map(|(_, known)| *known);
     let (architecture, variant) = match known.unwrap_or(rest[0]).split_once('/') {

@@ -1,20 +1,19 @@
 //! Runs an invocation: the work on one side, the terminal and the signals on the other.
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::command::{Command, Invocation, SAME_DESTINATION, same_destination};
 use super::digest_file;
 use super::exit::Code;
-use super::invocation::{Action, Invocation};
 use super::outcome::{self, ImageOutcome};
 use super::output::{self, Output, labels};
 use super::result;
 use super::signals::Signals;
-use super::task::{SAME_DESTINATION, Task, same_destination};
 use crate::Error;
 use crate::event::{Event, Events};
 use crate::image::Platform;
@@ -23,12 +22,12 @@ use crate::push::{Item, PushOptions, expand, push, push_all, push_index};
 use crate::report::Report;
 use crate::source::Location;
 
-/// How long the registry has to take back its upload sessions when the push is stopped.
+/// How long a stopped push waits for the registry to close its upload sessions.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Does what is asked for, prints, and says how the process ends.
+/// Runs the command, prints its result, and returns the exit code.
 pub async fn run(invocation: Invocation) -> ExitCode {
-    let Invocation { action, push: options, json, verbosity } = invocation;
+    let Invocation { command, options, json, digest_file, verbosity } = invocation;
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => return cannot_start(&error),
@@ -36,25 +35,25 @@ pub async fn run(invocation: Invocation) -> ExitCode {
     let output = Output::stderr(verbosity, options.dry_run);
     if options.registry.tls.skip_verify {
         output.warn(
-            "--insecure-skip-tls-verify: certificates are not checked; whoever is in between can \
-             read the credentials and change the image",
+            "--insecure-skip-tls-verify: certificates are not checked; anyone on the network path \
+             can read the credentials and change the image",
         );
     }
     let sessions = options.registry.sessions.clone();
     let tagging = Arc::new(AtomicBool::new(false));
-    let is_several = action.is_several();
-    let work = Work { options, output: &output, tagging: &tagging };
+    let pushes_several = command.pushes_several();
+    let runner = Runner { options, output: &output, tagging: &tagging };
     let outcome = signals
-        .stop(with_ticks(&output, work.run(action)), async || {
+        .stop(with_ticks(&output, runner.run(command)), async || {
             output.finish();
             let tagging = tagging.load(Ordering::Relaxed);
-            output.print(&interrupted(tagging, is_several));
+            output.print(&interrupted(tagging, pushes_several));
             sessions.cancel_all(GRACE).await;
         })
         .await;
     output.finish();
     let code = match outcome {
-        Some(Ok(done)) => tell(&done, json, &output),
+        Some(Ok(done)) => print_result(&done, json, digest_file.as_deref(), &output),
         Some(Err(error)) => {
             output.fail(&error);
             error.exit_code()
@@ -64,72 +63,69 @@ pub async fn run(invocation: Invocation) -> ExitCode {
     code.into()
 }
 
-/// Reports that the process could not be set up, and says how it ends.
+/// Reports that the process could not be set up, and returns the exit code.
 pub fn cannot_start(error: &io::Error) -> ExitCode {
     // If standard error is closed there is nowhere to say so.
     let _ = writeln!(io::stderr(), "error: cannot start: {error}");
     Code::Failed.into()
 }
 
-/// What was done, to be told.
+/// The result of a command.
 enum Done {
-    /// One image was pushed, or an index; and where its digest is to be written.
-    One(Box<Report>, Option<PathBuf>),
-    /// Several images were, or some of them, in this time.
+    /// One image, or an index, was pushed.
+    One(Box<Report>),
+    /// Several images were pushed, or some of them, in this time.
     Several(Vec<ImageOutcome>, Duration),
-    /// An image was looked at.
+    /// An image was inspected.
     Inspected(Inspection),
 }
 
-/// What there is to work with.
-struct Work<'a> {
+/// What running a command needs.
+struct Runner<'a> {
     options: PushOptions,
     output: &'a Output,
-    /// Whether a tag may have changed.
+    /// Set before the first manifest is put: from then on a tag may have changed.
     tagging: &'a Arc<AtomicBool>,
 }
 
-impl Work<'_> {
-    async fn run(&self, action: Action) -> Result<Done, Error> {
+impl Runner<'_> {
+    async fn run(&self, command: Command) -> Result<Done, Error> {
         let options = &self.options;
-        let (task, digest_file) = match action {
-            Action::Push { task, digest_file } => (task, digest_file),
-            Action::Inspect { image, selection, against } => {
-                let events = self.output.events_of(0);
-                return inspect(&image, &selection, against.as_ref(), options, &events)
-                    .await
-                    .map(Done::Inspected);
-            }
-        };
-        // What concerns all images is told without a label, whichever it is said of.
-        let events = |image: Option<usize>| self.events_of(image.unwrap_or(0));
-        match task {
-            Task::One(item) => {
+        match command {
+            Command::Push(item) => {
                 let report = push(&item, options, &self.events_of(0)).await?;
-                Ok(Done::One(Box::new(report), digest_file))
+                Ok(Done::One(Box::new(report)))
             }
-            Task::Index(index) => {
-                self.output.call(labels::of_index(&index.images));
-                let report = push_index(&index, options, &events).await?;
-                Ok(Done::One(Box::new(report), digest_file))
-            }
-            Task::Several(items) => Ok(self.several(&items).await),
-            Task::All { archive, platform } => {
+            Command::PushSeveral(items) => Ok(self.several(&items).await),
+            Command::PushAll { archive, platform } => {
                 Ok(self.several(&self.all(&archive, platform).await?).await)
+            }
+            Command::PushIndex(index) => {
+                self.output.set_labels(labels::of_index(&index.images));
+                let events = |image: Option<usize>| self.events_of(image.unwrap_or(0));
+                let report = push_index(&index, options, &events).await?;
+                Ok(Done::One(Box::new(report)))
+            }
+            Command::Inspect { image, selection, against } => {
+                let events = self.output.events_of(0);
+                inspect(&image, &selection, against.as_ref(), options, &events)
+                    .await
+                    .map(Done::Inspected)
             }
         }
     }
 
     async fn several(&self, items: &[Item]) -> Done {
         let started = Instant::now();
+        self.output.set_labels(labels::of_items(items));
+        // Events of the whole run have no image; they are printed without a label in any case.
         let events = |image: Option<usize>| self.events_of(image.unwrap_or(0));
-        self.output.call(labels::of_items(items));
         let results = push_all(items, &self.options, &events).await;
         let outcomes = items.iter().zip(results).map(|(item, done)| ImageOutcome::of(item, done));
         Done::Several(outcomes.collect(), started.elapsed())
     }
 
-    /// The images of an archive, each with its own name for a destination.
+    /// The images of an archive. The destination of each is its own name.
     async fn all(
         &self,
         archive: &Location,
@@ -145,7 +141,7 @@ impl Work<'_> {
         }
     }
 
-    /// The sink for an image's events, which also takes note when a tag may change.
+    /// The sink for an image's events. It also sets `tagging`.
     fn events_of(&self, image: usize) -> Events {
         let events = self.output.events_of(image);
         let tagging = self.tagging.clone();
@@ -158,20 +154,23 @@ impl Work<'_> {
     }
 }
 
-/// Tells what was done, on standard error and on standard output.
-fn tell(done: &Done, json: bool, output: &Output) -> Code {
+/// Prints the summary on standard error and the result on standard output.
+fn print_result(done: &Done, json: bool, digest_file: Option<&Path>, output: &Output) -> Code {
     let stdout = &mut io::stdout().lock();
-    let (code, handed_on) = match done {
-        Done::One(report, digest_file) => {
+    let (code, written) = match done {
+        Done::One(report) => {
             output.report(report);
-            let written = digest_file.as_deref().map_or(Ok(()), |path| write(path, report));
-            let printed = result::print_one(report, json, stdout).map_err(Unwritten::pushed);
+            let written = digest_file.map_or(Ok(()), |path| {
+                digest_file::write(path, &report.digest)
+                    .map_err(|error| NotWritten::Pushed("the digest file", error))
+            });
+            let printed = result::print_one(report, json, stdout).map_err(NotWritten::pushed);
             (Code::Pushed, written.and(printed))
         }
         Done::Several(outcomes, took) => {
             output.report_all(outcomes, *took);
             let printed = result::print_all(outcomes, *took, json, stdout);
-            (outcome::exit_code(outcomes), printed.map_err(Unwritten::pushed))
+            (outcome::exit_code(outcomes), printed.map_err(NotWritten::pushed))
         }
         Done::Inspected(inspection) => {
             let printed = if json {
@@ -180,10 +179,10 @@ fn tell(done: &Done, json: bool, output: &Output) -> Code {
                 let columns = output::inspect::columns();
                 result::print(output::inspect::text(inspection, columns).as_bytes(), stdout)
             };
-            (Code::Pushed, printed.map_err(Unwritten::Inspection))
+            (Code::Pushed, printed.map_err(NotWritten::Inspection))
         }
     };
-    match handed_on {
+    match written {
         Ok(()) => code,
         Err(error) => {
             output.fail(&error);
@@ -192,36 +191,31 @@ fn tell(done: &Done, json: bool, output: &Output) -> Code {
     }
 }
 
-fn write(path: &Path, report: &Report) -> Result<(), Unwritten> {
-    digest_file::write(path, &report.digest)
-        .map_err(|error| Unwritten::Pushed("the digest file", error))
-}
-
-/// The work is done, but what it gave could not be handed on.
+/// The command succeeded, but its result could not be written.
 #[derive(Debug, thiserror::Error)]
-enum Unwritten {
+enum NotWritten {
     #[error("the image is pushed, but {0} could not be written: {1}")]
     Pushed(&'static str, #[source] io::Error),
-    #[error("what is in the image could not be written to standard output: {0}")]
+    #[error("the description of the image could not be written to standard output: {0}")]
     Inspection(#[source] io::Error),
 }
 
-impl Unwritten {
+impl NotWritten {
     fn pushed(error: io::Error) -> Self {
         Self::Pushed("the result to standard output", error)
     }
 }
 
-/// What is said when a signal has stopped the work.
-fn interrupted(tagging: bool, is_several: bool) -> String {
-    if tagging && is_several {
+/// The message after a signal.
+fn interrupted(tagging: bool, pushes_several: bool) -> String {
+    if tagging && pushes_several {
         "interrupted; manifests were being put, so some tags may point to their new images".into()
     } else {
         Error::Interrupted { tagging }.to_string()
     }
 }
 
-/// Runs `work`, with a tick for the terminal now and then.
+/// Runs `work`, and lets the output refresh meanwhile.
 async fn with_ticks<T>(output: &Output, work: impl Future<Output = T>) -> T {
     let mut ticks = tokio::time::interval(output::TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -240,8 +234,8 @@ mod tests {
 
     #[test]
     fn an_interruption_says_whether_a_tag_may_have_changed() {
-        for is_several in [false, true] {
-            assert_eq!(interrupted(false, is_several), "interrupted; no tag was changed");
+        for pushes_several in [false, true] {
+            assert_eq!(interrupted(false, pushes_several), "interrupted; no tag was changed");
         }
         assert!(interrupted(true, false).contains("the tag may point to the new image or the old"));
         assert!(interrupted(true, true).contains("some tags may point to their new images"));

@@ -1,15 +1,16 @@
-//! A command line that asks for nothing to be done: a wrong one, `--help` or `--version`.
+//! A command line that runs nothing: a wrong one, `--help` or `--version`.
 
 use std::process::ExitCode;
 
 use clap::CommandFactory;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::args::Args;
 use super::exit::Code;
 use super::help::{DETAILS, INSPECT_DETAILS};
+use super::name::mask_login;
 
-/// A mistake, or something that was asked for instead of a push.
+/// A mistake on the command line, or the help or the version that was asked for.
 #[derive(Debug)]
 pub struct Usage(pub(super) clap::Error);
 
@@ -19,15 +20,16 @@ impl Usage {
         Self(Args::command().error(kind, format!("{what}\n\n  tip: {tip}")))
     }
 
-    /// A value that cannot be what its place asks for, as clap says it.
-    pub(super) fn invalid(value: &str, place: &str, why: &str) -> Self {
-        let what = format!("invalid value '{value}' for '{place}': {why}");
+    /// A value that is wrong for its argument, in clap's words.
+    pub(super) fn invalid(value: &str, argument: &str, why: &str) -> Self {
+        let value = mask_login(value).unwrap_or_else(|| value.to_owned());
+        let what = format!("invalid value '{value}' for '{argument}': {why}");
         Self(Args::command().error(ErrorKind::ValueValidation, what))
     }
 
-    /// Prints it, help on stdout and mistakes on stderr, and says how the process ends.
+    /// Prints it, help on stdout and mistakes on stderr, and returns the exit code.
     pub fn show(&self) -> ExitCode {
-        // Whoever closed the pipe has read enough, and there is nowhere to complain about stderr.
+        // A closed pipe is fine, and if stderr is closed there is nowhere to report it.
         let _ = match self.long_help() {
             Some(mut command) => command.print_help(),
             None => self.0.print(),
@@ -39,9 +41,8 @@ impl Usage {
         if self.0.use_stderr() { Code::Usage } else { Code::Pushed }
     }
 
-    /// The command whose short help is the long help that was asked for.
-    ///
-    /// Clap lays `--help` out with blank lines between all options; only its ending is taken.
+    /// If `--help` was asked for: the command whose `-h`, with the details after it, is the answer.
+    /// Clap's own `--help` has a blank line between all options.
     pub(super) fn long_help(&self) -> Option<clap::Command> {
         if self.0.kind() != ErrorKind::DisplayHelp {
             return None;
@@ -59,13 +60,20 @@ impl Usage {
     }
 }
 
-/// What clap's rendering of `--help` holds, and that of `-h` does not.
+/// A text that `--help` contains and `-h` does not.
 const LONG_HELP: &str = "Exit codes:";
-/// The same for `inspect`, which has no exit codes of its own.
+/// The same for `inspect`.
 const LONG_HELP_OF_INSPECT: &str = "Examples:";
 
 impl From<clap::Error> for Usage {
-    fn from(error: clap::Error) -> Self {
+    fn from(mut error: clap::Error) -> Self {
+        for kind in [ContextKind::InvalidValue, ContextKind::InvalidArg] {
+            if let Some(ContextValue::String(value)) = error.get(kind)
+                && let Some(masked) = mask_login(value)
+            {
+                error.insert(kind, ContextValue::String(masked));
+            }
+        }
         Self(error)
     }
 }

@@ -96,8 +96,8 @@ impl Output {
         }
     }
 
-    /// What lines are to call the images, where there are several.
-    pub fn call(&self, labels: Vec<String>) {
+    /// Sets the labels that lines of several images begin with.
+    pub fn set_labels(&self, labels: Vec<String>) {
         let mut state = self.lock();
         state.progress = Progress::new(labels.len().max(1));
         state.labels = labels;

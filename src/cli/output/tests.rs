@@ -167,7 +167,7 @@ fn log_of_two(verbosity: Verbosity) -> String {
     let screen = Screen::Lines(Lines::new(Box::new(log.clone()), begin));
     let output = Output::new(screen, verbosity, Paint { colours: false }, false);
     output.warn("beware");
-    output.call(vec!["api   ".into(), "worker".into()]);
+    output.set_labels(vec!["api   ".into(), "worker".into()]);
     let (first, second) = (output.events_of(0), output.events_of(1));
     let why = Known::Cache;
     first(Event::Destination { reference: "r.io/api:v1".into() });

@@ -1,7 +1,8 @@
-//! The forms of the command line, one function each: what was typed in, a [`Task`] out.
+//! The forms of a push command line, one function for each: positional arguments in, a
+//! [`Command`] out.
 
 use std::collections::HashSet;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::BufRead;
 use std::path::Path;
@@ -10,7 +11,7 @@ use clap::error::ErrorKind;
 use oci_client::Reference;
 
 use super::conflict::{SAME_DESTINATION, check_stdin, same_destination, stdin_twice};
-use super::{PAIRS, Task, image_name, list_file};
+use super::{Command, image_name, list_file};
 use crate::cli::args::PushArgs;
 use crate::cli::options::SelectionArgs;
 use crate::cli::usage::Usage;
@@ -18,21 +19,27 @@ use crate::cli::{name, platform};
 use crate::push::{Index, IndexItem, Item};
 use crate::source::{Location, Selection, printable};
 
-/// The folder from which paths on the command line start.
+/// What several images look like on a command line.
+pub const PAIRS: &str = "pushimg IMAGE=DESTINATION IMAGE=DESTINATION ...";
+
+/// Paths on the command line are relative to the current folder.
 const HERE: &str = "";
 
-/// `IMAGE [DESTINATION]`, or any number of `IMAGE=DESTINATION`, of which one is the same.
-pub fn images(args: &PushArgs, given: &[&OsString]) -> Result<Task, Usage> {
+/// `IMAGE [DESTINATION]`, or any number of `IMAGE=DESTINATION`. A single pair is the same as
+/// `IMAGE DESTINATION`.
+pub fn images(args: &PushArgs, given: &[&OsStr]) -> Result<Command, Usage> {
     let pairs: Vec<_> = given.iter().map(|text| image_name::split_last(text)).collect();
     match (given, pairs.as_slice()) {
-        ([_], [Some((image, to))]) => item(args, image, Some(to)).map(Task::One),
-        ([image], _) => item(args, image, None).map(Task::One),
-        ([image, to], [None, None]) => item(args, image, Some(to)).map(Task::One),
+        ([_], [Some((image, to))]) => item(args, image, Some(to)).map(Command::Push),
+        ([image], _) => item(args, image, None).map(Command::Push),
+        ([image, to], [None, None]) => item(args, image, Some(to)).map(Command::Push),
         _ => {
-            if let Some(place) = unexpected(&pairs) {
+            if let Some(position) = unexpected(&pairs) {
+                let text = given[position].to_string_lossy();
+                let text = name::mask_login(&text).unwrap_or_else(|| text.into_owned());
                 return Err(Usage::new(
                     ErrorKind::UnknownArgument,
-                    &format!("unexpected argument '{}'", given[place].display()),
+                    &format!("unexpected argument '{text}'"),
                     &format!("for one image: pushimg IMAGE [DESTINATION]; for several: {PAIRS}"),
                 ));
             }
@@ -42,7 +49,8 @@ pub fn images(args: &PushArgs, given: &[&OsString]) -> Result<Task, Usage> {
     }
 }
 
-/// Of three or more arguments, or two of two kinds, the first that does not go with the others.
+/// The position of the first argument that has another form than the first one, or of the third
+/// argument if none of them is a pair.
 fn unexpected<T>(pairs: &[Option<T>]) -> Option<usize> {
     match pairs.first() {
         Some(Some(_)) => pairs.iter().position(Option::is_none),
@@ -54,9 +62,9 @@ fn unexpected<T>(pairs: &[Option<T>]) -> Option<usize> {
 pub fn listed(
     args: &PushArgs,
     file: &Path,
-    given: &[&OsString],
+    given: &[&OsStr],
     stdin: &mut dyn BufRead,
-) -> Result<Task, Usage> {
+) -> Result<Command, Usage> {
     if let Some(image) = given.first() {
         return Err(Usage::new(
             ErrorKind::ArgumentConflict,
@@ -85,14 +93,14 @@ pub fn listed(
 
 fn read_list(file: &Path) -> Result<Vec<Item>, String> {
     let opened = File::open(file).map_err(|error| format!("cannot be read: {error}"))?;
-    // What a shell's `<(...)` gives is in no folder that means anything.
+    // A shell's `<(...)` is a pipe in /dev/fd: paths are then relative to the current folder.
     let is_file = opened.metadata().is_ok_and(|metadata| metadata.is_file());
     let folder = file.parent().filter(|_| is_file).unwrap_or(Path::new(HERE));
     list_file::read(opened, folder)
 }
 
 /// `--all`.
-pub fn all(args: &PushArgs, given: &[&OsString]) -> Result<Task, Usage> {
+pub fn all(args: &PushArgs, given: &[&OsStr]) -> Result<Command, Usage> {
     let conflict = |what: &str, tip: &str| {
         let what = format!("the argument '--all' cannot be used with {what}");
         Err(Usage::new(ErrorKind::ArgumentConflict, &what, tip))
@@ -108,11 +116,11 @@ pub fn all(args: &PushArgs, given: &[&OsString]) -> Result<Task, Usage> {
     if archive == Location::Stdin {
         return conflict("the image '-'", "the archive is read twice; put it into a file");
     }
-    Ok(Task::All { archive, platform: args.selection.platform.clone() })
+    Ok(Command::PushAll { archive, platform: args.selection.platform.clone() })
 }
 
 /// `--index`.
-pub fn index(args: &PushArgs, destination: &Reference, given: &[&OsString]) -> Result<Task, Usage> {
+pub fn index(args: &PushArgs, destination: &Reference, given: &[&OsStr]) -> Result<Command, Usage> {
     let images = given.iter().map(|text| index_item(text)).collect::<Result<Vec<_>, _>>()?;
     let mut seen = HashSet::new();
     let platforms = images.iter().filter_map(|image| image.platform.as_ref());
@@ -124,8 +132,8 @@ pub fn index(args: &PushArgs, destination: &Reference, given: &[&OsString]) -> R
         ));
     }
     check_stdin(images.iter().map(|image| &image.image))?;
-    let tags = name::others(args.image_args.tags.clone(), Some(destination));
-    Ok(Task::Index(Index { destination: destination.clone(), tags, images }))
+    let tags = name::other_tags(args.image_args.tags.clone(), Some(destination));
+    Ok(Command::PushIndex(Index { destination: destination.clone(), tags, images }))
 }
 
 fn index_item(text: &OsStr) -> Result<IndexItem, Usage> {
@@ -151,11 +159,11 @@ fn item(args: &PushArgs, image: &OsStr, destination: Option<&OsStr>) -> Result<I
                 .map_err(|why| Usage::invalid(&text, "DESTINATION", &why.to_string()))
         })
         .transpose()?;
-    let tags = name::others(args.image_args.tags.clone(), destination.as_ref());
+    let tags = name::other_tags(args.image_args.tags.clone(), destination.as_ref());
     Ok(Item { image, selection, destination, tags })
 }
 
-/// An image, and of several in one place the one that the options ask for.
+/// Where the image is, and which one the argument or the options choose if there are several.
 pub fn select(image: &OsStr, options: &SelectionArgs) -> Result<(Location, Selection), Usage> {
     let (location, mut selection) = image_of(image)?;
     if let Some(name) = &options.image_name {
@@ -163,8 +171,8 @@ pub fn select(image: &OsStr, options: &SelectionArgs) -> Result<(Location, Selec
             return Err(Usage::new(
                 ErrorKind::ArgumentConflict,
                 &format!(
-                    "the argument '--image <NAME>' cannot be used with '{}', which says already \
-                     which image it is",
+                    "the argument '--image <NAME>' cannot be used with '{}', which already \
+                     says which image it is",
                     image.display()
                 ),
                 "leave one of them out",
@@ -183,10 +191,10 @@ fn image_of(text: &OsStr) -> Result<(Location, Selection), Usage> {
     Ok(image_name::parse(text, Path::new(HERE)))
 }
 
-fn several(items: Vec<Item>) -> Result<Task, Usage> {
+fn several(items: Vec<Item>) -> Result<Command, Usage> {
     check_stdin(items.iter().map(|item| &item.image))?;
     match same_destination(&items) {
         Some(what) => Err(Usage::new(ErrorKind::ValueValidation, &what, SAME_DESTINATION)),
-        None => Ok(Task::Several(items)),
+        None => Ok(Command::PushSeveral(items)),
     }
 }

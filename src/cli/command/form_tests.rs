@@ -2,25 +2,25 @@
 
 use std::io::Write;
 
-use clap::Parser;
-
 use super::*;
-use crate::cli::args::Args;
 use crate::cli::exit::Code;
 
-fn try_task(arguments: &[&str], mut stdin: &[u8]) -> Result<Task, Usage> {
+fn try_command(arguments: &[&str], mut stdin: &[u8]) -> Result<Command, Usage> {
     let arguments = std::iter::once("pushimg").chain(arguments.iter().copied());
-    of(&Args::try_parse_from(arguments)?.push, &mut stdin)
+    let args = Args::try_parse_from(arguments)?.push;
+    let command = push_command(&args, &mut stdin)?;
+    checks::options_fit(&args, &command)?;
+    Ok(command)
 }
 
-fn task(arguments: &str) -> Task {
+fn command(arguments: &str) -> Command {
     let arguments: Vec<&str> = arguments.split_whitespace().collect();
-    try_task(&arguments, b"").unwrap_or_else(|usage| panic!("{arguments:?}: {}", usage.0))
+    try_command(&arguments, b"").unwrap_or_else(|usage| panic!("{arguments:?}: {}", usage.0))
 }
 
 #[track_caller]
 fn mistake(arguments: &[&str], stdin: &str) -> String {
-    let usage = try_task(arguments, stdin.as_bytes()).unwrap_err();
+    let usage = try_command(arguments, stdin.as_bytes()).unwrap_err();
     assert_eq!(usage.code(), Code::Usage);
     usage.0.to_string()
 }
@@ -31,16 +31,16 @@ fn shown(items: &[Item]) -> Vec<(String, String)> {
     items.iter().map(|item| (item.image.to_string(), to(item))).collect()
 }
 
-fn several(task: Task) -> Vec<Item> {
-    match task {
-        Task::Several(items) => items,
+fn several(command: Command) -> Vec<Item> {
+    match command {
+        Command::PushSeveral(items) => items,
         other => panic!("not several: {other:?}"),
     }
 }
 
 #[test]
 fn pairs_are_images_with_their_destinations() {
-    let items = several(task("--platform arm64 -- a=r.io/a:v1 ./b=c=r.io/b -=r.io/d"));
+    let items = several(command("--platform arm64 -- a=r.io/a:v1 ./b=c=r.io/b -=r.io/d"));
     let pair = |image: &str, to: &str| (image.to_owned(), to.to_owned());
     assert_eq!(
         shown(&items),
@@ -55,7 +55,7 @@ fn pairs_are_images_with_their_destinations() {
 
 #[test]
 fn one_pair_is_an_image_and_its_destination() {
-    let Task::One(item) = task("a=r.io/a:v1 -t v2") else { panic!("not one") };
+    let Command::Push(item) = command("a=r.io/a:v1 -t v2") else { panic!("not one") };
     assert_eq!(shown(&[item]), [("a".to_owned(), "r.io/a:v1".to_owned())]);
 }
 
@@ -65,9 +65,9 @@ fn a_file_is_an_image_whatever_is_in_its_name() {
     let path = folder.path().join("a=b");
     fs_err::write(&path, "").unwrap();
     let path = path.to_str().unwrap();
-    let Task::One(item) = task(&format!("{path} r.io/c")) else { panic!("not one") };
+    let Command::Push(item) = command(&format!("{path} r.io/c")) else { panic!("not one") };
     assert_eq!(shown(&[item]), [(path.to_owned(), "r.io/c:latest".to_owned())]);
-    let items = several(task(&format!("{path}=r.io/c {path}:v1=r.io/d")));
+    let items = several(command(&format!("{path}=r.io/c {path}:v1=r.io/d")));
     assert_eq!(items[0].image.to_string(), path);
     assert_eq!(
         (items[1].image.to_string().as_str(), &items[1].selection.name),
@@ -77,8 +77,8 @@ fn a_file_is_an_image_whatever_is_in_its_name() {
 
 #[test]
 fn an_index_is_made_of_images_and_their_platforms() {
-    let task = task("--index r.io/app:v1 amd64=a linux/arm64/v8=b=c d -t latest -t v1");
-    let Task::Index(index) = task else { panic!("no index") };
+    let task = command("--index r.io/app:v1 amd64=a linux/arm64/v8=b=c d -t latest -t v1");
+    let Command::PushIndex(index) = task else { panic!("no index") };
     assert_eq!(index.destination.whole(), "r.io/app:v1");
     assert_eq!(index.tags, ["latest"]);
     let images: Vec<_> = index
@@ -99,18 +99,19 @@ fn a_file_lists_images_by_paths_that_start_where_it_is() {
     let mut file = fs_err::File::create(folder.path().join("images.json")).unwrap();
     file.write_all(br#"[{"image": "a", "destination": "r.io/a"}]"#).unwrap();
     let path = file.path().to_str().unwrap();
-    let items = several(task(&format!("--file {path} --platform amd64 --fail-fast")));
+    let items = several(command(&format!("--file {path} --platform amd64 --fail-fast")));
     let image = folder.path().join("a").to_str().unwrap().to_owned();
     assert_eq!(shown(&items), [(image, "r.io/a:latest".to_owned())]);
     assert_eq!(items[0].selection.platform.as_ref().unwrap().to_string(), "linux/amd64");
     let list = br#"[{"image": "a"}, {"image": "b"}]"#;
-    let items = several(try_task(&["--file", "-"], list).unwrap());
+    let items = several(try_command(&["--file", "-"], list).unwrap());
     assert_eq!(items[1].image.to_string(), "b");
 }
 
 #[test]
 fn all_images_of_an_archive_are_one_argument() {
-    let Task::All { archive, platform } = task("--all a --platform amd64 --fail-fast") else {
+    let Command::PushAll { archive, platform } = command("--all a --platform amd64 --fail-fast")
+    else {
         panic!("not all");
     };
     assert_eq!((archive.to_string().as_str(), platform.is_some()), ("a", true));

@@ -11,16 +11,16 @@ use crate::cli::name;
 use crate::image::Bounded;
 use crate::push::Item;
 
-/// The longest list that is read.
+/// Longer lists are refused.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// More images than anybody pushes at once.
+/// A list with more images is refused.
 const MAX_IMAGES: usize = 1024;
 
-/// An element of the list.
+/// One image of the list.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Element {
+struct ListedImage {
     image: String,
     #[serde(default)]
     destination: Option<String>,
@@ -28,7 +28,7 @@ struct Element {
     tags: Vec<String>,
 }
 
-/// Reads a list; relative paths in it start from `folder`. The error is what is wrong with it.
+/// Reads a list. Relative paths in it start from `folder`. The error says what is wrong with it.
 pub fn read(list: impl Read, folder: &Path) -> Result<Vec<Item>, String> {
     let mut bytes = Vec::new();
     list.take(MAX_BYTES + 1)
@@ -42,9 +42,9 @@ pub fn read(list: impl Read, folder: &Path) -> Result<Vec<Item>, String> {
 
 /// Reads a list from its bytes.
 pub fn parse(bytes: &[u8], folder: &Path) -> Result<Vec<Item>, String> {
-    // Element by element, as an error is to name the one that it is in.
+    // Each element is read on its own, so that an error can say which element is wrong.
     let Bounded(elements): Bounded<serde_json::Value, MAX_IMAGES> =
-        serde_json::from_slice(bytes).map_err(|error| format!("is no JSON list: {error}"))?;
+        serde_json::from_slice(bytes).map_err(|error| format!("is not a JSON list: {error}"))?;
     if elements.is_empty() {
         return Err("lists no image".to_owned());
     }
@@ -57,20 +57,23 @@ pub fn parse(bytes: &[u8], folder: &Path) -> Result<Vec<Item>, String> {
 }
 
 fn item(element: serde_json::Value, folder: &Path) -> Result<Item, String> {
-    let Element { image, destination, tags } =
+    let ListedImage { image, destination, tags } =
         serde_json::from_value(element).map_err(|error| error.to_string())?;
     if image.is_empty() {
         return Err("\"image\" is empty".to_owned());
     }
     let destination = destination
-        .map(|text| name::destination(&text).map_err(|why| format!("{text:?}: {why}")))
+        .map(|text| {
+            let shown = || name::mask_login(&text).unwrap_or_else(|| text.clone());
+            name::destination(&text).map_err(|why| format!("{:?}: {why}", shown()))
+        })
         .transpose()?;
     let tags = tags
         .iter()
         .map(|tag| name::tag(tag).map_err(|why| format!("{tag:?}: {why}")))
         .collect::<Result<Vec<_>, _>>()?;
     let (image, selection) = image_name::parse(OsStr::new(&image), folder);
-    let tags = name::others(tags, destination.as_ref());
+    let tags = name::other_tags(tags, destination.as_ref());
     Ok(Item { image, selection, destination, tags })
 }
 
@@ -102,8 +105,8 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_with_its_element() {
         for (list, said) in [
-            ("", "is no JSON list: EOF"),
-            ("{}", "is no JSON list: invalid type: map"),
+            ("", "is not a JSON list: EOF"),
+            ("{}", "is not a JSON list: invalid type: map"),
             ("[]", "lists no image"),
             (
                 r#"[{"image": "a"}, {"image": "b", "dest": "r.io/b"}]"#,

@@ -1,5 +1,5 @@
-//! Where an image is, as people type it: `PATH`, `-`, and of several images in one place
-//! `PATH:NAME` or `PATH@sha256:…`.
+//! An image as people type it: `PATH`, `-`, or, for one of several images in a file, `PATH:NAME`
+//! or `PATH@sha256:…`.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use crate::image::Digest;
 use crate::source::{Location, Selection};
 
-/// Reads an image's place. `folder` is what a relative path starts from.
+/// Reads where an image is. A relative path starts from `folder`.
 ///
-/// A file of the whole name is that file, whatever is in its name. Where there is none, the longest
-/// part of it that is a file is the path, and the rest tells which image of it.
+/// If a file has exactly this name, it is the image, even if the name contains `:` or `@`.
+/// Otherwise the longest prefix that is a file is the path, and the rest chooses the image in it.
 pub fn parse(text: &OsStr, folder: &Path) -> (Location, Selection) {
     let only = Selection::default();
     if text == "-" {
@@ -33,7 +33,7 @@ pub fn parse(text: &OsStr, folder: &Path) -> (Location, Selection) {
             b':' => Selection { name: Some(rest.to_owned()), ..only },
             _ => match rest.parse::<Digest>() {
                 Ok(digest) => Selection { digest: Some(digest), ..only },
-                // The image will say what it holds instead.
+                // No image has this name; the error about that lists the names there are.
                 Err(_) => Selection { name: Some(rest.to_owned()), ..only },
             },
         };
@@ -42,13 +42,13 @@ pub fn parse(text: &OsStr, folder: &Path) -> (Location, Selection) {
     (Location::Path(path), only)
 }
 
-/// Splits `LEFT=RIGHT` at its last `=`, for what comes after it has none: a destination. `None`
-/// where there is no `=`, or where the whole is the name of a file.
+/// Splits `IMAGE=DESTINATION` at the last `=`, since a destination has none. `None` if there is no
+/// `=`, or if a file has the whole name.
 pub fn split_last(text: &OsStr) -> Option<(&OsStr, &OsStr)> {
     split(text, text.as_bytes().iter().rposition(|byte| *byte == b'=')?)
 }
 
-/// The same at the first `=`, for what comes before it has none: a platform.
+/// Splits `PLATFORM=IMAGE` at the first `=`, since a platform has none. `None` as above.
 pub fn split_first(text: &OsStr) -> Option<(&OsStr, &OsStr)> {
     split(text, text.as_bytes().iter().position(|byte| *byte == b'=')?)
 }
@@ -58,7 +58,7 @@ fn split(text: &OsStr, at: usize) -> Option<(&OsStr, &OsStr)> {
     (!exists(&PathBuf::from(text))).then(|| (OsStr::from_bytes(left), OsStr::from_bytes(right)))
 }
 
-/// Whether there is anything of this name, if only a symlink whose target is gone.
+/// Whether there is a file of this name; a symlink whose target is gone counts.
 fn exists(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
 }

@@ -22,8 +22,8 @@ fn parse(arguments: &str) -> Invocation {
 
 /// The one image that is pushed.
 fn item(invocation: &Invocation) -> &Item {
-    match &invocation.action {
-        Action::Push { task: Task::One(item), .. } => item,
+    match &invocation.command {
+        Command::Push(item) => item,
         other => panic!("not one image: {other:?}"),
     }
 }
@@ -50,7 +50,7 @@ fn the_definition_is_sound() {
 #[test]
 fn an_image_alone_gets_the_documented_defaults() {
     let invocation = parse("result");
-    let push = &invocation.push;
+    let push = &invocation.options;
     let item = item(&invocation);
     assert_eq!(item.image, Location::Path("result".into()));
     assert!(item.destination.is_none() && item.tags.is_empty() && push.format.is_none());
@@ -74,7 +74,7 @@ fn every_option_arrives() {
          --auth-file /dev/null --plain-http --ca-file /ca --insecure-skip-tls-verify --retry-for 90s --idle-timeout 5m \
          --image app:v1 --platform arm64 --no-exec --trust-annotations --json -vvv",
     );
-    let push = &invocation.push;
+    let push = &invocation.options;
     let item = item(&invocation);
     assert_eq!(item.destination.as_ref().unwrap().whole(), "r.io/app:v1");
     assert_eq!(item.tags, ["v2", "latest"]);
@@ -112,7 +112,7 @@ fn a_password_is_the_first_line() {
         [(&b"secret\n"[..], "secret"), (b"secret", "secret"), (b"sec ret \r\nmore", "sec ret ")]
     {
         let arguments = "x --username me --password-stdin";
-        let push = parse_with(arguments, input).unwrap().push;
+        let push = parse_with(arguments, input).unwrap().options;
         let (name, _) = push.registry.credentials.explicit.as_ref().unwrap();
         assert_eq!(name, "me");
         // Read again, as a secret does not tell what it is.
@@ -142,6 +142,7 @@ fn every_mistake_is_named() {
         ("a https://r.io/b", "leave out the https:// and write r.io/b"),
         ("a r.io/B", "a repository is lowercase; write r.io/b"),
         ("a r.io/", "such as registry.fly.io/app:latest"),
+        ("a r.io:5000", "the repository is missing: r.io:5000/NAME"),
         ("a -t r.io/b:c", "give the tag alone"),
         ("a -t .x", "a tag is at most 128"),
         ("a --format tar", "[possible values: auto, docker, oci]"),
@@ -160,6 +161,10 @@ fn every_mistake_is_named() {
         ("a --no-cache --cache-dir /c", "cannot be used with"),
         ("a --retry-for 5", "a number with its unit, such as 90s"),
         ("a --idle-timeout 0", "a number with its unit, such as 90s"),
+        ("a --idle-timeout 9999999999999999999s", "that is too long; the longest is 366days"),
+        ("a --retry-for 99999999999999999999h", "that is too long; the longest is 366days"),
+        ("a --compression-level 99999999999", "not in"),
+        ("a -j 99999999999999999999", "number too large to fit in target type"),
         ("a -q -v", "cannot be used with"),
         ("a --digest-file /no/such/folder/f", "in a folder that exists"),
         ("a --digest-file /tmp", "in a folder that exists"),
@@ -172,14 +177,37 @@ fn every_mistake_is_named() {
         ("inspect a -t b", "unexpected argument '-t'"),
         ("inspect - --against r.io/b", "cannot be used with the image '-'"),
         ("inspect a --against r.io/b --reuse-from q.io/c", "the destination is at r.io"),
-        ("inspect a --against R.io", "a repository is lowercase; write r.io"),
+        ("inspect a --against R.io", "the repository is missing: R.io/NAME"),
+        ("inspect a --against r.io/App", "a repository is lowercase; write r.io/app"),
     ] {
         let text = mistake(arguments);
         assert!(text.contains(said), "{arguments}: {text}");
     }
     assert!(item(&parse("a --reuse-from q.io/c")).destination.is_none());
-    assert_eq!(parse("a --retry-for 0").push.registry.retry_for, Duration::ZERO);
-    assert!(parse("a --no-cache").push.cache.is_none());
+    assert_eq!(parse("a --retry-for 0").options.registry.retry_for, Duration::ZERO);
+    assert!(parse("a --no-cache").options.cache.is_none());
+}
+
+#[test]
+fn a_login_in_a_destination_is_never_printed() {
+    for arguments in [
+        "a me:s3cret@r.io/b",
+        "a https://me:s3cret@r.io/b",
+        "a=me:s3cret@r.io/b",
+        "a r.io/b me:s3cret@r.io/c",
+        "--index me:s3cret@r.io/b a",
+        "a --reuse-from me:s3cret@r.io/b",
+        "a -t me:s3cret@r.io/b",
+        "inspect a --against me:s3cret@r.io/b",
+        "inspect a me:s3cret@r.io/b",
+    ] {
+        let text = mistake(arguments);
+        assert!(!text.contains("s3cret"), "{arguments}: {text}");
+        assert!(text.contains("***@r.io"), "{arguments}: {text}");
+    }
+    let list = br#"[{"image": "a", "destination": "me:s3cret@r.io/b"}]"#;
+    let text = mistake_with("--file -", list);
+    assert!(!text.contains("s3cret") && text.contains("--username"), "{text}");
 }
 
 #[test]
@@ -232,13 +260,13 @@ fn the_examples_of_the_help_are_right() {
 #[test]
 fn an_image_can_be_looked_at() {
     let invocation = parse("inspect ./result --image app --json --against r.io/app --no-exec");
-    let Action::Inspect { image, selection, against } = &invocation.action else {
+    let Command::Inspect { image, selection, against } = &invocation.command else {
         panic!("no inspection: {invocation:?}");
     };
     assert_eq!(*image, Location::Path("./result".into()));
     assert_eq!(selection.name.as_deref(), Some("app"));
     assert_eq!(against.as_ref().unwrap().whole(), "r.io/app:latest");
-    assert!(invocation.json && invocation.push.dry_run && !invocation.push.may_run);
+    assert!(invocation.json && invocation.options.dry_run && !invocation.options.may_run);
     // A file of that name is pushed by its path, and anything may go to a repository of that name.
     assert_eq!(item(&parse("./inspect")).image, Location::Path("./inspect".into()));
     let destination = item(&parse("a inspect")).destination.as_ref().unwrap().whole();

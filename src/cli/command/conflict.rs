@@ -1,5 +1,4 @@
-//! Images that would get into each other's way: two that move the same tag, or that are both
-//! standard input.
+//! Images that conflict: two for the same tag, or two that are both standard input.
 
 use std::collections::HashMap;
 
@@ -9,12 +8,12 @@ use crate::cli::usage::Usage;
 use crate::push::Item;
 use crate::source::Location;
 
-/// What is done about two images of the same destination.
+/// The tip for two images with the same destination.
 pub const SAME_DESTINATION: &str = "give each a repository or a tag of its own";
 
-/// Two of the items that would move the same tag, in words; `None` where there are none.
+/// Describes two of the items that would move the same tag; `None` if there are no such two.
 ///
-/// The destination of an item that goes where its image's name says is not known here.
+/// Items without a destination are not compared: the image's own name is read later.
 pub fn same_destination(items: &[Item]) -> Option<String> {
     let mut taken = HashMap::new();
     for item in items {
@@ -36,7 +35,7 @@ pub fn same_destination(items: &[Item]) -> Option<String> {
     None
 }
 
-/// Demands that standard input is one image at most.
+/// Fails if more than one of the images is standard input.
 pub fn check_stdin<'a>(images: impl Iterator<Item = &'a Location>) -> Result<(), Usage> {
     match images.filter(|image| **image == Location::Stdin).count() {
         0 | 1 => Ok(()),
@@ -44,7 +43,7 @@ pub fn check_stdin<'a>(images: impl Iterator<Item = &'a Location>) -> Result<(),
     }
 }
 
-/// The mistake of giving standard input two meanings.
+/// The error if two inputs are both standard input.
 pub fn stdin_twice(one: &str, other: &str) -> Usage {
     Usage::new(
         ErrorKind::ArgumentConflict,

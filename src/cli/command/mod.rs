@@ -1,9 +1,18 @@
-//! A checked command line: raw arguments in, [`Invocation`] or [`Usage`] out.
+//! The command line as a checked value: raw arguments in, [`Invocation`] or [`Usage`] out.
+//!
+//! - `forms` reads the positional arguments, `image_name` one image of them, `list_file` the file
+//!   of `--file`.
+//! - `checks` and `conflict` reject options and images that do not fit together.
+//! - `password` reads `--password-stdin`.
 
 mod checks;
+mod conflict;
+mod forms;
+mod image_name;
+mod list_file;
 mod password;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
 
@@ -11,61 +20,96 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use oci_client::Reference;
 
+pub use self::conflict::{SAME_DESTINATION, same_destination};
+#[cfg(any(test, feature = "fuzzing"))]
+pub use self::list_file::parse as parse_list;
 use self::password::password;
-use super::args::{Args, Command, InspectArgs, PushArgs};
+use super::args::{Args, InspectArgs, PushArgs, Subcommand};
 use super::options::{RegistryArgs, ReuseArgs, VerbosityArgs};
 use super::output::Verbosity;
-use super::task::{self, Task};
 use super::usage::Usage;
-use crate::push::{DEFAULT_JOBS, PushOptions};
+use crate::image::Platform;
+use crate::push::{DEFAULT_JOBS, Index, Item, PushOptions};
 use crate::registry::{self, auth};
 use crate::reuse::CacheLocation;
 use crate::source::{Location, Selection};
 
-/// What is to be done, everything checked that can be checked before it begins.
+/// A command and how to run it. Everything that can be checked before it starts has been checked.
 #[derive(Debug)]
 pub struct Invocation {
-    /// What is done.
-    pub(super) action: Action,
-    /// How images are pushed.
-    pub(super) push: PushOptions,
+    /// What to do.
+    pub(super) command: Command,
+    /// How to push, and how to talk to the registry.
+    pub(super) options: PushOptions,
     /// `--json`.
     pub(super) json: bool,
+    /// `--digest-file`.
+    pub(super) digest_file: Option<PathBuf>,
     /// `-q`, `-v`.
     pub(super) verbosity: Verbosity,
 }
 
-/// What is done.
+/// What to do.
 #[derive(Debug)]
-pub(super) enum Action {
-    /// Images are pushed.
-    Push {
-        /// Which.
-        task: Task,
-        /// `--digest-file`.
-        digest_file: Option<PathBuf>,
+pub(super) enum Command {
+    /// Push one image.
+    Push(Item),
+    /// Push several images in one run.
+    PushSeveral(Vec<Item>),
+    /// Push every image of an archive under its own name.
+    PushAll {
+        /// The archive.
+        archive: Location,
+        /// Which image of a multi-platform image.
+        platform: Option<Platform>,
     },
-    /// An image is looked at.
+    /// Push images for several platforms, and an index that lists them.
+    PushIndex(Index),
+    /// Show what is in an image.
     Inspect {
-        /// Where it is.
+        /// Where the image is.
         image: Location,
-        /// Which, where there are several.
+        /// Which one, if there are several.
         selection: Selection,
         /// `--against`.
         against: Option<Reference>,
     },
 }
 
-impl Action {
-    /// Whether more than one tag may move.
-    pub(super) fn is_several(&self) -> bool {
-        matches!(self, Self::Push { task: Task::Several(_) | Task::All { .. }, .. })
+impl Command {
+    /// Whether it may move the tags of several images.
+    pub(super) fn pushes_several(&self) -> bool {
+        matches!(self, Self::PushSeveral(_) | Self::PushAll { .. })
+    }
+
+    /// The images it reads.
+    fn images(&self) -> Vec<&Location> {
+        match self {
+            Self::Push(item) => vec![&item.image],
+            Self::PushSeveral(items) => items.iter().map(|item| &item.image).collect(),
+            Self::PushAll { archive, .. } => vec![archive],
+            Self::PushIndex(index) => index.images.iter().map(|image| &image.image).collect(),
+            Self::Inspect { image, .. } => vec![image],
+        }
+    }
+
+    /// The destinations that the command line or the list names.
+    fn destinations(&self) -> Vec<&Reference> {
+        match self {
+            Self::Push(item) => item.destination.iter().collect(),
+            Self::PushSeveral(items) => {
+                items.iter().filter_map(|item| item.destination.as_ref()).collect()
+            }
+            Self::PushAll { .. } => vec![],
+            Self::PushIndex(index) => vec![&index.destination],
+            Self::Inspect { against, .. } => against.iter().collect(),
+        }
     }
 }
 
 impl Invocation {
-    /// Reads this process's arguments, and from standard input the password or the list of images
-    /// where an option says so.
+    /// Reads this process's arguments. The password, or the list of images, is read from standard
+    /// input if an option asks for that.
     pub fn from_env() -> Result<Self, Usage> {
         let stdin = io::stdin();
         let is_terminal = stdin.is_terminal();
@@ -79,7 +123,7 @@ impl Invocation {
     ) -> Result<Self, Usage> {
         let args = Args::try_parse_from(arguments)?;
         match args.command {
-            Some(Command::Inspect(inspect)) => Self::inspect(*inspect, stdin, stdin_is_terminal),
+            Some(Subcommand::Inspect(inspect)) => Self::inspect(*inspect, stdin, stdin_is_terminal),
             None => Self::push(args.push, stdin, stdin_is_terminal),
         }
     }
@@ -92,22 +136,16 @@ impl Invocation {
         checks::compression(&args.image_args)?;
         let lists_stdin = args.several.file.as_deref() == Some(Path::new("-"));
         checks::password(&args.registry, lists_stdin.then_some("'--file -'"))?;
-        if args.image.as_deref().is_some_and(|image| image == "inspect") {
-            return Err(Usage::new(
-                ErrorKind::ArgumentConflict,
-                "the options of 'inspect' come after it",
-                "pushimg inspect [OPTIONS] <IMAGE>; to push a file of this name: pushimg ./inspect",
-            ));
-        }
-        let task = task::of(&args, stdin)?;
-        checks::stdin(task.reads_stdin(), &args.registry, stdin_is_terminal)?;
-        checks::reuse_from(&task.destinations(), &args.reuse)?;
+        checks::not_a_subcommand(args.image.as_deref())?;
+        let command = push_command(&args, stdin)?;
+        checks::options_fit(&args, &command)?;
+        checks::command(&command, &args.reuse, &args.registry, stdin_is_terminal)?;
         if let Some(path) = &args.output.digest_file {
             checks::digest_file(path)?;
         }
-        let push = PushOptions {
-            format: args.image_args.format.into(),
-            compression: args.image_args.compression.into(),
+        let options = PushOptions {
+            format: args.image_args.format,
+            compression: args.image_args.compression,
             level: args.image_args.compression_level,
             jobs: args.image_args.jobs.into(),
             dry_run: args.image_args.dry_run,
@@ -116,9 +154,10 @@ impl Invocation {
             ..options(args.reuse, args.registry, &args.verbosity, stdin)?
         };
         Ok(Self {
-            action: Action::Push { task, digest_file: args.output.digest_file },
-            push,
+            command,
+            options,
             json: args.output.json,
+            digest_file: args.output.digest_file,
             verbosity: verbosity(&args.verbosity),
         })
     }
@@ -128,32 +167,49 @@ impl Invocation {
         stdin: &mut dyn BufRead,
         stdin_is_terminal: bool,
     ) -> Result<Self, Usage> {
-        let (image, selection) = task::select(&args.image, &args.selection)?;
-        let is_stdin = image == Location::Stdin;
-        checks::stdin(is_stdin, &args.registry, stdin_is_terminal)?;
-        if is_stdin && args.against.is_some() {
+        let (image, selection) = forms::select(&args.image, &args.selection)?;
+        if image == Location::Stdin && args.against.is_some() {
             return Err(Usage::new(
                 ErrorKind::ArgumentConflict,
                 "the argument '--against <REF>' cannot be used with the image '-'",
                 "the image is read twice; put it into a file",
             ));
         }
-        checks::reuse_from(&args.against.iter().collect::<Vec<_>>(), &args.reuse)?;
-        let push = PushOptions {
+        let command = Command::Inspect { image, selection, against: args.against };
+        checks::command(&command, &args.reuse, &args.registry, stdin_is_terminal)?;
+        let options = PushOptions {
             dry_run: true,
             may_run: !args.selection.no_exec,
             ..options(args.reuse, args.registry, &args.verbosity, stdin)?
         };
         Ok(Self {
-            action: Action::Inspect { image, selection, against: args.against },
-            push,
+            command,
+            options,
             json: args.json,
+            digest_file: None,
             verbosity: verbosity(&args.verbosity),
         })
     }
 }
 
-/// The options that both commands have; the others are the defaults.
+/// What a push command line asks for. `stdin` holds the list if `--file -` is given.
+fn push_command(args: &PushArgs, stdin: &mut dyn BufRead) -> Result<Command, Usage> {
+    let positional = [&args.image, &args.destination].into_iter().flatten().chain(&args.more);
+    let positional: Vec<&OsStr> = positional.map(OsString::as_os_str).collect();
+    match (&args.several.file, &args.several.index) {
+        (Some(file), _) => forms::listed(args, file, &positional, stdin),
+        _ if positional.is_empty() => Err(Usage::new(
+            ErrorKind::MissingRequiredArgument,
+            "the following required arguments were not provided:\n  <IMAGE>",
+            "pushimg result registry.fly.io/app:latest",
+        )),
+        (None, Some(destination)) => forms::index(args, destination, &positional),
+        (None, None) if args.several.all => forms::all(args, &positional),
+        (None, None) => forms::images(args, &positional),
+    }
+}
+
+/// The options that all commands have in common. The others have their defaults.
 fn options(
     reuse: ReuseArgs,
     registry: RegistryArgs,
@@ -227,4 +283,6 @@ fn registry_options(
 }
 
 #[cfg(test)]
-mod tests;
+mod form_tests;
+#[cfg(test)]
+mod option_tests;

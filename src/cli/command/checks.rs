@@ -1,0 +1,180 @@
+//! Checks across options: do they fit each other, the command, and the files they name?
+
+use std::ffi::OsStr;
+use std::io;
+use std::path::Path;
+
+use clap::error::ErrorKind;
+
+use super::Command;
+use super::forms::PAIRS;
+use crate::cli::args::{ImageArgs, PushArgs};
+use crate::cli::options::{RegistryArgs, ReuseArgs};
+use crate::cli::usage::Usage;
+use crate::image::{Compression, Format};
+use crate::source::Location;
+
+/// The format must support the compression, and the compression the level.
+pub fn compression(args: &ImageArgs) -> Result<(), Usage> {
+    if args.format == Some(Format::Docker) && args.compression == Compression::Zstd {
+        return Err(Usage::new(
+            ErrorKind::ArgumentConflict,
+            "the argument '--format docker' cannot be used with '--compression zstd': Docker's \
+             format has no name for zstd layers",
+            "use '--format oci'",
+        ));
+    }
+    let Some(level) = args.compression_level else {
+        return Ok(());
+    };
+    let highest = match args.compression {
+        Compression::Gzip => 12,
+        Compression::Zstd => 22,
+        Compression::None => {
+            return Err(Usage::new(
+                ErrorKind::ArgumentConflict,
+                "the argument '--compression-level' cannot be used with '--compression none'",
+                "leave one of them out",
+            ));
+        }
+    };
+    if (1..=highest).contains(&level) {
+        return Ok(());
+    }
+    Err(Usage::new(
+        ErrorKind::ValueValidation,
+        &format!("invalid value '{level}' for '--compression-level <N>'"),
+        &format!("with {}, a level is 1 (fastest) to {highest} (smallest)", args.compression),
+    ))
+}
+
+/// `pushimg OPTIONS inspect` would otherwise push a file called `inspect`.
+pub fn not_a_subcommand(image: Option<&OsStr>) -> Result<(), Usage> {
+    if image.is_none_or(|image| image != "inspect") {
+        return Ok(());
+    }
+    Err(Usage::new(
+        ErrorKind::ArgumentConflict,
+        "the options of 'inspect' come after it",
+        "pushimg inspect [OPTIONS] <IMAGE>; to push a file of this name: pushimg ./inspect",
+    ))
+}
+
+/// Some options are for a single image only, others for several images only.
+pub fn options_fit(args: &PushArgs, command: &Command) -> Result<(), Usage> {
+    let conflict = |argument: &str, other: &str, tip: &str| {
+        let what = format!("the argument '{argument}' cannot be used with {other}");
+        Err(Usage::new(ErrorKind::ArgumentConflict, &what, tip))
+    };
+    let has_name = args.selection.image_name.is_some();
+    match command {
+        Command::Push(_) if args.several.fail_fast => {
+            conflict("--fail-fast", "a single image", &format!("it is for several: {PAIRS}"))
+        }
+        Command::PushIndex(_) if has_name => conflict(
+            "--image <NAME>",
+            "'--index <DESTINATION>'",
+            "choose the image with its file: PLATFORM=PATH:NAME",
+        ),
+        command if !command.pushes_several() => Ok(()),
+        _ if !args.image_args.tags.is_empty() => {
+            let tip = match (args.several.all, &args.several.file) {
+                (true, _) => "each image goes under its own names; leave it out",
+                (false, Some(_)) => "each image has its own: \"tags\" in the file",
+                (false, None) => "each may have its own: \"tags\" in what '--file' lists",
+            };
+            conflict("--tag <TAG>", "several images", tip)
+        }
+        _ if has_name => conflict(
+            "--image <NAME>",
+            "several images",
+            "choose the image with its file: PATH:NAME=DESTINATION",
+        ),
+        _ if args.output.digest_file.is_some() => conflict(
+            "--digest-file <PATH>",
+            "several images",
+            "standard output has the digests, a line for each image",
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Standard input can be an image or hold the password, but not both, and an image is not read
+/// from a terminal. Layers can be reused only within the registry of the destination.
+pub fn command(
+    command: &Command,
+    reuse: &ReuseArgs,
+    registry: &RegistryArgs,
+    stdin_is_terminal: bool,
+) -> Result<(), Usage> {
+    let reads_stdin = command.images().contains(&&Location::Stdin);
+    password(registry, reads_stdin.then_some("the image '-'"))?;
+    if reads_stdin && stdin_is_terminal {
+        return Err(Usage::new(
+            ErrorKind::ValueValidation,
+            "the image '-' is standard input, which is a terminal",
+            "pipe an image into it: docker save app | pushimg - registry.example.com/app",
+        ));
+    }
+    for destination in command.destinations() {
+        let host = destination.registry();
+        if let Some(other) = reuse.reuse_from.iter().find(|other| other.registry() != host) {
+            return Err(Usage::new(
+                ErrorKind::ValueValidation,
+                &format!("invalid value '{other}' for '--reuse-from <REF>'"),
+                &format!(
+                    "layers can be reused within a registry only, and the destination is at {host}"
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// `other` names what else standard input is; the password cannot be there too.
+pub fn password(registry: &RegistryArgs, other: Option<&str>) -> Result<(), Usage> {
+    match other {
+        Some(other) if registry.password_stdin => Err(Usage::new(
+            ErrorKind::ArgumentConflict,
+            &format!(
+                "the argument '--password-stdin' cannot be used with {other}: standard input can be \
+                 only one of them"
+            ),
+            "push a file, or put the credentials into a file and use '--auth-file'",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Checked now, because after the push it would be too late.
+pub fn digest_file(file: &Path) -> Result<(), Usage> {
+    let folder = match file.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    if folder.is_dir() && !file.is_dir() {
+        return Ok(());
+    }
+    Err(Usage::new(
+        ErrorKind::ValueValidation,
+        &format!("invalid value '{}' for '--digest-file <PATH>'", file.display()),
+        "it must be a file in a folder that exists",
+    ))
+}
+
+/// Checked now, because a registry that asks for no credentials would never show the mistake.
+pub fn auth_file(file: &Path) -> Result<(), Usage> {
+    let readable = std::fs::metadata(file).and_then(|metadata| match metadata.file_type() {
+        kind if kind.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        kind if kind.is_file() => std::fs::File::open(file).map(drop),
+        // Opening a pipe here would use up its content.
+        _ => Ok(()),
+    });
+    readable.map_err(|error| {
+        Usage::new(
+            ErrorKind::ValueValidation,
+            &format!("invalid value '{}' for '--auth-file <FILE>': {error}", file.display()),
+            "it is a file in the format of docker's config.json or podman's auth.json",
+        )
+    })
+}
