@@ -21,7 +21,7 @@ mod together;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
@@ -49,25 +49,48 @@ use crate::source::{Contents, Image, Source};
 /// How long a push takes at most to cancel the upload sessions that it leaves open.
 const CANCEL_WITHIN: Duration = Duration::from_secs(2);
 
-/// What an attempt found to be untrue, and the next one does not rely on any more.
-#[derive(Clone, Debug, Default)]
-struct Doubts {
-    /// Entries are not named by the diff IDs of their layers.
-    names: bool,
-    /// The table of the previous image and the cache.
-    table: bool,
-    /// Blobs that answered the HEAD, and yet the registry says it does not know them.
-    blobs: HashSet<Digest>,
-    /// Images that are pushed at the same time and make the same layers.
-    others: bool,
+/// What an attempt relies on. An image is attempted at most twice: once with each of these.
+#[derive(Debug)]
+enum Trust {
+    /// Previous images, the cache, entry names, other images of the run, and every HEAD.
+    WhatIsKnown,
+    /// Nothing but what the registry showed in this run.
+    OnlyThisRun {
+        /// Blobs that answered the HEAD, and then the registry did not know them.
+        unknown: HashSet<Digest>,
+    },
+}
+
+impl Trust {
+    /// Whether anything may be relied on that was learnt before this run, or from another image.
+    fn is_full(&self) -> bool {
+        matches!(self, Self::WhatIsKnown)
+    }
+
+    /// Whether the registry's HEAD for this blob proved untrue.
+    fn doubts(&self, digest: &Digest) -> bool {
+        matches!(self, Self::OnlyThisRun { unknown } if unknown.contains(digest))
+    }
 }
 
 /// Why an attempt did not get through.
 enum Setback {
     /// For good.
     Failed(Error),
-    /// Something relied on was untrue. The image is to be read again without that.
-    Doubt(Box<Doubts>, Error),
+    /// Something that the attempt relied on was untrue.
+    Untrue {
+        /// Blobs that answered the HEAD, and then the registry did not know them.
+        unknown: HashSet<Digest>,
+        /// What showed it.
+        error: Error,
+    },
+}
+
+impl Setback {
+    /// The error, with nothing to doubt among the blobs.
+    fn untrue(error: impl Into<Error>) -> Self {
+        Self::Untrue { unknown: HashSet::new(), error: error.into() }
+    }
 }
 
 /// Pushes an image. The tags are put last of all: an error leaves them as they were.
@@ -102,8 +125,7 @@ async fn push_one(
         sent: Sent::default(),
         has_others: AtomicBool::new(false),
     };
-    let mut doubts = Doubts::default();
-    loop {
+    let attempt = async |trust: &Trust| {
         let attempt = Attempt {
             item,
             number,
@@ -112,20 +134,23 @@ async fn push_one(
             place,
             input: &input,
             events,
-            doubts: &doubts,
+            trust,
             shared: &shared,
         };
-        match attempt.run().await {
-            Ok(pushed) => return Ok(pushed),
-            Err(Setback::Failed(error)) => return Err(error),
-            Err(Setback::Doubt(_, error)) if !input.can_be_read_again() => {
-                return Err(Error::Unrepeatable(Box::new(error)));
-            }
-            Err(Setback::Doubt(found, error)) => {
-                events(Event::Warning(format!("{error}; the image is read again")));
-                doubts = *found;
-            }
-        }
+        attempt.run().await
+    };
+    let (unknown, error) = match attempt(&Trust::WhatIsKnown).await {
+        Ok(pushed) => return Ok(pushed),
+        Err(Setback::Failed(error)) => return Err(error),
+        Err(Setback::Untrue { unknown, error }) => (unknown, error),
+    };
+    if !input.can_be_read_again() {
+        return Err(Error::Unrepeatable(Box::new(error)));
+    }
+    events(Event::Warning(format!("{error}; the image is read again")));
+    match attempt(&Trust::OnlyThisRun { unknown }).await {
+        Ok(pushed) => Ok(pushed),
+        Err(Setback::Failed(error) | Setback::Untrue { error, .. }) => Err(error),
     }
 }
 
@@ -155,7 +180,7 @@ struct Attempt<'a> {
     place: Option<&'a Place<'a>>,
     input: &'a Input,
     events: &'a Events,
-    doubts: &'a Doubts,
+    trust: &'a Trust,
 }
 
 impl Attempt<'_> {
@@ -188,17 +213,26 @@ impl Attempt<'_> {
         let mut manifest = Manifest::of(&image.config, &listed, self.format(&listed))?;
         destination.check(&manifest.digest)?;
         if !self.options.dry_run {
-            let mut put =
-                self.put_manifest(&repository, &destination, &manifest, &image, &settled).await;
-            if let Err(Setback::Failed(Error::Registry(error))) = &put
+            let put = async |manifest: &Manifest| {
+                self.put_manifest(
+                    &repository,
+                    &destination,
+                    manifest,
+                    &image,
+                    &settled,
+                    config_sent,
+                )
+                .await
+            };
+            let mut result = put(&manifest).await;
+            if let Err(Setback::Failed(Error::Registry(error))) = &result
                 && let Some(other) = self.docker_form(error, &image, &listed, &manifest)
             {
                 destination.check(&other.digest)?;
                 manifest = other;
-                put =
-                    self.put_manifest(&repository, &destination, &manifest, &image, &settled).await;
+                result = put(&manifest).await;
             }
-            put?;
+            result?;
             self.remember(&reuse, &destination, &image, &manifest, &settled);
         }
         let totals = report::Totals {
@@ -227,7 +261,7 @@ impl Attempt<'_> {
             options: self.options,
             repository,
             reuse,
-            doubts: self.doubts,
+            trust: self.trust,
             together: self.together,
             sources: Vec::new(),
             sent: &self.shared.sent,
@@ -318,7 +352,7 @@ impl Attempt<'_> {
             trust_annotations: self.options.trust_annotations,
             ..reuse::Options::default()
         };
-        if !self.doubts.table {
+        if self.trust.is_full() {
             let references = destination.lookups();
             options.siblings = self.together.siblings(repository);
             options.tags = references.iter().map(|tag| previous(repository, tag)).collect();
@@ -356,6 +390,7 @@ impl Attempt<'_> {
         manifest: &Manifest,
         image: &Image,
         settled: &SettledLayers,
+        config_sent: bool,
     ) -> Result<(), Setback> {
         (self.events)(Event::Tagging);
         let references = destination.references(&manifest.digest);
@@ -366,27 +401,39 @@ impl Attempt<'_> {
         let Error::Registry(error) = error else {
             return Err(error.into());
         };
+        let mut relied_on = settled.relied_on();
+        if !config_sent {
+            relied_on.insert(image.config.digest().clone());
+        }
+        let mut unsent: Vec<Digest> = settled.unsent().collect();
+        unsent.push(image.config.digest().clone());
+        Err(self.refused(repository, error, relied_on, unsent))
+    }
+
+    /// What the refusal of a manifest means, after blobs whose presence was only the registry's
+    /// word.
+    fn refused(
+        &self,
+        repository: &Repository,
+        error: Arc<registry::Error>,
+        relied_on: HashSet<Digest>,
+        unsent: impl IntoIterator<Item = Digest>,
+    ) -> Setback {
         if !error.has_code("MANIFEST_BLOB_UNKNOWN") && !error.has_code("BLOB_UNKNOWN") {
-            return Err(error.into());
+            return error.into();
         }
-        // It answered the HEAD for a blob that it does not have, as after a garbage collection
-        // with a stale cache before it.
-        let mut believed = settled.reused();
-        believed.insert(image.config.digest().clone());
-        let mut blobs = error.said().map(registry::Said::digests).unwrap_or_default();
-        blobs.retain(|digest| believed.contains(digest));
-        // Where it does not say which, none is believed any more; nor where it goes on with others,
-        // as registries do that name no more than the first.
-        if blobs.is_empty() || self.doubts.table {
-            blobs = believed;
+        let named = error.said().map(registry::Said::digests).unwrap_or_default();
+        let unknown: HashSet<Digest> =
+            named.iter().filter(|digest| relied_on.contains(digest)).cloned().collect();
+        let unsent: Vec<Digest> = unsent.into_iter().collect();
+        let is_about_others = unknown.is_empty() && named.iter().any(|d| unsent.contains(d));
+        if relied_on.is_empty() || is_about_others {
+            return error.into();
         }
-        if blobs.is_subset(&self.doubts.blobs) {
-            return Err(error.into());
-        }
-        blobs.extend(self.doubts.blobs.iter().cloned());
-        self.forget(repository, settled.unsent());
-        let doubts = Doubts { table: true, blobs, ..self.doubts.clone() };
-        Err(Setback::Doubt(Box::new(doubts), error.into()))
+        self.forget(repository, unsent);
+        // Registries that name one blob name only the first of those that they miss.
+        let unknown = if unknown.len() > 1 { unknown } else { relied_on };
+        Setback::Untrue { unknown, error: error.into() }
     }
 
     /// What a registry only said to have, or to have mounted, is asked for again.

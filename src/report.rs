@@ -139,6 +139,17 @@ pub enum Known {
     Elsewhere,
 }
 
+impl Outcome {
+    /// Whether a blob counts as present by nothing but the registry's word for it.
+    pub(crate) fn is_relied_on(&self) -> bool {
+        match self {
+            Self::Reused { why } => !matches!(why, Known::SameAsLayer | Known::Elsewhere),
+            Self::Mounted { .. } => true,
+            Self::Uploaded | Self::WouldUpload | Self::WouldMount { .. } => false,
+        }
+    }
+}
+
 impl Report {
     /// How many distinct blobs of layers were sent, or would be.
     pub fn layers_uploaded(&self) -> usize {

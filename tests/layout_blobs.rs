@@ -307,6 +307,27 @@ fn a_blob_that_the_registry_only_says_to_have_is_sent_after_all() {
 }
 
 #[test]
+fn a_layer_that_the_registry_does_not_take_ends_the_push() {
+    // docker-registry answers 500 with MANIFEST_BLOB_UNKNOWN to every foreign layer.
+    let registry = DockerRegistry::plain();
+    let proxy = FaultProxy::before(registry.addr());
+    let layout = archive::testdata("foreign-layer-present");
+    let destination = format!("{}/app:v1", proxy.host());
+    for attempts in [1, 2] {
+        proxy.clear();
+        let machine = Pushimg::new().limit(std::time::Duration::from_secs(20));
+        let arguments = [layout.to_str().expect("UTF-8"), &destination, "--retry-for", "0"];
+        let output = machine.run(arguments);
+        assert!(matches!(output.status.code(), Some(4 | 5)), "{output}");
+        output.says("MANIFEST_BLOB_UNKNOWN");
+        // The first push takes nothing on trust. The second finds the blobs there, and uploads
+        // them once to be sure.
+        assert_eq!(proxy.count_step(Step::ManifestPut), attempts, "{}", proxy.transcript());
+        assert_eq!(registry.tag("app", "v1"), None);
+    }
+}
+
+#[test]
 fn a_large_blob_is_pushed_in_little_memory() {
     const SIZE: u64 = 300 << 20;
     let dir = TempDir::new().expect("a folder");

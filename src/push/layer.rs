@@ -17,7 +17,7 @@ use super::read::{Seen, Verdict};
 use super::settled::{Settled, SettledLayers};
 use super::ship::{Cargo, Shipping, Trouble};
 use super::together::{Follow, Known, Lead, Part, Wanted};
-use super::{Doubts, Item, Setback};
+use super::{Item, Setback};
 use crate::error::Error;
 use crate::event::{Event, Events};
 use crate::image::{Blob, Compression, Config, DiffId, Format, LayerKey, ManifestLayer};
@@ -161,7 +161,7 @@ impl<'a> Layers<'a> {
             }
         }
         let wanted = match (&claimed, &layer.claim) {
-            _ if self.shipping.doubts.others => None,
+            _ if !self.shipping.trust.is_full() => None,
             (Some(diff_id), _) => Some(Wanted::Layer(diff_id.clone())),
             (None, Claim::Key(key)) => Some(Wanted::Made(key.clone())),
             (None, _) => None,
@@ -177,7 +177,7 @@ impl<'a> Layers<'a> {
     async fn claimed(&self, claim: &Claim) -> Option<DiffId> {
         match claim {
             Claim::DiffId(diff_id) => Some(diff_id.clone()),
-            Claim::Hint(diff_id) if !self.shipping.doubts.names => Some(diff_id.clone()),
+            Claim::Hint(diff_id) if self.shipping.trust.is_full() => Some(diff_id.clone()),
             Claim::Key(key) => self.shipping.reuse.diff_id_of(key).await,
             Claim::Hint(_) | Claim::Nothing => None,
         }
@@ -242,9 +242,8 @@ impl<'a> Layers<'a> {
     ) -> Result<Settled, Setback> {
         let let_down = || {
             // Whoever made it has failed, and tells why; our own bytes are still there.
-            let doubts = Doubts { others: true, ..self.shipping.doubts.clone() };
             let why = format!("layer {:?} was not made by another image after all", layer.entry);
-            Setback::Doubt(Box::new(doubts), Error::Failed(why))
+            Setback::untrue(Error::Failed(why))
         };
         let diff_id = match &layer.claim {
             Claim::DiffId(diff_id) | Claim::Hint(diff_id) => Some(diff_id.clone()),
@@ -382,8 +381,7 @@ impl<'a> Layers<'a> {
             if layer.diff_id != *listed {
                 // An entry named by the diff ID of another layer, which the registry happens to
                 // have. The name was only a hint; now these bytes need a blob of their own.
-                let doubts = Doubts { names: true, ..self.shipping.doubts.clone() };
-                return Err(Setback::Doubt(Box::new(doubts), mismatch().into()));
+                return Err(Setback::untrue(mismatch()));
             }
             layers.push(ManifestLayer { blob: layer.blob.clone(), key: layer.key.clone() });
         }

@@ -10,7 +10,7 @@ use super::content::Checked;
 use super::destination::Destination;
 use super::input::blocking;
 use super::ship::{Cargo, Shipping};
-use super::{Attempt, Doubts, Pushed, Setback, all_put, report};
+use super::{Attempt, Pushed, Setback, all_put, report};
 use crate::error::Error;
 use crate::event::{self, Event};
 use crate::image::{Blob, Compression, Digest, IndexEntry, Platform};
@@ -54,10 +54,8 @@ impl Attempt<'_> {
         let ship = |(place, part)| self.ship_part(&shipping, LayerId(place), part);
         let outcomes = try_join_all(parts.iter().enumerate().map(ship)).await?;
         if !self.options.dry_run {
-            let all = parts.iter().map(|part| part.stored.digest.clone()).zip(&outcomes);
-            let unsent = all.filter(|(_, outcome)| **outcome != Outcome::Uploaded);
-            let unsent = unsent.map(|(digest, _)| digest).collect();
-            self.put_tree(&repository, &destination, &tree, unsent).await?;
+            let all = parts.iter().map(|part| part.stored.digest.clone()).zip(outcomes.clone());
+            self.put_tree(&repository, &destination, &tree, all.collect()).await?;
             let present: Vec<Digest> =
                 parts.iter().map(|part| part.stored.digest.clone()).collect();
             reuse.remember(&[], &present);
@@ -157,7 +155,7 @@ impl Attempt<'_> {
         repository: &Repository,
         destination: &Destination,
         tree: &Tree,
-        unsent: HashSet<Digest>,
+        outcomes: Vec<(Digest, Outcome)>,
     ) -> Result<(), Setback> {
         let put = async {
             for level in levels(tree) {
@@ -192,14 +190,11 @@ impl Attempt<'_> {
             Err(Error::Registry(error)) => error,
             Err(error) => return Err(error.into()),
         };
-        let is_unknown = ["MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"];
-        if !is_unknown.iter().any(|code| error.has_code(code)) || !self.doubts.blobs.is_empty() {
-            return Err(error.into());
-        }
-        // It answered the HEAD for blobs that it does not have.
-        self.forget(repository, unsent.iter().cloned());
-        let doubts = Doubts { blobs: unsent, ..self.doubts.clone() };
-        Err(Setback::Doubt(Box::new(doubts), error.into()))
+        let relied_on = outcomes.iter().filter(|(_, outcome)| outcome.is_relied_on());
+        let relied_on = relied_on.map(|(digest, _)| digest.clone()).collect();
+        let unsent = outcomes.iter().filter(|(_, outcome)| *outcome != Outcome::Uploaded);
+        let unsent = unsent.map(|(digest, _)| digest.clone());
+        Err(self.refused(repository, error, relied_on, unsent))
     }
 }
 

@@ -69,7 +69,7 @@ async fn find(shipping: &Shipping<'_>, diff_id: &DiffId) -> Result<Found, Error>
     if let Lookup::Missing { session } = lookup {
         // Another image of this run may have found it elsewhere.
         let wanted = Wanted::Layer(diff_id.clone());
-        lookup = match shipping.together.known(&wanted).filter(|_| !shipping.doubts.others) {
+        lookup = match shipping.together.known(&wanted).filter(|_| shipping.trust.is_full()) {
             Some(known) => shipping.bring(&known.blob, session).await?,
             None => Lookup::Missing { session },
         };

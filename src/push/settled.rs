@@ -80,9 +80,9 @@ impl SettledLayers {
         unsent.map(|layer| layer.blob.digest.clone())
     }
 
-    /// The blobs that the registry said to have.
-    pub fn reused(&self) -> HashSet<Digest> {
-        let reused = |layer: &&Settled| matches!(layer.outcome, Outcome::Reused { .. });
-        self.0.values().filter(reused).map(|layer| layer.blob.digest.clone()).collect()
+    /// The blobs whose presence is only the registry's word: nothing of them was sent in this run.
+    pub fn relied_on(&self) -> HashSet<Digest> {
+        let relied_on = self.0.values().filter(|layer| layer.outcome.is_relied_on());
+        relied_on.map(|layer| layer.blob.digest.clone()).collect()
     }
 }

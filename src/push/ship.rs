@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::content::InMemory;
 use super::together::{Place, Together};
-use super::{Doubts, PushOptions};
+use super::{PushOptions, Trust};
 use crate::error::Error;
 use crate::event::{Event, Events};
 use crate::image::{Blob, Compression, Config, Digest};
@@ -33,7 +33,7 @@ pub struct Shipping<'a> {
     /// What is there.
     pub reuse: &'a Reuse,
     /// What is not believed.
-    pub doubts: &'a Doubts,
+    pub trust: &'a Trust,
     /// What is shared with other images.
     pub together: &'a Together,
     /// Repositories from which anything may be mounted.
@@ -110,7 +110,7 @@ impl Shipping<'_> {
         if matches!(found, Lookup::There { .. }) {
             return Ok(found);
         }
-        if self.doubts.blobs.contains(&blob.digest) {
+        if self.trust.doubts(&blob.digest) {
             return Ok(Lookup::Missing { session });
         }
         let mut brought = self.place(blob).repositories();
@@ -182,7 +182,7 @@ impl Shipping<'_> {
         if lock(self.sent).contains_key(&digest) {
             return Ok(true);
         }
-        if !self.doubts.blobs.contains(&digest) && self.reuse.is_there(&blob).await? {
+        if !self.trust.doubts(&digest) && self.reuse.is_there(&blob).await? {
             return Ok(false);
         }
         if !self.options.dry_run {
@@ -200,7 +200,7 @@ impl Shipping<'_> {
         if let Some(outcome) = self.known_here(&blob.digest) {
             return there(outcome);
         }
-        if !self.doubts.blobs.contains(&blob.digest) && self.reuse.is_there(blob).await? {
+        if !self.trust.doubts(&blob.digest) && self.reuse.is_there(blob).await? {
             return there(self.settled(blob, Outcome::Reused { why: Known::AnsweredHead }));
         }
         Ok(Lookup::Missing { session: None })
