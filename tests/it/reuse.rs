@@ -2,20 +2,18 @@
 //! remembers anything (each [`Pushimg::new`] has an empty cache). And no table, however wrong,
 //! breaks a push.
 
-mod support;
-
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use crate::support::archive::{self, ImageBuilder, Layer, sha256, tar_of, testdata};
+use crate::support::proxy::{Answer, Change, Fault, Record, Rule, Step};
+use crate::support::pull;
+use crate::support::put;
+use crate::support::registry::{DevRegistry, Options};
+use crate::support::run::{Output, Pushimg};
+use crate::support::{DockerRegistry, FaultProxy};
 use serde_json::{Value, json};
-use support::archive::{self, ImageBuilder, Layer, sha256, tar_of, testdata};
-use support::proxy::{Answer, Change, Fault, Record, Rule, Step};
-use support::pull;
-use support::put;
-use support::registry::{DevRegistry, Options};
-use support::run::{Output, Pushimg};
-use support::{DockerRegistry, FaultProxy};
 use tempfile::TempDir;
 
 #[track_caller]

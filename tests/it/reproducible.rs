@@ -1,15 +1,13 @@
 //! The same image gives the same manifest digest, whatever it comes out of and whatever it is
 //! pushed by.
 
-mod support;
-
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use support::archive::{self, ImageBuilder, Layer, testdata};
-use support::registry::{DevRegistry, Options};
-use support::run::{Pushimg, finish};
+use crate::support::archive::{self, ImageBuilder, Layer, testdata};
+use crate::support::registry::{DevRegistry, Options};
+use crate::support::run::{Pushimg, finish};
 use tempfile::TempDir;
 
 /// Layers of several blocks of 1 MiB, so that the cores have to share them.

@@ -1,18 +1,16 @@
 //! What refers to an image is found from it, whether or not the registry keeps account of that.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::support::archive::sha256;
+use crate::support::proxy::{Answer, Change, Fault, Rule, Step};
+use crate::support::registry::{self, DevRegistry};
+use crate::support::{DockerRegistry, FaultProxy, put};
 use bytes::Bytes;
 use pushimg::image::{Digest, Manifest};
 use pushimg::registry::{Options, Referrer, Registry, Repository};
 use serde_json::{Value, json};
-use support::archive::sha256;
-use support::proxy::{Answer, Change, Fault, Rule, Step};
-use support::registry::{self, DevRegistry};
-use support::{DockerRegistry, FaultProxy, put};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";

@@ -4,19 +4,17 @@
 //!
 //! A share of the cases runs by default; all of them with `PUSHIMG_TEST_FULL=1`.
 
-mod support;
-
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use support::archive::{ImageBuilder, Layer};
-use support::proxy::*;
-use support::pull::{self, Remote};
-use support::registry::{self, DevRegistry};
-use support::run::{Output, Pushimg};
-use support::*;
+use crate::support::archive::{ImageBuilder, Layer};
+use crate::support::proxy::*;
+use crate::support::pull::{self, Remote};
+use crate::support::registry::{self, DevRegistry};
+use crate::support::run::{Output, Pushimg};
+use crate::support::*;
 use tempfile::TempDir;
 
 /// Limits of the program in these runs, in seconds.

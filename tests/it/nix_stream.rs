@@ -1,8 +1,6 @@
 //! What Nix's streamLayeredImage leaves is pushed as its script would write it, byte for byte,
 //! without running it; and what is not understood is run.
 
-mod support;
-
 use std::collections::HashMap;
 use std::fs;
 use std::io::{Read, Write};
@@ -12,13 +10,13 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::support::archive::testdata;
+use crate::support::pull;
+use crate::support::registry::{self, DevRegistry};
+use crate::support::run::Pushimg;
 use pushimg::image::{DiffId, Digest};
 use pushimg::source::{self, Claim, Contents, Error, Location, Options, Source};
 use serde_json::{Value, json};
-use support::archive::testdata;
-use support::pull;
-use support::registry::{self, DevRegistry};
-use support::run::Pushimg;
 use tempfile::TempDir;
 
 /// A folder with a streamed image.
@@ -401,7 +399,7 @@ fn a_program_is_named_by_its_path_wherever_one_stands() {
     let machine = Pushimg::new();
     let mut command = machine.command(["result", &destination]);
     command.current_dir(folder.path());
-    support::run::finish(command, None, Duration::from_secs(30)).success();
+    crate::support::run::finish(command, None, Duration::from_secs(30)).success();
 }
 
 #[test]

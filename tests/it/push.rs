@@ -1,18 +1,16 @@
 //! One command brings an image into a registry, whichever program made the archive, and what comes
 //! back is what was in it.
 
-mod support;
-
 use std::collections::HashSet;
 use std::path::Path;
 use std::process::Command;
 
+use crate::support::archive::{self, ImageBuilder, Layer, sha256, tar_of, testdata};
+use crate::support::proxy::{Answer, Fault, Record, Rule, Step};
+use crate::support::pull::{self, Pulled};
+use crate::support::run::{Output, Pushimg};
+use crate::support::{DockerRegistry, FaultProxy};
 use serde_json::Value;
-use support::archive::{self, ImageBuilder, Layer, sha256, tar_of, testdata};
-use support::proxy::{Answer, Fault, Record, Rule, Step};
-use support::pull::{self, Pulled};
-use support::run::{Output, Pushimg};
-use support::{DockerRegistry, FaultProxy};
 use tempfile::TempDir;
 
 /// Every docker archive in `testdata/` that holds one image.
@@ -558,7 +556,9 @@ fn at_a_terminal_there_are_bars_and_without_colours_where_none_are_wanted() {
             .collect();
         command = Command::new("script");
         command.args(["-qec", &line, "/dev/null"]).env_clear().envs(prepared);
-        support::run::finish(command, None, std::time::Duration::from_secs(60)).success().stdout
+        crate::support::run::finish(command, None, std::time::Duration::from_secs(60))
+            .success()
+            .stdout
     };
     let coloured = screen("v1", Pushimg::new().env("TERM", "xterm-256color"));
     assert!(coloured.contains("\u{1b}["), "bars move the cursor: {coloured:?}");

@@ -1,22 +1,20 @@
 //! Every failure names the thing and says what to do, by the right exit code, within a time limit,
 //! and leaves the tag as it was.
 
-mod support;
-
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use crate::support::archive::{self, ImageBuilder, Layer, gzip, tar_of, testdata, truncated};
+use crate::support::docker_registry::DockerRegistryOptions;
+use crate::support::proxy::{Answer, Fault, Rule, Step};
+use crate::support::pull;
+use crate::support::registry::{self, DevRegistry, Options};
+use crate::support::run::{Output, Pushimg, finish};
+use crate::support::tls::Authority;
+use crate::support::{DockerRegistry, FaultProxy};
 use serde_json::{Value, json};
-use support::archive::{self, ImageBuilder, Layer, gzip, tar_of, testdata, truncated};
-use support::docker_registry::DockerRegistryOptions;
-use support::proxy::{Answer, Fault, Rule, Step};
-use support::pull;
-use support::registry::{self, DevRegistry, Options};
-use support::run::{Output, Pushimg, finish};
-use support::tls::Authority;
-use support::{DockerRegistry, FaultProxy};
 use tempfile::TempDir;
 
 /// A registry with one image under `app:v1`, which no failure may change.

@@ -1,17 +1,15 @@
 //! The local cache makes pushes faster and changes nothing else, whatever becomes of it.
 
-mod support;
-
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::support::archive::{ImageBuilder, Layer, testdata};
+use crate::support::proxy::{Fault, Record, Rule, Step};
+use crate::support::pull;
+use crate::support::registry::{DevRegistry, Options};
+use crate::support::run::{Output, Pushimg};
+use crate::support::{DockerRegistry, FaultProxy};
 use serde_json::Value;
-use support::archive::{ImageBuilder, Layer, testdata};
-use support::proxy::{Fault, Record, Rule, Step};
-use support::pull;
-use support::registry::{DevRegistry, Options};
-use support::run::{Output, Pushimg};
-use support::{DockerRegistry, FaultProxy};
 use tempfile::TempDir;
 
 /// Requests that carry blobs.
@@ -173,7 +171,7 @@ fn a_cache_that_cannot_be_used_fails_no_push() {
     type Spoil<'a> = (&'a str, &'a dyn Fn(&Path));
     let spoil: [Spoil; 5] = [
         ("random bytes", &|file| {
-            std::fs::write(file, support::archive::random_bytes(1, 100_000)).expect("write");
+            std::fs::write(file, crate::support::archive::random_bytes(1, 100_000)).expect("write");
         }),
         ("cut in half", &|file| {
             let bytes = std::fs::read(file).expect("read");
@@ -221,7 +219,7 @@ fn a_cache_that_cannot_be_used_fails_no_push() {
     }
     // Folders that cannot be: a file in their place, and one that takes no files.
     let dir = TempDir::new().expect("a folder");
-    let file = support::archive::write(dir.path(), "file", b"");
+    let file = crate::support::archive::write(dir.path(), "file", b"");
     for folder in [file.as_path(), &file.join("below"), Path::new("/proc/self/none")] {
         let destination = format!("{}/nowhere:v1", registry.host());
         let arguments = [path, &destination, "--cache-dir", folder.to_str().unwrap(), "-v"];
@@ -282,8 +280,8 @@ fn a_process_that_was_killed_leaves_a_cache_that_works() {
     let machine = Pushimg::new();
     let archive = testdata("layered-v1.tar");
     for step in [Step::UploadPut, Step::ManifestPut, Step::BlobHead] {
-        let hold = support::proxy::Hold::Forever;
-        let place = support::proxy::Place::BeforeResponse;
+        let hold = crate::support::proxy::Hold::Forever;
+        let place = crate::support::proxy::Place::BeforeResponse;
         proxy.set_rules(vec![Rule::at(step, Fault::Stall { place, hold })]);
         proxy.clear();
         let destination = format!("{}/killed:v1", proxy.host());
@@ -357,7 +355,7 @@ fn an_image_in_the_nix_store_that_was_pushed_is_not_read_again() {
             .collect();
         command = std::process::Command::new("sh");
         command.args(["-c", &script]).env_clear().envs(env);
-        let output = support::run::finish(command, None, Duration::from_secs(60));
+        let output = crate::support::run::finish(command, None, Duration::from_secs(60));
         (output, std::fs::read_to_string(log).unwrap_or_default())
     };
     let has_strace = std::process::Command::new("strace").arg("-V").output().is_ok();

@@ -1,16 +1,14 @@
 //! `pushimg inspect`: what is in an image, and what a push of it would send.
 
-mod support;
-
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::Duration;
 
+use crate::support::archive::{ImageBuilder, Layer, sha256, testdata};
+use crate::support::pull;
+use crate::support::registry::{DevRegistry, Options};
+use crate::support::run::Pushimg;
 use serde_json::json;
-use support::archive::{ImageBuilder, Layer, sha256, testdata};
-use support::pull;
-use support::registry::{DevRegistry, Options};
-use support::run::Pushimg;
 use tempfile::TempDir;
 
 fn text(path: &Path) -> &str {
@@ -191,7 +189,7 @@ fn what_an_image_says_of_itself_cannot_steer_the_terminal() {
 fn what_cannot_be_read_has_the_exit_code_of_a_push() {
     Pushimg::new().run(["inspect", "/no/such/file"]).exits(3).says("no such file");
     let folder = TempDir::new().expect("a folder");
-    let file = support::archive::write(folder.path(), "x", b"hello");
+    let file = crate::support::archive::write(folder.path(), "x", b"hello");
     Pushimg::new().run(["inspect", text(&file)]).exits(3).says("is not an image");
     let archive = testdata("layered-v1.tar");
     let nobody = ["inspect", text(&archive), "--against", "127.0.0.1:1/a", "--retry-for", "0"];

@@ -1,18 +1,16 @@
 //! An image of nix2container, a JSON file that says what its layers are made of, arrives with the
 //! digests that nix2container itself gave it; and what the registry has is not made again.
 
-mod support;
-
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use crate::support::archive::{self, Layer, gzip, sha256, testdata};
+use crate::support::proxy::Step;
+use crate::support::pull::{self, Pulled, Remote};
+use crate::support::run::{Output, Pushimg};
+use crate::support::{DockerRegistry, FaultProxy};
 use serde_json::{Value, json};
-use support::archive::{self, Layer, gzip, sha256, testdata};
-use support::proxy::Step;
-use support::pull::{self, Pulled, Remote};
-use support::run::{Output, Pushimg};
-use support::{DockerRegistry, FaultProxy};
 use tempfile::TempDir;
 
 const GLIBC: &str = "0c4rhb1w2rzmpyhi5p1x2sjv7rnkwq8g-glibc-2.38";

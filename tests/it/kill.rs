@@ -3,18 +3,16 @@
 //!
 //! Twenty times by default, two hundred with `PUSHIMG_TEST_FULL=1`.
 
-mod support;
-
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use crate::support::archive::{ImageBuilder, Layer};
+use crate::support::proxy::*;
+use crate::support::pull::{self, Remote};
+use crate::support::registry::{self, DevRegistry};
+use crate::support::run::Pushimg;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use support::archive::{ImageBuilder, Layer};
-use support::proxy::*;
-use support::pull::{self, Remote};
-use support::registry::{self, DevRegistry};
-use support::run::Pushimg;
 use tempfile::TempDir;
 
 const TAG: &str = "latest";

@@ -1,17 +1,15 @@
 //! Images that are pushed together: what they share goes once, whoever fails; and an index over them.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use crate::support::archive::{self, ImageBuilder, Layer, corrupted};
+use crate::support::proxy::{Answer, Fault, Record, Rule, Step};
+use crate::support::pull;
+use crate::support::registry::{DevRegistry, Options};
+use crate::support::run::{Output, Pushimg};
+use crate::support::{DockerRegistry, FaultProxy};
 use serde_json::{Value, json};
-use support::archive::{self, ImageBuilder, Layer, corrupted};
-use support::proxy::{Answer, Fault, Record, Rule, Step};
-use support::pull;
-use support::registry::{DevRegistry, Options};
-use support::run::{Output, Pushimg};
-use support::{DockerRegistry, FaultProxy};
 use tempfile::TempDir;
 
 /// Layers that all services have, more than any has of its own.

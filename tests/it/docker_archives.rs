@@ -1,18 +1,16 @@
 //! Docker archives of several images, and archives with links: the image that is meant arrives, or
 //! each under its own name.
 
-mod support;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::support::DockerRegistry;
+use crate::support::archive::{self, ImageBuilder, Layer, gzip, sha256, testdata};
+use crate::support::pull::{self, Expected, Pulled, PulledLayer};
+use crate::support::registry::{DevRegistry, Options};
+use crate::support::run::{Output, Pushimg, program};
 use serde_json::{Value, json};
-use support::DockerRegistry;
-use support::archive::{self, ImageBuilder, Layer, gzip, sha256, testdata};
-use support::pull::{self, Expected, Pulled, PulledLayer};
-use support::registry::{DevRegistry, Options};
-use support::run::{Output, Pushimg, program};
 use tempfile::TempDir;
 
 /// Two images, and what each is called in it.

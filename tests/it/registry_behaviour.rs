@@ -1,20 +1,18 @@
 //! What registries do, row by row: each behaviour that is seen out there is made at the wire, and
 //! the push gets through, or says clearly why not.
 
-mod support;
-
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use support::archive::{ImageBuilder, Layer};
-use support::docker_registry::{BASIC_PASSWORD, BASIC_USER};
-use support::proxy::*;
-use support::pull::{self, Remote};
-use support::registry::{self, DevRegistry};
-use support::run::{Output, Pushimg};
-use support::token_server::{ExpiresIn, TokenForm};
-use support::*;
+use crate::support::archive::{ImageBuilder, Layer};
+use crate::support::docker_registry::{BASIC_PASSWORD, BASIC_USER};
+use crate::support::proxy::*;
+use crate::support::pull::{self, Remote};
+use crate::support::registry::{self, DevRegistry};
+use crate::support::run::{Output, Pushimg};
+use crate::support::token_server::{ExpiresIn, TokenForm};
+use crate::support::*;
 use tempfile::TempDir;
 
 const MIB: usize = 1 << 20;
@@ -181,7 +179,7 @@ fn no_credential_follows_a_redirect_or_a_location_to_another_host() {
 
 #[test]
 fn a_location_from_https_to_plain_http_is_refused() {
-    let authority = support::tls::Authority::new();
+    let authority = crate::support::tls::Authority::new();
     let registry = DevRegistry::start(registry::Options::default());
     let proxy = FaultProxy::start(
         registry.addr(),
@@ -463,7 +461,7 @@ fn a_host_that_nobody_ever_heard_of_is_given_up_soon() {
     let dir = TempDir::new().expect("a folder");
     let image = ImageBuilder::new(vec![Layer::file("a", b"a")]);
     // Nobody listens at a port that was just given back.
-    let (_, addr) = support::served::bind(0);
+    let (_, addr) = crate::support::served::bind(0);
     for archive in [image.write(dir.path(), "a.tar"), image.write_gz(dir.path(), "a.tar.gz")] {
         let output =
             Pushimg::new().run([archive.display().to_string(), format!("{addr}/app:v1")]).exits(5);

@@ -1,15 +1,13 @@
 //! Several images in one command: all are pushed that can be, in the order given they are told of,
 //! and the exit code says whether all went well.
 
-mod support;
-
 use std::path::Path;
 
+use crate::support::archive::{ImageBuilder, Layer, testdata, write};
+use crate::support::pull;
+use crate::support::registry::{DevRegistry, Options};
+use crate::support::run::Pushimg;
 use serde_json::{Value, json};
-use support::archive::{ImageBuilder, Layer, testdata, write};
-use support::pull;
-use support::registry::{DevRegistry, Options};
-use support::run::Pushimg;
 use tempfile::TempDir;
 
 fn text(path: &Path) -> &str {

@@ -1,21 +1,19 @@
 //! No input makes it panic, hang or use more memory than it may.
 
-mod support;
-
 use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::support::archive::{
+    self, ImageBuilder, Layer, corrupted, gzip, sha256, tar_of, testdata, truncated,
+};
+use crate::support::pull;
+use crate::support::registry::{DevRegistry, Options};
+use crate::support::run::{Output, Pushimg};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::json;
-use support::archive::{
-    self, ImageBuilder, Layer, corrupted, gzip, sha256, tar_of, testdata, truncated,
-};
-use support::pull;
-use support::registry::{DevRegistry, Options};
-use support::run::{Output, Pushimg};
 use tempfile::TempDir;
 
 /// The most memory that any image may take.

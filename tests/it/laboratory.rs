@@ -1,22 +1,20 @@
 //! The laboratory itself: its registries are registries, its faults arrive, its counts are right.
 
-mod support;
-
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::support::archive::{ImageBuilder, Layer, random_bytes, sha256};
+use crate::support::docker_registry::{BASIC_PASSWORD, BASIC_USER};
+use crate::support::proxy::*;
+use crate::support::pull::{self, Remote};
+use crate::support::registry::{self, DevRegistry};
+use crate::support::tls::Authority;
+use crate::support::token_server::{ExpiresIn, TokenForm};
+use crate::support::*;
 use reqwest::{Client, Method, StatusCode};
-use support::archive::{ImageBuilder, Layer, random_bytes, sha256};
-use support::docker_registry::{BASIC_PASSWORD, BASIC_USER};
-use support::proxy::*;
-use support::pull::{self, Remote};
-use support::registry::{self, DevRegistry};
-use support::tls::Authority;
-use support::token_server::{ExpiresIn, TokenForm};
-use support::*;
 use tempfile::TempDir;
 
 fn client() -> Client {

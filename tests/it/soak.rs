@@ -4,19 +4,17 @@
 //! Sixty pushes by default, a thousand with `PUSHIMG_TEST_FULL=1`. A failure prints the seed;
 //! `PUSHIMG_SOAK_SEED` replays it, as far as requests at the same time come in the same order.
 
-mod support;
-
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::support::archive::{ImageBuilder, Layer};
+use crate::support::proxy::*;
+use crate::support::pull::{self, Remote};
+use crate::support::registry::{self, DevRegistry};
+use crate::support::run::Pushimg;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use support::archive::{ImageBuilder, Layer};
-use support::proxy::*;
-use support::pull::{self, Remote};
-use support::registry::{self, DevRegistry};
-use support::run::Pushimg;
 use tempfile::TempDir;
 
 const AT_ONCE: usize = 4;

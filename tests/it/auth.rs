@@ -1,21 +1,19 @@
 //! Credentials: found where people keep them, asked for once, sent to nobody else, never printed.
 
-mod support;
-
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::archive::{ImageBuilder, Layer, testdata};
+use crate::support::docker_registry::{BASIC_PASSWORD, BASIC_USER};
+use crate::support::proxy::{LocationForm, Origin, ProxyOptions, Step};
+use crate::support::pull::{self, Remote};
+use crate::support::registry::{self, DevRegistry, Options};
+use crate::support::run::Pushimg;
+use crate::support::token_server::{ExpiresIn, TokenForm, TokenOptions};
+use crate::support::{DockerRegistry, FaultProxy, TokenServer};
 use base64::Engine as _;
 use serde_json::{Value, json};
-use support::archive::{ImageBuilder, Layer, testdata};
-use support::docker_registry::{BASIC_PASSWORD, BASIC_USER};
-use support::proxy::{LocationForm, Origin, ProxyOptions, Step};
-use support::pull::{self, Remote};
-use support::registry::{self, DevRegistry, Options};
-use support::run::Pushimg;
-use support::token_server::{ExpiresIn, TokenForm, TokenOptions};
-use support::{DockerRegistry, FaultProxy, TokenServer};
 use tempfile::TempDir;
 
 fn archive() -> String {
@@ -228,7 +226,8 @@ fn a_token_that_ends_in_the_middle_of_a_push_is_renewed() {
         [Step::UploadPost, Step::UploadPut, Step::ManifestPut, Step::BlobHead]
             .into_iter()
             .map(|step| {
-                support::proxy::Rule::at(step, support::proxy::Fault::ExpiredToken).first(1)
+                crate::support::proxy::Rule::at(step, crate::support::proxy::Fault::ExpiredToken)
+                    .first(1)
             })
             .collect(),
     );
@@ -296,7 +295,7 @@ fn what_uploads_to_another_host_carries_no_credential_there() {
         proxy.count(|r| r.origin == Origin::Foreign && r.header("authorization").is_some());
     assert_eq!(leaked, 0, "{}", proxy.transcript());
     // The password went to the token server alone.
-    let basic = |r: &support::proxy::Record| {
+    let basic = |r: &crate::support::proxy::Record| {
         r.header("authorization").is_some_and(|value| value.starts_with("Basic"))
     };
     assert_eq!(proxy.count(|r| basic(r) && r.origin != Origin::Token), 0);

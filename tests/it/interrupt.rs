@@ -1,23 +1,21 @@
 //! Ctrl-C and SIGTERM stop a push at once, and leave nothing behind.
 
-mod support;
-
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::support::FaultProxy;
+use crate::support::archive::{ImageBuilder, Layer, testdata};
+use crate::support::proxy::{Fault, Hold, Line, Place, ProxyOptions, Rule, Step};
+use crate::support::registry::{DevRegistry, Options};
+use crate::support::run::Pushimg;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{BoxFuture, pending};
 use pushimg::image::Digest;
 use pushimg::registry::upload::{Content, ContentError};
 use pushimg::registry::{self, Registry};
-use support::FaultProxy;
-use support::archive::{ImageBuilder, Layer, testdata};
-use support::proxy::{Fault, Hold, Line, Place, ProxyOptions, Rule, Step};
-use support::registry::{DevRegistry, Options};
-use support::run::Pushimg;
 use tempfile::TempDir;
 
 /// How long a push that was stopped may take to end.
@@ -131,7 +129,7 @@ fn a_signal_is_heeded_whatever_the_push_is_waiting_for() {
 fn while_it_waits_to_try_again_a_signal_ends_the_waiting() {
     let registry = DevRegistry::start(Options::default());
     let proxy = FaultProxy::before(registry.addr());
-    let busy = support::proxy::Answer::status(503).retry_after(60);
+    let busy = crate::support::proxy::Answer::status(503).retry_after(60);
     proxy.set_rules(vec![Rule::at(Step::UploadPost, Fault::Answer(busy))]);
     let machine = Pushimg::new();
     let archive = testdata("layered-v1.tar.gz");
@@ -146,7 +144,7 @@ fn while_it_waits_to_try_again_a_signal_ends_the_waiting() {
 fn a_pipe_that_never_ends_can_be_left() {
     let registry = DevRegistry::start(Options::default());
     let image = ImageBuilder::new(vec![Layer::random("big", 1, 2 << 20)]).tar();
-    let half = support::archive::truncated(&image, 1 << 20);
+    let half = crate::support::archive::truncated(&image, 1 << 20);
     for destination in [Some(format!("{}/app:v1", registry.host())), None] {
         let machine = Pushimg::new();
         let mut arguments = vec!["-".to_owned()];

@@ -1,19 +1,17 @@
 //! Sources that are broken or contradict themselves, line by line of what may be wrong with each:
 //! the exit code, the words, and the tag as it was.
 
-mod support;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::support::archive::{self, ImageBuilder, Layer, gzip, sha256, tar_of};
+use crate::support::layout::{INDEX, Layout, digest_of};
+use crate::support::nix_store::{Streamed, executable};
+use crate::support::pull;
+use crate::support::registry::{DevRegistry, Options};
+use crate::support::run::{Output, Pushimg};
 use serde_json::{Value, json};
-use support::archive::{self, ImageBuilder, Layer, gzip, sha256, tar_of};
-use support::layout::{INDEX, Layout, digest_of};
-use support::nix_store::{Streamed, executable};
-use support::pull;
-use support::registry::{DevRegistry, Options};
-use support::run::{Output, Pushimg};
 use tempfile::TempDir;
 
 /// A registry with an image under `app:v1`, which no failure may change.

@@ -1,18 +1,16 @@
 //! OCI layouts and `dir:` folders arrive in a registry as they are stored, to the byte: whichever
 //! program made them, one image of them or all, with everything that belongs to it.
 
-mod support;
-
 use std::path::{Path, PathBuf};
 
+use crate::support::archive::{self, Layer, gzip, sha256, testdata};
+use crate::support::layout::{INDEX, Layout, digest_of, get};
+use crate::support::proxy::{Record, Step};
+use crate::support::pull::{self, PulledLayer};
+use crate::support::registry::{self, DevRegistry};
+use crate::support::run::{Output, Pushimg, program};
+use crate::support::{DockerRegistry, FaultProxy};
 use serde_json::{Value, json};
-use support::archive::{self, Layer, gzip, sha256, testdata};
-use support::layout::{INDEX, Layout, digest_of, get};
-use support::proxy::{Record, Step};
-use support::pull::{self, PulledLayer};
-use support::registry::{self, DevRegistry};
-use support::run::{Output, Pushimg, program};
-use support::{DockerRegistry, FaultProxy};
 use tempfile::TempDir;
 
 const NAME: &str = "registry.fly.io/douglas-adams-quotes:latest";

@@ -1,19 +1,17 @@
 //! The blobs of a layout: which are asked for, read, mounted and sent; and that none arrives that is
 //! not what its digest says.
 
-mod support;
-
 use std::fs;
 use std::path::PathBuf;
 
+use crate::support::archive::{self, Layer, random_bytes};
+use crate::support::layout::{CONFIG, Layout, MANIFEST, digest_of, get};
+use crate::support::proxy::{At, Fault, Record, Rule, Step};
+use crate::support::pull;
+use crate::support::registry::{DevRegistry, Options};
+use crate::support::run::{Output, Pushimg, program};
+use crate::support::{DockerRegistry, FaultProxy};
 use serde_json::{Value, json};
-use support::archive::{self, Layer, random_bytes};
-use support::layout::{CONFIG, Layout, MANIFEST, digest_of, get};
-use support::proxy::{At, Fault, Record, Rule, Step};
-use support::pull;
-use support::registry::{DevRegistry, Options};
-use support::run::{Output, Pushimg, program};
-use support::{DockerRegistry, FaultProxy};
 use tempfile::TempDir;
 
 /// A layout with one image, of a config and these layers.
@@ -298,7 +296,8 @@ fn a_blob_that_the_registry_only_says_to_have_is_sent_after_all() {
     let destination = format!("{}/app:v1", proxy.host());
     let size = image.layer(0)["size"].as_u64().expect("a size");
     // As a registry behind a stale cache answers.
-    let there = support::proxy::Answer::status(200).header("content-length", &size.to_string());
+    let there =
+        crate::support::proxy::Answer::status(200).header("content-length", &size.to_string());
     let hex = digest_of(&image.layer(0)).replace("sha256:", "");
     proxy.set_rules(vec![Rule::at(Step::BlobHead, Fault::Answer(there)).path(&hex)]);
     let output = push(image.path(), &destination, &[]).success();

@@ -1,20 +1,18 @@
 //! The image of a stream script over a real Nix store: what is known of its layers is neither made
 //! nor read, whoever remembers it, and what nobody may be believed about is made.
 
-mod support;
-
 use std::path::Path;
 
+use crate::support::archive::{self, Layer, gzip};
+use crate::support::layout::{CONFIG, LAYER, MANIFEST};
+use crate::support::nix_store::{StorePath, Streamed, executable};
+use crate::support::proxy::{Record, Step};
+use crate::support::pull::{self, Pulled, PulledLayer};
+use crate::support::put;
+use crate::support::registry::{DevRegistry, Options};
+use crate::support::run::{Output, Pushimg, finish};
+use crate::support::{DockerRegistry, FaultProxy};
 use serde_json::{Value, json};
-use support::archive::{self, Layer, gzip};
-use support::layout::{CONFIG, LAYER, MANIFEST};
-use support::nix_store::{StorePath, Streamed, executable};
-use support::proxy::{Record, Step};
-use support::pull::{self, Pulled, PulledLayer};
-use support::put;
-use support::registry::{DevRegistry, Options};
-use support::run::{Output, Pushimg, finish};
-use support::{DockerRegistry, FaultProxy};
 
 /// By which annotation a manifest says what a layer is made of.
 const KEY: &str = "io.github.pushimg.layer-key";

@@ -1,20 +1,18 @@
 //! The way to the registry: whom to trust, how to say who we are by certificate, proxies of the
 //! environment, addresses in brackets, and no credential in the open.
 
-mod support;
-
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use support::archive::{ImageBuilder, Layer};
-use support::proxy::*;
-use support::registry::{self, DevRegistry};
-use support::run::{Output, Pushimg};
-use support::tls::Authority;
-use support::*;
+use crate::support::archive::{ImageBuilder, Layer};
+use crate::support::proxy::*;
+use crate::support::registry::{self, DevRegistry};
+use crate::support::run::{Output, Pushimg};
+use crate::support::tls::Authority;
+use crate::support::*;
 use tempfile::TempDir;
 
 fn image(dir: &TempDir) -> PathBuf {
@@ -189,7 +187,7 @@ fn plain_http_goes_through_the_proxy_too() {
 #[test]
 fn a_proxy_that_is_down_or_refuses_is_told_apart_from_the_registry() {
     let dir = TempDir::new().expect("a folder");
-    let (_, nobody) = support::served::bind(0);
+    let (_, nobody) = crate::support::served::bind(0);
     let machine = Pushimg::new().env("HTTPS_PROXY", format!("http://user:hunter2@{nobody}"));
     push(&machine, &image(&dir), "registry.test", &["--retry-for=1s"])
         .exits(5)

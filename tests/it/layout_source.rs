@@ -1,7 +1,5 @@
 //! OCI layouts and `dir:` folders that real programs wrote are read as what they are.
 
-mod support;
-
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -9,12 +7,12 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::support::archive::{self, gzip, sha256, testdata};
+use crate::support::run::{Pushimg, finish};
 use pushimg::image::{Digest, Platform};
 use pushimg::source::layout::{Layout, Tree};
 use pushimg::source::{Contents, Error, Location, Options, Selection, open};
 use serde_json::{Value, json};
-use support::archive::{self, gzip, sha256, testdata};
-use support::run::{Pushimg, finish};
 use tempfile::TempDir;
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";

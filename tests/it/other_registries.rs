@@ -1,19 +1,17 @@
 //! A push to registries that others wrote, besides the one of the other tests: what is true of
 //! docker-registry only, breaks here.
 
-mod support;
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::support::archive::testdata;
+use crate::support::pull;
+use crate::support::run::Pushimg;
 use container_registry::ContainerRegistry;
 use container_registry::auth::{Anonymous, Permissions};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
-use support::archive::testdata;
-use support::pull;
-use support::run::Pushimg;
 use tempfile::TempDir;
 
 /// Serves the crate's registry until the runtime ends.

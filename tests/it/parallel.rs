@@ -1,18 +1,16 @@
 //! Everything runs at the same time, within the limits that are set, and the manifest comes last.
 
-mod support;
-
 use std::collections::HashSet;
 use std::io::Write;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use support::archive::{ImageBuilder, Layer, tar_of};
-use support::proxy::{Fault, Hold, Line, Place, ProxyOptions, Record, Rule, Step};
-use support::pull;
-use support::registry::{DevRegistry, Options};
-use support::run::Pushimg;
-use support::{DockerRegistry, FaultProxy};
+use crate::support::archive::{ImageBuilder, Layer, tar_of};
+use crate::support::proxy::{Fault, Hold, Line, Place, ProxyOptions, Record, Rule, Step};
+use crate::support::pull;
+use crate::support::registry::{DevRegistry, Options};
+use crate::support::run::Pushimg;
+use crate::support::{DockerRegistry, FaultProxy};
 use tempfile::TempDir;
 
 fn image(layers: u64) -> ImageBuilder {
@@ -59,7 +57,7 @@ fn blobs_go_up_in_parallel_and_no_more_at_once_than_jobs() {
             let jobs_text = jobs.to_string();
             let arguments = [archive.to_str().unwrap(), &destination, "-j", &jobs_text];
             Pushimg::new().run(arguments).success();
-            let config = support::archive::sha256(&image.config());
+            let config = crate::support::archive::sha256(&image.config());
             // The config goes beside them: it is small.
             let layers = |r: &Record| {
                 r.is(Step::UploadPut)
@@ -111,7 +109,7 @@ fn a_blob_that_cannot_be_sent_leaves_the_tag_as_it_was() {
     Pushimg::new().run([first.to_str().unwrap(), &destination]).success();
     let before = registry.tag("kept", "v1");
     let second = image.with_layer(2, Layer::random("new", 99, 50_000)).write(dir.path(), "2.tar");
-    let denied = support::proxy::Answer::status(403).error("DENIED", "quota exceeded");
+    let denied = crate::support::proxy::Answer::status(403).error("DENIED", "quota exceeded");
     proxy.set_rules(vec![Rule::at(Step::UploadPut, Fault::Answer(denied))]);
     proxy.clear();
     let output = Pushimg::new().run([second.to_str().unwrap(), &destination]).exits(4);
@@ -188,7 +186,7 @@ fn a_big_layer_is_on_its_way_before_it_has_been_read_to_its_end() {
     drop(stdin);
     let output = child.wait_with_output().expect("the end of pushimg");
     assert!(output.status.success(), "{}", proxy.transcript());
-    let archive = support::archive::write(dir.path(), "image.tar", &tar);
+    let archive = crate::support::archive::write(dir.path(), "image.tar", &tar);
     let pulled = pull::assert_same_image(&archive, registry.host(), "big", "v1");
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(report["digest"], pulled.digest);
@@ -230,7 +228,7 @@ fn a_big_layer_that_occurs_twice_goes_once() {
         ("config.json", &config),
         ("manifest.json", manifest.as_bytes()),
     ]);
-    let archive = support::archive::write(dir.path(), "twins.tar", &tar);
+    let archive = crate::support::archive::write(dir.path(), "twins.tar", &tar);
     let destination = format!("{}/twins:v1", proxy.host());
     let arguments = [archive.to_str().unwrap(), &destination, "--json"];
     let report = Pushimg::new().run(arguments).success().json();

@@ -1,0 +1,35 @@
+//! All integration tests, in one crate: a module for each promise, and the laboratory they share.
+//!
+//! `cargo test --test it push::` runs the tests of one module.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod auth;
+mod cache;
+mod docker_archives;
+mod errors;
+mod hostile;
+mod inspect;
+mod interrupt;
+mod kill;
+mod laboratory;
+mod layout_blobs;
+mod layout_source;
+mod layouts;
+mod matrix;
+mod nix2container;
+mod nix_stream;
+mod other_registries;
+mod parallel;
+mod push;
+mod referrers;
+mod registry_behaviour;
+mod reproducible;
+mod reuse;
+mod several;
+mod soak;
+mod sources_bad;
+mod stream_push;
+mod tls_and_proxies;
+mod together;
