@@ -105,6 +105,135 @@ fn the_development_registry_takes_an_image_and_gives_it_back() {
 }
 
 #[test]
+fn the_development_registry_refuses_to_overwrite_an_immutable_tag() {
+    let dir = TempDir::new().expect("a folder");
+    let archive = image(&dir);
+    let cases = [(registry::Tags::ImmutableAsEcr, 400), (registry::Tags::ImmutableAsHarbor, 412)];
+    for (tags, status) in cases {
+        let registry = DevRegistry::start(registry::Options { tags, ..Default::default() });
+        pull::skopeo_push(&archive, registry.addr(), "team/app", "v1");
+        let first = registry.tag("team/app", "v1").expect("the tag");
+        pull::on_runtime(async {
+            let (client, base) = (client(), format!("http://{}/v2/team/app", registry.addr()));
+            let found = client.get(format!("{base}/manifests/v1")).send().await.expect("an answer");
+            let media_type = header(&found, "content-type").expect("a media type");
+            let manifest = found.bytes().await.expect("the manifest");
+            for (tag, expected) in [("v1", status), ("v2", 201)] {
+                let put = client
+                    .put(format!("{base}/manifests/{tag}"))
+                    .header("content-type", &media_type)
+                    .body(manifest.clone())
+                    .send()
+                    .await
+                    .expect("an answer to PUT");
+                assert_eq!(put.status().as_u16(), expected, "{tags:?} {tag}");
+            }
+        });
+        assert_eq!(registry.tag("team/app", "v1"), Some(first.clone()));
+        assert_eq!(registry.tag("team/app", "v2"), Some(first));
+    }
+}
+
+#[test]
+fn docker_registry_takes_the_logins_that_a_test_gives_it() {
+    let dir = TempDir::new().expect("a folder");
+    let archive = image(&dir);
+    let lines = "{\n  \"type\": \"service_account\"\n}\n";
+    let logins = [("ci", "a:b c"), ("_json_key", lines)];
+    let registry =
+        DockerRegistry::start(&DockerRegistryOptions { logins: &logins, ..Default::default() });
+    pull::skopeo_push(&archive, Remote::new(registry.addr()).login("ci", "a:b c"), "app", "v1");
+    pull::on_runtime(async {
+        let status = async |password| {
+            let request = client().get(format!("http://{}/v2/", registry.addr()));
+            let answer = request.basic_auth("_json_key", Some(password)).send().await;
+            answer.expect("an answer").status()
+        };
+        assert_eq!(status(lines).await, StatusCode::OK);
+        assert_eq!(status("{").await, StatusCode::UNAUTHORIZED);
+    });
+}
+
+#[test]
+fn gateways_do_what_their_options_say() {
+    let authority = Authority::new();
+    let registry = DockerRegistry::plain();
+    let options = |tls| GatewayOptions {
+        tls,
+        body_limit: Some(1 << 20),
+        refused_method: Some("PATCH"),
+        ..Default::default()
+    };
+    let root = std::fs::read(authority.ca_file()).expect("ca.crt");
+    let root = reqwest::Certificate::from_pem(&root).expect("a certificate");
+    for (scheme, tls) in [("http", None), ("https", Some(&authority))] {
+        let nginx = Nginx::before(registry.addr(), &options(tls));
+        let haproxy = HaProxy::before(registry.addr(), &options(tls));
+        for (host, name) in [(nginx.host(), "nginx"), (haproxy.host(), "haproxy")] {
+            pull::on_runtime(async {
+                tls::install_provider();
+                let client = Client::builder().no_proxy().tls_certs_only([root.clone()]);
+                let client = client.build().expect("an HTTP client");
+                let answer = client.post(format!("{scheme}://{host}/v2/lab/blobs/uploads/"));
+                let answer = answer.send().await.expect("an answer to POST");
+                assert_eq!(answer.status(), StatusCode::ACCEPTED, "{name}");
+                // The registry knows the host, but not that the client spoke TLS.
+                let location = header(&answer, "location").expect("a location");
+                assert!(location.starts_with(&format!("http://{host}/")), "{name}: {location}");
+                let location = location.replace("http://", &format!("{scheme}://"));
+                let status = async |method: Method, length: usize| {
+                    let request = client.request(method, with_digest(&location, "sha256:0"));
+                    request.body(vec![0; length]).send().await.expect("an answer").status()
+                };
+                assert_eq!(status(Method::PATCH, 10).await, StatusCode::METHOD_NOT_ALLOWED);
+                let long = status(Method::PUT, (1 << 20) + 1).await;
+                assert_eq!(long, StatusCode::PAYLOAD_TOO_LARGE, "{name}");
+                let passed = status(Method::PUT, 1 << 20).await;
+                assert_eq!(passed, StatusCode::BAD_REQUEST, "{name}: sha256:0 is no digest");
+            });
+        }
+        for requests in [nginx.requests(), haproxy.requests()] {
+            let first = requests.first().expect("a request");
+            assert_eq!(first, "POST /v2/lab/blobs/uploads/ 202", "{requests:#?}");
+            assert_eq!(requests.len(), 4, "{requests:#?}");
+        }
+    }
+}
+
+#[test]
+fn gateways_refuse_more_requests_than_they_allow() {
+    let registry = DockerRegistry::plain();
+    let options = GatewayOptions { requests_per_second: Some(5), ..Default::default() };
+    let nginx = Nginx::before(registry.addr(), &options);
+    let haproxy = HaProxy::before(registry.addr(), &options);
+    pull::on_runtime(async {
+        for host in [nginx.host(), haproxy.host()] {
+            let mut refused = 0;
+            for _ in 0..20 {
+                let answer = client().get(format!("http://{host}/v2/")).send().await;
+                let answer = answer.expect("an answer");
+                if answer.status() == StatusCode::TOO_MANY_REQUESTS {
+                    assert_eq!(header(&answer, "retry-after").as_deref(), Some("1"));
+                    refused += 1;
+                }
+            }
+            assert!(refused > 0, "{host}");
+        }
+    });
+}
+
+#[test]
+fn the_socks_proxy_connects_and_says_where_to() {
+    let registry = DockerRegistry::plain();
+    for proxy in [SocksProxy::open(), SocksProxy::with_login("user", "secret")] {
+        let url = format!("http://{}/v2/", registry.addr());
+        let answer = run::program("curl", ["-sS", "--proxy", &proxy.url(), &url]);
+        assert_eq!(answer, "{}");
+        assert_eq!(proxy.connections(), [registry.host()]);
+    }
+}
+
+#[test]
 fn podman_pulls_from_both_kinds_of_registry() {
     let dir = TempDir::new().expect("a folder");
     let archive = image(&dir);

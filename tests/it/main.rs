@@ -9,6 +9,7 @@ mod auth;
 mod cache;
 mod docker_archives;
 mod errors;
+mod gateways;
 mod hostile;
 mod inspect;
 mod interrupt;

@@ -1,16 +1,15 @@
 //! Debian's `docker-registry` (the distribution project's own) as a child process on loopback.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
-use tempfile::TempDir;
-
+use super::htpasswd;
+use super::server_program::ServerProgram;
 use super::tls::Authority;
 use super::token_server::TokenServer;
 
-/// [`BASIC_USER`] and [`BASIC_PASSWORD`], as `htpasswd -Bbn -C 5` wrote them.
+/// [`BASIC_USER`] and [`BASIC_PASSWORD`], as the `htpasswd` program wrote them.
 const HTPASSWD: &str = "pushimg:$2y$05$NX3ErORv14Blg3x4Gv0exenUHDy3LkWn1PY4AOuOmkkr2cBmEmJQ2\n";
 
 /// The user the Basic variant knows.
@@ -23,6 +22,8 @@ pub const BASIC_PASSWORD: &str = "correct horse";
 pub struct DockerRegistryOptions<'a> {
     /// Asks for Basic auth; see [`BASIC_USER`].
     pub basic: bool,
+    /// Asks for Basic auth; a user and a password each, which the `htpasswd` program encodes.
+    pub logins: &'a [(&'a str, &'a str)],
     /// Asks for tokens of this server.
     pub token: Option<&'a TokenServer>,
     /// The realm to name in place of the token server's own URL: a proxy before it.
@@ -39,9 +40,7 @@ pub struct DockerRegistryOptions<'a> {
 
 /// A running `docker-registry`; it is killed when this is dropped.
 pub struct DockerRegistry {
-    child: Child,
-    addr: SocketAddr,
-    dir: TempDir,
+    program: ServerProgram,
     ca_file: Option<PathBuf>,
 }
 
@@ -71,56 +70,17 @@ impl DockerRegistry {
     /// # Panics
     /// Where the program is not installed, or does not come up within 20 s.
     pub fn start(options: &DockerRegistryOptions<'_>) -> Self {
-        // Another process may take the free port before the registry does: then try another.
-        for _ in 0..5 {
-            if let Some(registry) = Self::try_start(options) {
-                return registry;
-            }
-        }
-        panic!("docker-registry found its port taken five times");
-    }
-
-    fn try_start(options: &DockerRegistryOptions<'_>) -> Option<Self> {
-        let dir = TempDir::new().expect("a folder for docker-registry");
-        let addr = TcpListener::bind("127.0.0.1:0")
-            .and_then(|listener| listener.local_addr())
-            .expect("a free port");
-        let config = dir.path().join("config.yml");
-        std::fs::write(&config, Self::config(options, dir.path(), addr)).expect("write config.yml");
-        let log = std::fs::File::create(dir.path().join("log")).expect("a log file");
-        let child = Command::new("docker-registry")
-            .arg("serve")
-            .arg(&config)
-            .env("OTEL_TRACES_EXPORTER", "none")
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("the log file twice"))
-            .stderr(log)
-            .spawn()
-            .unwrap_or_else(|error| {
-                panic!(
-                    "cannot start docker-registry ({error}): run scripts/test, which installs it"
-                )
-            });
-        let mut registry = Self { child, addr, dir, ca_file: options.tls.map(Authority::ca_file) };
-        let began = Instant::now();
-        loop {
-            if let Some(status) = registry.child.try_wait().expect("wait for docker-registry") {
-                let log = registry.log();
-                if log.contains("address already in use") {
-                    return None;
-                }
-                panic!("docker-registry ended ({status}):\n{log}");
-            }
-            // Its own log line, since another program could be answering on this port.
-            if registry.log().contains("listening on") && TcpStream::connect(addr).is_ok() {
-                return Some(registry);
-            }
-            assert!(
-                began.elapsed() < Duration::from_secs(20),
-                "docker-registry does not listen:\n{}",
-                registry.log()
-            );
-            std::thread::sleep(Duration::from_millis(10));
+        let command = |dir: &Path, addr: SocketAddr| {
+            let file = dir.join("config.yml");
+            std::fs::write(&file, Self::config(options, dir, addr)).expect("write config.yml");
+            let mut command = Command::new("docker-registry");
+            command.arg("serve").arg(file).env("OTEL_TRACES_EXPORTER", "none");
+            command
+        };
+        let listens = |registry: &ServerProgram| registry.log().contains("listening on");
+        Self {
+            program: ServerProgram::start(command, listens),
+            ca_file: options.tls.map(Authority::ca_file),
         }
     }
 
@@ -147,9 +107,13 @@ impl DockerRegistry {
                 yaml.push_str(&format!("    clientcas:\n      - {}\n", ca.display()));
             }
         }
-        if options.basic {
+        if options.basic || !options.logins.is_empty() {
             let path = dir.join("htpasswd");
-            std::fs::write(&path, HTPASSWD).expect("write htpasswd");
+            let known = if options.basic { HTPASSWD } else { "" };
+            let others =
+                options.logins.iter().map(|(user, password)| htpasswd::line(user, password));
+            std::fs::write(&path, known.to_owned() + &others.collect::<String>())
+                .expect("write htpasswd");
             yaml.push_str(&format!(
                 "auth:\n  htpasswd:\n    realm: laboratory\n    path: {}\n",
                 path.display()
@@ -170,12 +134,12 @@ impl DockerRegistry {
     }
 
     pub fn addr(&self) -> SocketAddr {
-        self.addr
+        self.program.addr()
     }
 
     /// `127.0.0.1:<port>`, as it stands in a reference.
     pub fn host(&self) -> String {
-        self.addr.to_string()
+        self.addr().to_string()
     }
 
     /// The authority's certificate, where it serves HTTPS.
@@ -185,12 +149,12 @@ impl DockerRegistry {
 
     /// What it has logged.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+        self.program.log()
     }
 
     /// The folder with its blobs and uploads, `docker/registry/v2` below it.
     pub fn storage(&self) -> PathBuf {
-        self.dir.path().join("storage")
+        self.program.dir().join("storage")
     }
 
     /// Upload sessions of a repository that were opened and neither finished nor cancelled.
@@ -216,13 +180,5 @@ impl DockerRegistry {
             .join(tag)
             .join("current/link");
         std::fs::read_to_string(path).ok()
-    }
-}
-
-impl Drop for DockerRegistry {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! - [`registry`]: a small OCI registry in this process, also the `registry` example.
 //! - [`docker_registry`]: Debian's `docker-registry`, plain, Basic, token or TLS.
+//! - [`nginx`], [`haproxy`]: real gateways before a registry, with TLS, limits and refusals.
+//! - [`socks`]: a SOCKS proxy; [`htpasswd`]: logins for `docker-registry`.
 //! - [`token_server`]: issues the signed tokens `docker-registry` accepts.
 //! - [`proxy`]: stands between a client and a registry, counts, delays and breaks.
 //! - [`archive`], [`run`], [`pull`]: make an image, push it with `pushimg`, read it back.
@@ -17,8 +19,12 @@
 
 pub mod archive;
 pub mod docker_registry;
+pub mod gateway;
+pub mod haproxy;
+pub mod htpasswd;
 pub mod layout;
 pub mod measure;
+pub mod nginx;
 pub mod nix_store;
 pub mod proxy;
 pub mod pull;
@@ -26,10 +32,16 @@ pub mod put;
 pub mod registry;
 pub mod run;
 pub mod served;
+pub mod server_program;
+pub mod socks;
 pub mod tls;
 pub mod token_server;
 
 pub use docker_registry::{DockerRegistry, DockerRegistryOptions};
+pub use gateway::GatewayOptions;
+pub use haproxy::HaProxy;
+pub use nginx::Nginx;
 pub use proxy::{FaultProxy, ProxyOptions};
 pub use registry::DevRegistry;
+pub use socks::SocksProxy;
 pub use token_server::{TokenOptions, TokenServer};

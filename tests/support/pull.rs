@@ -159,7 +159,7 @@ fn client() -> Client {
 }
 
 /// Runs a future on a thread and runtime of its own, so that a test may be async or not.
-pub(super) fn on_runtime<T: Send>(future: impl Future<Output = T> + Send) -> T {
+pub fn on_runtime<T: Send>(future: impl Future<Output = T> + Send) -> T {
     std::thread::scope(|scope| {
         scope
             .spawn(|| {

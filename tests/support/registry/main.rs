@@ -43,6 +43,9 @@ struct Args {
     /// Keeps no account of referrers, as registries before distribution-spec 1.1.
     #[arg(long)]
     no_referrers: bool,
+    /// Refuses to overwrite a tag, as ECR does where tags are immutable.
+    #[arg(long)]
+    immutable_tags: bool,
 }
 
 fn login(text: &str) -> (&str, &str) {
@@ -66,6 +69,11 @@ fn main() {
         repositories: (!args.repository.is_empty()).then_some(args.repository),
         mounts: !args.refuse_mounts,
         referrers: !args.no_referrers,
+        tags: if args.immutable_tags {
+            registry::Tags::ImmutableAsEcr
+        } else {
+            registry::Tags::Mutable
+        },
         storage: args.storage,
     });
     println!("listening on {}", registry.addr());

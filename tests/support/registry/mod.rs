@@ -2,7 +2,7 @@
 //!
 //! It keeps to the specification, so that it can stand in for a real registry where none is
 //! installed; its options make it one of the stricter kinds: Basic or token auth, repositories
-//! that must exist, no mounts.
+//! that must exist, no mounts, tags that cannot be overwritten.
 
 pub mod auth;
 pub mod error;
@@ -16,10 +16,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use tempfile::TempDir;
 
 use super::served::{self, Served};
 use auth::{Auth, Gate};
+use error::Refusal;
 use store::Store;
 
 /// How a registry behaves; the default is open to all and takes any repository.
@@ -35,8 +37,43 @@ pub struct Options {
     pub mounts: bool,
     /// Whether it keeps account of what refers to a manifest, and says so. Default true.
     pub referrers: bool,
+    /// Whether a tag that exists may be put again. Default: it may.
+    pub tags: Tags,
     /// Where blobs are kept; a temporary folder by default.
     pub storage: Option<PathBuf>,
+}
+
+/// What becomes of a PUT to a tag that exists, its own manifest included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tags {
+    #[default]
+    Mutable,
+    /// 400 TAG_INVALID, as ECR answers where tags are immutable.
+    ImmutableAsEcr,
+    /// 412 PRECONDITION, as Harbor answers.
+    ImmutableAsHarbor,
+}
+
+impl Tags {
+    /// Refuses to overwrite a tag, unless tags are mutable.
+    fn overwrite(self, name: &str, tag: &str) -> Result<(), Refusal> {
+        match self {
+            Self::Mutable => Ok(()),
+            Self::ImmutableAsEcr => Err(Refusal::new(
+                StatusCode::BAD_REQUEST,
+                "TAG_INVALID",
+                format!(
+                    "The image tag '{tag}' already exists in the '{name}' repository and cannot \
+                     be overwritten because the tag is immutable."
+                ),
+            )),
+            Self::ImmutableAsHarbor => Err(Refusal::new(
+                StatusCode::PRECONDITION_FAILED,
+                "PRECONDITION",
+                format!("Failed to process request due to '{name}:{tag}' configured as immutable."),
+            )),
+        }
+    }
 }
 
 impl Default for Options {
@@ -47,6 +84,7 @@ impl Default for Options {
             repositories: None,
             mounts: true,
             referrers: true,
+            tags: Tags::default(),
             storage: None,
         }
     }
@@ -92,6 +130,7 @@ struct Shared {
     repositories: Option<Vec<String>>,
     mounts: bool,
     referrers: bool,
+    tags: Tags,
     tally: Tally,
 }
 
@@ -123,6 +162,7 @@ impl DevRegistry {
             repositories: options.repositories,
             mounts: options.mounts,
             referrers: options.referrers,
+            tags: options.tags,
             tally: Tally::default(),
         });
         let app = routes::router(shared.clone());

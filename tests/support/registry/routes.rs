@@ -183,6 +183,8 @@ impl Call<'_> {
             }
         } else if !is_tag(reference) {
             return Err(Refusal::manifest_invalid(format!("invalid tag {reference:?}")));
+        } else if store.resolve(name, reference).is_some() {
+            self.shared.tags.overwrite(name, reference)?;
         }
         let json: Value = serde_json::from_slice(&bytes)
             .map_err(|error| Refusal::manifest_invalid(format!("not JSON: {error}")))?;
