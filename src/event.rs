@@ -6,8 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::image::LayerId;
 use crate::report::LayerReport;
-use crate::source::LayerId;
 
 /// Where events go. Called from many threads; must not block for long.
 pub type Events = Arc<dyn Fn(Event) + Send + Sync>;

@@ -38,12 +38,8 @@ impl Error {
         match self {
             Self::Usage(_) | Self::Manifest(ManifestError::Unsayable { .. }) => Code::Usage,
             // The image is all right; it is the choice that is missing, or fits nothing.
-            Self::Source(
-                source::Error::SeveralImages { .. }
-                | source::Error::NoSuchImage { .. }
-                | source::Error::NoSuchPlatform { .. },
-            ) => Code::Usage,
-            Self::Source(_) => Code::Image,
+            Self::Source(source::Error::Choice(_)) => Code::Usage,
+            Self::Source(source::Error::Image(_)) => Code::Image,
             Self::Registry(error) | Self::SomeTags { source: error, .. } => match &**error {
                 registry::Error::Settings(_) => Code::Usage,
                 // Packed bytes that cannot be read back: a full disk, not the network.
@@ -82,11 +78,10 @@ mod tests {
             compression: Compression::Zstd,
             format: Format::Docker,
         };
-        let several =
-            source::Error::SeveralImages { file: "x".into(), count: 2, listed: String::new() };
+        let several = source::Error::Choice("several images".into());
         for (error, code) in [
             (several.into(), 2),
-            (source::Error::Absent { file: "x".into() }.into(), 3),
+            (source::Error::Image("no such file".into()).into(), 3),
             (Error::Usage(String::new()), 2),
             (Error::Manifest(unsayable), 2),
             (Error::Manifest(ManifestError::Malformed(malformed)), 1),

@@ -4,7 +4,9 @@
 use bytes::Bytes;
 use serde::Deserialize;
 
-use super::{Bounded, DiffId, Digest, Platform};
+use super::bounded::Bounded;
+use super::digest::{DiffId, Digest};
+use super::manifest::Platform;
 
 /// The longest config that is read, from an archive or from a registry.
 pub const MAX_CONFIG_BYTES: u64 = 8 << 20;

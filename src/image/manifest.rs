@@ -9,7 +9,10 @@ use oci_client::manifest::{self, OciDescriptor, OciImageIndex, OciImageManifest}
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use super::{Blob, Compression, Config, Digest, Format, LayerKey};
+use super::config::Config;
+use super::digest::Digest;
+use super::layer::{Blob, LayerKey};
+use super::media::{Compression, Format};
 
 /// A manifest or an index: the exact bytes to put, and their digest.
 #[derive(Clone, Debug)]

@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 
 use oci_client::Reference;
 
-use super::Digest;
+use super::digest::Digest;
 
 /// The longest name that registries take.
 const MAX_NAME: usize = 255;

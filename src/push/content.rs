@@ -12,8 +12,8 @@ use crate::error::Error;
 use crate::image::{Digest, Hasher};
 use crate::pack::Spool;
 use crate::registry::upload::{Content, ContentError};
-use crate::source;
-use crate::source::layout::Region;
+use crate::source::layout::{LayoutError, Region};
+use crate::source::{self, FileError};
 
 impl Content for Spool {
     fn whole(&self) -> Option<(Digest, u64)> {
@@ -151,11 +151,12 @@ impl Hashed {
         if end == region.length && self.position == end {
             let actual = self.hasher.clone().finish();
             if actual != *digest {
-                return Err(source::Error::DamagedBlob {
+                return Err(LayoutError::DamagedBlob {
                     file: region.name.clone(),
                     listed: digest.clone(),
                     actual,
-                });
+                }
+                .into());
             }
         }
         Ok((left > 0).then(|| bytes.freeze()))
@@ -172,8 +173,8 @@ fn fill(region: &Region, digest: &Digest, bytes: &mut [u8], at: u64) -> Result<(
     let file = region.name.clone();
     match region.read_at(bytes, at) {
         Ok(count) if count == bytes.len() => Ok(()),
-        Ok(_) => Err(source::Error::CutBlob { file, digest: digest.clone() }),
-        Err(source) => Err(source::Error::Read { file, at: region.offset + at, source }),
+        Ok(_) => Err(LayoutError::CutBlob { file, digest: digest.clone() }.into()),
+        Err(source) => Err(FileError::Read { file, at: region.offset + at, source }.into()),
     }
 }
 

@@ -368,7 +368,7 @@ impl<'a> Layers<'a> {
                 return Err(Setback::Failed(Error::Failed(error)));
             };
             let actual = layer.read.as_ref().unwrap_or(&layer.diff_id);
-            let mismatch = || source::Error::Mismatch {
+            let mismatch = || source::LayerMismatch {
                 file: self.item.image.to_string(),
                 layer: index + 1,
                 entry: layer.entry.clone(),
@@ -376,12 +376,12 @@ impl<'a> Layers<'a> {
                 actual: actual.clone(),
             };
             if actual != listed {
-                return Err(mismatch().into());
+                return Err(source::Error::from(mismatch()).into());
             }
             if layer.diff_id != *listed {
                 // An entry named by the diff ID of another layer, which the registry happens to
                 // have. The name was only a hint; now these bytes need a blob of their own.
-                return Err(Setback::untrue(mismatch()));
+                return Err(Setback::untrue(source::Error::from(mismatch())));
             }
             layers.push(ManifestLayer { blob: layer.blob.clone(), key: layer.key.clone() });
         }

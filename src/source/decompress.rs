@@ -5,7 +5,6 @@
 //! Everything is read to the very end, checksums verified.
 
 use std::cell::Cell;
-use std::fmt;
 use std::io::{self, BufReader, Read};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,8 +12,11 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 
 use super::error::Error;
-use super::gzip::{self, GzipReader};
+use super::file::FileError;
+use super::gzip::GzipReader;
+use super::location::Progress;
 use super::tar::Bytes;
+use super::wrapping::Wrapping;
 
 /// Length of a chunk, and of what is read from the file at once. Larger ones gain nothing.
 const CHUNK: usize = 256 << 10;
@@ -22,96 +24,29 @@ const CHUNK: usize = 256 << 10;
 /// Chunks that wait to be taken: 4 MiB.
 const CHUNKS_AHEAD: usize = 16;
 
-/// The largest zstd window, as a power of two: 64 MiB, what every level but `--ultra -22` and
-/// `--long` stays below. It and the rest of the program share 100 MiB.
-const MAX_ZSTD_WINDOW_LOG: u32 = 26;
-
-/// What any frame may ask for, whatever the first one does: 8 MiB (RFC 8878, section 3.1.1.1.2).
-const LEAST_ZSTD_WINDOW_LOG: u32 = 23;
-
-/// What xz may use: enough for `xz -9`, which takes 65 MiB.
-const MAX_XZ_MEMORY: usize = 72 << 20;
-
-/// Called with the bytes of the file consumed, and its length where that is known.
-pub type Progress = Box<dyn Fn(u64, Option<u64>) + Send>;
-
-/// How a file is compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wrapping {
-    /// Not at all.
-    None,
-    /// gzip, RFC 1952.
-    Gzip,
-    /// Zstandard, RFC 8878.
-    Zstd,
-    /// The .xz file format.
-    Xz,
-    /// bzip2.
-    Bzip2,
+/// Compressed data that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum DecompressError {
+    /// The compressed data stops before its end.
+    #[error(
+        "{file}: truncated {wrapping} after {bytes} bytes; was the download or the build cut off? \
+         Make or fetch it again"
+    )]
+    Truncated { file: Arc<str>, wrapping: Wrapping, bytes: u64 },
+    /// The compressed data is not what was compressed.
+    #[error("{file}: corrupt {wrapping}, noticed at byte {bytes}: {what}; make or fetch it again")]
+    Corrupt { file: Arc<str>, wrapping: Wrapping, bytes: u64, what: String },
+    /// Decompressing would take more memory than is allowed.
+    #[error(
+        "{file}: its {wrapping} compression needs more than {limit_mib} MiB of memory to read; \
+         decompress it first: `{command} {file} | pushimg - DEST`"
+    )]
+    WindowTooLarge { file: Arc<str>, wrapping: Wrapping, limit_mib: u64, command: &'static str },
 }
 
-impl Wrapping {
-    /// The compression of a file that begins so; `None` where there is none.
-    pub fn of(head: &[u8]) -> Self {
-        match head {
-            [a, b, ..] if [*a, *b] == gzip::MAGIC => Self::Gzip,
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
-            // A skippable frame, with which parallel compressors begin.
-            [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
-            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Xz,
-            [b'B', b'Z', b'h', b'1'..=b'9', ..] => Self::Bzip2,
-            _ => Self::None,
-        }
-    }
-
-    /// The command that decompresses whatever memory that takes.
-    pub(super) fn command(self) -> &'static str {
-        match self {
-            Self::None => "cat",
-            Self::Gzip => "gzip -dc",
-            Self::Zstd => "zstd -dc --long=31",
-            Self::Xz => "xz -dc",
-            Self::Bzip2 => "bzip2 -dc",
-        }
-    }
-}
-
-/// The most memory, in bytes, that decompressing a file that begins so may take.
-///
-/// Any frame may ask for more than the first did; that is an error where it is more than this.
-pub fn memory(wrapping: Wrapping, head: &[u8]) -> usize {
-    match wrapping {
-        Wrapping::None | Wrapping::Gzip => 0,
-        Wrapping::Zstd => 1 << zstd_window_log(head),
-        Wrapping::Xz => MAX_XZ_MEMORY,
-        // Four bytes for each of a block's 900,000, and the block.
-        Wrapping::Bzip2 => 5 << 20,
-    }
-}
-
-/// The window that the first frame asks for (RFC 8878, section 3.1.1.1), within limits; the largest
-/// where that is told further on.
-fn zstd_window_log(head: &[u8]) -> u32 {
-    const SINGLE_SEGMENT: u8 = 1 << 5;
-    let asked = match head {
-        [0x28, 0xb5, 0x2f, 0xfd, descriptor, window, ..] if descriptor & SINGLE_SEGMENT == 0 => {
-            let (exponent, eighths) = (window >> 3, window & 7);
-            10 + u32::from(exponent) + u32::from(eighths > 0)
-        }
-        _ => MAX_ZSTD_WINDOW_LOG,
-    };
-    asked.clamp(LEAST_ZSTD_WINDOW_LOG, MAX_ZSTD_WINDOW_LOG)
-}
-
-impl fmt::Display for Wrapping {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::None => "uncompressed",
-            Self::Gzip => "gzip",
-            Self::Zstd => "zstd",
-            Self::Xz => "xz",
-            Self::Bzip2 => "bzip2",
-        })
+impl From<DecompressError> for Error {
+    fn from(error: DecompressError) -> Self {
+        Self::image(error)
     }
 }
 
@@ -164,7 +99,7 @@ pub fn stream(
             // Nobody is left to hear it if this fails.
             let _ = messages_in.send(message);
         })
-        .map_err(|source| Error::Open { file: file.clone(), source })?;
+        .map_err(|source| FileError::Open { file: file.clone(), source })?;
     Ok(Stream { messages, used, chunk: Vec::new(), start: 0, end: 0, at_end: false, file })
 }
 
@@ -206,7 +141,7 @@ impl Stream {
                 Ok(Message::End) => self.at_end = true,
                 Ok(Message::Failed(error)) => return Err(error),
                 Err(_) => {
-                    return Err(Error::ReaderGone { file: self.file.clone() });
+                    return Err(FileError::ReaderGone { file: self.file.clone() }.into());
                 }
             }
         }
@@ -321,7 +256,7 @@ fn classify(
         Err(other) => other,
     };
     if error.kind() == io::ErrorKind::UnexpectedEof {
-        return Error::TruncatedWrapping { file, wrapping, bytes };
+        return DecompressError::Truncated { file, wrapping, bytes }.into();
     }
     let text = error.to_string();
     let is_too_large = match wrapping {
@@ -332,9 +267,10 @@ fn classify(
     };
     if is_too_large {
         let limit_mib = memory as u64 >> 20;
-        return Error::WindowTooLarge { file, wrapping, limit_mib, command: wrapping.command() };
+        let command = wrapping.command();
+        return DecompressError::WindowTooLarge { file, wrapping, limit_mib, command }.into();
     }
-    Error::CorruptWrapping { file, wrapping, bytes, what: text }
+    DecompressError::Corrupt { file, wrapping, bytes, what: text }.into()
 }
 
 fn is_memory_limit(error: &io::Error) -> bool {
@@ -364,11 +300,11 @@ impl<R: Read> Read for Counted<R> {
                     return Err(error);
                 }
                 Err(source) => {
-                    return Err(io::Error::other(Error::Read {
+                    return Err(io::Error::other(Error::from(FileError::Read {
                         file: self.file.clone(),
                         at: self.consumed.get(),
                         source,
-                    }));
+                    })));
                 }
             }
         };

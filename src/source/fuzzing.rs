@@ -2,12 +2,15 @@
 
 use std::io::{Cursor, Read, Seek, Write};
 
-use super::decompress::{self, Stream, Wrapping};
+use super::archive::{self, Contents};
+use super::decompress::{self, Stream};
 use super::docker_archive::streamed;
 use super::error::Error;
+use super::interface::{Claim, Image, Source};
 use super::layout::Layout;
+use super::selection::Selection;
 use super::tar::{self, BLOCK, Bytes, Tar};
-use super::{Claim, Contents, Image, Selection, Source, tar_file};
+use super::wrapping::{self, Wrapping};
 use crate::image::{DiffId, Digest, Hasher};
 
 /// A tar, whose checksums are put right first: they would keep everything else from being tried.
@@ -105,12 +108,12 @@ type Images = Vec<(Vec<String>, Digest, Vec<Digest>)>;
 fn sought(data: &[u8]) -> Result<Images, Error> {
     let mut file = tempfile::tempfile().expect("there is a temporary file");
     file.write_all(data).and_then(|()| file.rewind()).expect("it can be written");
-    let opened = tar_file::open(file, data.len() as u64, "x.tar".into(), Box::new(|_, _| {}))?;
+    let opened = archive::open_tar(file, data.len() as u64, "x.tar".into(), Box::new(|_, _| {}))?;
     let source = match opened {
         Contents::Layers(source) => source,
         Contents::Layout(layout) => {
             laid_out(&layout)?;
-            return Err(Error::EmptyLayout { file: "no docker archive".into() });
+            return Err(Error::Image("no docker archive".into()));
         }
     };
     assert!(source.images().is_some_and(|images| !images.is_empty()));
@@ -153,7 +156,7 @@ fn walked(mut source: Box<dyn Source>) -> Result<Images, Error> {
             hasher.update(&piece[..count]);
             length += count as u64;
             if length > left {
-                return Err(Error::NoImages { file: "a bomb".into() });
+                return Err(Error::Image("a bomb".into()));
             }
         }
         left -= length;
@@ -177,7 +180,7 @@ fn stream(data: Vec<u8>, wrapping: Wrapping) -> Stream {
     if wrapping == Wrapping::None {
         return Stream::of(&data);
     }
-    let memory = decompress::memory(wrapping, &data);
+    let memory = wrapping::memory(wrapping, &data);
     decompress::stream(Cursor::new(data), "x".into(), None, (wrapping, memory), Box::new(|_, _| {}))
         .expect("there is a thread to read it")
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::Location;
+use super::location::Location;
 
 /// Where Nix keeps what it built, read-only.
 const NIX_STORE: &str = "/nix/store";

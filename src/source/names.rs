@@ -2,8 +2,9 @@
 
 use crate::image::History;
 
-use super::decompress::Wrapping;
+use super::printable::printable;
 use super::tar::Tar;
+use super::wrapping::Wrapping;
 
 /// The longest name given, in characters.
 const MAX_CHARS: usize = 40;
@@ -75,37 +76,6 @@ fn shortened(name: &str) -> String {
         return name;
     }
     name.chars().take(MAX_CHARS - 1).chain(['…']).collect()
-}
-
-/// The text, with what could steer a terminal or hide what it says escaped.
-pub fn printable(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if is_harmful(c) {
-            out.extend(c.escape_default());
-        } else {
-            out.push(c);
-        }
-    }
-    out
-}
-
-/// Control characters (Unicode's Cc), and those that are invisible or change the direction (most
-/// of Cf, the line and paragraph separators).
-pub fn is_harmful(c: char) -> bool {
-    c.is_control()
-        || matches!(
-            c,
-            '\u{ad}'
-                | '\u{61c}'
-                | '\u{180e}'
-                | '\u{200b}'..='\u{200f}'
-                | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}'
-                | '\u{feff}'
-                | '\u{fff9}'..='\u{fffb}'
-                | '\u{e0000}'..='\u{e007f}'
-        )
 }
 
 #[cfg(test)]

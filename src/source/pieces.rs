@@ -5,10 +5,11 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
 use super::error::Error;
+use super::file::FileError;
+use super::printable::printable_path;
 use super::tar::BLOCK;
 
 /// A part of a tar.
@@ -52,7 +53,7 @@ impl<I: Iterator<Item = Result<Piece, Error>>> Pieces<I> {
             Some(Piece::Bytes(bytes)) => Current::Bytes(bytes, 0),
             Some(Piece::File { path, size }) => {
                 let file = File::open(&path)
-                    .map_err(|source| Error::StoreFile { path: printable(&path), source })?;
+                    .map_err(|source| FileError::Store { path: printable_path(&path), source })?;
                 let padding = (size.next_multiple_of(BLOCK as u64) - size) as usize;
                 Current::File { file, path, left: size, padding }
             }
@@ -77,7 +78,8 @@ impl<I: Iterator<Item = Result<Piece, Error>>> Read for Pieces<I> {
                 Current::File { file, path, left, .. } if *left > 0 => {
                     let most = usize::try_from(*left).map_or(buffer.len(), |l| l.min(buffer.len()));
                     let failed = |source| {
-                        io::Error::other(Error::StoreFile { path: printable(path), source })
+                        let path = printable_path(path);
+                        io::Error::other(Error::from(FileError::Store { path, source }))
                     };
                     match file.read(&mut buffer[..most]) {
                         Ok(0) => return Err(failed(io::ErrorKind::UnexpectedEof.into())),
@@ -104,10 +106,6 @@ impl<I: Iterator<Item = Result<Piece, Error>>> Read for Pieces<I> {
             }
         }
     }
-}
-
-fn printable(path: &Path) -> Arc<str> {
-    super::printable(&path.to_string_lossy()).into()
 }
 
 #[cfg(test)]

@@ -1,12 +1,38 @@
 //! Which of several images is meant.
 
 use std::fmt;
+use std::sync::Arc;
 
-use super::{Image, printable};
+use super::error::Error;
+use super::interface::Image;
+use super::printable::printable;
 use crate::image::{Digest, Platform, parse_reference};
 
 /// How many names a message lists.
 const MAX_LISTED: usize = 10;
+
+/// The user must choose among several images, or has chosen one that is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum ChoiceError {
+    /// The user has to say which.
+    #[error(
+        "{file} holds {count} images: {listed}; choose one with `{file}:TAG`, `{file}@sha256:…`, \
+         `--image NAME` or, where they differ by it, `--platform OS/ARCHITECTURE`"
+    )]
+    SeveralImages { file: Arc<str>, count: usize, listed: String },
+    /// There is no image of the name or digest asked for.
+    #[error("{file} holds no image {wanted:?}; it holds {listed}")]
+    NoSuchImage { file: Arc<str>, wanted: String, listed: String },
+    /// There is no image for the platform asked for.
+    #[error("{file} holds no image for {wanted:?}; it holds those for {listed}")]
+    NoSuchPlatform { file: Arc<str>, wanted: String, listed: String },
+}
+
+impl From<ChoiceError> for Error {
+    fn from(error: ChoiceError) -> Self {
+        Self::Choice(Box::new(error))
+    }
+}
 
 /// Which of several images of a source is meant. The default is the only one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -13,8 +13,9 @@ use ::tar::{Builder, EntryType, Header};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
+use super::wrapping::Wrapping;
 use super::*;
-use crate::image::Digest;
+use crate::image::{DiffId, Digest};
 
 /// An archive in the making.
 struct Archive(Builder<Vec<u8>>);

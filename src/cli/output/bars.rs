@@ -8,7 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, P
 use super::progress::Progress;
 use super::text::{escape, fit, size, whole_time};
 use crate::event::Event;
-use crate::source::LayerId;
+use crate::image::LayerId;
 
 /// How often the bars are drawn, in a second.
 pub const DRAWS: u8 = 10;

@@ -72,7 +72,7 @@ mod tests {
     use super::super::tests::started;
     use super::*;
     use crate::event::Event;
-    use crate::source::LayerId;
+    use crate::image::LayerId;
 
     #[test]
     fn a_long_upload_is_heard_of_every_ten_seconds_and_not_more_often() {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::event::Event;
+use crate::image::LayerId;
 use crate::report::Outcome;
-use crate::source::LayerId;
 
 /// A longer time without a byte is a wait, for a retry or for somebody else, and not work.
 const LULL: Duration = Duration::from_secs(5);

@@ -1,9 +1,9 @@
 //! What is printed for which event, without a terminal; and what the other tests here build on.
 
 use super::*;
+use crate::image::LayerId;
 use crate::image::{Compression, Digest, Format};
 use crate::report::{Known, LayerReport};
-use crate::source::LayerId;
 
 /// An upload that begins.
 pub fn started(id: usize, name: &str, total: Option<u64>) -> Event {

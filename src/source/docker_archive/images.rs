@@ -5,11 +5,21 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::MAX_IMAGES;
-use crate::image::{Bounded, Config, DiffId, MAX_LAYERS};
-use crate::source::entries::Entries;
-use crate::source::error::{Error, Role};
-use crate::source::{Image, LayerId};
+use super::error::DockerArchiveError;
+use crate::image::{Bounded, Config, DiffId, LayerId, MAX_LAYERS};
+use crate::source::error::Error;
+use crate::source::interface::Image;
+use crate::source::role::Role;
+use crate::source::tar::Entries;
+
+/// The longest `manifest.json` that is read: some 300 images of 128 layers.
+pub const MAX_MANIFEST_BYTES: u64 = 4 << 20;
+
+/// What all JSON of one archive that is held in memory may add up to.
+pub const MAX_JSON_BYTES: u64 = 32 << 20;
+
+/// More images than anybody saves in one archive.
+const MAX_IMAGES: usize = 1024;
 
 /// More names than any image has.
 const MAX_NAMES: usize = 1024;
@@ -17,7 +27,7 @@ const MAX_NAMES: usize = 1024;
 /// An image whose layers are known by the entries they are stored in.
 ///
 /// The entries' names are borrowed: a long one may be listed any number of times.
-pub struct Listed<'a> {
+pub struct ListedImage<'a> {
     names: Vec<String>,
     config: Config,
     layers: Vec<&'a str>,
@@ -41,11 +51,11 @@ pub fn list<'a, T>(
     manifest: &[u8],
     entries: &'a Entries<T>,
     mut read_config: impl FnMut(&str, &T) -> Result<Config, Error>,
-) -> Result<Vec<Listed<'a>>, Error> {
+) -> Result<Vec<ListedImage<'a>>, Error> {
     let Bounded(items): Bounded<Item, MAX_IMAGES> = serde_json::from_slice(manifest)
-        .map_err(|source| Error::MalformedManifest { file: file.clone(), source })?;
+        .map_err(|source| DockerArchiveError::MalformedManifest { file: file.clone(), source })?;
     if items.is_empty() {
-        return Err(Error::NoImages { file: file.clone() });
+        return Err(DockerArchiveError::NoImages { file: file.clone() }.into());
     }
     let mut configs: HashMap<&str, Config> = HashMap::new();
     items
@@ -58,19 +68,20 @@ pub fn list<'a, T>(
             let config = &configs[stored];
             let layers = item.layers.map_or(Vec::new(), |list| list.0);
             if layers.len() != config.diff_ids().len() {
-                return Err(Error::LayerCount {
+                return Err(DockerArchiveError::LayerCount {
                     file: file.clone(),
                     entry: item.config,
                     diff_ids: config.diff_ids().len(),
                     layers: layers.len(),
-                });
+                }
+                .into());
             }
             let layers = layers
                 .iter()
                 .map(|layer| Ok(entries.resolve(layer, Role::Layer)?.0))
                 .collect::<Result<_, Error>>()?;
             let names = item.repo_tags.map_or(Vec::new(), |list| list.0);
-            Ok(Listed { names, config: config.clone(), layers })
+            Ok(ListedImage { names, config: config.clone(), layers })
         })
         .collect()
 }
@@ -78,14 +89,14 @@ pub fn list<'a, T>(
 /// The diff ID of each entry that is a layer of one of the images.
 pub fn diff_ids<'a>(
     file: &Arc<str>,
-    images: &'a [Listed<'_>],
-) -> Result<HashMap<&'a str, &'a DiffId>, Error> {
+    images: &'a [ListedImage<'_>],
+) -> Result<HashMap<&'a str, &'a DiffId>, DockerArchiveError> {
     let mut known: HashMap<&str, &DiffId> = HashMap::new();
     for image in images {
         for (&entry, diff_id) in image.layers.iter().zip(image.config.diff_ids()) {
             let first = *known.entry(entry).or_insert(diff_id);
             if first != diff_id {
-                return Err(Error::TwoDiffIds {
+                return Err(DockerArchiveError::TwoDiffIds {
                     file: file.clone(),
                     entry: entry.to_owned(),
                     one: first.clone(),
@@ -97,7 +108,7 @@ pub fn diff_ids<'a>(
     Ok(known)
 }
 
-impl Listed<'_> {
+impl ListedImage<'_> {
     /// The image, its layers numbered by `id_of` the entries they are stored in.
     pub fn number(
         self,

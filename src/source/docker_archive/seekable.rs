@@ -5,27 +5,28 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use super::{MAX_JSON_BYTES, MAX_MANIFEST_BYTES, images};
-use crate::image::{Config, DiffId, MAX_CONFIG_BYTES};
-use crate::source::decompress::Progress;
-use crate::source::entries::MANIFEST;
-use crate::source::error::{Error, Place, Role};
-use crate::source::tar_file::{Stored, TarFile, read_at};
-use crate::source::{Claim, Image, Layer, LayerId, Source};
+use super::error::DockerArchiveError;
+use super::images::{self, MAX_JSON_BYTES, MAX_MANIFEST_BYTES};
+use crate::image::{Config, DiffId, LayerId, MAX_CONFIG_BYTES};
+use crate::source::error::Error;
+use crate::source::file::read_at;
+use crate::source::interface::{Claim, Image, Layer, Source};
+use crate::source::location::Progress;
+use crate::source::role::Role;
+use crate::source::tar::{MANIFEST, StoredFile, TarError, TarFile, TarPosition};
 
 /// Opens the archive, which has a `manifest.json`.
 pub fn open(tar: TarFile, progress: Progress) -> Result<Box<dyn Source>, Error> {
     let (name, entries) = (&tar.name, &tar.entries);
     let (_, manifest) = entries.resolve(MANIFEST, Role::Manifest)?;
-    let manifest = tar.json(MANIFEST, Role::Manifest, manifest, MAX_MANIFEST_BYTES)?;
+    let manifest = json(&tar, MANIFEST, Role::Manifest, manifest, MAX_MANIFEST_BYTES)?;
     let mut json_left = MAX_JSON_BYTES;
     let listed = images::list(name, &manifest, entries, |entry, stored| {
-        let bytes = tar.json(entry, Role::Config, stored, MAX_CONFIG_BYTES.min(json_left))?;
+        let bytes = json(&tar, entry, Role::Config, stored, MAX_CONFIG_BYTES.min(json_left))?;
         json_left -= stored.size;
-        Config::parse(bytes).map_err(|source| Error::BadConfig {
-            file: name.clone(),
-            entry: entry.to_owned(),
-            source,
+        Config::parse(bytes).map_err(|source| {
+            DockerArchiveError::BadConfig { file: name.clone(), entry: entry.to_owned(), source }
+                .into()
         })
     })?;
 
@@ -33,11 +34,8 @@ pub fn open(tar: TarFile, progress: Progress) -> Result<Box<dyn Source>, Error> 
     for (entry, diff_id) in images::diff_ids(name, &listed)? {
         let (_, stored) = entries.resolve(entry, Role::Layer)?;
         if stored.sparse {
-            return Err(Error::Sparse {
-                file: name.clone(),
-                role: Role::Layer,
-                entry: entry.to_owned(),
-            });
+            let (file, role, entry) = (name.clone(), Role::Layer, entry.to_owned());
+            return Err(DockerArchiveError::Sparse { file, role, entry }.into());
         }
         layers.push(StoredLayer {
             entry: entry.to_owned(),
@@ -84,7 +82,7 @@ struct SeekableArchive {
 struct StoredLayer {
     entry: String,
     diff_id: DiffId,
-    stored: Stored,
+    stored: StoredFile,
 }
 
 impl Source for SeekableArchive {
@@ -114,6 +112,40 @@ impl Source for SeekableArchive {
     }
 }
 
+/// The whole of a small file of the archive.
+fn json(
+    tar: &TarFile,
+    entry: &str,
+    role: Role,
+    stored: &StoredFile,
+    limit: u64,
+) -> Result<Vec<u8>, Error> {
+    let file = tar.name.clone();
+    if stored.sparse {
+        return Err(DockerArchiveError::Sparse { file, role, entry: entry.to_owned() }.into());
+    }
+    if stored.size > limit {
+        let (entry, size) = (entry.to_owned(), stored.size);
+        return Err(DockerArchiveError::JsonTooLong { file, entry, size, limit }.into());
+    }
+    let mut bytes = vec![0; stored.size as usize];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        let at = stored.offset + filled as u64;
+        match read_at(&tar.file, &tar.name, &mut bytes[filled..], at)? {
+            0 => return Err(truncated(&tar.name, entry, at)),
+            count => filled += count,
+        }
+    }
+    Ok(bytes)
+}
+
+/// The error for a file that became shorter after its headers were read.
+fn truncated(file: &Arc<str>, entry: &str, at: u64) -> Error {
+    let position = TarPosition::Content(entry.to_owned());
+    TarError::Truncated { file: file.clone(), at, position }.into()
+}
+
 /// The content of one layer.
 struct Content {
     file: File,
@@ -133,14 +165,11 @@ impl Read for Content {
             return Ok(0);
         }
         let count = read_at(&self.file, &self.name, &mut buffer[..want], self.position)
-            .map_err(io::Error::other)?;
+            .map_err(|error| io::Error::other(Error::from(error)))?;
         if count == 0 {
             // It was long enough when its headers were read.
-            return Err(io::Error::other(Error::TruncatedTar {
-                file: self.name.clone(),
-                at: self.position,
-                entry: Place::Content(self.entry.clone()),
-            }));
+            let cut_off = truncated(&self.name, &self.entry, self.position);
+            return Err(io::Error::other(cut_off));
         }
         self.position += count as u64;
         (self.progress)(self.position, Some(self.length));

@@ -10,13 +10,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{MAX_JSON_BYTES, MAX_MANIFEST_BYTES, images};
-use crate::image::{Config, Digest, MAX_CONFIG_BYTES};
-use crate::source::decompress::{Stream, Wrapping};
-use crate::source::entries::{Entries, MANIFEST, OCI_LAYOUT, hex_of, normalise};
-use crate::source::error::{Error, Role};
-use crate::source::tar::{self, BLOCK, Entry, Kind, Tar};
-use crate::source::{Claim, Image, Layer, LayerId, Source};
+use super::error::DockerArchiveError;
+use super::images::{self, MAX_JSON_BYTES, MAX_MANIFEST_BYTES};
+use crate::image::{Config, Digest, LayerId, MAX_CONFIG_BYTES};
+use crate::source::decompress::Stream;
+use crate::source::error::Error;
+use crate::source::interface::{Claim, Image, Layer, Source};
+use crate::source::role::Role;
+use crate::source::tar::{
+    self, BLOCK, Entries, Entry, EntryKind, MANIFEST, OCI_LAYOUT, Tar, hex_of, normalise,
+};
+use crate::source::wrapping::Wrapping;
 
 /// Begins to read the archive in `stream`, which takes as much as `memory` bytes.
 pub fn open(
@@ -42,7 +46,7 @@ pub fn open(
 
 struct StreamedArchive {
     file: Arc<str>,
-    entries: Entries<Seen>,
+    entries: Entries<EntryFate>,
     content: Content,
     memory: usize,
     next_id: usize,
@@ -51,17 +55,17 @@ struct StreamedArchive {
 }
 
 /// What became of a file of the archive.
-enum Seen {
+enum EntryFate {
     /// Kept, for it looks like JSON.
     Kept(Bytes),
     /// Yielded as a layer.
     Layer(LayerId),
     /// Neither.
-    PassedOver(Why),
+    PassedOver(PassedOver),
 }
 
 #[derive(Clone, Copy)]
-enum Why {
+enum PassedOver {
     /// It looks neither like JSON nor like a layer.
     Unknown,
     Sparse,
@@ -118,24 +122,24 @@ impl StreamedArchive {
             }
             self.entries.check_kind()?;
             match entry.kind {
-                Kind::File => {}
-                Kind::Sparse => {
-                    let seen = Seen::PassedOver(Why::Sparse);
+                EntryKind::File => {}
+                EntryKind::Sparse => {
+                    let seen = EntryFate::PassedOver(PassedOver::Sparse);
                     self.entries.insert_file(name, seen)?;
                     continue;
                 }
-                Kind::Symlink(target) => {
+                EntryKind::Symlink(target) => {
                     self.entries.insert_symlink(name, &target)?;
                     continue;
                 }
-                Kind::HardLink(target) => {
+                EntryKind::HardLink(target) => {
                     self.entries.insert_hard_link(name, &target)?;
                     continue;
                 }
-                Kind::Other => continue,
+                EntryKind::Other => continue,
             }
             let seen = self.look_at(&name, &entry)?;
-            if let Seen::Layer(id) = seen {
+            if let EntryFate::Layer(id) = seen {
                 self.entries.insert_file(name.clone(), seen)?;
                 return Ok(Some(Candidate { id, entry: name, size: entry.size }));
             }
@@ -145,7 +149,7 @@ impl StreamedArchive {
     }
 
     /// Finds out what a file is by its first bytes.
-    fn look_at(&mut self, name: &str, entry: &Entry) -> Result<Seen, Error> {
+    fn look_at(&mut self, name: &str, entry: &Entry) -> Result<EntryFate, Error> {
         self.content.peek()?;
         let head = self.content.peeked();
         let is_layer = tar::is_tar(head)
@@ -154,28 +158,28 @@ impl StreamedArchive {
         if name != MANIFEST && is_layer {
             let id = LayerId(self.next_id);
             self.next_id += 1;
-            return Ok(Seen::Layer(id));
+            return Ok(EntryFate::Layer(id));
         }
         let limit = match name {
             MANIFEST => MAX_MANIFEST_BYTES,
             _ if matches!(head.first(), Some(b'{' | b' ' | b'\t' | b'\r' | b'\n')) => {
                 MAX_CONFIG_BYTES
             }
-            _ => return Ok(Seen::PassedOver(Why::Unknown)),
+            _ => return Ok(EntryFate::PassedOver(PassedOver::Unknown)),
         };
         if entry.size > limit {
-            return Ok(Seen::PassedOver(Why::TooLong(entry.size)));
+            return Ok(EntryFate::PassedOver(PassedOver::TooLong(entry.size)));
         }
         // The list of images has room of its own: it comes last, after what nobody may need.
         if name != MANIFEST {
             let Some(left) = self.json_left.checked_sub(entry.size) else {
-                return Ok(Seen::PassedOver(Why::TooMuchJson));
+                return Ok(EntryFate::PassedOver(PassedOver::TooMuchJson));
             };
             self.json_left = left;
         }
         let mut bytes = Vec::with_capacity(entry.size as usize);
         self.content.read_to_end(&mut bytes).map_err(|error| Error::from_read(error, name))?;
-        Ok(Seen::Kept(bytes.into()))
+        Ok(EntryFate::Kept(bytes.into()))
     }
 
     /// Reads to the very end and puts the images together.
@@ -183,29 +187,30 @@ impl StreamedArchive {
         self.content.tar.bytes_mut().drain()?;
         let file = &self.file;
         let manifest = match self.entries.manifest()? {
-            Some(Seen::Kept(manifest)) => manifest,
+            Some(EntryFate::Kept(manifest)) => manifest,
             Some(seen) => return Err(self.not_kept(MANIFEST, Role::Manifest, seen)),
             None if self.content.tar.is_cut_off() => return Err(self.content.tar.truncated()),
             None if self.entries.contains(OCI_LAYOUT) => {
                 let command = self.content.tar.wrapping().command();
-                return Err(Error::LateLayout { file: file.clone(), command });
+                let file = file.clone();
+                return Err(DockerArchiveError::LateLayout { file, command }.into());
             }
-            None => return Err(self.entries.without_manifest()),
+            None => return Err(self.entries.without_manifest().into()),
         };
-        let listed =
-            images::list(file, manifest, &self.entries, |entry, seen| match seen {
-                Seen::Kept(bytes) => Config::parse(bytes.clone()).map_err(|source| {
-                    Error::BadConfig { file: file.clone(), entry: entry.to_owned(), source }
-                }),
-                seen => Err(self.not_kept(entry, Role::Config, seen)),
-            })?;
+        let listed = images::list(file, manifest, &self.entries, |entry, seen| match seen {
+            EntryFate::Kept(bytes) => Config::parse(bytes.clone()).map_err(|source| {
+                let (file, entry) = (file.clone(), entry.to_owned());
+                DockerArchiveError::BadConfig { file, entry, source }.into()
+            }),
+            seen => Err(self.not_kept(entry, Role::Config, seen)),
+        })?;
         images::diff_ids(file, &listed)?;
 
         listed
             .into_iter()
             .map(|image| {
                 image.number(|entry| match self.entries.resolve(entry, Role::Layer)?.1 {
-                    Seen::Layer(id) => Ok(*id),
+                    EntryFate::Layer(id) => Ok(*id),
                     seen => Err(self.not_kept(entry, Role::Layer, seen)),
                 })
             })
@@ -213,13 +218,15 @@ impl StreamedArchive {
     }
 
     /// The error for a file that is needed and was not kept.
-    fn not_kept(&self, entry: &str, role: Role, seen: &Seen) -> Error {
+    fn not_kept(&self, entry: &str, role: Role, seen: &EntryFate) -> Error {
         let file = self.file.clone();
         let entry = entry.to_owned();
-        match (seen, role) {
-            (Seen::PassedOver(Why::Sparse), _) => Error::Sparse { file, role, entry },
-            (Seen::PassedOver(Why::TooLong(size)), Role::Config | Role::Manifest) => {
-                Error::JsonTooLong {
+        let error = match (seen, role) {
+            (EntryFate::PassedOver(PassedOver::Sparse), _) => {
+                DockerArchiveError::Sparse { file, role, entry }
+            }
+            (EntryFate::PassedOver(PassedOver::TooLong(size)), Role::Config | Role::Manifest) => {
+                DockerArchiveError::JsonTooLong {
                     file,
                     entry,
                     size: *size,
@@ -229,12 +236,13 @@ impl StreamedArchive {
                     },
                 }
             }
-            (Seen::PassedOver(Why::TooMuchJson), Role::Config | Role::Manifest) => {
-                Error::TooMuchJson { file, entry, limit_mib: MAX_JSON_BYTES >> 20 }
+            (EntryFate::PassedOver(PassedOver::TooMuchJson), Role::Config | Role::Manifest) => {
+                DockerArchiveError::TooMuchJson { file, entry, limit_mib: MAX_JSON_BYTES >> 20 }
             }
-            (_, Role::Config | Role::Manifest) => Error::ConfigNotJson { file, entry },
-            (_, Role::Layer | Role::Blob) => Error::NotALayer { file, entry },
-        }
+            (_, Role::Config | Role::Manifest) => DockerArchiveError::ConfigNotJson { file, entry },
+            (_, Role::Layer | Role::Blob) => DockerArchiveError::NotALayer { file, entry },
+        };
+        error.into()
     }
 }
 

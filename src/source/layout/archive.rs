@@ -3,31 +3,32 @@
 use std::sync::Arc;
 
 use super::directory::{check_version, json, path_of};
+use super::error::LayoutError;
 use super::index::{INDEX, Index};
 use super::read::Store;
-use super::{Layout, Region, RegionFile};
+use super::region::{Region, RegionFile};
 use crate::image::Digest;
-use crate::source::entries::{Entries, OCI_LAYOUT};
-use crate::source::error::{Error, Role};
-use crate::source::tar_file::{Stored, TarFile};
+use crate::source::error::Error;
+use crate::source::role::Role;
+use crate::source::tar::{Entries, OCI_LAYOUT, StoredFile, TarFile};
 
 /// Opens the layout in a tar, which has a file `oci-layout`.
-pub fn open(tar: TarFile) -> Result<Layout, Error> {
+pub fn open(tar: TarFile) -> Result<(Box<dyn Store>, Index), Error> {
     if !tar.entries.contains(INDEX) {
-        let error = Error::LayoutFileMissing { file: tar.name.clone(), entry: INDEX };
+        let error = LayoutError::FileMissing { file: tar.name.clone(), entry: INDEX };
         return Err(tar.incomplete(error));
     }
     let TarFile { file, name, entries, .. } = tar;
     let archive = Archive { name: name.clone(), file: Arc::new(file), entries };
     check_version(&name, &json(&name, OCI_LAYOUT, archive.region(OCI_LAYOUT)?)?)?;
     let index = Index::parse(&name, &json(&name, INDEX, archive.region(INDEX)?)?)?;
-    Ok(Layout { file: name, store: Box::new(archive), index })
+    Ok((Box::new(archive), index))
 }
 
 struct Archive {
     name: Arc<str>,
     file: Arc<std::fs::File>,
-    entries: Entries<Stored>,
+    entries: Entries<StoredFile>,
 }
 
 impl Archive {
@@ -37,7 +38,7 @@ impl Archive {
         };
         if stored.sparse {
             let (file, entry) = (self.name.clone(), entry.to_owned());
-            return Err(Error::Sparse { file, role: Role::Blob, entry });
+            return Err(LayoutError::Sparse { file, role: Role::Blob, entry }.into());
         }
         Ok(Some(Region {
             name: self.name.clone(),

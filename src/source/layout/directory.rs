@@ -8,26 +8,28 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use super::error::{LayoutError, Listing};
 use super::index::{INDEX, Index};
 use super::read::{MAX_MANIFEST_BYTES, Store};
-use super::{Layout, Region, RegionFile, printable};
+use super::region::{Region, RegionFile};
 use crate::image::Digest;
-use crate::source::entries::OCI_LAYOUT;
-use crate::source::error::{Error, Listing};
+use crate::source::error::Error;
+use crate::source::file::FileError;
+use crate::source::printable::printable_path;
+use crate::source::tar::OCI_LAYOUT;
 
 /// The one version of layouts that there is.
 const VERSION: &str = "1.0.0";
 
 /// Opens the layout in the folder `path`.
-pub fn open(path: &Path, file: Arc<str>) -> Result<Layout, Error> {
+pub fn open(path: &Path, file: &Arc<str>) -> Result<(Box<dyn Store>, Index), Error> {
     let read = |name: &'static str| {
         let region = region(&path.join(name))?;
-        json(&file, name, region)
+        json(file, name, region)
     };
-    check_version(&file, &read(OCI_LAYOUT)?)?;
-    let index = Index::parse(&file, &read(INDEX)?)?;
-    let store = Box::new(Directory { blobs: path.join("blobs") });
-    Ok(Layout { file, store, index })
+    check_version(file, &read(OCI_LAYOUT)?)?;
+    let index = Index::parse(file, &read(INDEX)?)?;
+    Ok((Box::new(Directory { blobs: path.join("blobs") }), index))
 }
 
 struct Directory {
@@ -36,7 +38,7 @@ struct Directory {
 
 impl Store for Directory {
     fn blob(&self, digest: &Digest) -> Result<Option<Region>, Error> {
-        region(&self.blobs.join(path_of(digest)))
+        Ok(region(&self.blobs.join(path_of(digest)))?)
     }
 }
 
@@ -46,17 +48,17 @@ pub fn path_of(digest: &Digest) -> String {
 }
 
 /// A file; `None` where there is none.
-pub fn region(path: &Path) -> Result<Option<Region>, Error> {
-    let name: Arc<str> = printable(&path.to_string_lossy()).into();
+pub fn region(path: &Path) -> Result<Option<Region>, FileError> {
+    let name = printable_path(path);
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(Error::Open { file: name, source }),
+        Err(source) => return Err(FileError::Open { file: name, source }),
     };
     if !metadata.is_file() {
         // A pipe would be waited for, and a device may never end.
         let source = io::Error::other("it is not a regular file");
-        return Err(Error::Open { file: name, source });
+        return Err(FileError::Open { file: name, source });
     }
     let (file, length) = (RegionFile::Path(path.into()), metadata.len());
     Ok(Some(Region { name, file, offset: 0, length }))
@@ -70,28 +72,29 @@ pub fn json(
 ) -> Result<bytes::Bytes, Error> {
     let file = file.clone();
     match region {
-        None => Err(Error::LayoutFileMissing { file, entry }),
-        Some(region) if region.length > MAX_MANIFEST_BYTES => Err(Error::JsonTooLong {
+        None => Err(LayoutError::FileMissing { file, entry }.into()),
+        Some(region) if region.length > MAX_MANIFEST_BYTES => Err(LayoutError::JsonTooLong {
             file,
             entry: entry.to_owned(),
             size: region.length,
             limit: MAX_MANIFEST_BYTES,
-        }),
-        Some(region) => region.bytes(),
+        }
+        .into()),
+        Some(region) => Ok(region.bytes()?),
     }
 }
 
 /// Reads `oci-layout`.
-pub fn check_version(file: &Arc<str>, bytes: &[u8]) -> Result<(), Error> {
+pub fn check_version(file: &Arc<str>, bytes: &[u8]) -> Result<(), LayoutError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
-    struct Fields {
+    struct LayoutFile {
         image_layout_version: String,
     }
     let file = file.clone();
-    match serde_json::from_slice::<Fields>(bytes) {
+    match serde_json::from_slice::<LayoutFile>(bytes) {
         Ok(fields) if fields.image_layout_version == VERSION => Ok(()),
-        Ok(fields) => Err(Error::LayoutVersion {
+        Ok(fields) => Err(LayoutError::Version {
             file,
             entry: OCI_LAYOUT,
             found: fields.image_layout_version.chars().take(40).collect(),
@@ -99,7 +102,7 @@ pub fn check_version(file: &Arc<str>, bytes: &[u8]) -> Result<(), Error> {
         }),
         Err(error) => {
             let of = Listing::File(OCI_LAYOUT);
-            Err(Error::LayoutJson { file, of, what: error.to_string() })
+            Err(LayoutError::Json { file, of, what: error.to_string() })
         }
     }
 }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use super::error::{LayoutError, Listing};
 use super::manifest::{Descriptor, is_index};
 use super::read::Reader;
 use crate::image::{Bounded, Digest, is_tag, parse_reference};
-use crate::source::error::{Error, Listing};
+use crate::source::error::Error;
 
 /// The name of the list of images.
 pub const INDEX: &str = "index.json";
@@ -20,11 +21,11 @@ const MAX_ENTRIES: usize = 16_384;
 pub struct Index {
     /// Where they are listed.
     by: Listing,
-    entries: Vec<Entry>,
+    entries: Vec<IndexEntry>,
 }
 
 /// What `index.json` says of a manifest.
-struct Entry {
+struct IndexEntry {
     descriptor: Descriptor,
     /// All names that it has.
     names: Vec<String>,
@@ -63,16 +64,14 @@ pub struct Survey {
 
 impl Index {
     /// Reads `index.json`.
-    pub fn parse(file: &Arc<str>, bytes: &[u8]) -> Result<Self, Error> {
+    pub fn parse(file: &Arc<str>, bytes: &[u8]) -> Result<Self, LayoutError> {
         #[derive(Deserialize)]
-        struct Fields {
+        struct IndexFile {
             manifests: Option<Bounded<Descriptor, MAX_ENTRIES>>,
         }
         let by = Listing::File(INDEX);
-        let fields: Fields = serde_json::from_slice(bytes).map_err(|error| Error::LayoutJson {
-            file: file.clone(),
-            of: by.clone(),
-            what: error.to_string(),
+        let fields: IndexFile = serde_json::from_slice(bytes).map_err(|error| {
+            LayoutError::Json { file: file.clone(), of: by.clone(), what: error.to_string() }
         })?;
         let mut index = Self { by, entries: Vec::new() };
         let mut places: HashMap<Digest, usize> = HashMap::new();
@@ -81,7 +80,7 @@ impl Index {
             let next = index.entries.len();
             let place = *places.entry(descriptor.digest.clone()).or_insert(next);
             if place == next {
-                index.entries.push(Entry::new(descriptor));
+                index.entries.push(IndexEntry::new(descriptor));
             }
             let entry = &mut index.entries[place];
             for name in names {
@@ -101,7 +100,7 @@ impl Index {
 
     /// The one manifest of what has no list, from the file of this name.
     pub fn of(by: &'static str, descriptor: Descriptor) -> Self {
-        Self { by: Listing::File(by), entries: vec![Entry::new(descriptor)] }
+        Self { by: Listing::File(by), entries: vec![IndexEntry::new(descriptor)] }
     }
 
     /// The names of all images.
@@ -188,7 +187,7 @@ impl Index {
         })
     }
 
-    fn chosen(&self, entry: &Entry) -> Chosen {
+    fn chosen(&self, entry: &IndexEntry) -> Chosen {
         Chosen {
             descriptor: entry.descriptor.clone(),
             by: self.by.clone(),
@@ -197,7 +196,7 @@ impl Index {
     }
 }
 
-impl Entry {
+impl IndexEntry {
     fn new(descriptor: Descriptor) -> Self {
         Self { descriptor, names: Vec::new(), lists_referrers_of: None }
     }

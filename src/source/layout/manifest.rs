@@ -67,7 +67,7 @@ pub struct Manifest {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Fields {
+struct ManifestFields {
     schema_version: Option<u64>,
     media_type: Option<String>,
     artifact_type: Option<String>,
@@ -138,7 +138,8 @@ impl Manifest {
     /// What it lists makes it one or the other. A media type that is not known is no error
     /// (image-spec 1.1, "Image Index"): whoever stores an image does not have to understand it.
     pub fn parse(bytes: &[u8], said: &str) -> Result<Self, String> {
-        let fields: Fields = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        let fields: ManifestFields =
+            serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         if fields.schema_version == Some(1) {
             return Err("it is a Docker manifest of schema 1, which registries take no more; \
                         convert it with `skopeo copy`"

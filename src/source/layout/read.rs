@@ -4,13 +4,21 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Region;
+use super::error::{LayoutError, Listing};
 use super::manifest::{Descriptor, Manifest};
+use super::region::Region;
 use crate::image::{Compression, Config, Digest, Format, MAX_CONFIG_BYTES};
-use crate::source::error::{Error, Listing, Role};
+use crate::source::error::Error;
+use crate::source::role::Role;
 
 /// The longest manifest or index that is read: registries take no longer ones.
 pub const MAX_MANIFEST_BYTES: u64 = 4 << 20;
+
+/// How deep indexes may lie within each other. In practice it is two.
+///
+/// This ends what has no end, too: an index cannot list itself, however far down, without lying
+/// about a digest, and each is hashed before what it lists is looked at.
+pub const MAX_DEPTH: usize = 16;
 
 /// What all JSON that is read at one time may add up to.
 const MAX_JSON_BYTES: u64 = 32 << 20;
@@ -56,7 +64,7 @@ impl<'a> Reader<'a> {
         by: &Listing,
     ) -> Result<(Bytes, Manifest), Error> {
         self.manifest_if_there(descriptor, by)?
-            .ok_or_else(|| self.missing(descriptor, by, Role::Manifest))
+            .ok_or_else(|| self.missing(descriptor, by, Role::Manifest).into())
     }
 
     /// The same; `None` where it is missing.
@@ -72,7 +80,7 @@ impl<'a> Reader<'a> {
         let bytes = self.json(&region, descriptor, by, Role::Manifest, MAX_MANIFEST_BYTES)?;
         let manifest = Manifest::parse(&bytes, &descriptor.media_type).map_err(|what| {
             let of = Listing::Manifest(descriptor.digest.clone());
-            Error::LayoutJson { file: self.file.clone(), of, what }
+            LayoutError::Json { file: self.file.clone(), of, what }
         })?;
         self.keep(manifest.parts())?;
         Ok(Some((bytes, manifest)))
@@ -88,7 +96,7 @@ impl<'a> Reader<'a> {
         let found = self.store.blob(&descriptor.digest)?;
         let found = self.checked(found, descriptor, by, role)?;
         if found.is_none() && !(role == Role::Layer && descriptor.may_be_absent()) {
-            return Err(self.missing(descriptor, by, role));
+            return Err(self.missing(descriptor, by, role).into());
         }
         Ok(found)
     }
@@ -116,11 +124,12 @@ impl<'a> Reader<'a> {
             }
             // Some artifacts have borrowed an image's media type for a config that is none.
             Err(_) if !manifest.layers.iter().any(is_layer) => Ok(None),
-            Err(source) => Err(Error::BadConfig {
+            Err(source) => Err(LayoutError::BadConfig {
                 file: self.file.clone(),
                 entry: descriptor.digest.to_string(),
                 source,
-            }),
+            }
+            .into()),
         }
     }
 
@@ -137,9 +146,9 @@ impl<'a> Reader<'a> {
         let size = region.length;
         if size > limit {
             let entry = descriptor.digest.to_string();
-            return Err(Error::JsonTooLong { file: file(), entry, size, limit });
+            return Err(LayoutError::JsonTooLong { file: file(), entry, size, limit }.into());
         }
-        self.json_left = self.json_left.checked_sub(size).ok_or_else(|| Error::LayoutTooLarge {
+        self.json_left = self.json_left.checked_sub(size).ok_or_else(|| LayoutError::TooLarge {
             file: file(),
             limit: MAX_JSON_BYTES >> 20,
             what: "MiB of manifests and configs",
@@ -148,14 +157,15 @@ impl<'a> Reader<'a> {
         let actual = Digest::of(&bytes);
         if actual != descriptor.digest {
             let listed = descriptor.digest.clone();
-            return Err(Error::BlobDigest { file: file(), by: by.clone(), role, listed, actual });
+            let by = by.clone();
+            return Err(LayoutError::BlobDigest { file: file(), by, role, listed, actual }.into());
         }
         Ok(bytes)
     }
 
-    fn keep(&mut self, parts: usize) -> Result<(), Error> {
+    fn keep(&mut self, parts: usize) -> Result<(), LayoutError> {
         self.parts_left =
-            self.parts_left.checked_sub(parts).ok_or_else(|| Error::LayoutTooLarge {
+            self.parts_left.checked_sub(parts).ok_or_else(|| LayoutError::TooLarge {
                 file: self.file.clone(),
                 limit: MAX_PARTS as u64,
                 what: "layers, manifests and annotations",
@@ -170,13 +180,13 @@ impl<'a> Reader<'a> {
         descriptor: &Descriptor,
         by: &Listing,
         role: Role,
-    ) -> Result<Option<Region>, Error> {
+    ) -> Result<Option<Region>, LayoutError> {
         let (file, by, digest) = (self.file.clone(), by.clone(), descriptor.digest.clone());
         if !digest.as_str().starts_with("sha256:") {
-            return Err(Error::DigestAlgorithm { file, by, digest });
+            return Err(LayoutError::DigestAlgorithm { file, by, digest });
         }
         match &found {
-            Some(region) if region.length != descriptor.size => Err(Error::BlobSize {
+            Some(region) if region.length != descriptor.size => Err(LayoutError::BlobSize {
                 file,
                 by,
                 role,
@@ -188,16 +198,16 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn missing(&self, descriptor: &Descriptor, by: &Listing, role: Role) -> Error {
+    fn missing(&self, descriptor: &Descriptor, by: &Listing, role: Role) -> LayoutError {
         let (file, by, digest) = (self.file.clone(), by.clone(), descriptor.digest.clone());
         match (&by, role) {
             (Listing::Manifest(_), Role::Manifest) => {
                 let platform = descriptor.platform.as_ref();
                 let platform = platform.map(|on| format!(" for {:?}", on.to_string()));
                 let platform = platform.unwrap_or_default();
-                Error::ChildMissing { file, by, digest, platform }
+                LayoutError::ChildMissing { file, by, digest, platform }
             }
-            _ => Error::BlobMissing { file, by, role, digest },
+            _ => LayoutError::BlobMissing { file, by, role, digest },
         }
     }
 }

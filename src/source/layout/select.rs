@@ -1,15 +1,17 @@
 //! Which of a layout's images is meant.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
-use super::Layout;
-use super::index::Chosen;
+use super::error::{LayoutError, Listing};
+use super::index::{Chosen, Index};
 use super::manifest::Descriptor;
-use super::read::Reader;
-use super::tree::MAX_DEPTH;
+use super::read::{MAX_DEPTH, Reader, Store};
 use crate::image::{Digest, Platform};
-use crate::source::error::{Error, Listing, Role};
-use crate::source::{Selection, printable};
+use crate::source::error::Error;
+use crate::source::printable::printable;
+use crate::source::role::Role;
+use crate::source::selection::{ChoiceError, Selection};
 
 /// How many images or platforms a message lists.
 const MAX_LISTED: usize = 10;
@@ -17,25 +19,31 @@ const MAX_LISTED: usize = 10;
 /// How many characters of a name a message shows.
 const MAX_SHOWN: usize = 200;
 
+/// Chooses one of a layout's images.
+pub struct Chooser<'a> {
+    /// The layout's name for messages.
+    pub file: &'a Arc<str>,
+    /// Where its manifests are.
+    pub store: &'a dyn Store,
+    /// Its images.
+    pub index: &'a Index,
+}
+
 /// A manifest or an index, and where it is listed.
-struct Found {
+struct ManifestFound {
     descriptor: Descriptor,
     by: Listing,
     is_index: bool,
 }
 
-impl Layout {
+impl Chooser<'_> {
     /// The one image that is meant.
-    pub(super) fn choose(
-        &self,
-        roots: Vec<Chosen>,
-        selection: &Selection,
-    ) -> Result<Chosen, Error> {
+    pub fn choose(&self, roots: Vec<Chosen>, selection: &Selection) -> Result<Chosen, Error> {
         let mut choice = match (&selection.name, &selection.digest) {
             (Some(name), _) => {
                 let named = self.index.named(name);
                 if named.is_empty() {
-                    return Err(self.no_such(name.clone(), &roots));
+                    return Err(self.no_such(name.clone(), &roots).into());
                 }
                 named
             }
@@ -51,13 +59,14 @@ impl Layout {
             choice = self.for_platform(choice, platform)?;
         }
         match choice.len() {
-            0 => Err(Error::EmptyLayout { file: self.file.clone() }),
+            0 => Err(LayoutError::Empty { file: self.file.clone() }.into()),
             1 => Ok(choice.swap_remove(0)),
-            count => Err(Error::SeveralImages {
+            count => Err(ChoiceError::SeveralImages {
                 file: self.file.clone(),
                 count,
                 listed: listed(choice.iter().map(|one| shown(one, selection.name.is_some()))),
-            }),
+            }
+            .into()),
         }
     }
 
@@ -104,28 +113,30 @@ impl Layout {
         let mut once = HashSet::new();
         best.retain(|one| once.insert(one.descriptor.digest.clone()));
         if best.is_empty() && !starts.is_empty() {
-            return Err(Error::NoSuchPlatform {
+            return Err(ChoiceError::NoSuchPlatform {
                 file: self.file.clone(),
                 wanted: wanted.to_string(),
                 listed: listed(others.iter().map(|platform| cut(&platform.to_string()))),
-            });
+            }
+            .into());
         }
         Ok(best)
     }
 
     /// A manifest, and all that it lists if it is an index, however deep, each once.
-    fn within(&self, start: &Chosen, reader: &mut Reader<'_>) -> Result<Vec<Found>, Error> {
+    fn within(&self, start: &Chosen, reader: &mut Reader<'_>) -> Result<Vec<ManifestFound>, Error> {
         let mut all = Vec::new();
         // What is to be looked at, the next last.
         let mut waiting = vec![(start.descriptor.clone(), start.by.clone(), 0)];
         let mut seen = HashSet::new();
         while let Some((descriptor, by, depth)) = waiting.pop() {
             if depth > MAX_DEPTH {
-                return Err(Error::LayoutTooLarge {
+                return Err(LayoutError::TooLarge {
                     file: self.file.clone(),
                     limit: MAX_DEPTH as u64,
                     what: "indexes one within the other",
-                });
+                }
+                .into());
             }
             if !seen.insert(descriptor.digest.clone()) {
                 continue;
@@ -135,21 +146,25 @@ impl Layout {
                 false => None,
             };
             let this = Listing::Manifest(descriptor.digest.clone());
-            all.push(Found { descriptor, by, is_index: children.is_some() });
+            all.push(ManifestFound { descriptor, by, is_index: children.is_some() });
             let children = children.into_iter().flatten().rev();
             waiting.extend(children.map(|child| (child, this.clone(), depth + 1)));
         }
         Ok(all)
     }
 
-    fn no_such(&self, wanted: String, roots: &[Chosen]) -> Error {
+    fn reader(&self) -> Reader<'_> {
+        Reader::new(self.file, self.store)
+    }
+
+    fn no_such(&self, wanted: String, roots: &[Chosen]) -> ChoiceError {
         let listed = listed(roots.iter().map(|one| shown(one, false)));
         let wanted = wanted.chars().take(MAX_SHOWN).collect();
-        Error::NoSuchImage { file: self.file.clone(), wanted, listed }
+        ChoiceError::NoSuchImage { file: self.file.clone(), wanted, listed }
     }
 }
 
-impl Found {
+impl ManifestFound {
     /// It goes by the names of the image that it was found in.
     fn chosen(&self, start: &Chosen) -> Chosen {
         let (descriptor, by) = (self.descriptor.clone(), self.by.clone());
@@ -158,7 +173,7 @@ impl Found {
 }
 
 /// What a manifest is for: as the index says that lists it, or else its config.
-fn platform_of(found: &Found, reader: &mut Reader<'_>) -> Result<Option<Platform>, Error> {
+fn platform_of(found: &ManifestFound, reader: &mut Reader<'_>) -> Result<Option<Platform>, Error> {
     let descriptor = &found.descriptor;
     if found.is_index || descriptor.platform.is_some() {
         return Ok(descriptor.platform.clone().filter(|_| !found.is_index));

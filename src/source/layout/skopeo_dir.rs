@@ -5,15 +5,16 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Layout;
-use super::Region;
 use super::directory::{json, region};
+use super::error::LayoutError;
 use super::index::Index;
 use super::manifest::Descriptor;
 use super::read::Store;
+use super::region::Region;
 use crate::image::Digest;
-use crate::source::entries::MANIFEST;
 use crate::source::error::Error;
+use crate::source::file::FileError;
+use crate::source::tar::MANIFEST;
 
 /// The file by which such a folder is known.
 const VERSION_FILE: &str = "version";
@@ -26,7 +27,7 @@ const VERSION: &str = "1.1";
 
 /// Whether a folder is one of skopeo's.
 pub fn is_one(path: &Path) -> bool {
-    let start = || -> Result<Option<bytes::Bytes>, Error> {
+    let start = || -> Result<Option<bytes::Bytes>, FileError> {
         let Some(file) = region(&path.join(VERSION_FILE))? else {
             return Ok(None);
         };
@@ -38,25 +39,26 @@ pub fn is_one(path: &Path) -> bool {
 }
 
 /// Opens the image in the folder `path`.
-pub fn open(path: &Path, file: Arc<str>) -> Result<Layout, Error> {
-    let read = |name: &'static str| json(&file, name, region(&path.join(name))?);
+pub fn open(path: &Path, file: &Arc<str>) -> Result<(Box<dyn Store>, Index), Error> {
+    let read = |name: &'static str| json(file, name, region(&path.join(name))?);
     let version = read(VERSION_FILE)?;
     let version = String::from_utf8_lossy(&version);
     let version = version.trim_end();
     if version.strip_prefix(VERSION_TEXT) != Some(VERSION) {
-        return Err(Error::LayoutVersion {
-            file,
+        return Err(LayoutError::Version {
+            file: file.clone(),
             entry: VERSION_FILE,
             found: version.chars().take(40).collect(),
             known: VERSION,
-        });
+        }
+        .into());
     }
     let manifest = read(MANIFEST)?;
     let root = Digest::of(&manifest);
     // Its media type, it says itself.
     let descriptor = Descriptor::of(String::new(), root.clone(), manifest.len() as u64);
     let index = Index::of(MANIFEST, descriptor);
-    Ok(Layout { file, store: Box::new(SkopeoDir { path: path.to_owned(), root }), index })
+    Ok((Box::new(SkopeoDir { path: path.to_owned(), root }), index))
 }
 
 struct SkopeoDir {
@@ -71,10 +73,10 @@ impl Store for SkopeoDir {
             true => MANIFEST.to_owned(),
             false => format!("{}.manifest.json", digest.hex()),
         };
-        region(&self.path.join(name))
+        Ok(region(&self.path.join(name))?)
     }
 
     fn blob(&self, digest: &Digest) -> Result<Option<Region>, Error> {
-        region(&self.path.join(digest.hex()))
+        Ok(region(&self.path.join(digest.hex()))?)
     }
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
+use crate::image::{Digest, Platform};
 use crate::source::{Contents, Location, Options, open};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -703,11 +704,11 @@ fn an_index_in_a_circle_or_without_end_is_an_error() {
 
     let mut deep = Builder::new();
     let mut index = deep.image("amd64", "1");
-    for _ in 0..tree::MAX_DEPTH {
+    for _ in 0..read::MAX_DEPTH {
         index = deep.index([&index]);
     }
     deep.list(&index);
-    assert_eq!(deep.select(&any()).nodes.len(), tree::MAX_DEPTH + 1);
+    assert_eq!(deep.select(&any()).nodes.len(), read::MAX_DEPTH + 1);
     assert_eq!(deep.select(&platform("linux/amd64")).nodes.len(), 1);
     index = deep.index([&index]);
     deep.listed.clear();

@@ -1,122 +1,67 @@
-//! From a manifest or an index to all that is to be put for it: what it lists, each after what that
-//! lists itself, and then what refers to any of these.
+//! What is put for a layout's image: manifests over blobs that are ready.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
-use super::index::{Chosen, Referrer};
-use super::manifest::Descriptor;
-use super::read::Reader;
-use super::{Node, StoredBlob, Tree};
-use crate::source::error::{Error, Listing, Role};
+use bytes::Bytes;
 
-/// How deep indexes may lie within each other. In practice it is two.
-///
-/// This ends what has no end, too: an index cannot list itself, however far down, without lying
-/// about a digest, and each is hashed before what it lists is looked at.
-pub const MAX_DEPTH: usize = 16;
+use super::region::Region;
+use crate::image::{Config, Digest, Manifest, Platform};
 
-/// More manifests than anybody pushes at once.
-const MAX_NODES: usize = 4096;
-
-/// Collects what is to be put.
-pub struct Walk<'r, 'a> {
-    reader: &'r mut Reader<'a>,
-    nodes: Vec<Node>,
-    places: HashMap<crate::image::Digest, usize>,
+/// What is to be put: one manifest or index, all that it lists, and the referrers of these.
+#[derive(Clone, Debug)]
+pub struct Tree {
+    /// The names that the layout gives the root, or the index that the root was chosen from.
+    pub names: Vec<String>,
+    /// The manifests and indexes, every one after those that it lists, and referrers after their
+    /// subjects. Each occurs once.
+    pub nodes: Vec<Node>,
+    /// The place among `nodes` of the one that gets the tags.
+    pub root: usize,
 }
 
-impl<'r, 'a> Walk<'r, 'a> {
-    /// The tree of a manifest or an index.
-    pub fn tree(
-        reader: &'r mut Reader<'a>,
-        chosen: Chosen,
-        referrers: &[Referrer],
-    ) -> Result<Tree, Error> {
-        let mut walk = Self { reader, nodes: Vec::new(), places: HashMap::new() };
-        let root = walk.node(&chosen.descriptor, &chosen.by, 0)?;
-        walk.attach(referrers)?;
-        Ok(Tree { names: chosen.names, nodes: walk.nodes, root })
-    }
+/// A manifest or an index, with the blobs that it lists.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Its media type, as the descriptor that led to it or it itself says.
+    pub media_type: String,
+    /// The JSON as stored.
+    pub bytes: Bytes,
+    /// The digest of the JSON.
+    pub digest: Digest,
+    /// What a list of referrers calls it: its `artifactType`, or else its config's media type.
+    pub artifact_type: Option<String>,
+    /// What its annotations are, for a referrer's descriptor.
+    pub annotations: BTreeMap<String, String>,
+    /// The manifest that it refers to, though that does not list it (image-spec 1.1, `subject`).
+    pub subject: Option<Digest>,
+    /// What it runs on, as the index that lists it or its config says.
+    pub platform: Option<Platform>,
+    /// The places among the tree's nodes of those that it lists; empty for a manifest.
+    pub children: Vec<usize>,
+    /// The config, where it is that of an image.
+    pub config: Option<Config>,
+    /// Config and layers, in the manifest's order, config first; empty for an index.
+    pub blobs: Vec<StoredBlob>,
+}
 
-    /// Appends what refers to one of the nodes, and what refers to that.
-    fn attach(&mut self, referrers: &[Referrer]) -> Result<(), Error> {
-        loop {
-            let before = self.nodes.len();
-            for referrer in referrers {
-                if self.places.contains_key(&referrer.subject) {
-                    self.node(&referrer.descriptor, &referrer.by, 0)?;
-                }
-            }
-            if self.nodes.len() == before {
-                return Ok(());
-            }
-        }
-    }
+/// A blob of a layout.
+#[derive(Clone, Debug)]
+pub struct StoredBlob {
+    /// Its media type.
+    pub media_type: String,
+    /// Its digest, as the manifest says; not checked yet.
+    pub digest: Digest,
+    /// Its length, which is the manifest's word and the file's.
+    pub size: u64,
+    /// Where its bytes are; `None` where only others may hand them out (a layer with `urls`, of a
+    /// non-distributable media type), and the layout has not got them.
+    pub region: Option<Region>,
+}
 
-    /// The place of a manifest or an index, after those that it lists.
-    fn node(
-        &mut self,
-        descriptor: &Descriptor,
-        by: &Listing,
-        depth: usize,
-    ) -> Result<usize, Error> {
-        if let Some(&place) = self.places.get(&descriptor.digest) {
-            return Ok(place);
-        }
-        if depth > MAX_DEPTH {
-            return Err(self.too_large(MAX_DEPTH, "indexes one within the other"));
-        }
-        let (bytes, manifest) = self.reader.manifest(descriptor, by)?;
-        let this = Listing::Manifest(descriptor.digest.clone());
-        let children = manifest.manifests.iter().flatten();
-        let children = children
-            .map(|child| self.node(child, &this, depth + 1))
-            .collect::<Result<Vec<_>, Error>>()?;
-
-        let mut blobs = Vec::new();
-        let mut config = None;
-        if let Some(listed) = &manifest.config {
-            let blob = self.blob(listed, &this, Role::Config)?;
-            if let Some(region) = &blob.region {
-                config = self.reader.config(&manifest, region, &this)?;
-            }
-            blobs.push(blob);
-        }
-        for layer in &manifest.layers {
-            blobs.push(self.blob(layer, &this, Role::Layer)?);
-        }
-
-        if self.nodes.len() == MAX_NODES {
-            return Err(self.too_large(MAX_NODES, "manifests for one image"));
-        }
-        let place = self.nodes.len();
-        self.places.insert(descriptor.digest.clone(), place);
-        let of_config = config.as_ref().map(|config| config.platform().clone());
-        self.nodes.push(Node {
-            media_type: manifest.media_type,
-            bytes,
-            digest: descriptor.digest.clone(),
-            artifact_type: manifest.artifact_type,
-            annotations: manifest.annotations,
-            subject: manifest.subject,
-            platform: descriptor.platform.clone().or(of_config),
-            children,
-            config,
-            blobs,
-        });
-        Ok(place)
-    }
-
-    fn blob(&self, listed: &Descriptor, by: &Listing, role: Role) -> Result<StoredBlob, Error> {
-        Ok(StoredBlob {
-            region: self.reader.blob(listed, by, role)?,
-            media_type: listed.media_type.clone(),
-            digest: listed.digest.clone(),
-            size: listed.size,
-        })
-    }
-
-    fn too_large(&self, limit: usize, what: &'static str) -> Error {
-        Error::LayoutTooLarge { file: self.reader.file().clone(), limit: limit as u64, what }
+impl Node {
+    /// As it is put; its digest was checked when it was read.
+    pub fn manifest(&self) -> Manifest {
+        let Self { media_type, bytes, digest, .. } = self;
+        Manifest { media_type: media_type.clone(), bytes: bytes.clone(), digest: digest.clone() }
     }
 }

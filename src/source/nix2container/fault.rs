@@ -4,7 +4,6 @@ use crate::image::{DiffId, Digest};
 
 /// Why a layer cannot be made of what the image's file says of it.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the fields are what the messages say they are")]
 pub enum LayerFault {
     /// Neither a tar nor one compressed in a known way.
     #[error("its media type {0:?} is not one of a layer that can be pushed")]

@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::error::Nix2containerError;
 use super::fault::LayerFault;
 use crate::image::Digest;
 use crate::source::error::Error;
-use crate::source::names::printable;
+use crate::source::printable::printable;
 
 /// Where Nix keeps what it built.
 const NIX_STORE: &str = "/nix/store/";
@@ -25,12 +26,13 @@ impl Label {
     /// It cannot be made of what the file says.
     pub fn fault(&self, fault: LayerFault) -> Error {
         let Self { file, layer, entry } = self;
-        Error::Nix2containerLayer {
+        Nix2containerError::Layer {
             file: file.clone(),
             layer: *layer,
             entry: entry.clone(),
             fault: Box::new(fault),
         }
+        .into()
     }
 
     /// What it is made of is not there.
@@ -41,35 +43,38 @@ impl Label {
             Some(rest) => format!("{NIX_STORE}{}", rest.split('/').next().unwrap_or(rest)),
             None => path.to_string(),
         };
-        Error::StorePathGone {
+        Nix2containerError::StorePathGone {
             file: self.file.clone(),
             layer: self.layer,
             path: printable(&path),
             realise: printable(&realise),
         }
+        .into()
     }
 
     /// It is longer or shorter than the file says.
     pub fn length(&self, listed: u64, actual: u64) -> Error {
         let Self { file, layer, entry } = self;
-        Error::LayerLength {
+        Nix2containerError::LayerLength {
             file: file.clone(),
             layer: *layer,
             entry: entry.clone(),
             listed,
             actual,
         }
+        .into()
     }
 
     /// The stored blob is another than the file says.
     pub fn other_blob(&self, listed: &Digest, actual: Digest) -> Error {
         let Self { file, layer, entry } = self;
-        Error::OtherBlob {
+        Nix2containerError::OtherBlob {
             file: file.clone(),
             layer: *layer,
             entry: entry.clone(),
             listed: listed.clone(),
             actual,
         }
+        .into()
     }
 }

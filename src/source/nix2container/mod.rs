@@ -8,6 +8,7 @@
 
 mod config;
 mod content;
+mod error;
 mod fault;
 mod header;
 mod label;
@@ -24,32 +25,33 @@ use std::io::{self, Cursor, Read};
 use std::sync::Arc;
 
 use self::content::Content;
-pub use self::fault::LayerFault;
+use self::error::Nix2containerError;
 use self::label::Label;
 use self::spec::{Layer as LayerSpec, Spec};
-use super::decompress::Progress;
 use super::error::Error;
-use super::sniff::Opened;
-use super::{Claim, Contents, Image, Layer, LayerId, Source};
-use crate::image::{Config, DiffId, MAX_CONFIG_BYTES};
+use super::file::FileError;
+use super::interface::{Claim, Image, Layer, Source};
+use super::location::Progress;
+use super::open_file::OpenFile;
+use crate::image::{Config, DiffId, LayerId, MAX_CONFIG_BYTES};
 
 /// The longest file that is read: some 50,000 store paths.
 const MAX_BYTES: u64 = MAX_CONFIG_BYTES;
 
 /// Opens the image that a JSON file describes.
-pub fn open(opened: Opened) -> Result<Contents, Error> {
+pub fn open(opened: OpenFile) -> Result<Box<dyn Source>, Error> {
     let file = opened.name;
     let mut bytes = Vec::new();
     Cursor::new(opened.head)
         .chain(opened.file)
         .take(MAX_BYTES + 1)
         .read_to_end(&mut bytes)
-        .map_err(|source| Error::Read { file: file.clone(), at: bytes.len() as u64, source })?;
+        .map_err(|source| FileError::Read { file: file.clone(), at: bytes.len() as u64, source })?;
     if bytes.len() as u64 > MAX_BYTES {
-        return Err(Error::Nix2containerTooLong { file, limit_mib: MAX_BYTES >> 20 });
+        return Err(Nix2containerError::TooLong { file, limit_mib: MAX_BYTES >> 20 }.into());
     }
     let spec = Spec::parse(&file, &bytes)?;
-    Ok(Contents::Layers(Box::new(Nix2container::new(file, spec, opened.progress)?)))
+    Ok(Box::new(Nix2container::new(file, spec, opened.progress)?))
 }
 
 struct Nix2container {
@@ -70,10 +72,9 @@ struct Stored {
 
 impl Nix2container {
     fn new(file: Arc<str>, spec: Spec, progress: Progress) -> Result<Self, Error> {
-        let malformed = |source| Error::MalformedNix2container { file: file.clone(), source };
-        let config = Config::parse(config::bytes(&spec).map_err(malformed)?).map_err(|source| {
-            Error::BadConfig { file: file.clone(), entry: "image-config".to_owned(), source }
-        })?;
+        let malformed = |source| Nix2containerError::Malformed { file: file.clone(), source };
+        let config = Config::parse(config::bytes(&spec).map_err(malformed)?)
+            .map_err(|source| Nix2containerError::BadConfig { file: file.clone(), source })?;
         let (mut ids, mut layers, mut total) = (Vec::new(), Vec::new(), 0_u64);
         let mut known: HashMap<DiffId, LayerId> = HashMap::new();
         for (index, layer) in spec.layers.into_iter().enumerate() {

@@ -10,9 +10,9 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 
 use super::config::{History, ImageConfig, Time};
+use super::error::Nix2containerError;
 use super::fault::{LayerFault, excerpt};
 use crate::image::{Bounded, Compression, DiffId, Digest, MAX_LAYERS};
-use crate::source::error::Error;
 
 /// The longest path that a file can be opened by (Linux's `PATH_MAX`, without the zero byte).
 const MAX_PATH: usize = 4095;
@@ -112,9 +112,9 @@ struct Signs {
 
 impl Spec {
     /// Reads the file.
-    pub fn parse(file: &Arc<str>, bytes: &[u8]) -> Result<Self, Error> {
-        let malformed = |source| Error::MalformedNix2container { file: file.clone(), source };
-        let is_not = |what| Error::NotNix2container { file: file.clone(), what };
+    pub fn parse(file: &Arc<str>, bytes: &[u8]) -> Result<Self, Nix2containerError> {
+        let malformed = |source| Nix2containerError::Malformed { file: file.clone(), source };
+        let is_not = |what| Nix2containerError::NotAnImage { file: file.clone(), what };
         if bytes.trim_ascii_start().starts_with(b"[") {
             serde_json::from_slice::<IgnoredAny>(bytes).map_err(malformed)?;
             return Err(is_not("a JSON list, such as the layers.json of buildLayer"));
@@ -134,7 +134,7 @@ impl Spec {
         match signs.version {
             Some(VERSION) => {}
             found => {
-                return Err(Error::Nix2containerVersion {
+                return Err(Nix2containerError::Version {
                     file: file.clone(),
                     found: found
                         .map_or("no version".to_owned(), |found| format!("version {found}")),

@@ -23,7 +23,8 @@ use super::perms::{self, Perms, Regexes};
 use super::regex::replace_all;
 use super::spec::{Rewrite, StorePath};
 use crate::source::error::Error;
-use crate::source::names::printable;
+use crate::source::file::FileError;
+use crate::source::printable::printable_path;
 
 /// The most memory that names may take: some 200,000 files at a time.
 const MAX_HELD: usize = 96 << 20;
@@ -341,7 +342,7 @@ fn name_of(key: &Key) -> Vec<u8> {
 
 /// A file of the store that is there and cannot be read.
 pub fn unreadable(path: &Path, source: io::Error) -> Error {
-    Error::StoreFile { path: printable(&shown(path)).into(), source }
+    FileError::Store { path: printable_path(path), source }.into()
 }
 
 /// A path as text.

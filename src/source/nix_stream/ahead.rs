@@ -6,8 +6,9 @@ use std::thread;
 
 use crossbeam_channel::Receiver;
 
-use super::super::error::Error;
 use super::layer::{Making, StoreLayer};
+use crate::source::error::Error;
+use crate::source::file::FileError;
 
 /// How many layers are looked at before they are needed; their files are kept in mind.
 const AHEAD: usize = 8;
@@ -37,6 +38,7 @@ impl Ahead {
 
     /// The next layer.
     pub fn next(&self) -> Result<StoreLayer, Error> {
-        self.looked.recv().unwrap_or_else(|_| Err(Error::ReaderGone { file: self.file.clone() }))
+        let gone = || FileError::ReaderGone { file: self.file.clone() };
+        self.looked.recv().unwrap_or_else(|_| Err(gone().into()))
     }
 }

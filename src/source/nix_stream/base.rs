@@ -3,10 +3,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::super::error::Error;
-use super::super::{Image, Layer, Options, Source, sniff};
 use super::Trouble;
+use super::error::NixStreamError;
 use super::json::Value;
+use crate::image::LayerId;
+use crate::source::archive;
+use crate::source::error::Error;
+use crate::source::interface::{Image, Layer, Source};
+use crate::source::location::Options;
+use crate::source::printable::printable_path;
 
 /// A base image.
 pub struct Base {
@@ -20,8 +25,8 @@ pub struct Base {
 impl Base {
     /// Opens the archive at `path`.
     pub fn open(path: &Path, options: Options) -> Result<Self, Trouble> {
-        let name = super::printable(path);
-        let source = sniff::open_archive(path, options)?;
+        let name = printable_path(path);
+        let source = archive::open_docker_archive(path, options)?;
         if let Some(images) = source.images() {
             let [image] = images else {
                 return Err(Trouble::unclear("its base image is an archive of several"));
@@ -56,7 +61,7 @@ impl Base {
 
     /// The names of its layers, lowest first.
     pub fn layer_names(&self) -> Result<Vec<&str>, Error> {
-        let name = |id: &super::super::LayerId| self.entries.get(id.0).map(String::as_str);
+        let name = |id: &LayerId| self.entries.get(id.0).map(String::as_str);
         let names: Option<Vec<&str>> = self.image()?.layers.iter().map(name).collect();
         names.ok_or_else(|| self.broken("it lists a layer that it does not hold"))
     }
@@ -72,7 +77,7 @@ impl Base {
 
     /// The error for an archive that cannot be built upon.
     pub fn broken(&self, what: &str) -> Error {
-        Error::BadBase { base: self.name.clone(), what: what.to_owned() }
+        NixStreamError::BadBase { base: self.name.clone(), what: what.to_owned() }.into()
     }
 }
 

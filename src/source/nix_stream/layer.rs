@@ -6,13 +6,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::super::LayerKey;
-use super::super::error::Error;
-use super::super::pieces::{Piece, Pieces};
-use super::super::tar::BLOCK;
 use super::header::{Kind, Member, Owner, header};
 use super::walk::{Files, Position};
-use crate::image::Digest;
+use crate::image::{Digest, LayerKey};
+use crate::source::error::Error;
+use crate::source::pieces::{Piece, Pieces};
+use crate::source::tar::BLOCK;
 
 /// What a tar is filled up to.
 const RECORD: u64 = 10_240;

@@ -11,6 +11,7 @@ mod base;
 mod code_points;
 mod conf;
 mod config;
+mod error;
 mod header;
 mod json;
 mod layer;
@@ -33,11 +34,15 @@ use std::time::SystemTime;
 
 use self::base::Base;
 use self::conf::Conf;
+use self::error::NixStreamError;
 use self::script::Facts;
 use self::source::{Customisation, NixStream};
 use super::error::Error;
-use super::sniff::Opened;
-use super::{Contents, Options};
+use super::file::FileError;
+use super::interface::Source;
+use super::location::Options;
+use super::open_file::OpenFile;
+use super::printable::printable_path;
 use crate::image::Digest;
 
 /// Why an image is not read.
@@ -61,43 +66,42 @@ impl From<Error> for Trouble {
 }
 
 /// Opens an executable.
-pub fn open(opened: Opened) -> Result<Contents, Error> {
+pub fn open(opened: OpenFile) -> Result<Box<dyn Source>, Error> {
     let what = if opened.head.starts_with(b"#!") { "a script" } else { "a program" };
-    let Some(path) = opened.path.clone() else {
-        return Err(Error::Unknown { file: opened.name, what });
-    };
+    // Only a file with a path is opened here.
+    let path = opened.path.clone().unwrap_or_default();
     let why = match understand(&opened) {
         Ok((conf, facts, base, customisation)) => {
-            let Opened { name, progress, .. } = opened;
+            let OpenFile { name, progress, .. } = opened;
             let source =
                 NixStream::new(name, conf, facts.store_mode, base, customisation, progress);
-            return Ok(Contents::Layers(Box::new(source)));
+            return Ok(Box::new(source));
         }
         Err(Trouble::Error(error)) => return Err(error),
         Err(Trouble::Unclear(why)) => why,
     };
-    let Opened { name: file, metadata, may_run, progress, note, .. } = opened;
+    let OpenFile { name: file, metadata, may_run, progress, note, .. } = opened;
     if metadata.permissions().mode() & 0o111 == 0 {
-        return Err(Error::NotExecutable { file, what });
+        return Err(NixStreamError::NotExecutable { file, what }.into());
     }
     if !may_run {
-        return Err(Error::MayNotRun { file, why });
+        return Err(NixStreamError::MayNotRun { file, why }.into());
     }
     note(format!("{file} is run to have its image: {why}"));
-    program::open(&path, file, progress, note).map(Contents::Layers)
+    program::open(&path, file, progress, note)
 }
 
 /// Reads all that says what the image is made of.
-fn understand(opened: &Opened) -> Result<(Conf, Facts, Option<Base>, Customisation), Trouble> {
+fn understand(opened: &OpenFile) -> Result<(Conf, Facts, Option<Base>, Customisation), Trouble> {
     let image = &opened.name;
     if opened.metadata.len() > wrapper::MAX_WRAPPER_BYTES {
         return Err(Trouble::unclear("it is longer than the wrappers that Nix makes"));
     }
     let mut bytes = opened.head.clone();
-    (&opened.file)
-        .take(wrapper::MAX_WRAPPER_BYTES)
-        .read_to_end(&mut bytes)
-        .map_err(|source| Error::Read { file: image.clone(), at: bytes.len() as u64, source })?;
+    (&opened.file).take(wrapper::MAX_WRAPPER_BYTES).read_to_end(&mut bytes).map_err(|source| {
+        let (file, at) = (image.clone(), bytes.len() as u64);
+        Error::from(FileError::Read { file, at, source })
+    })?;
     let wrapper = wrapper::parse(&bytes)?;
 
     let script = read(image, &wrapper.script, script::MAX_SCRIPT_BYTES)?
@@ -106,8 +110,10 @@ fn understand(opened: &Opened) -> Result<(Conf, Facts, Option<Base>, Customisati
     let facts = script::facts(&script, |path| {
         fs::canonicalize(path).ok()?.into_os_string().into_string().ok()
     })?;
-    let broken =
-        |what| Error::BadConf { file: image.clone(), conf: printable(&wrapper.conf), what };
+    let broken = |what| {
+        NixStreamError::BadConf { file: image.clone(), conf: printable_path(&wrapper.conf), what }
+            .into()
+    };
     let bytes = read(image, &wrapper.conf, conf::MAX_CONF_BYTES)?;
     let bytes = bytes.ok_or_else(|| broken("it is longer than any conf".into()))?;
     let mut conf =
@@ -139,7 +145,7 @@ fn understand(opened: &Opened) -> Result<(Conf, Facts, Option<Base>, Customisati
 fn customisation(image: &Arc<str>, path: &str) -> Result<Customisation, Error> {
     let below = |name| Path::new(path).join(name);
     let (sum, tar) = (below("checksum"), below("layer.tar"));
-    let bad = || Error::BadChecksum { path: printable(&sum) };
+    let bad = || NixStreamError::BadChecksum { path: printable_path(&sum) };
     let text = read(image, &sum, 1000)?.and_then(|bytes| String::from_utf8(bytes).ok());
     let digest = text.and_then(|text| Digest::from_sha256_hex(text.trim()).ok()).ok_or_else(bad)?;
     let metadata = fs::metadata(&tar).map_err(|error| cannot_read(image, &tar, error))?;
@@ -161,14 +167,9 @@ fn is_there(image: &Arc<str>, path: &Path) -> Result<(), Error> {
 }
 
 fn cannot_read(image: &Arc<str>, path: &Path, source: io::Error) -> Error {
-    let path = printable(path);
+    let path = printable_path(path);
     match source.kind() {
-        io::ErrorKind::NotFound => Error::NotInStore { file: image.clone(), path },
-        _ => Error::StoreFile { path, source },
+        io::ErrorKind::NotFound => NixStreamError::NotInStore { file: image.clone(), path }.into(),
+        _ => FileError::Store { path, source }.into(),
     }
-}
-
-/// A path as it is shown.
-fn printable(path: &Path) -> Arc<str> {
-    super::names::printable(&path.to_string_lossy()).into()
 }

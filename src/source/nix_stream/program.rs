@@ -12,12 +12,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::super::decompress::{self, Progress, Wrapping};
-use super::super::docker_archive::streamed;
-use super::super::error::{Error, Said};
-use super::super::names::printable;
-use super::super::tar::{self, BLOCK};
-use super::super::{Image, Layer, Source};
+use super::error::{LastLines, NixStreamError};
+use crate::source::decompress;
+use crate::source::docker_archive::streamed;
+use crate::source::error::Error;
+use crate::source::file::FileError;
+use crate::source::interface::{Image, Layer, Source};
+use crate::source::location::{Note, Progress};
+use crate::source::printable::printable;
+use crate::source::tar::{self, BLOCK};
+use crate::source::wrapping::{self, Wrapping};
 
 /// How much of a line on stderr is kept.
 const MAX_LINE: usize = 1000;
@@ -28,9 +32,6 @@ const LAST_LINES: usize = 6;
 /// How long to wait for what is still on stderr when the program has ended. It may have left
 /// others behind that hold it open.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-
-/// To be told of each line on stderr.
-pub type Note = Arc<dyn Fn(String) + Send + Sync>;
 
 /// Runs the program, and begins to read what it writes. `file` is its name for messages.
 pub fn open(
@@ -45,12 +46,12 @@ pub fn open(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(|source| Error::CannotRun { file: file.clone(), source })?;
+        .map_err(|source| NixStreamError::CannotRun { file: file.clone(), source })?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let running = Running { child: Arc::new(Mutex::new(child)) };
     // Both were asked for just now.
     let (Some(stdout), Some(stderr)) = (stdout, stderr) else {
-        return Err(Error::ReaderGone { file });
+        return Err(FileError::ReaderGone { file }.into());
     };
     let said = listen(stderr, file.clone(), note)?;
     let child = running.child.clone();
@@ -63,9 +64,9 @@ pub fn open(
     let wrapping = Wrapping::of(&head);
     if wrapping == Wrapping::None && !tar::is_tar(&head) {
         let what = if head.is_empty() { "nothing" } else { "something else" };
-        return Err(Error::NoArchiveWritten { file, what });
+        return Err(NixStreamError::NoArchiveWritten { file, what }.into());
     }
-    let memory = decompress::memory(wrapping, &head);
+    let memory = wrapping::memory(wrapping, &head);
     let input = Cursor::new(head).chain(output);
     let stream = decompress::stream(input, file.clone(), None, (wrapping, memory), progress)?;
     let archive = streamed::open(stream, file, (wrapping, memory));
@@ -141,8 +142,9 @@ impl Read for Output {
             return Ok(0);
         }
         let lines = self.said.recv_timeout(LAST_WORDS).unwrap_or_default();
-        let (file, said) = (self.file.clone(), Said(lines));
-        Err(io::Error::other(Error::ProgramFailed { file, status: status.to_string(), said }))
+        let (file, said) = (self.file.clone(), LastLines(lines));
+        let failed = NixStreamError::ProgramFailed { file, status: status.to_string(), said };
+        Err(io::Error::other(Error::from(failed)))
     }
 }
 
@@ -165,7 +167,7 @@ fn listen(stderr: ChildStderr, file: Arc<str>, note: Note) -> Result<Receiver<Ve
             // Nobody asks where all went well.
             let _ = last_in.send(last.into());
         })
-        .map_err(|source| Error::CannotRun { file, source })?;
+        .map_err(|source| NixStreamError::CannotRun { file, source })?;
     Ok(last_out)
 }
 

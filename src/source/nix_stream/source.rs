@@ -6,16 +6,19 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::super::decompress::Progress;
-use super::super::error::Error;
-use super::super::{Claim, Image, Layer, LayerId, LayerKey, Source};
 use super::ahead::Ahead;
 use super::base::Base;
 use super::conf::Conf;
 use super::config::{self, Told, Unwritable};
+use super::error::NixStreamError;
 use super::json;
 use super::layer::{self, Making, StoreLayer};
-use crate::image::{Config, ConfigError, DiffId, Hasher};
+use crate::image::{Config, ConfigError, DiffId, Hasher, LayerId, LayerKey};
+use crate::source::error::Error;
+use crate::source::file::FileError;
+use crate::source::interface::{Claim, Image, Layer, OnlyOnce, Source};
+use crate::source::location::Progress;
+use crate::source::printable::printable_path;
 
 /// The layer that was made when the image was built: a tar, and its checksum.
 pub struct Customisation {
@@ -73,10 +76,7 @@ impl NixStream {
             layers.push(LayerId(own.first_id + index));
             told.push(Told { diff_id: diff_id.clone(), paths: own.paths(index) });
         }
-        let bad = |source| {
-            let (file, entry) = (own.file.clone(), "to be made".to_owned());
-            Error::BadConfig { file, entry, source }
-        };
+        let bad = |source| NixStreamError::BadConfig { file: own.file.clone(), source };
         let bytes =
             config::config(&own.conf, environment, &told).map_err(
                 |unwritable| match unwritable {
@@ -85,7 +85,7 @@ impl NixStream {
                     }
                     // Numbers were seen to be usual ones when the conf was read.
                     Unwritable::Json(json::Unwritable::OtherNumber) | Unwritable::Name => {
-                        Error::UnusualBase { file: own.file.clone() }
+                        NixStreamError::UnusualBase { file: own.file.clone() }
                     }
                 },
             )?;
@@ -176,7 +176,7 @@ impl OwnLayers {
     fn again(&mut self) -> Result<Layer<'_>, Error> {
         let last = self.diff_ids.len().checked_sub(1);
         let paths = last.and_then(|index| Some((index, self.conf.store_layers.get(index)?)));
-        let (index, paths) = paths.ok_or(Error::OnlyOnce)?;
+        let (index, paths) = paths.ok_or(OnlyOnce)?;
         let layer = StoreLayer::look(paths, &self.making)?;
         let (size, claim) = self.begin(layer);
         Ok(self.layer(index, size, claim))
@@ -298,5 +298,5 @@ impl Read for Whole {
 }
 
 fn failed(path: &Path, source: io::Error) -> Error {
-    Error::StoreFile { path: super::printable(path), source }
+    FileError::Store { path: printable_path(path), source }.into()
 }

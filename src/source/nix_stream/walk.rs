@@ -11,9 +11,12 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::super::error::Error;
 use super::code_points::compare;
+use super::error::NixStreamError;
 use super::header::{Kind, Member};
+use crate::source::error::Error;
+use crate::source::file::FileError;
+use crate::source::printable::printable_path;
 
 /// More files than one layer has in earnest; they take some 60 MB.
 const MAX_FILES: usize = 1 << 20;
@@ -70,10 +73,10 @@ impl Files {
     /// Adds one file; `true` for a folder.
     fn push(&mut self, path: &Path, name: &[u8], seen: Seen, depth: usize) -> Result<bool, Error> {
         if self.nodes.len() == MAX_FILES {
-            return Err(Error::TooManyFiles { limit: MAX_FILES });
+            return Err(NixStreamError::TooManyFiles { limit: MAX_FILES }.into());
         }
         let Some(kind) = seen.kind() else {
-            return Err(Error::NotStorable { path: printable(path) });
+            return Err(NixStreamError::NotStorable { path: printable_path(path) }.into());
         };
         let mut target = Vec::new();
         if kind == Kind::Symlink {
@@ -188,7 +191,7 @@ fn list(path: &Path) -> Result<Vec<Waiting>, Error> {
         let entry = entry.map_err(|error| failed(path, error))?;
         let metadata = entry.metadata().map_err(|error| failed(&entry.path(), error))?;
         if found.len() == MAX_FILES {
-            return Err(Error::TooManyFiles { limit: MAX_FILES });
+            return Err(NixStreamError::TooManyFiles { limit: MAX_FILES }.into());
         }
         found.push((entry.file_name().into_vec().into(), Seen::of(&metadata)));
     }
@@ -196,12 +199,8 @@ fn list(path: &Path) -> Result<Vec<Waiting>, Error> {
     Ok(found)
 }
 
-fn failed(path: &Path, source: io::Error) -> Error {
-    Error::StoreFile { path: printable(path), source }
-}
-
-fn printable(path: &Path) -> std::sync::Arc<str> {
-    super::super::names::printable(&path.to_string_lossy()).into()
+fn failed(path: &Path, source: io::Error) -> FileError {
+    FileError::Store { path: printable_path(path), source }
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::layer_of;
-use crate::source::decompress::Wrapping;
 use crate::source::tar::Tar;
+use crate::source::wrapping::Wrapping;
 
 /// A store with these files in it; those that end with a slash are folders.
 fn store(files: &[&str]) -> TempDir {

@@ -4,7 +4,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::source::error::{Error, Role, Via};
+use super::error::{TarError, Via};
+use crate::source::role::Role;
 
 /// More entries than this are not remembered; they are an error.
 const MAX_ENTRIES: usize = 65_536;
@@ -55,22 +56,22 @@ impl<T> Entries<T> {
 
     /// The error for an archive that is clearly the tar of a root file system, so that a stream of
     /// it is not taken for thousands of layers.
-    pub fn check_kind(&self) -> Result<(), Error> {
+    pub fn check_kind(&self) -> Result<(), TarError> {
         match &self.root_file_system {
             Some(entry) if !self.contains(MANIFEST) => {
-                Err(Error::RootFileSystem { file: self.file.clone(), entry: entry.clone() })
+                Err(TarError::RootFileSystem { file: self.file.clone(), entry: entry.clone() })
             }
             _ => Ok(()),
         }
     }
 
     /// Remembers a file under its (normalised) name.
-    pub fn insert_file(&mut self, name: String, file: T) -> Result<(), Error> {
+    pub fn insert_file(&mut self, name: String, file: T) -> Result<(), TarError> {
         self.insert(name, Target::File(file))
     }
 
     /// Remembers a symbolic link; its target is relative to where it stands.
-    pub fn insert_symlink(&mut self, name: String, target: &str) -> Result<(), Error> {
+    pub fn insert_symlink(&mut self, name: String, target: &str) -> Result<(), TarError> {
         let target = if target.starts_with('/') {
             normalise(target)
         } else {
@@ -81,7 +82,7 @@ impl<T> Entries<T> {
     }
 
     /// Remembers a hard link; its target is another entry's name.
-    pub fn insert_hard_link(&mut self, name: String, target: &str) -> Result<(), Error> {
+    pub fn insert_hard_link(&mut self, name: String, target: &str) -> Result<(), TarError> {
         let target = normalise(target);
         // A link to itself adds nothing to what is known.
         if target == name && self.by_name.contains_key(&name) {
@@ -90,14 +91,14 @@ impl<T> Entries<T> {
         self.insert(name, Target::Link(target))
     }
 
-    fn insert(&mut self, name: String, target: Target<T>) -> Result<(), Error> {
+    fn insert(&mut self, name: String, target: Target<T>) -> Result<(), TarError> {
         self.name_bytes += name.len();
         if let Target::Link(target) = &target {
             self.name_bytes += target.len();
         }
         self.by_name.insert(name, target);
         if self.by_name.len() > MAX_ENTRIES || self.name_bytes > MAX_NAME_BYTES {
-            return Err(Error::TooManyEntries { file: self.file.clone(), limit: MAX_ENTRIES });
+            return Err(TarError::TooManyEntries { file: self.file.clone(), limit: MAX_ENTRIES });
         }
         Ok(())
     }
@@ -109,7 +110,7 @@ impl<T> Entries<T> {
 
     /// The file that a name leads to, and the name it is stored under; or the link, if there was
     /// one, that leads to nothing.
-    pub fn find(&self, name: &str) -> Result<Result<(&str, &T), Via>, Error> {
+    pub fn find(&self, name: &str) -> Result<Result<(&str, &T), Via>, TarError> {
         let mut wanted = normalise(name);
         let mut via = None;
         for _ in 0..=MAX_LINKS {
@@ -122,19 +123,19 @@ impl<T> Entries<T> {
                 None => return Ok(Err(Via(via))),
             }
         }
-        Err(Error::LinkCircle { file: self.file.clone(), entry: name.to_owned() })
+        Err(TarError::LinkCircle { file: self.file.clone(), entry: name.to_owned() })
     }
 
     /// The file that a name in manifest.json leads to, and the name it is stored under.
-    pub fn resolve(&self, name: &str, role: Role) -> Result<(&str, &T), Error> {
+    pub fn resolve(&self, name: &str, role: Role) -> Result<(&str, &T), TarError> {
         self.find(name)?.map_err(|via| {
             let (file, entry) = (self.file.clone(), name.to_owned());
-            Error::Missing { file, role, entry, via }
+            TarError::Missing { file, role, entry, via }
         })
     }
 
     /// The list of images; `None` if the archive has none.
-    pub fn manifest(&self) -> Result<Option<&T>, Error> {
+    pub fn manifest(&self) -> Result<Option<&T>, TarError> {
         if !self.contains(MANIFEST) {
             return Ok(None);
         }
@@ -142,11 +143,11 @@ impl<T> Entries<T> {
     }
 
     /// The error for an archive that is neither a docker archive nor an OCI layout.
-    pub fn without_manifest(&self) -> Error {
+    pub fn without_manifest(&self) -> TarError {
         let file = self.file.clone();
         match &self.root_file_system {
-            Some(entry) => Error::RootFileSystem { file, entry: entry.clone() },
-            None => Error::NoManifest { file },
+            Some(entry) => TarError::RootFileSystem { file, entry: entry.clone() },
+            None => TarError::NoManifest { file },
         }
     }
 }

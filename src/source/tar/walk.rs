@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use ::tar::{EntryType, Header};
 
-use super::decompress::Wrapping;
-use super::error::{Error, Place};
-
-/// Length of a header, and what contents are padded to.
-pub const BLOCK: usize = 512;
+use super::error::{TarError, TarPosition};
+use super::header::{BLOCK, has_valid_checksum};
+use super::pax::{self, Pax};
+use crate::source::error::Error;
+use crate::source::wrapping::Wrapping;
 
 /// The longest PAX header, GNU long name or link name that is read.
 const MAX_EXTENSION: u64 = 1 << 20;
@@ -37,7 +37,7 @@ pub struct Entry {
     /// Its name as stored, from whichever header has the last word.
     pub name: String,
     /// What it is.
-    pub kind: Kind,
+    pub kind: EntryKind,
     /// Length of its content as stored.
     pub size: u64,
     /// Where in the tar its content begins.
@@ -46,7 +46,7 @@ pub struct Entry {
 
 /// What an entry is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum EntryKind {
     /// A regular file.
     File,
     /// A regular file of which the holes are not stored.
@@ -92,14 +92,6 @@ struct Extensions {
     pax: Pax,
 }
 
-#[derive(Default)]
-struct Pax {
-    name: Option<Vec<u8>>,
-    link: Option<Vec<u8>>,
-    size: Option<u64>,
-    sparse: bool,
-}
-
 impl<B: Bytes> Tar<B> {
     /// A walk that stands before the first entry. `file` and `wrapping` are for messages.
     pub fn new(bytes: B, file: Arc<str>, wrapping: Wrapping) -> Self {
@@ -137,21 +129,22 @@ impl<B: Bytes> Tar<B> {
 
     /// The error for what does not begin as a tar.
     fn no_tar(&self) -> Error {
-        Error::NotTar { file: self.file.clone(), wrapping: self.wrapping }
+        TarError::NotTar { file: self.file.clone(), wrapping: self.wrapping }.into()
     }
 
     /// The error for an archive that ends where the walk stands.
     pub fn truncated(&self) -> Error {
         let name = || self.current.as_deref().map(shown);
-        Error::TruncatedTar {
+        TarError::Truncated {
             file: self.file.clone(),
             at: self.position,
-            entry: match name() {
-                None => Place::Start,
-                Some(name) if self.remaining + self.padding > 0 => Place::Content(name),
-                Some(name) => Place::After(name),
+            position: match name() {
+                None => TarPosition::Start,
+                Some(name) if self.remaining + self.padding > 0 => TarPosition::Content(name),
+                Some(name) => TarPosition::After(name),
             },
         }
+        .into()
     }
 
     /// The next entry; `None` at the end. What is left of the one before is passed over.
@@ -176,7 +169,7 @@ impl<B: Bytes> Tar<B> {
                 EntryType::GNULongLink => before.gnu_link = Some(self.read_name(size)?),
                 EntryType::XHeader => {
                     let records = self.read_extension(size)?;
-                    before.pax = parse_pax(&records)
+                    before.pax = pax::parse(&records)
                         .ok_or_else(|| self.corrupt("a PAX header is malformed"))?;
                 }
                 EntryType::XGlobalHeader => {
@@ -225,13 +218,15 @@ impl<B: Bytes> Tar<B> {
         let entry_type = header.entry_type();
         let kind = match entry_type {
             // Before POSIX, a directory was a file whose name ends so.
-            EntryType::Regular if header.as_bytes()[156] == 0 && name.ends_with('/') => Kind::Other,
-            EntryType::Regular | EntryType::Continuous if pax.sparse => Kind::Sparse,
-            EntryType::Regular | EntryType::Continuous => Kind::File,
-            EntryType::GNUSparse => Kind::Sparse,
-            EntryType::Symlink => Kind::Symlink(link()),
-            EntryType::Link => Kind::HardLink(link()),
-            _ => Kind::Other,
+            EntryType::Regular if header.as_bytes()[156] == 0 && name.ends_with('/') => {
+                EntryKind::Other
+            }
+            EntryType::Regular | EntryType::Continuous if pax.sparse => EntryKind::Sparse,
+            EntryType::Regular | EntryType::Continuous => EntryKind::File,
+            EntryType::GNUSparse => EntryKind::Sparse,
+            EntryType::Symlink => EntryKind::Symlink(link()),
+            EntryType::Link => EntryKind::HardLink(link()),
+            _ => EntryKind::Other,
         };
         if matches!(
             entry_type,
@@ -382,15 +377,16 @@ impl<B: Bytes> Tar<B> {
     }
 
     fn corrupt(&self, what: &'static str) -> Error {
-        Error::CorruptTar {
+        TarError::Corrupt {
             file: self.file.clone(),
             at: self.position,
-            entry: match &self.current {
-                None => Place::Start,
-                Some(name) => Place::After(name.clone()),
+            position: match &self.current {
+                None => TarPosition::Start,
+                Some(name) => TarPosition::After(name.clone()),
             },
             what,
         }
+        .into()
     }
 }
 
@@ -414,66 +410,6 @@ impl Bytes for &[u8] {
         *self = &self[count..];
         Ok(count as u64)
     }
-}
-
-/// Whether this can be the first block of a tar: a header, or the zeros of an empty one.
-pub fn is_tar(block: &[u8]) -> bool {
-    <&[u8; BLOCK]>::try_from(block)
-        .is_ok_and(|block| block.iter().all(|&byte| byte == 0) || has_valid_checksum(block))
-}
-
-/// The sum of all bytes, those of the checksum itself taken as spaces. Some old programs added
-/// them up as signed.
-fn has_valid_checksum(header: &[u8; BLOCK]) -> bool {
-    let (mut unsigned, mut signed) = (0_i64, 0_i64);
-    for (index, &byte) in header.iter().enumerate() {
-        let byte = if (148..156).contains(&index) { b' ' } else { byte };
-        unsigned += i64::from(byte);
-        signed += i64::from(byte.cast_signed());
-    }
-    // The field is octal digits with spaces or zeros around them.
-    let digits: Vec<u8> = header[148..156]
-        .iter()
-        .copied()
-        .skip_while(|&byte| byte == b' ')
-        .take_while(|&byte| !matches!(byte, 0 | b' '))
-        .collect();
-    std::str::from_utf8(&digits)
-        .ok()
-        .filter(|text| !text.starts_with('+'))
-        .and_then(|text| i64::from_str_radix(text, 8).ok())
-        .is_some_and(|stored| stored == unsigned || stored == signed)
-}
-
-/// Reads PAX records, `LENGTH KEY=VALUE\n` each. By length, as a value may hold line ends.
-fn parse_pax(mut records: &[u8]) -> Option<Pax> {
-    let mut pax = Pax::default();
-    let mut sparse_name = None;
-    // Some programs pad with zeros.
-    while records.first().is_some_and(|&byte| byte != 0) {
-        let space = records.iter().take(8).position(|&byte| byte == b' ')?;
-        let length: usize = std::str::from_utf8(&records[..space]).ok()?.parse().ok()?;
-        let record = records.get(space + 1..length)?.strip_suffix(b"\n")?;
-        records = &records[length..];
-        let equals = record.iter().position(|&byte| byte == b'=')?;
-        let (key, value) = (&record[..equals], &record[equals + 1..]);
-        match key {
-            b"path" => pax.name = non_empty(value),
-            b"linkpath" => pax.link = non_empty(value),
-            b"size" => pax.size = Some(std::str::from_utf8(value).ok()?.parse().ok()?),
-            b"GNU.sparse.name" => sparse_name = non_empty(value),
-            _ => {}
-        }
-        pax.sparse |= key.starts_with(b"GNU.sparse.");
-    }
-    if sparse_name.is_some() {
-        pax.name = sparse_name;
-    }
-    Some(pax)
-}
-
-fn non_empty(value: &[u8]) -> Option<Vec<u8>> {
-    (!value.is_empty()).then(|| value.to_vec())
 }
 
 fn shown(name: &str) -> String {
@@ -568,7 +504,7 @@ mod tests {
         let all = read_all(&bytes).unwrap();
         assert_eq!(all[0].0.name, "long/name\nwith a line end");
         assert_eq!(all[0].1, b"abc");
-        assert_eq!(all[1].0.kind, Kind::Symlink("target".into()));
+        assert_eq!(all[1].0.kind, EntryKind::Symlink("target".into()));
         assert_eq!((all[2].0.name.as_str(), all.len()), ("last", 3));
     }
 
@@ -609,7 +545,7 @@ mod tests {
         bytes.extend(block(&header("nnn", EntryType::Link, 0)));
         let all = read_all(&bytes).unwrap();
         assert_eq!(all[0].0.name, name);
-        assert_eq!(all[0].0.kind, Kind::HardLink("l".repeat(300)));
+        assert_eq!(all[0].0.kind, EntryKind::HardLink("l".repeat(300)));
 
         for kind in [EntryType::GNULongName, EntryType::XHeader] {
             let bytes = block(&header("x", kind, (1 << 20) + 1));
@@ -641,7 +577,10 @@ mod tests {
         let all = read_all(&bytes).unwrap();
         let seen: Vec<_> =
             all.iter().map(|(entry, _)| (entry.name.as_str(), entry.kind.clone())).collect();
-        assert_eq!(seen, [("sparse", Kind::Sparse), ("new", Kind::Sparse), ("after", Kind::File)]);
+        assert_eq!(
+            seen,
+            [("sparse", EntryKind::Sparse), ("new", EntryKind::Sparse), ("after", EntryKind::File)]
+        );
         assert_eq!(all[0].1, [1; 600]);
     }
 
@@ -762,7 +701,7 @@ mod tests {
 
         #[test]
         fn random_pax_records_are_never_a_panic(records in prop::collection::vec(any::<u8>(), 0..60)) {
-            let _ = parse_pax(&records);
+            let _ = pax::parse(&records);
         }
     }
 }

@@ -1,0 +1,43 @@
+//! Reading files: the errors that all sources have in common, and reads at an offset.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+/// A file that cannot be read. Names are safe to print.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the fields are what the messages say they are")]
+pub enum FileError {
+    /// The file is there but cannot be opened.
+    #[error("{file}: cannot be opened: {source}; check its permissions and those of its folders")]
+    Open { file: Arc<str>, source: io::Error },
+    /// Reading failed after `at` bytes.
+    #[error("{file}: reading failed at byte {at}: {source}; check the disk, then try again")]
+    Read { file: Arc<str>, at: u64, source: io::Error },
+    /// A file that a layer is made of cannot be read.
+    #[error(
+        "{path}: cannot be read for the layer that it belongs to: {source}; build the image again, \
+         or check the store with `nix-store --verify --check-contents`"
+    )]
+    Store { path: Arc<str>, source: io::Error },
+    /// The thread that reads the file ended without a result.
+    #[error("{file}: reading stopped unexpectedly; this is a fault in pushimg, please report it")]
+    ReaderGone { file: Arc<str> },
+}
+
+/// Reads from the offset `at`; 0 at the end.
+pub fn read_at(
+    file: &File,
+    name: &Arc<str>,
+    buffer: &mut [u8],
+    at: u64,
+) -> Result<usize, FileError> {
+    loop {
+        match file.read_at(buffer, at) {
+            Ok(count) => return Ok(count),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(source) => return Err(FileError::Read { file: name.clone(), at, source }),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The one interface of all sources: images, and layers that are read one after another.
+
+use std::io::Read;
+
+use super::error::Error;
+use crate::image::{Config, DiffId, LayerId, LayerKey};
+
+/// Something that holds images, being read front to back.
+pub trait Source: Send {
+    /// The images, or `None` while they are not known yet: a stream tells them only after
+    /// [`next_layer`](Self::next_layer) has returned `None`, a seekable file at once. There is at
+    /// least one. Every layer they list is one that is, or was, yielded; a stream may have yielded
+    /// others that belong to no image.
+    fn images(&self) -> Option<&[Image]>;
+
+    /// The next layer in the order of storage; `None` after the last.
+    ///
+    /// Bytes of the previous layer that were not read are skipped, which costs nothing on a
+    /// seekable file. Only when this has returned `None` is it sure that the source was complete,
+    /// its last checksum included. After an error the source must not be used any more.
+    fn next_layer(&mut self) -> Result<Option<Layer<'_>>, Error>;
+
+    /// Yields the last layer once more, from its beginning. May be called only for a layer whose
+    /// claim was a [`Claim::Key`].
+    fn again(&mut self) -> Result<Layer<'_>, Error> {
+        Err(OnlyOnce.into())
+    }
+
+    /// The names of its images, where they are known before the images are.
+    fn early_names(&self) -> Option<Vec<String>> {
+        let names = |image: &Image| image.names.clone();
+        Some(self.images()?.iter().flat_map(names).collect())
+    }
+
+    /// The keys of the layers to come, where they are known: their blobs can be looked up all at
+    /// once.
+    fn keys(&self) -> Vec<LayerKey> {
+        Vec::new()
+    }
+
+    /// Tells the source the diff ID of the last layer: computed from its bytes, or, where they were
+    /// skipped, as the caller knows it. A source that makes its layers writes the config from these.
+    fn learn(&mut self, _diff_id: &DiffId) {}
+
+    /// The most memory, in bytes, that reading takes besides a few megabytes: the window of a
+    /// decompressor. The packer gets that much less.
+    fn memory(&self) -> usize {
+        0
+    }
+}
+
+/// One image of a source.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// The names that the source gives it (`RepoTags`), as written.
+    pub names: Vec<String>,
+    /// The image config, its bytes as stored.
+    pub config: Config,
+    /// The layers, lowest first; one may occur twice. As many as the config has diff IDs.
+    pub layers: Vec<LayerId>,
+}
+
+/// One layer of a source, about to be read or skipped.
+pub struct Layer<'a> {
+    /// Its place in the source.
+    pub id: LayerId,
+    /// What the source calls it (an archive entry's name), for messages.
+    pub entry: String,
+    /// Length of the bytes as stored.
+    pub size: u64,
+    /// What the source knows of it without reading it.
+    pub claim: Claim,
+    /// The bytes as stored: a tar, or a tar already compressed. A failed read is an [`Error`] within
+    /// an [`std::io::Error`]; [`Error::from_read`] takes it out.
+    pub content: &'a mut (dyn Read + Send),
+}
+
+/// What a source knows about a layer before its bytes are read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// The diff ID that the image's config lists for it.
+    DiffId(DiffId),
+    /// A diff ID guessed from the entry's name: good to look up, never to trust unread.
+    Hint(DiffId),
+    /// What the layer would be made of. Its diff ID is known if it was made before.
+    Key(LayerKey),
+    /// Nothing.
+    Nothing,
+}
+
+impl Claim {
+    /// What the layer would be made of.
+    pub fn into_key(self) -> Option<LayerKey> {
+        match self {
+            Self::Key(key) => Some(key),
+            Self::DiffId(_) | Self::Hint(_) | Self::Nothing => None,
+        }
+    }
+}
+
+/// A layer's bytes are not those that the config was made for.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{file}: layer {layer}, entry {entry:?}, is {actual}, but the image's config lists {listed}: \
+     the archive is damaged, the store has changed since, or it was put together wrongly; make it \
+     again (nothing was tagged)"
+)]
+pub struct LayerMismatch {
+    /// The image, safe to print.
+    pub file: String,
+    /// The layer's place in the image, from 1.
+    pub layer: usize,
+    /// What the source calls the layer.
+    pub entry: String,
+    /// The diff ID in the config.
+    pub listed: DiffId,
+    /// The diff ID of the bytes.
+    pub actual: DiffId,
+}
+
+/// A layer was to be read again that can be read only once.
+#[derive(Debug, thiserror::Error)]
+#[error("a layer cannot be read twice; this is a fault in pushimg, please report it")]
+pub struct OnlyOnce;
+
+impl From<LayerMismatch> for Error {
+    fn from(error: LayerMismatch) -> Self {
+        Self::image(error)
+    }
+}
+
+impl From<OnlyOnce> for Error {
+    fn from(error: OnlyOnce) -> Self {
+        Self::image(error)
+    }
+}

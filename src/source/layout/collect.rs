@@ -1,0 +1,119 @@
+//! From a manifest or an index to all that is to be put for it: what it lists, each after what that
+//! lists itself, and then what refers to any of these.
+
+use std::collections::HashMap;
+
+use super::error::{LayoutError, Listing};
+use super::index::{Chosen, Referrer};
+use super::manifest::Descriptor;
+use super::read::{MAX_DEPTH, Reader};
+use super::tree::{Node, StoredBlob, Tree};
+use crate::image::Digest;
+use crate::source::error::Error;
+use crate::source::role::Role;
+
+/// More manifests than anybody pushes at once.
+const MAX_NODES: usize = 4096;
+
+/// Collects what is to be put.
+pub struct Collector<'r, 'a> {
+    reader: &'r mut Reader<'a>,
+    nodes: Vec<Node>,
+    places: HashMap<Digest, usize>,
+}
+
+impl<'r, 'a> Collector<'r, 'a> {
+    /// The tree of a manifest or an index.
+    pub fn tree(
+        reader: &'r mut Reader<'a>,
+        chosen: Chosen,
+        referrers: &[Referrer],
+    ) -> Result<Tree, Error> {
+        let mut walk = Self { reader, nodes: Vec::new(), places: HashMap::new() };
+        let root = walk.node(&chosen.descriptor, &chosen.by, 0)?;
+        walk.attach(referrers)?;
+        Ok(Tree { names: chosen.names, nodes: walk.nodes, root })
+    }
+
+    /// Appends what refers to one of the nodes, and what refers to that.
+    fn attach(&mut self, referrers: &[Referrer]) -> Result<(), Error> {
+        loop {
+            let before = self.nodes.len();
+            for referrer in referrers {
+                if self.places.contains_key(&referrer.subject) {
+                    self.node(&referrer.descriptor, &referrer.by, 0)?;
+                }
+            }
+            if self.nodes.len() == before {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The place of a manifest or an index, after those that it lists.
+    fn node(
+        &mut self,
+        descriptor: &Descriptor,
+        by: &Listing,
+        depth: usize,
+    ) -> Result<usize, Error> {
+        if let Some(&place) = self.places.get(&descriptor.digest) {
+            return Ok(place);
+        }
+        if depth > MAX_DEPTH {
+            return Err(self.too_large(MAX_DEPTH, "indexes one within the other").into());
+        }
+        let (bytes, manifest) = self.reader.manifest(descriptor, by)?;
+        let this = Listing::Manifest(descriptor.digest.clone());
+        let children = manifest.manifests.iter().flatten();
+        let children = children
+            .map(|child| self.node(child, &this, depth + 1))
+            .collect::<Result<Vec<_>, Error>>()?;
+
+        let mut blobs = Vec::new();
+        let mut config = None;
+        if let Some(listed) = &manifest.config {
+            let blob = self.blob(listed, &this, Role::Config)?;
+            if let Some(region) = &blob.region {
+                config = self.reader.config(&manifest, region, &this)?;
+            }
+            blobs.push(blob);
+        }
+        for layer in &manifest.layers {
+            blobs.push(self.blob(layer, &this, Role::Layer)?);
+        }
+
+        if self.nodes.len() == MAX_NODES {
+            return Err(self.too_large(MAX_NODES, "manifests for one image").into());
+        }
+        let place = self.nodes.len();
+        self.places.insert(descriptor.digest.clone(), place);
+        let of_config = config.as_ref().map(|config| config.platform().clone());
+        self.nodes.push(Node {
+            media_type: manifest.media_type,
+            bytes,
+            digest: descriptor.digest.clone(),
+            artifact_type: manifest.artifact_type,
+            annotations: manifest.annotations,
+            subject: manifest.subject,
+            platform: descriptor.platform.clone().or(of_config),
+            children,
+            config,
+            blobs,
+        });
+        Ok(place)
+    }
+
+    fn blob(&self, listed: &Descriptor, by: &Listing, role: Role) -> Result<StoredBlob, Error> {
+        Ok(StoredBlob {
+            region: self.reader.blob(listed, by, role)?,
+            media_type: listed.media_type.clone(),
+            digest: listed.digest.clone(),
+            size: listed.size,
+        })
+    }
+
+    fn too_large(&self, limit: usize, what: &'static str) -> LayoutError {
+        LayoutError::TooLarge { file: self.reader.file().clone(), limit: limit as u64, what }
+    }
+}

@@ -1,0 +1,110 @@
+//! What can be wrong with a layout.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::image::{ConfigError, Digest};
+use crate::source::error::Error;
+use crate::source::role::Role;
+
+/// A layout that cannot be read. `file` is its name, safe to print.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the fields are what the messages say they are")]
+pub enum LayoutError {
+    /// A layout of a version that is not known.
+    #[error(
+        "{file}: {entry} says version {found:?}, and only {known} is known; convert it with the \
+         program that made it, or with `skopeo copy`"
+    )]
+    Version { file: Arc<str>, entry: &'static str, found: String, known: &'static str },
+    /// A file that every layout has is missing.
+    #[error("{file}: {entry} is missing, so the layout is incomplete; make it again")]
+    FileMissing { file: Arc<str>, entry: &'static str },
+    /// JSON of a layout that is not what it should be.
+    #[error("{file}: {of} is broken: {what}; make the layout again")]
+    Json { file: Arc<str>, of: Listing, what: String },
+    /// A JSON file is longer than what is read of it.
+    #[error(
+        "{file}: {entry:?} is {size} bytes long, more than the {limit} that are read of it; this is \
+         not what an image builder writes"
+    )]
+    JsonTooLong { file: Arc<str>, entry: String, size: u64, limit: u64 },
+    /// The image config cannot be used.
+    #[error("{file}: config {entry:?}: {source}; the archive is broken, make it again")]
+    BadConfig { file: Arc<str>, entry: String, source: ConfigError },
+    /// The layout lists no image.
+    #[error("{file}: index.json lists no image; was anything copied into this layout?")]
+    Empty { file: Arc<str> },
+    /// A blob that a manifest lists is not there.
+    #[error(
+        "{file}: {by} lists {digest} ({role}), which is missing; the layout is incomplete, make it \
+         again"
+    )]
+    BlobMissing { file: Arc<str>, by: Listing, role: Role, digest: Digest },
+    /// A manifest that an index lists is not there, as where only one platform was exported.
+    #[error(
+        "{file}: {by} lists {digest}{platform}, which is missing; if only some platforms were \
+         put into this layout, choose one with `--platform OS/ARCHITECTURE`, else make it again"
+    )]
+    ChildMissing { file: Arc<str>, by: Listing, digest: Digest, platform: String },
+    /// A blob is longer or shorter than a manifest says.
+    #[error(
+        "{file}: {digest} ({role}) is {actual} bytes long, not {listed} as {by} says; the layout is \
+         damaged, make it again"
+    )]
+    BlobSize { file: Arc<str>, by: Listing, role: Role, digest: Digest, listed: u64, actual: u64 },
+    /// A manifest or config does not have the digest that it is listed under.
+    #[error(
+        "{file}: what is stored as {listed} ({role}, listed by {by}) hashes to {actual}; the layout \
+         is damaged, make it again"
+    )]
+    BlobDigest { file: Arc<str>, by: Listing, role: Role, listed: Digest, actual: Digest },
+    /// The bytes of a blob, read to be uploaded, do not have its digest.
+    #[error(
+        "{file}: blob {listed} is damaged: its bytes are {actual}; make the layout again (nothing was \
+         tagged)"
+    )]
+    DamagedBlob { file: Arc<str>, listed: Digest, actual: Digest },
+    /// A blob became shorter while it was being uploaded.
+    #[error("{file}: blob {digest} ended early; is the file being written? Push it again")]
+    CutBlob { file: Arc<str>, digest: Digest },
+    /// A digest of an algorithm that is not computed here.
+    #[error(
+        "{file}: {by} lists {digest}, and of digests only SHA-256 is supported; copy the image with \
+         a program that computes those"
+    )]
+    DigestAlgorithm { file: Arc<str>, by: Listing, digest: Digest },
+    /// A file with holes, where the bytes themselves are needed.
+    #[error(
+        "{file}: {role} {entry:?} is stored as a sparse file, which is not read; make the archive \
+         without `tar --sparse`"
+    )]
+    Sparse { file: Arc<str>, role: Role, entry: String },
+    /// More, or deeper, than any image has.
+    #[error("{file} holds more than {limit} {what}, which is not what an image builder writes")]
+    TooLarge { file: Arc<str>, limit: u64, what: &'static str },
+}
+
+impl From<LayoutError> for Error {
+    fn from(error: LayoutError) -> Self {
+        Self::image(error)
+    }
+}
+
+/// The JSON of a layout that lists others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listing {
+    /// A file of the layout.
+    File(&'static str),
+    /// A manifest or an index.
+    Manifest(Digest),
+}
+
+impl fmt::Display for Listing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(name) => f.write_str(name),
+            Self::Manifest(digest) => write!(f, "manifest {digest}"),
+        }
+    }
+}

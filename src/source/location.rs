@@ -1,0 +1,42 @@
+//! Where an image is read from, and what reading it may do.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::printable::printable_path;
+
+/// Where an image is to be read from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// A file, or a symlink to one.
+    Path(PathBuf),
+    /// Standard input.
+    Stdin,
+}
+
+/// Called, from any thread, with the bytes of the file consumed so far and the file's length
+/// (`None` for a pipe).
+pub type Progress = Box<dyn Fn(u64, Option<u64>) + Send>;
+
+/// Called, from any thread, with a line that `-v` shows.
+pub type Note = Arc<dyn Fn(String) + Send + Sync>;
+
+/// What opening and reading may do, and who is told of it.
+pub struct Options {
+    /// Whether a program that writes an image may be run.
+    pub may_run: bool,
+    /// Called as the file is read.
+    pub progress: Progress,
+    /// Called with details that most users do not need.
+    pub note: Note,
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => f.write_str(&printable_path(path)),
+            Self::Stdin => f.write_str("standard input"),
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! A file that was opened and whose first bytes were read: enough to tell what it is.
+
+use std::fs::{self, File};
+use std::io::{self, IsTerminal, Read};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::error::Error;
+use super::file::FileError;
+use super::location::{Location, Note, Options, Progress};
+use super::printable::printable_path;
+use super::tar::{self, BLOCK};
+use super::wrapping::Wrapping;
+
+/// A file that was opened, and how it begins.
+pub struct OpenFile {
+    /// Its name for messages, safe to print.
+    pub name: Arc<str>,
+    /// Its path; `None` for standard input.
+    pub path: Option<PathBuf>,
+    /// The file, of which [`head`](Self::head) was read.
+    pub file: File,
+    /// What the file system says of it.
+    pub metadata: fs::Metadata,
+    /// Its first bytes: 512, or fewer where it ends before.
+    pub head: Vec<u8>,
+    /// Called as the file is read.
+    pub progress: Progress,
+    /// Whether it may be run.
+    pub may_run: bool,
+    /// Called with details that most users do not need.
+    pub note: Note,
+}
+
+/// There is no file to open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is no such file.
+    #[error(
+        "{file}: no such file; build the image first (`nix build` leaves ./result), or give `-` \
+         to read it from standard input"
+    )]
+    Absent { file: Arc<str> },
+    /// A symlink whose target does not exist.
+    #[error(
+        "{file} is a symlink to {target}, which is gone (did the Nix store collect its garbage?); \
+         build the image again"
+    )]
+    Dangling { file: Arc<str>, target: Arc<str> },
+    /// `-` was given but nothing is piped in.
+    #[error(
+        "standard input is a terminal; pipe an image into it: `docker save IMAGE | pushimg - DEST`"
+    )]
+    Terminal,
+}
+
+impl From<OpenError> for Error {
+    fn from(error: OpenError) -> Self {
+        Self::image(error)
+    }
+}
+
+impl OpenFile {
+    /// Opens what is at `location`, and reads its first bytes.
+    pub fn new(location: &Location, options: Options) -> Result<Self, Error> {
+        let (name, path, file) = match location {
+            Location::Path(path) => {
+                let name = printable_path(path);
+                let file = File::open(path).map_err(|error| cannot_open(path, &name, error))?;
+                (name, Some(path.clone()), file)
+            }
+            Location::Stdin => {
+                let stdin = io::stdin();
+                if stdin.is_terminal() {
+                    return Err(OpenError::Terminal.into());
+                }
+                let name: Arc<str> = "standard input".into();
+                let own = stdin
+                    .as_fd()
+                    .try_clone_to_owned()
+                    .map_err(|source| FileError::Open { file: name.clone(), source })?;
+                (name, None, File::from(own))
+            }
+        };
+        let metadata =
+            file.metadata().map_err(|source| FileError::Open { file: name.clone(), source })?;
+        let mut head = Vec::with_capacity(BLOCK);
+        if !metadata.is_dir() {
+            (&file)
+                .take(BLOCK as u64)
+                .read_to_end(&mut head)
+                .map_err(|source| FileError::Read { file: name.clone(), at: 0, source })?;
+        }
+        let Options { may_run, progress, note } = options;
+        Ok(Self { name, path, file, metadata, head, progress, may_run, note })
+    }
+
+    /// Its path, if it is a folder that has one.
+    pub fn folder(&self) -> Option<&Path> {
+        self.path.as_deref().filter(|_| self.metadata.is_dir())
+    }
+
+    /// Whether it is a tar, not compressed, in which it is possible to seek.
+    pub fn is_plain_tar_file(&self) -> bool {
+        // Standard input may be a file too, but need not stand at its beginning.
+        self.path.is_some() && self.metadata.is_file() && tar::is_tar(&self.head)
+    }
+
+    /// Whether it is a tar, or compressed.
+    pub fn is_tar_or_compressed(&self) -> bool {
+        tar::is_tar(&self.head) || Wrapping::of(&self.head) != Wrapping::None
+    }
+}
+
+fn cannot_open(path: &Path, name: &Arc<str>, source: io::Error) -> Error {
+    let file = name.clone();
+    if source.kind() != io::ErrorKind::NotFound {
+        return FileError::Open { file, source }.into();
+    }
+    match fs::read_link(path) {
+        Ok(target) => OpenError::Dangling { file, target: printable_path(&target) }.into(),
+        Err(_) => OpenError::Absent { file }.into(),
+    }
+}

@@ -1,0 +1,95 @@
+//! How a file is compressed, recognised by its first bytes, and the memory that reading it takes.
+
+use std::fmt;
+
+use super::gzip;
+
+/// The largest zstd window, as a power of two: 64 MiB, what every level but `--ultra -22` and
+/// `--long` stays below. It and the rest of the program share 100 MiB.
+const MAX_ZSTD_WINDOW_LOG: u32 = 26;
+
+/// What any frame may ask for, whatever the first one does: 8 MiB (RFC 8878, section 3.1.1.1.2).
+const LEAST_ZSTD_WINDOW_LOG: u32 = 23;
+
+/// What xz may use: enough for `xz -9`, which takes 65 MiB.
+const MAX_XZ_MEMORY: usize = 72 << 20;
+
+/// How a file is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wrapping {
+    /// Not at all.
+    None,
+    /// gzip, RFC 1952.
+    Gzip,
+    /// Zstandard, RFC 8878.
+    Zstd,
+    /// The .xz file format.
+    Xz,
+    /// bzip2.
+    Bzip2,
+}
+
+impl Wrapping {
+    /// The compression of a file that begins so; `None` where there is none.
+    pub fn of(head: &[u8]) -> Self {
+        match head {
+            [a, b, ..] if [*a, *b] == gzip::MAGIC => Self::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
+            // A skippable frame, with which parallel compressors begin.
+            [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Xz,
+            [b'B', b'Z', b'h', b'1'..=b'9', ..] => Self::Bzip2,
+            _ => Self::None,
+        }
+    }
+
+    /// The command that decompresses whatever memory that takes.
+    pub fn command(self) -> &'static str {
+        match self {
+            Self::None => "cat",
+            Self::Gzip => "gzip -dc",
+            Self::Zstd => "zstd -dc --long=31",
+            Self::Xz => "xz -dc",
+            Self::Bzip2 => "bzip2 -dc",
+        }
+    }
+}
+
+/// The most memory, in bytes, that decompressing a file that begins so may take.
+///
+/// Any frame may ask for more than the first did; that is an error where it is more than this.
+pub fn memory(wrapping: Wrapping, head: &[u8]) -> usize {
+    match wrapping {
+        Wrapping::None | Wrapping::Gzip => 0,
+        Wrapping::Zstd => 1 << zstd_window_log(head),
+        Wrapping::Xz => MAX_XZ_MEMORY,
+        // Four bytes for each of a block's 900,000, and the block.
+        Wrapping::Bzip2 => 5 << 20,
+    }
+}
+
+/// The window that the first frame asks for (RFC 8878, section 3.1.1.1), within limits; the largest
+/// where that is told further on.
+fn zstd_window_log(head: &[u8]) -> u32 {
+    const SINGLE_SEGMENT: u8 = 1 << 5;
+    let asked = match head {
+        [0x28, 0xb5, 0x2f, 0xfd, descriptor, window, ..] if descriptor & SINGLE_SEGMENT == 0 => {
+            let (exponent, eighths) = (window >> 3, window & 7);
+            10 + u32::from(exponent) + u32::from(eighths > 0)
+        }
+        _ => MAX_ZSTD_WINDOW_LOG,
+    };
+    asked.clamp(LEAST_ZSTD_WINDOW_LOG, MAX_ZSTD_WINDOW_LOG)
+}
+
+impl fmt::Display for Wrapping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "uncompressed",
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+            Self::Xz => "xz",
+            Self::Bzip2 => "bzip2",
+        })
+    }
+}
