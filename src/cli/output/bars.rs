@@ -1,4 +1,4 @@
-//! Progress at a terminal: a bar for each active upload, and one below for the whole.
+//! Progress at a terminal: a bar for each upload, and one below them for the whole push.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -10,26 +10,25 @@ use super::text::{escape, fit, size, whole_time};
 use crate::event::Event;
 use crate::image::LayerId;
 
-/// How often the bars are drawn, in a second.
+/// Redraws per second.
 pub const DRAWS: u8 = 10;
-/// How often bars move that no event moves.
+/// How often a bar is redrawn without an event.
 const TICK: Duration = Duration::from_millis(100);
-/// The length of the bar for the whole, which shows a fraction and not a number of things.
+/// The length of the bar for the whole push, which shows a fraction.
 const WHOLE: u64 = 10_000;
-/// From this many columns on there is room for more than a name, a bar and a size.
+/// From this width on, totals and speeds are shown too.
 const WIDE: usize = 72;
 
 /// The bars, and the lines above them.
 pub struct Bars {
     multi: MultiProgress,
     whole: Option<ProgressBar>,
-    /// By the image and the layer in it.
+    /// The bars of uploads, by image and layer.
     uploads: HashMap<(usize, LayerId), ProgressBar>,
     columns: usize,
 }
 
 impl Bars {
-    /// Bars on a terminal of so many columns.
     pub fn new(target: ProgressDrawTarget, columns: usize) -> Self {
         Self {
             multi: MultiProgress::with_draw_target(target),
@@ -41,11 +40,11 @@ impl Bars {
 
     /// Prints a line above the bars.
     pub fn line(&self, text: &str) {
-        // As everywhere: a closed standard error is no reason to stop.
+        // If standard error is closed, the push goes on all the same.
         let _ = self.multi.println(text);
     }
 
-    /// Shows what an event of an image has changed.
+    /// Updates the bars after an event of an image.
     pub fn update(&mut self, image: usize, event: &Event, progress: &Progress, now: Instant) {
         match event {
             Event::UploadStarted { layer, name, total } => {
@@ -74,7 +73,7 @@ impl Bars {
         self.tick(progress, now);
     }
 
-    /// Brings the bar for the whole up to date.
+    /// Updates the bar for the whole push.
     pub fn tick(&self, progress: &Progress, now: Instant) {
         let Some(whole) = &self.whole else { return };
         whole.set_prefix(self.heading(progress));
@@ -82,7 +81,7 @@ impl Bars {
         whole.set_position((progress.fraction() * WHOLE as f64) as u64);
     }
 
-    /// Takes all bars away; lines stay.
+    /// Removes all bars; printed lines stay.
     pub fn clear(&mut self) {
         for (_, bar) in self.uploads.drain() {
             bar.finish_and_clear();
@@ -124,12 +123,12 @@ impl Bars {
         self.multi.remove(bar);
     }
 
-    /// Columns for names: at most 32, and never so many that no bar is left.
+    /// The width of names: at most 32 columns, and a third of a narrow terminal.
     pub fn name_columns(&self) -> usize {
         (self.columns / 3).clamp(8, 32)
     }
 
-    /// Name, bar or spinner, bytes, and where there is room their total and the speed.
+    /// Name, bar or spinner, and bytes; on a wide terminal also their total and the speed.
     fn upload_style(&self, length_known: bool) -> ProgressStyle {
         let mut template = String::from("{prefix} ");
         template +=
@@ -142,7 +141,7 @@ impl Bars {
         style(&template)
     }
 
-    /// As the names above it, as long as they: `12 of 43 layers, 8 there`.
+    /// `12 of 43 layers, 8 there`, as wide as the names above it.
     fn heading(&self, progress: &Progress) -> String {
         let columns = self.name_columns();
         let short = progress.heading();
@@ -161,7 +160,7 @@ impl Bars {
         }
     }
 
-    /// In the columns of the uploads above: bytes, and the time left in place of the speed.
+    /// Bytes and the time left, in the columns of the uploads above.
     fn figures(&self, progress: &Progress, now: Instant) -> String {
         let sent = size(progress.sent());
         let left = progress
@@ -202,7 +201,7 @@ mod tests {
     use super::*;
     use crate::report::Outcome;
 
-    /// What a terminal of so many columns shows in the middle of a push, and after it.
+    /// What a terminal of this width shows during a push, and after it.
     fn shown(columns: u16) -> (String, String) {
         let term = InMemoryTerm::new(20, columns);
         let target = ProgressDrawTarget::term_like(Box::new(term.clone()));

@@ -4,17 +4,17 @@ use std::error::Error;
 
 use super::text::{Paint, escape};
 
-/// How an error begins that ends the program.
+/// The label of the error that ends the program.
 pub const ERROR: &str = "error:";
 
-/// How a line of an error's message begins that says what to do.
+/// The start of a line in an error's message that says what to do.
 const HINT: &str = "hint: ";
 
-/// An error and its causes as lines: `error: …`, or what else `label` is, `caused by: …` for each
-/// cause that says anything new, and what to do at the end.
+/// An error and its causes as lines: the label and the error, `caused by: …` for each cause that
+/// says something new, and the hints at the end.
 ///
-/// A message may have several lines: those that begin with `hint: ` come last, others stay with
-/// the first.
+/// A message may have several lines. Those that begin with `hint: ` are moved to the end, others
+/// are indented below the first.
 pub fn lines(label: &str, error: &dyn Error, paint: Paint) -> Vec<String> {
     let mut lines = Vec::new();
     let mut hints: Vec<String> = Vec::new();
@@ -23,7 +23,7 @@ pub fn lines(label: &str, error: &dyn Error, paint: Paint) -> Vec<String> {
     while let Some(error) = next {
         next = error.source();
         let message = error.to_string();
-        // What wraps an error often quotes it.
+        // An error often quotes its cause.
         if !lines.is_empty() && said.contains(message.trim()) {
             continue;
         }
@@ -53,23 +53,25 @@ mod tests {
     use super::*;
 
     #[derive(Debug)]
-    struct Said(&'static str, Option<Box<Said>>);
+    struct Message(&'static str, Option<Box<Message>>);
 
-    impl std::fmt::Display for Said {
+    impl std::fmt::Display for Message {
         fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
             f.write_str(self.0)
         }
     }
 
-    impl Error for Said {
+    impl Error for Message {
         fn source(&self) -> Option<&(dyn Error + 'static)> {
             self.1.as_deref().map(|cause| cause as _)
         }
     }
 
     fn chain(messages: &[&'static str]) -> Vec<String> {
-        let error =
-            messages.iter().rev().fold(None, |cause, message| Some(Box::new(Said(message, cause))));
+        let error = messages
+            .iter()
+            .rev()
+            .fold(None, |cause, message| Some(Box::new(Message(message, cause))));
         lines(ERROR, &error.unwrap(), Paint { colours: false })
     }
 

@@ -1,4 +1,4 @@
-//! What is in an image, as a table.
+//! The output of `pushimg inspect`: an image's properties, and a table of its layers.
 
 use std::io::IsTerminal;
 
@@ -9,16 +9,16 @@ use crate::inspect::{InspectedImage, InspectedLayer, Inspection};
 use crate::report::{Known, Outcome};
 use crate::source::store_path_name;
 
-/// The columns of a line where no terminal says how many there are.
+/// The width of a line if standard output is not a terminal.
 const COLUMNS: usize = 120;
-/// The fewest columns that what is in a layer gets.
+/// The least width of the column with a layer's contents.
 const FEWEST: usize = 24;
-/// The columns of the words before an image's properties.
+/// The width of the names of properties.
 const WORDS: usize = 12;
-/// Above what a registry has.
+/// The heading above what the registry has.
 const REGISTRY: &str = "registry";
 
-/// The columns of standard output.
+/// The width of standard output.
 pub fn columns() -> usize {
     match std::io::stdout().is_terminal() {
         true => usize::from(console::Term::stdout().size().1),
@@ -26,7 +26,7 @@ pub fn columns() -> usize {
     }
 }
 
-/// All of it, each line with its end.
+/// The whole output; each line ends with a newline.
 pub fn text(inspection: &Inspection, columns: usize) -> String {
     let mut lines = Vec::new();
     for image in &inspection.images {
@@ -74,7 +74,7 @@ fn properties(image: &InspectedImage, lines: &mut Vec<String>) {
     }
 }
 
-/// Words as a shell would have them.
+/// A command as one would type it in a shell.
 fn command(words: &[String]) -> String {
     let is_plain = |c: char| c.is_alphanumeric() || "-_./:=@%+,".contains(c);
     let quoted = |word: &String| match !word.is_empty() && word.chars().all(is_plain) {
@@ -84,7 +84,7 @@ fn command(words: &[String]) -> String {
     words.iter().map(quoted).collect::<Vec<_>>().join(" ")
 }
 
-/// Number, size, diff ID, what the registry has, and what is in it.
+/// A row for each layer: number, size, diff ID, what the registry has, and its contents.
 fn table(image: &InspectedImage, columns: usize, lines: &mut Vec<String>) {
     let number = image.layers.len().to_string().len();
     let states: Vec<String> = image.layers.iter().map(state).collect();
@@ -107,7 +107,7 @@ fn table(image: &InspectedImage, columns: usize, lines: &mut Vec<String>) {
     lines.push(format!("{}, {}", counted(image.layers.len(), "layer"), size(image.size)));
 }
 
-/// What a registry has of a layer, in few words.
+/// What the registry has of a layer, in few words.
 fn state(layer: &InspectedLayer) -> String {
     let Some(registry) = &layer.registry else {
         return String::new();
@@ -124,7 +124,7 @@ fn state(layer: &InspectedLayer) -> String {
     escape(&state).into_owned()
 }
 
-/// The store paths by name, as many as there is room for, or the command that made the layer.
+/// The names of as many store paths as fit, or the command that made the layer.
 fn contents(layer: &InspectedLayer, room: usize) -> String {
     if layer.store_paths.is_empty() {
         let command = layer.created_by.as_deref().unwrap_or_default();
@@ -148,7 +148,7 @@ fn contents(layer: &InspectedLayer, room: usize) -> String {
         }
         text = longer;
     }
-    // One name may be too long all by itself.
+    // A single name may be too long.
     truncate_str(&text, room, "…").into_owned()
 }
 

@@ -1,4 +1,4 @@
-//! What log lines call the images that are pushed together: as short as tells them apart.
+//! Labels for the images of one run, which begin their log lines: as short as tells them apart.
 
 use std::collections::HashSet;
 
@@ -8,12 +8,12 @@ use super::text::{escape, fit};
 use crate::push::{IndexItem, Item};
 use crate::source::Location;
 
-/// The columns that labels get at most.
+/// The most columns of a label.
 const MAX_COLUMNS: usize = 32;
 
-/// A label for each image, all as wide as the widest; none where there is only one image.
+/// A label for each image, padded to the same width. Empty if there is only one image.
 pub fn of_items(items: &[Item]) -> Vec<String> {
-    // From short to long, until all are different.
+    // Tried from short to long until all labels differ.
     type Form = fn(&Reference) -> String;
     let forms: [Form; 4] = [
         |to| last(to.repository()).to_owned(),
@@ -35,7 +35,7 @@ pub fn of_items(items: &[Item]) -> Vec<String> {
     aligned(labels.unwrap_or_else(|| by(&forms[3])))
 }
 
-/// The same for the images of an index: their platforms, where they were given.
+/// The same for the images of an index: their platforms, or their files.
 pub fn of_index(images: &[IndexItem]) -> Vec<String> {
     let label = |image: &IndexItem| match &image.platform {
         Some(platform) => platform.to_string(),

@@ -1,4 +1,4 @@
-//! Progress where there is no terminal: plain lines, one after another, for logs.
+//! Progress without a terminal: plain lines for a log.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -6,32 +6,31 @@ use std::time::{Duration, Instant};
 use super::progress::{Progress, Upload};
 use super::text::{escape, size, whole_time};
 
-/// How long a log stays silent before it is told that the push goes on.
+/// After this much silence, a line says how far the push is.
 const SILENCE: Duration = Duration::from_secs(10);
 
-/// Plain lines into any sink.
+/// Writes plain lines.
 pub struct Lines<W> {
     out: W,
-    /// When something was last written.
+    /// When the last line was written.
     last: Instant,
 }
 
 impl<W: Write + Send> Lines<W> {
-    /// Lines that go to `out`, which has been silent since `now`.
     pub fn new(out: W, now: Instant) -> Self {
         Self { out, last: now }
     }
 
     /// Writes one line.
     pub fn line(&mut self, text: &str, now: Instant) {
-        // There is nowhere to say that standard error is closed, and no reason to stop for it. One
-        // write for each line keeps lines of several processes apart.
+        // If standard error is closed, the push goes on all the same. One write for each line
+        // keeps the lines of several processes apart.
         let _ = self.out.write_all(format!("{text}\n").as_bytes());
         let _ = self.out.flush();
         self.last = now;
     }
 
-    /// Says how far the push is if nothing was said for long.
+    /// Writes how far the push is if nothing was written for [`SILENCE`].
     pub fn tick(&mut self, progress: &Progress, now: Instant) {
         if progress.is_under_way() && now.duration_since(self.last) >= SILENCE {
             self.line(&status(progress, now), now);
@@ -51,7 +50,7 @@ fn status(progress: &Progress, now: Instant) -> String {
     if let Some(left) = progress.time_left(now).filter(|left| !left.is_zero()) {
         text += &format!(", {} left", whole_time(left.as_secs_f64().ceil()));
     }
-    // The one that has the most to do is the one that everything waits for.
+    // Show the upload with the most bytes left: the push ends when it does.
     let missing = |upload: &&Upload| {
         let total = upload.total.unwrap_or(u64::MAX);
         total.saturating_sub(upload.position)

@@ -1,5 +1,5 @@
-//! Everything that is printed while a push runs and when it is over: events, reports and errors
-//! in, text on standard error out.
+//! What is printed during a push and after it: events, reports and errors come in, text goes to
+//! standard error.
 
 mod bars;
 mod failure;
@@ -11,10 +11,11 @@ pub mod summary;
 mod text;
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressDrawTarget;
+use parking_lot::Mutex;
 
 use self::bars::Bars;
 use self::lines::Lines;
@@ -24,23 +25,23 @@ use super::outcome::ImageOutcome;
 use crate::event::{Event, Events};
 use crate::report::{Outcome, Report};
 
-/// How much is said.
+/// How much is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verbosity {
     /// Errors only.
     Quiet,
     /// Progress, warnings, retries, the summary.
     Normal,
-    /// Besides, notes and one line for each request.
+    /// Also notes and a line for each request.
     Requests,
-    /// Besides, the requests' headers.
+    /// Also the headers of requests.
     Headers,
 }
 
-/// How long [`Output::tick`] may be left uncalled.
+/// The longest time between calls of [`Output::tick`].
 pub const TICK: Duration = Duration::from_millis(500);
 
-/// Standard error, for one push or for several together. Clones are the same.
+/// Standard error, for one run. Clones share their state.
 #[derive(Clone)]
 pub struct Output {
     state: Arc<Mutex<State>>,
@@ -52,9 +53,9 @@ pub struct Output {
 struct State {
     progress: Progress,
     screen: Screen,
-    /// What lines call the images, by their places; empty where there is one image.
+    /// The labels of the images, by their positions; empty if there is one image.
     labels: Vec<String>,
-    /// After this, events are no longer shown: what runs on in other threads has nothing to say.
+    /// Later events are dropped: threads that still run have nothing to add.
     finished: bool,
 }
 
@@ -64,14 +65,13 @@ enum Screen {
 }
 
 impl Output {
-    /// Standard error: bars if it is a terminal that a person looks at, plain lines else.
+    /// Bars if standard error is an interactive terminal, plain lines otherwise.
     pub fn stderr(verbosity: Verbosity, dry_run: bool) -> Self {
-        // `console` lets CLICOLOR_FORCE win over NO_COLOR, which is to win over everything
-        // (https://no-color.org).
+        // With `console`, CLICOLOR_FORCE overrides NO_COLOR; https://no-color.org wants the opposite.
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let colours = !refused && console::colors_enabled_stderr();
         console::set_colors_enabled_stderr(colours);
-        // The bars would ask whether standard output has colours, where none are ever printed.
+        // The bars ask for the colours of standard output, which has none.
         console::set_colors_enabled(colours);
         let screen = if verbosity > Verbosity::Quiet && is_watched() {
             let (_, columns) = console::Term::stderr().size();
@@ -98,19 +98,19 @@ impl Output {
 
     /// Sets the labels that lines of several images begin with.
     pub fn set_labels(&self, labels: Vec<String>) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.progress = Progress::new(labels.len().max(1));
         state.labels = labels;
     }
 
-    /// The sink for the events of the image at this place.
+    /// The sink for the events of the image at this position.
     pub fn events_of(&self, image: usize) -> Events {
         let output = self.clone();
         Arc::new(move |event| output.show(image, &event, Instant::now()))
     }
 
     fn show(&self, image: usize, event: &Event, now: Instant) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.finished {
             return;
         }
@@ -120,7 +120,7 @@ impl Output {
         }
         let label = state.labels.get(image).filter(|_| is_of_one_image(event));
         let label = label.map(|label| format!("{label}  ")).unwrap_or_default();
-        for line in self.say(event, &state.screen) {
+        for line in self.lines(event, &state.screen) {
             state.screen.line(&format!("{label}{line}"), now);
         }
         let State { progress, screen, .. } = &mut *state;
@@ -129,9 +129,9 @@ impl Output {
         }
     }
 
-    /// To be called every now and then, whether anything happens or not.
+    /// Must be called at least every [`TICK`], also without events.
     pub fn tick(&self, now: Instant) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.finished || self.verbosity == Verbosity::Quiet {
             return;
         }
@@ -142,17 +142,17 @@ impl Output {
         }
     }
 
-    /// The lines that an event is worth.
-    fn say(&self, event: &Event, screen: &Screen) -> Vec<String> {
+    /// The lines to print for an event.
+    fn lines(&self, event: &Event, screen: &Screen) -> Vec<String> {
         let is_log = matches!(screen, Screen::Lines(_));
         match event {
             Event::Destination { reference } if is_log => {
                 let doing = if self.dry_run { "checking" } else { "pushing" };
                 vec![format!("{doing} {}", escape(reference))]
             }
-            // A plan is told in order when it is complete.
+            // A plan is printed when it is complete, with the layers in order.
             Event::LayerSettled { .. } if self.dry_run => vec![],
-            // At a terminal, the bar for the whole counts what is there.
+            // At a terminal, layers that are already there are only counted, in the bar.
             Event::LayerSettled { report, .. }
                 if is_log
                     || self.verbosity > Verbosity::Normal
@@ -165,11 +165,13 @@ impl Output {
                     true => "at once".to_owned(),
                     false => format!("in {}", text::time(wait.as_secs_f64())),
                 };
-                vec![format!("{} {}; again {when}", self.paint.doubtful("retry:"), escape(why))]
+                let mut lines = message(why);
+                lines[0] = format!("{} {}; again {when}", self.paint.doubtful("retry:"), lines[0]);
+                lines
             }
-            Event::Warning(warning) => vec![self.warning(warning)],
+            Event::Warning(warning) => self.warning(warning),
             Event::Note(note) if self.verbosity > Verbosity::Normal => {
-                vec![self.paint.faint(&escape(note))]
+                message(note).iter().map(|line| self.paint.faint(line)).collect()
             }
             Event::Request { line, headers } if self.verbosity > Verbosity::Normal => {
                 let headers = headers.iter().filter(|_| self.verbosity == Verbosity::Headers);
@@ -183,22 +185,22 @@ impl Output {
         }
     }
 
-    fn warning(&self, warning: &str) -> String {
-        let label = self.paint.doubtful("warning:");
-        format!("{label} {}", escape(warning))
+    fn warning(&self, warning: &str) -> Vec<String> {
+        let mut lines = message(warning);
+        lines[0] = format!("{} {}", self.paint.doubtful("warning:"), lines[0]);
+        lines
     }
 
-    /// Says something that the user should know before anything happens.
+    /// Prints a warning before the command starts.
     pub fn warn(&self, warning: &str) {
         if self.verbosity > Verbosity::Quiet {
-            self.print(&self.warning(warning));
+            self.warning(warning).iter().for_each(|line| self.print(line));
         }
     }
 
-    /// Takes the bars away; from now on only [`report`](Self::report) and [`fail`](Self::fail)
-    /// print.
+    /// Removes the bars. From now on only [`report`](Self::report) and [`fail`](Self::fail) print.
     pub fn finish(&self) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.finished = true;
         if let Screen::Bars(bars) = &mut state.screen {
             bars.clear();
@@ -206,17 +208,17 @@ impl Output {
         }
     }
 
-    /// Says what came of a push: with `--dry-run` layer by layer.
+    /// Prints the summary of a push; with `--dry-run` also each layer.
     pub fn report(&self, report: &Report) {
         self.report_labelled(report, "");
     }
 
-    /// Says what came of the push of each of several images, in their order, and in all.
+    /// Prints the summary of each of several images, in their order, and the total.
     pub fn report_all(&self, outcomes: &[ImageOutcome], took: Duration) {
         for (place, outcome) in outcomes.iter().enumerate() {
             match outcome {
                 ImageOutcome::Pushed(report) => {
-                    let label = self.lock().labels.get(place).cloned().unwrap_or_default();
+                    let label = self.state.lock().labels.get(place).cloned().unwrap_or_default();
                     self.report_labelled(report, &label);
                 }
                 ImageOutcome::Failed { name, error } => {
@@ -249,7 +251,7 @@ impl Output {
             }
         }
         let whole = summary::whole(report, self.paint);
-        // What is said of a plan of one image has its name above it.
+        // With one image, its name stands above the plan already.
         let name = if self.dry_run && !label.is_empty() {
             format!("{}: ", escape(&report.reference))
         } else {
@@ -258,21 +260,16 @@ impl Output {
         self.print(&format!("{name}{whole}"));
     }
 
-    /// Says why there is nothing to report.
+    /// Prints an error, its causes and its hints.
     pub fn fail(&self, error: &dyn std::error::Error) {
         for line in failure::lines(failure::ERROR, error, self.paint) {
             self.print(&line);
         }
     }
 
-    /// Prints a line of this program's own.
+    /// Prints a line as it is.
     pub fn print(&self, line: &str) {
-        self.lock().screen.line(line, Instant::now());
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic while printing must not silence what is printed about it.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().screen.line(line, Instant::now());
     }
 }
 
@@ -292,13 +289,22 @@ impl Screen {
     }
 }
 
-/// Whether what an event tells is about the image whose it is. A request is told with its URL, and
-/// a connection may serve several images.
+/// The lines of a message, escaped. All but the first are indented: they are causes and hints.
+/// There is at least one.
+fn message(text: &str) -> Vec<String> {
+    let mut lines = text.lines().filter(|line| !line.trim().is_empty());
+    let first = escape(lines.next().unwrap_or_default()).into_owned();
+    let others = lines.map(|line| format!("  {}", escape(line.trim_start())));
+    std::iter::once(first).chain(others).collect()
+}
+
+/// Whether the lines of an event get the image's label. Requests do not: a connection may serve
+/// several images.
 fn is_of_one_image(event: &Event) -> bool {
     matches!(event, Event::LayerSettled { .. } | Event::Warning(_) | Event::Note(_))
 }
 
-/// Whether standard error is a terminal that can move its cursor, and not a CI's imitation of one.
+/// Whether standard error is a terminal that can move its cursor, and not that of a CI job.
 fn is_watched() -> bool {
     let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let ci = set("CI") && std::env::var("CI").is_ok_and(|value| value != "false");

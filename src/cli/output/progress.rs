@@ -1,4 +1,4 @@
-//! How far a push is: events in, figures out.
+//! How far a push is: events come in; layers, bytes, speed and time left come out.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -7,19 +7,19 @@ use crate::event::Event;
 use crate::image::LayerId;
 use crate::report::Outcome;
 
-/// A longer time without a byte is a wait, for a retry or for somebody else, and not work.
+/// A longer time without a byte is a wait, for a retry for example. It does not count as work.
 const LULL: Duration = Duration::from_secs(5);
 
-/// How long there was work at something, waits left out.
+/// Time spent working, without the waits.
 #[derive(Clone, Copy, Debug)]
-struct Work {
-    /// Up to `last`.
+struct WorkTime {
+    /// The work up to `last`.
     until_last: Duration,
-    /// When it last went on.
+    /// When the last byte moved.
     last: Instant,
 }
 
-impl Work {
+impl WorkTime {
     fn begin(now: Instant) -> Self {
         Self { until_last: Duration::ZERO, last: now }
     }
@@ -37,49 +37,49 @@ impl Work {
     }
 }
 
-/// What the events so far add up to.
+/// The sum of all events so far.
 #[derive(Debug)]
 pub struct Progress {
-    /// How many images there are.
+    /// The number of images.
     count: usize,
-    /// What is known of those that were heard of, by their places.
+    /// The images that had an event, by their positions.
     images: BTreeMap<usize, ImageProgress>,
-    /// Layers that did not have to be sent.
+    /// Layers that were not sent, because the registry had them.
     there: usize,
-    /// Uploads under way.
+    /// Running uploads.
     active: BTreeMap<(usize, LayerId), Upload>,
-    /// Bytes of the blobs that were uploaded to their end.
+    /// Bytes of the blobs whose upload has finished.
     uploaded: u64,
     /// When the first upload began.
     uploading_since: Option<Instant>,
-    /// Bytes that went over the line, those of uploads begun again included, and the work at it.
-    sending: Option<(u64, Work)>,
+    /// Bytes that were sent, including those of uploads that were started again, and the time.
+    sending: Option<(u64, WorkTime)>,
 }
 
-/// How far one image is.
+/// The progress of one image.
 #[derive(Debug, Default)]
 struct ImageProgress {
-    /// How many layers there are, once known.
+    /// The number of its layers, once known.
     layers: Option<usize>,
-    /// Layers whose fate is sealed.
+    /// Layers that are finished: uploaded, mounted or found.
     settled: usize,
-    /// Bytes of the source read, of how many, and the work at it.
-    reading: Option<(u64, Option<u64>, Work)>,
+    /// Bytes of the image's file read so far, its length, and the time.
+    reading: Option<(u64, Option<u64>, WorkTime)>,
 }
 
-/// An upload under way.
+/// A running upload.
 #[derive(Debug)]
 pub struct Upload {
-    /// The layer's name, as it came.
+    /// The layer's name, not escaped.
     pub name: String,
     /// Bytes sent.
     pub position: u64,
-    /// Bytes in all, once known.
+    /// The blob's length, once known.
     pub total: Option<u64>,
 }
 
 impl Progress {
-    /// Of so many images, nothing was heard yet.
+    /// The progress of this many images before the first event.
     pub fn new(count: usize) -> Self {
         Self {
             count,
@@ -92,19 +92,19 @@ impl Progress {
         }
     }
 
-    /// Takes an event of the image at this place, that happened at `now`, into account.
+    /// Adds an event of the image at this position, at the time `now`.
     pub fn apply(&mut self, image: usize, event: &Event, now: Instant) {
         match event {
             Event::LayerCount(count) => self.image(image).layers = Some(*count),
             Event::Reading { position, total } => {
                 let image = self.image(image);
-                let mut work = image.reading.map_or(Work::begin(now), |(_, _, work)| work);
+                let mut work = image.reading.map_or(WorkTime::begin(now), |(_, _, work)| work);
                 work.went_on(now);
                 image.reading = Some((*position, *total, work));
             }
             Event::UploadStarted { layer, name, total } => {
                 self.uploading_since.get_or_insert(now);
-                self.sending.get_or_insert((0, Work::begin(now)));
+                self.sending.get_or_insert((0, WorkTime::begin(now)));
                 let upload = Upload { name: name.clone(), position: 0, total: *total };
                 self.active.insert((image, *layer), upload);
             }
@@ -113,7 +113,7 @@ impl Progress {
                     let more = position.saturating_sub(upload.position);
                     upload.position = *position;
                     upload.total = total.or(upload.total);
-                    self.went_over_the_line(more, now);
+                    self.add_sent(more, now);
                 }
             }
             Event::LayerSettled { layer, report } => {
@@ -122,7 +122,7 @@ impl Progress {
                 match report.outcome {
                     Outcome::Uploaded => {
                         let counted = upload.map_or(0, |upload| upload.position);
-                        self.went_over_the_line(report.size.saturating_sub(counted), now);
+                        self.add_sent(report.size.saturating_sub(counted), now);
                         self.uploaded += report.size;
                     }
                     Outcome::Reused { .. } | Outcome::Mounted { .. } => self.there += 1,
@@ -142,7 +142,7 @@ impl Progress {
         self.images.entry(image).or_default()
     }
 
-    fn went_over_the_line(&mut self, bytes: u64, now: Instant) {
+    fn add_sent(&mut self, bytes: u64, now: Instant) {
         if let Some((sent, work)) = &mut self.sending
             && bytes > 0
         {
@@ -151,64 +151,63 @@ impl Progress {
         }
     }
 
-    /// The uploads under way, in the order of their layers.
+    /// The running uploads, in the order of their layers.
     pub fn active(&self) -> impl Iterator<Item = &Upload> {
         self.active.values()
     }
 
-    /// Bytes of blobs sent, of the uploads that stand.
+    /// Bytes of blobs sent. If an upload starts again, its bytes count again from zero.
     pub fn sent(&self) -> u64 {
         self.uploaded + self.active().map(|upload| upload.position).sum::<u64>()
     }
 
-    /// Bytes of all blobs whose upload has begun; of one whose length is unknown, what was sent.
+    /// Bytes of all blobs whose upload has begun. If a length is unknown, the bytes sent so far.
     fn begun(&self) -> u64 {
         let length = |upload: &Upload| upload.total.unwrap_or(0).max(upload.position);
         self.uploaded + self.active().map(length).sum::<u64>()
     }
 
-    /// Layers of all images, once all are counted.
+    /// The number of layers of all images, once known.
     fn layers(&self) -> Option<usize> {
         let counted = self.images.values().filter_map(|image| image.layers);
         (counted.clone().count() >= self.count).then(|| counted.sum())
     }
 
-    /// Layers whose fate is sealed.
+    /// Layers that are finished: uploaded, mounted or found.
     fn settled(&self) -> usize {
         self.images.values().map(|image| image.settled).sum()
     }
 
-    /// Bytes to be sent in all, once that is certain.
+    /// All bytes to send, once certain.
     pub fn to_send(&self) -> Option<u64> {
         let certain = self.layers()? <= self.settled() + self.active.len()
             && self.active().all(|upload| upload.total.is_some());
         certain.then(|| self.begun())
     }
 
-    /// Bytes a second since the first upload began; `None` before anything was sent.
+    /// Bytes per second since the first upload began; `None` before anything was sent.
     pub fn speed(&self, now: Instant) -> Option<f64> {
         let seconds = now.duration_since(self.uploading_since?).as_secs_f64();
         (seconds >= 0.5 && self.sent() > 0).then(|| self.sent() as f64 / seconds)
     }
 
-    /// Bytes a second while any go over the line; `None` before that can be told.
+    /// Bytes per second without the waits; `None` until half a second of work.
     fn pace(&self, now: Instant) -> Option<f64> {
         let (sent, work) = self.sending?;
         let seconds = work.took(now).as_secs_f64();
         (seconds >= 0.5 && sent > 0).then(|| sent as f64 / seconds)
     }
 
-    /// What is done of the whole, 0 to 1: of finding out what to upload, or of uploading it,
-    /// whichever is further behind.
+    /// How much of the push is done, 0 to 1: the smaller of what is known and what is uploaded.
     pub fn fraction(&self) -> f64 {
         let begun = self.begun();
         let uploads = if begun == 0 { 1.0 } else { self.sent() as f64 / begun as f64 };
         self.found_out().unwrap_or(0.0).min(uploads)
     }
 
-    /// How much longer it takes, if that can be told.
+    /// The estimated time left, if there is an estimate.
     pub fn time_left(&self, now: Instant) -> Option<Duration> {
-        // Whoever has got nowhere yet and waits knows nothing of how fast it will go.
+        // Nothing is finished and nothing moves: there is no basis for an estimate.
         if self.settled() == 0 && self.sending.is_some_and(|(_, work)| work.is_resting(now)) {
             return None;
         }
@@ -223,7 +222,7 @@ impl Progress {
                     reading = reading.max(seconds * (total - position) as f64 / position as f64);
                 }
                 Some((_, Some(_), _)) => {}
-                // Nobody knows what is to come.
+                // It is not yet known how many bytes must be sent.
                 _ if self.to_send().is_none() => return None,
                 _ => {}
             }
@@ -234,12 +233,12 @@ impl Progress {
             None if missing > 0 => return None,
             None => 0.0,
         };
-        // A line that stands still would take longer than there is a duration for.
+        // At a speed near zero, the seconds do not fit in a Duration.
         Duration::try_from_secs_f64(reading.max(sending)).ok()
     }
 
-    /// `12 of 43 layers`, or how much was read while no layers are counted yet. Where an image goes
-    /// on whose layers nobody has counted, `12 layers done`.
+    /// `12 of 43 layers`. If the number of layers is not yet known: how much was read, or
+    /// `12 layers done`.
     pub fn heading(&self) -> String {
         let counted: Vec<(usize, usize)> = self
             .images
@@ -252,8 +251,10 @@ impl Progress {
             format!("{} done", super::text::layers(self.settled()))
         } else if !counted.is_empty() {
             let settled: usize = counted.iter().map(|(settled, _)| settled).sum();
-            let layers = counted.iter().map(|(_, layers)| layers).sum();
-            format!("{settled} of {}", super::text::layers(layers))
+            match counted.iter().map(|(_, layers)| layers).sum() {
+                0 => "no layers".to_owned(),
+                all => format!("{settled} of {}", super::text::layers(all)),
+            }
         } else if read.clone().next().is_some() {
             format!("{} read", super::text::size(read.map(|(position, _, _)| position).sum()))
         } else {
@@ -261,17 +262,17 @@ impl Progress {
         }
     }
 
-    /// How many layers were there already.
+    /// How many layers the registry had already.
     pub fn there(&self) -> usize {
         self.there
     }
 
-    /// Whether there is anything to wait for.
+    /// Whether anything is left to do before the manifest.
     pub fn is_under_way(&self) -> bool {
         !self.active.is_empty() || self.found_out().is_none_or(|part| part < 1.0)
     }
 
-    /// The part of the images for which it is known what is to be uploaded, 0 to 1.
+    /// For which part of the images, 0 to 1, it is known what must be uploaded.
     fn found_out(&self) -> Option<f64> {
         let parts = (0..self.count).filter_map(|image| self.found_out_of(image));
         let known = parts.clone().next().is_some();

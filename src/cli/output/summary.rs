@@ -1,4 +1,4 @@
-//! What came of a push, in words: a line for each layer, one for the image, and one for all images.
+//! The summary of a push: a line for each layer, for the image, and for all images.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::text::{Paint, counted, escape, fit, layers, size, time};
 use crate::image::Compression;
 use crate::report::{LayerReport, ManifestReport, Outcome, Report};
 
-/// The columns that layers' names get in a log.
+/// The width of layers' names in a log.
 pub const NAME_COLUMNS: usize = 32;
 
 /// `glibc-2.38  12.3 MB  uploaded`, in columns.
@@ -26,7 +26,7 @@ pub fn layer(layer: &LayerReport, name_columns: usize, paint: Paint) -> String {
     format!("{}  {:>7}  {outcome}", fit(&escape(&layer.name), name_columns), size(layer.size))
 }
 
-/// `linux/amd64  sha256:…`: a manifest that was put besides.
+/// `linux/amd64  sha256:…`: another manifest of the push.
 pub fn manifest(manifest: &ManifestReport) -> String {
     let what = manifest.artifact_type.as_ref().or(manifest.platform.as_ref());
     let what = escape(what.unwrap_or(&manifest.media_type)).into_owned();
@@ -37,10 +37,10 @@ pub fn manifest(manifest: &ManifestReport) -> String {
     format!("{}  {}{subject}", fit(&what, NAME_COLUMNS), manifest.digest)
 }
 
-/// The image's line: what was pushed, and what it took.
+/// The line of an image: what was pushed, how much was sent, and how long it took.
 pub fn whole(report: &Report, paint: Paint) -> String {
-    let mut counts = besides(report);
-    counts += &format!("{} of {}", report.layers_uploaded(), layers(report.layers.len()));
+    let mut counts = other_manifests(report);
+    counts += &layer_counts(report);
     let mounted = match report.layers_mounted() {
         0 => String::new(),
         count => format!(", {count} mounted"),
@@ -58,7 +58,9 @@ pub fn whole(report: &Report, paint: Paint) -> String {
     if report.dry_run {
         return format!("would upload {counts}{mounted}, {sent}; {there} already there{kept}");
     }
-    counts += " uploaded";
+    if !report.layers.is_empty() {
+        counts += " uploaded";
+    }
     format!(
         "{} {}  {counts}{mounted}, {sent} sent, {there} already there{kept}, {}",
         paint.good("pushed"),
@@ -67,8 +69,20 @@ pub fn whole(report: &Report, paint: Paint) -> String {
     )
 }
 
-/// `index of 2 images and 1 other manifest, `; nothing for an image alone.
-fn besides(report: &Report) -> String {
+/// `1 of 43 layers`. Of an artifact that is not an image `1 of 2 blobs`, or `no layers`.
+fn layer_counts(report: &Report) -> String {
+    let is_image = report.layers.iter().any(|layer| layer.diff_id.is_some());
+    match report.layers.len() {
+        0 => "no layers".to_owned(),
+        all => {
+            let all = counted(all, if is_image { "layer" } else { "blob" });
+            format!("{} of {all}", report.layers_uploaded())
+        }
+    }
+}
+
+/// `index of 2 images and 1 other manifest, `; empty for a single image.
+fn other_manifests(report: &Report) -> String {
     let images = report.manifests.iter().filter(|manifest| is_image(manifest)).count();
     let others = match report.manifests.len() - images {
         0 => String::new(),
@@ -84,13 +98,13 @@ fn besides(report: &Report) -> String {
     }
 }
 
-/// Whether it is something to run, and not what is known of it.
+/// Whether it is an image, and not an attestation or another artifact.
 fn is_image(manifest: &ManifestReport) -> bool {
     let platform = manifest.platform.as_deref().filter(|platform| *platform != "unknown/unknown");
     platform.is_some() && manifest.artifact_type.is_none() && manifest.subject.is_none()
 }
 
-/// The last line where there are several images.
+/// The last line if there are several images.
 pub fn total(outcomes: &[ImageOutcome], took: Duration, dry_run: bool, paint: Paint) -> String {
     let reports: Vec<&Report> = outcomes.iter().filter_map(ImageOutcome::report).collect();
     let is_new =
@@ -111,7 +125,7 @@ pub fn total(outcomes: &[ImageOutcome], took: Duration, dry_run: bool, paint: Pa
     format!("{} {pushed}{failed}; {new} uploaded, {sent} sent, {took}", paint.good("pushed"))
 }
 
-/// The reference, and the tags besides its own.
+/// The reference and the other tags.
 fn names(report: &Report) -> String {
     let own = |tag: &&String| !report.reference.ends_with(&format!(":{tag}"));
     let others: Vec<&str> = report.tags.iter().filter(own).map(String::as_str).collect();
@@ -162,8 +176,18 @@ mod tests {
     fn one_layer_is_singular() {
         let one = report(vec![layer_report("app", 5, Outcome::Uploaded)]);
         assert!(whole(&one, PLAIN).contains(":latest  1 of 1 layer uploaded, "));
-        let none = report(vec![]);
-        assert!(whole(&none, PLAIN).contains(":latest  0 of 0 layers uploaded, "));
+    }
+
+    #[test]
+    fn an_artifact_has_blobs_or_no_layers() {
+        let mut none = report(vec![]);
+        assert!(whole(&none, PLAIN).contains(":latest  no layers, 1.2 MB sent, "));
+        none.dry_run = true;
+        assert!(whole(&none, PLAIN).contains("would upload no layers, 1.2 MB; "));
+        let mut blob = layer_report("chart", 5, Outcome::Uploaded);
+        blob.diff_id = None;
+        let text = whole(&report(vec![blob]), PLAIN);
+        assert!(text.contains(":latest  1 of 1 blob uploaded, "), "{text}");
     }
 
     #[test]

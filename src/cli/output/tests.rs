@@ -1,4 +1,4 @@
-//! What is printed for which event, without a terminal; and what the other tests here build on.
+//! What is printed for each event, and values that other tests build on.
 
 use super::*;
 use crate::image::LayerId;
@@ -58,7 +58,7 @@ struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
+        self.0.lock().write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -102,7 +102,7 @@ fn log_of(verbosity: Verbosity, dry_run: bool) -> String {
     report.dry_run = dry_run;
     output.report(&report);
     output.fail(&crate::Error::Failed("it went wrong".into()));
-    let bytes = log.0.lock().unwrap().clone();
+    let bytes = log.0.lock().clone();
     String::from_utf8(bytes).unwrap()
 }
 
@@ -138,6 +138,24 @@ fn verbose_adds_notes_and_requests_and_then_headers() {
     assert_eq!(log_of(Verbosity::Requests, false), log(""));
     let headers = "  > accept: */*\n  < content-length: 7\n";
     assert_eq!(log_of(Verbosity::Headers, false), log(headers));
+}
+
+#[test]
+fn the_lines_of_a_message_stay_lines() {
+    let log = Log::default();
+    let screen = Screen::Lines(Lines::new(Box::new(log.clone()), Instant::now()));
+    let output = Output::new(screen, Verbosity::Requests, Paint { colours: false }, false);
+    let events = output.events_of(0);
+    let text = "GET r.io: 403 denied\nhint: log in\u{1b}\n";
+    events(Event::Note(text.into()));
+    events(Event::Warning(text.into()));
+    events(Event::Retry { why: text.into(), wait: Duration::ZERO });
+    assert_eq!(
+        String::from_utf8(log.0.lock().clone()).unwrap(),
+        "GET r.io: 403 denied\n  hint: log in\\u{1b}\n\
+         warning: GET r.io: 403 denied\n  hint: log in\\u{1b}\n\
+         retry: GET r.io: 403 denied; again at once\n  hint: log in\\u{1b}\n"
+    );
 }
 
 #[test]
@@ -187,7 +205,7 @@ fn log_of_two(verbosity: Verbosity) -> String {
         ImageOutcome::Failed { name: "r.io/worker:v1".into(), error },
     ];
     output.report_all(&outcomes, Duration::from_millis(2500));
-    let bytes = log.0.lock().unwrap().clone();
+    let bytes = log.0.lock().clone();
     String::from_utf8(bytes).unwrap()
 }
 

@@ -1,4 +1,4 @@
-//! Text for people: sizes, times, foreign names made harmless, colours.
+//! Text for people: sizes, times, escaped foreign text, colours.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -7,10 +7,9 @@ use console::{Style, truncate_str};
 
 use crate::source::is_harmful;
 
-/// Text from an image or a registry, fit for a terminal and a log: what would move the cursor,
-/// change colours, hide or reorder characters is shown as `\u{1b}`.
-///
-/// Everything that this program did not write itself goes through here before it is printed.
+/// Escapes text from an image or a registry. Characters that move the cursor, change colours, or
+/// hide or reorder text are shown as `\u{1b}`. All foreign text passes through here before it is
+/// printed.
 pub fn escape(text: &str) -> Cow<'_, str> {
     if !text.contains(is_harmful) {
         return Cow::Borrowed(text);
@@ -27,7 +26,7 @@ pub fn escape(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// A number of bytes in decimal units, to two or three digits: `512 B`, `1.2 MB`, `418 MB`.
+/// A number of bytes in decimal units with two or three digits: `512 B`, `1.2 MB`, `418 MB`.
 pub fn size(bytes: u64) -> String {
     if bytes < 1000 {
         return format!("{bytes} B");
@@ -37,7 +36,7 @@ pub fn size(bytes: u64) -> String {
     for next in ["kB", "MB", "GB", "TB", "PB", "EB"] {
         value /= 1000.0;
         unit = next;
-        // What would be rounded to 1000 is 1.0 of the next.
+        // A value that would be rounded to 1000 is 1.0 of the next unit.
         if value < 999.5 {
             break;
         }
@@ -45,7 +44,7 @@ pub fn size(bytes: u64) -> String {
     if value < 99.95 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }
 }
 
-/// A span of time as precise as one wants to know it: `0.9 s`, `2 min 05 s`, `1 h 02 min`.
+/// A duration; the longer, the less precise: `0.9 s`, `2 min 05 s`, `1 h 02 min`.
 pub fn time(seconds: f64) -> String {
     if seconds < 0.1 {
         return format!("{seconds:.2} s");
@@ -76,7 +75,7 @@ pub fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-/// Cuts or fills `text`, which is escaped already, to so many columns.
+/// Cuts or pads `text`, which is already escaped, to this many columns.
 pub fn fit(text: &str, columns: usize) -> String {
     console::pad_str(&truncate_str(text, columns, "…"), columns, console::Alignment::Left, None)
         .into_owned()
@@ -85,32 +84,31 @@ pub fn fit(text: &str, columns: usize) -> String {
 /// Colours, or none.
 #[derive(Clone, Copy, Debug)]
 pub struct Paint {
-    /// Whether there are any.
     pub colours: bool,
 }
 
 impl Paint {
-    /// What went wrong.
+    /// Errors.
     pub fn bad(self, text: &str) -> String {
         self.apply(Style::new().red().bold(), text)
     }
 
-    /// What may have gone wrong.
+    /// Warnings.
     pub fn doubtful(self, text: &str) -> String {
         self.apply(Style::new().yellow().bold(), text)
     }
 
-    /// What helps.
+    /// Hints.
     pub fn helpful(self, text: &str) -> String {
         self.apply(Style::new().cyan().bold(), text)
     }
 
-    /// What went well.
+    /// Successes.
     pub fn good(self, text: &str) -> String {
         self.apply(Style::new().green(), text)
     }
 
-    /// What matters less.
+    /// Details.
     pub fn faint(self, text: &str) -> String {
         self.apply(Style::new().dim(), text)
     }
