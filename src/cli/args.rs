@@ -5,12 +5,12 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{ArgAction, Parser, value_parser};
+use clap::{ArgAction, Parser, ValueHint, value_parser};
+use clap_complete::Shell;
 use oci_client::Reference;
 
-use super::help::{DETAILS, INSPECT_DETAILS};
-use super::name;
 use super::options::{RegistryArgs, ReuseArgs, SelectionArgs, VerbosityArgs};
+use super::{help, name};
 use crate::image::{Compression, Format};
 use crate::push::DEFAULT_JOBS;
 
@@ -25,9 +25,10 @@ const FORMS: &str = "pushimg [OPTIONS] <IMAGE> [DESTINATION]
 #[command(
     name = "pushimg",
     version,
-    about = "Push a locally built container image to a registry, without Docker:\nonly the layers that the registry lacks are sent",
+    about = "Push a locally built container image to a registry, without Docker",
+    long_about = "Push a locally built container image to a registry, without Docker.\nOnly layers that the registry lacks are sent.",
     override_usage = FORMS,
-    after_long_help = DETAILS,
+    after_long_help = help::text(help::PUSH),
     max_term_width = 100,
     disable_help_flag = true,
     disable_version_flag = true,
@@ -45,7 +46,7 @@ pub struct Args {
     #[arg(short = 'V', long = "version", action = ArgAction::Version, help_heading = "Output")]
     version: Option<bool>,
 
-    /// Print this; --help adds examples, exit codes and environment variables
+    /// Print the options; --help adds examples, exit codes and environment variables
     #[arg(short = 'h', long = "help", action = ArgAction::Help, help_heading = "Output")]
     help: Option<bool>,
 }
@@ -55,19 +56,26 @@ pub struct Args {
 pub enum Subcommand {
     /// Show what is in an image, and what a push of it would send
     Inspect(Box<InspectArgs>),
+
+    /// Print a script that completes the arguments of pushimg in a shell
+    Completions(CompletionsArgs),
+
+    /// Write the man pages into a folder
+    Man(ManArgs),
 }
 
-/// A push.
+/// The arguments of a push.
 #[derive(Debug, clap::Args)]
 pub struct PushArgs {
-    /// A file, a folder, a symlink such as ./result, or - for standard input; PATH:NAME or
-    /// PATH@DIGEST is one of several images in it
+    /// File, folder, or symlink such as ./result; - is standard input; PATH:NAME or PATH@DIGEST
+    /// chooses one of several images
+    #[arg(value_hint = ValueHint::AnyPath)]
     pub image: Option<OsString>,
 
-    /// host[:port]/repository[:tag]; left out, the name that the image itself carries
+    /// host[:port]/repository[:tag]; default: the name that the image carries
     pub destination: Option<OsString>,
 
-    #[arg(hide = true)]
+    #[arg(hide = true, value_hint = ValueHint::AnyPath)]
     pub more: Vec<OsString>,
 
     #[command(flatten)]
@@ -92,22 +100,23 @@ pub struct PushArgs {
     pub verbosity: VerbosityArgs,
 }
 
-/// A look at an image.
+/// The arguments of `pushimg inspect`.
 #[derive(Debug, clap::Args)]
 #[command(
     override_usage = "pushimg inspect [OPTIONS] <IMAGE>",
-    after_long_help = INSPECT_DETAILS,
+    after_long_help = help::text(help::INSPECT),
     disable_help_flag = true
 )]
 pub struct InspectArgs {
-    /// A file, a folder, a symlink such as ./result, or - for standard input; PATH:NAME or
-    /// PATH@DIGEST is one of several images in it
+    /// File, folder, or symlink such as ./result; - is standard input; PATH:NAME or PATH@DIGEST
+    /// chooses one of several images
+    #[arg(value_hint = ValueHint::AnyPath)]
     pub image: OsString,
 
     #[command(flatten)]
     pub selection: SelectionArgs,
 
-    /// Tell which layers the registry has already, and what a push to this name would send
+    /// Also show what a push to this name would send
     #[arg(long, value_name = "REF", value_parser = name::destination, help_heading = "Image")]
     pub against: Option<Reference>,
 
@@ -117,43 +126,68 @@ pub struct InspectArgs {
     #[command(flatten)]
     pub registry: RegistryArgs,
 
-    /// Print it as JSON, with nothing left out
+    /// Print one JSON document, with all details
     #[arg(long, help_heading = "Output")]
     pub json: bool,
 
     #[command(flatten)]
     pub verbosity: VerbosityArgs,
 
-    /// Print this; --help adds examples
+    /// Print the options; --help adds examples
     #[arg(short = 'h', long = "help", action = ArgAction::Help, help_heading = "Output")]
     help: Option<bool>,
 }
 
-/// What is pushed, and as what.
+/// The arguments of `pushimg completions`.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = help::text(help::COMPLETIONS), disable_help_flag = true)]
+pub struct CompletionsArgs {
+    /// Which shell
+    pub shell: Shell,
+
+    /// Print the options; --help adds examples
+    #[arg(short = 'h', long = "help", action = ArgAction::Help)]
+    help: Option<bool>,
+}
+
+/// The arguments of `pushimg man`.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = help::text(help::MAN), disable_help_flag = true)]
+pub struct ManArgs {
+    /// The folder; created if it is missing
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub folder: PathBuf,
+
+    /// Print the options; --help adds examples
+    #[arg(short = 'h', long = "help", action = ArgAction::Help)]
+    help: Option<bool>,
+}
+
+/// What to push, and in which form.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Image")]
 pub struct ImageArgs {
-    /// One more tag in the same repository; may be repeated
+    /// Another tag in the same repository; may be repeated
     #[arg(short, long = "tag", value_name = "TAG", value_parser = name::tag)]
     pub tags: Vec<String>,
 
-    /// The manifest's format; auto: Docker's, but OCI's for a stream script and where zstd is used
+    /// Format of the manifest; auto is docker, but oci for stream scripts and zstd layers
     #[arg(long, value_name = "FORMAT", default_value = "auto", value_parser = formats())]
     pub format: ChosenFormat,
 
-    /// How new layers are compressed
+    /// How to compress new layers
     #[arg(long, value_name = "METHOD", default_value = "gzip", value_parser = compressions())]
     pub compression: Compression,
 
-    /// 1 to 12 for gzip, 1 to 22 for zstd
+    /// Compression level: 1 to 12 for gzip, default 5; 1 to 22 for zstd, default 3
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub compression_level: Option<i32>,
 
-    /// How many layers are uploaded at the same time, 1 to 64
+    /// How many layers to upload at the same time, 1 to 64
     #[arg(short, long, value_name = "N", default_value_t = DEFAULT_JOBS as u8, value_parser = value_parser!(u8).range(1..=64))]
     pub jobs: u8,
 
-    /// Find out everything, say what would be uploaded, upload nothing
+    /// Find out what would be uploaded, and upload nothing
     #[arg(long)]
     pub dry_run: bool,
 }
@@ -162,33 +196,33 @@ pub struct ImageArgs {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Several images")]
 pub struct SeveralArgs {
-    /// Push the images that this JSON file lists; - for standard input
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["all", "index"])]
+    /// Push the images that this JSON file lists; - is standard input
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with_all = ["all", "index"])]
     pub file: Option<PathBuf>,
 
-    /// Push every image of an archive, each under its own name
+    /// Push every image of an archive under its own name
     #[arg(long, conflicts_with = "index")]
     pub all: bool,
 
-    /// Push images for several platforms, and an index of this name over them
+    /// Push images for several platforms, and an index of this name that lists them
     #[arg(long, value_name = "DESTINATION", value_parser = name::destination, conflicts_with = "platform")]
     pub index: Option<Reference>,
 
-    /// Give up the other images when one has failed
+    /// Stop pushing the other images when one has failed
     #[arg(long, conflicts_with = "index")]
     pub fail_fast: bool,
 }
 
-/// What is printed.
+/// What to print.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Output")]
 pub struct OutputArgs {
-    /// Print a report of every layer as JSON
+    /// Print a report of every layer as one JSON document
     #[arg(long)]
     pub json: bool,
 
-    /// Write the manifest's digest to this file, once it is pushed
-    #[arg(long, value_name = "PATH", conflicts_with_all = ["dry_run", "file", "all"])]
+    /// Write the manifest's digest to this file after the push
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath, conflicts_with_all = ["dry_run", "file", "all"])]
     pub digest_file: Option<PathBuf>,
 }
 

@@ -7,6 +7,7 @@
 //! - [`run`] runs an invocation, and stops it at a signal.
 //! - `output` turns events, reports and errors into text on standard error. `result` prints the
 //!   result on standard output.
+//! - `help` is the text of `--help`; `manual` makes man pages and completions from it.
 //! - [`Code`] maps errors to exit codes; `outcome` holds the report or the error of each image.
 
 mod args;
@@ -17,6 +18,7 @@ mod exit;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod help;
+mod manual;
 mod name;
 mod options;
 mod outcome;

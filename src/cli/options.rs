@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::ArgAction;
 use clap::builder::NonEmptyStringValueParser;
+use clap::{ArgAction, ValueHint};
 use oci_client::Reference;
 
 use super::{duration, name, platform};
@@ -14,15 +14,15 @@ use crate::image::Platform;
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Image")]
 pub struct SelectionArgs {
-    /// Of several images in one place, the one of this name; the same as PATH:NAME
+    /// Choose the image of this name if there are several; the same as PATH:NAME
     #[arg(long = "image", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub image_name: Option<String>,
 
-    /// Of an image for several platforms, the one for this: os/arch[/variant]
+    /// Choose the image for this platform, [os/]arch[/variant], from one for several
     #[arg(long, value_name = "PLATFORM", value_parser = platform::parse)]
     pub platform: Option<Platform>,
 
-    /// Never run an image that is a program which writes one
+    /// Never run the image, even if it is a program that writes one
     #[arg(long)]
     pub no_exec: bool,
 }
@@ -31,20 +31,20 @@ pub struct SelectionArgs {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Reuse")]
 pub struct ReuseArgs {
-    /// Another image of the same registry whose layers may be used; may be repeated
+    /// Another image of the same registry whose layers may be reused; may be repeated
     #[arg(long, value_name = "REF", value_parser = name::reference)]
     pub reuse_from: Vec<Reference>,
 
-    /// Believe previous images that say by annotations what their layers were made of
+    /// Trust annotations of earlier images that say what their layers are made of
     #[arg(long)]
     pub trust_annotations: bool,
 
-    /// Neither read nor write the local cache
+    /// Do not read or write the local cache
     #[arg(long, conflicts_with = "cache_dir")]
     pub no_cache: bool,
 
-    /// Where the local cache is kept
-    #[arg(long, value_name = "DIR")]
+    /// Folder of the local cache
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub cache_dir: Option<PathBuf>,
 }
 
@@ -52,7 +52,7 @@ pub struct ReuseArgs {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Registry")]
 pub struct RegistryArgs {
-    /// User name, with --password-stdin
+    /// User name; needs --password-stdin
     #[arg(long, value_name = "NAME", requires = "password_stdin", value_parser = NonEmptyStringValueParser::new())]
     pub username: Option<String>,
 
@@ -60,27 +60,28 @@ pub struct RegistryArgs {
     #[arg(long, requires = "username")]
     pub password_stdin: bool,
 
-    /// File of credentials in the form of Docker's config.json, looked at first
-    #[arg(long, value_name = "FILE")]
+    /// Credentials in the format of Docker's config.json; used before all others
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub auth_file: Option<PathBuf>,
 
-    /// Plain HTTP; loopback addresses try it on their own
+    /// Use plain HTTP; for loopback addresses it is tried without this option
     #[arg(long)]
     pub plain_http: bool,
 
-    /// Certificates to trust besides the system's, PEM
-    #[arg(long, value_name = "FILE")]
+    /// PEM file with certificates to trust besides the system's
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub ca_file: Option<PathBuf>,
 
-    /// Take any certificate: whoever is in between can read and change everything
+    /// Accept any certificate: others on the network can read and change everything
     #[arg(long)]
     pub insecure_skip_tls_verify: bool,
 
-    /// How long to try again what may yet succeed, such as 90s or 1h; 0: not at all
+    /// How long to retry a failed request, such as 90s or 1h; 0 means no retries
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration::duration)]
     pub retry_for: Duration,
 
-    /// How long a connection may stand still; the answer to a layer's last byte, five times that
+    /// How long a connection may be idle; the answer to a layer's last byte may take five times
+    /// as long
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = duration::idle_timeout)]
     pub idle_timeout: Duration,
 }
@@ -89,11 +90,11 @@ pub struct RegistryArgs {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Output")]
 pub struct VerbosityArgs {
-    /// Print nothing but errors and the result
+    /// Print only errors and the result
     #[arg(short, long, conflicts_with = "verbose")]
     pub quiet: bool,
 
-    /// Print why each layer was sent or not, and requests; twice: their headers
+    /// Also print notes and requests; twice: their headers
     #[arg(short, long, action = ArgAction::Count)]
     pub verbose: u8,
 }

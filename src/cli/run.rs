@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::command::{Command, Invocation, SAME_DESTINATION, same_destination};
 use super::digest_file;
 use super::exit::Code;
+use super::manual;
 use super::outcome::{self, ImageOutcome};
 use super::output::{self, Output, labels};
 use super::result;
@@ -78,6 +79,8 @@ enum Done {
     Several(Vec<ImageOutcome>, Duration),
     /// An image was inspected.
     Inspected(Inspection),
+    /// The result is this text.
+    Text(Vec<u8>),
 }
 
 /// What running a command needs.
@@ -105,6 +108,13 @@ impl Runner<'_> {
                 let events = |image: Option<usize>| self.events_of(image.unwrap_or(0));
                 let report = push_index(&index, options, &events).await?;
                 Ok(Done::One(Box::new(report)))
+            }
+            Command::Completions(shell) => Ok(Done::Text(manual::completions(shell))),
+            Command::Man(folder) => {
+                manual::write_man_pages(&folder).map_err(|error| {
+                    Error::Failed(format!("cannot write the man pages: {error}"))
+                })?;
+                Ok(Done::Text(vec![]))
             }
             Command::Inspect { image, selection, against } => {
                 let events = self.output.events_of(0);
@@ -179,7 +189,10 @@ fn print_result(done: &Done, json: bool, digest_file: Option<&Path>, output: &Ou
                 let columns = output::inspect::columns();
                 result::print(output::inspect::text(inspection, columns).as_bytes(), stdout)
             };
-            (Code::Pushed, printed.map_err(NotWritten::Inspection))
+            (Code::Pushed, printed.map_err(NotWritten::Printed))
+        }
+        Done::Text(text) => {
+            (Code::Pushed, result::print(text, stdout).map_err(NotWritten::Printed))
         }
     };
     match written {
@@ -196,8 +209,8 @@ fn print_result(done: &Done, json: bool, digest_file: Option<&Path>, output: &Ou
 enum NotWritten {
     #[error("the image is pushed, but {0} could not be written: {1}")]
     Pushed(&'static str, #[source] io::Error),
-    #[error("the description of the image could not be written to standard output: {0}")]
-    Inspection(#[source] io::Error),
+    #[error("cannot write to standard output: {0}")]
+    Printed(#[source] io::Error),
 }
 
 impl NotWritten {

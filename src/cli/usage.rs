@@ -7,7 +7,6 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::args::Args;
 use super::exit::Code;
-use super::help::{DETAILS, INSPECT_DETAILS};
 use super::name::mask_login;
 
 /// A mistake on the command line, or the help or the version that was asked for.
@@ -50,20 +49,16 @@ impl Usage {
         let text = self.0.to_string();
         let mut command = Args::command();
         command.build();
-        if text.contains(LONG_HELP) {
-            return Some(command.after_help(DETAILS));
-        }
-        let inspect = command.find_subcommand_mut("inspect").cloned();
-        inspect
-            .filter(|_| text.contains(LONG_HELP_OF_INSPECT))
-            .map(|inspect| inspect.after_help(INSPECT_DETAILS))
+        let usage = |command: &clap::Command| {
+            format!("Usage: {} ", command.get_bin_name().unwrap_or_default())
+        };
+        let asked = command.get_subcommands().find(|command| text.contains(&usage(command)));
+        let asked = asked.unwrap_or(&command).clone();
+        let details = asked.get_after_long_help()?.to_string();
+        // Only `--help` has the details, not `-h`.
+        text.contains(details.lines().next()?).then(|| asked.after_help(details))
     }
 }
-
-/// A text that `--help` contains and `-h` does not.
-const LONG_HELP: &str = "Exit codes:";
-/// The same for `inspect`.
-const LONG_HELP_OF_INSPECT: &str = "Examples:";
 
 impl From<clap::Error> for Usage {
     fn from(mut error: clap::Error) -> Self {

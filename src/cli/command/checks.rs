@@ -4,11 +4,12 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 
+use clap::CommandFactory;
 use clap::error::ErrorKind;
 
 use super::Command;
 use super::forms::PAIRS;
-use crate::cli::args::{ImageArgs, PushArgs};
+use crate::cli::args::{Args, ImageArgs, PushArgs};
 use crate::cli::options::{RegistryArgs, ReuseArgs};
 use crate::cli::usage::Usage;
 use crate::image::{Compression, Format};
@@ -50,14 +51,16 @@ pub fn compression(args: &ImageArgs) -> Result<(), Usage> {
 
 /// `pushimg OPTIONS inspect` would otherwise push a file called `inspect`.
 pub fn not_a_subcommand(image: Option<&OsStr>) -> Result<(), Usage> {
-    if image.is_none_or(|image| image != "inspect") {
-        return Ok(());
+    let args = Args::command();
+    let mut names = args.get_subcommands().map(clap::Command::get_name);
+    match names.find(|name| image.is_some_and(|image| image == *name)) {
+        None => Ok(()),
+        Some(name) => Err(Usage::new(
+            ErrorKind::ArgumentConflict,
+            &format!("the options of '{name}' come after it"),
+            &format!("pushimg {name} --help; to push a file of this name: pushimg ./{name}"),
+        )),
     }
-    Err(Usage::new(
-        ErrorKind::ArgumentConflict,
-        "the options of 'inspect' come after it",
-        "pushimg inspect [OPTIONS] <IMAGE>; to push a file of this name: pushimg ./inspect",
-    ))
 }
 
 /// Some options are for a single image only, others for several images only.

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use clap_complete::Shell;
 use oci_client::Reference;
 
 pub use self::conflict::{SAME_DESTINATION, same_destination};
@@ -28,7 +29,7 @@ use super::args::{Args, InspectArgs, PushArgs, Subcommand};
 use super::options::{RegistryArgs, ReuseArgs, VerbosityArgs};
 use super::output::Verbosity;
 use super::usage::Usage;
-use crate::image::Platform;
+use crate::image::{Compression, Platform};
 use crate::push::{DEFAULT_JOBS, Index, Item, PushOptions};
 use crate::registry::{self, auth};
 use crate::reuse::CacheLocation;
@@ -65,6 +66,10 @@ pub(super) enum Command {
     },
     /// Push images for several platforms, and an index that lists them.
     PushIndex(Index),
+    /// Print a completion script.
+    Completions(Shell),
+    /// Write the man pages into this folder.
+    Man(PathBuf),
     /// Show what is in an image.
     Inspect {
         /// Where the image is.
@@ -90,6 +95,7 @@ impl Command {
             Self::PushAll { archive, .. } => vec![archive],
             Self::PushIndex(index) => index.images.iter().map(|image| &image.image).collect(),
             Self::Inspect { image, .. } => vec![image],
+            Self::Completions(_) | Self::Man(_) => vec![],
         }
     }
 
@@ -100,7 +106,7 @@ impl Command {
             Self::PushSeveral(items) => {
                 items.iter().filter_map(|item| item.destination.as_ref()).collect()
             }
-            Self::PushAll { .. } => vec![],
+            Self::PushAll { .. } | Self::Completions(_) | Self::Man(_) => vec![],
             Self::PushIndex(index) => vec![&index.destination],
             Self::Inspect { against, .. } => against.iter().collect(),
         }
@@ -124,6 +130,8 @@ impl Invocation {
         let args = Args::try_parse_from(arguments)?;
         match args.command {
             Some(Subcommand::Inspect(inspect)) => Self::inspect(*inspect, stdin, stdin_is_terminal),
+            Some(Subcommand::Completions(args)) => Ok(Command::Completions(args.shell).into()),
+            Some(Subcommand::Man(args)) => Ok(Command::Man(args.folder).into()),
             None => Self::push(args.push, stdin, stdin_is_terminal),
         }
     }
@@ -192,6 +200,19 @@ impl Invocation {
     }
 }
 
+/// A command that pushes nothing and asks no registry.
+impl From<Command> for Invocation {
+    fn from(command: Command) -> Self {
+        Self {
+            command,
+            options: default_options(),
+            json: false,
+            digest_file: None,
+            verbosity: Verbosity::Normal,
+        }
+    }
+}
+
 /// What a push command line asks for. `stdin` holds the list if `--file -` is given.
 fn push_command(args: &PushArgs, stdin: &mut dyn BufRead) -> Result<Command, Usage> {
     let positional = [&args.image, &args.destination].into_iter().flatten().chain(&args.more);
@@ -220,15 +241,8 @@ fn options(
         checks::auth_file(path)?;
     }
     Ok(PushOptions {
-        format: None,
-        compression: crate::image::Compression::Gzip,
-        level: None,
-        jobs: DEFAULT_JOBS,
-        dry_run: false,
         reuse_from: reuse.reuse_from,
         trust_annotations: reuse.trust_annotations,
-        may_run: true,
-        fail_fast: false,
         cache: match (reuse.no_cache, reuse.cache_dir) {
             (true, _) => None,
             (false, Some(folder)) => Some(CacheLocation::Folder(folder)),
@@ -238,7 +252,24 @@ fn options(
             show_headers: verbosity.verbose > 1,
             ..registry_options(registry, stdin)?
         },
+        ..default_options()
     })
+}
+
+fn default_options() -> PushOptions {
+    PushOptions {
+        format: None,
+        compression: Compression::Gzip,
+        level: None,
+        jobs: DEFAULT_JOBS,
+        dry_run: false,
+        reuse_from: vec![],
+        trust_annotations: false,
+        may_run: true,
+        fail_fast: false,
+        cache: None,
+        registry: registry::Options::default(),
+    }
 }
 
 fn verbosity(args: &VerbosityArgs) -> Verbosity {
