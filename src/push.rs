@@ -422,7 +422,7 @@ impl Attempt<'_> {
         if !error.has_code("MANIFEST_BLOB_UNKNOWN") && !error.has_code("BLOB_UNKNOWN") {
             return error.into();
         }
-        let named = error.said().map(registry::Said::digests).unwrap_or_default();
+        let named = error.said().map(registry::ErrorMessage::digests).unwrap_or_default();
         let unknown: HashSet<Digest> =
             named.iter().filter(|digest| relied_on.contains(digest)).cloned().collect();
         let unsent: Vec<Digest> = unsent.into_iter().collect();

@@ -3,10 +3,10 @@
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, LOCATION, RANGE, RETRY_AFTER};
 use url::Url;
 
-use super::display::{SafeUrl, header_lines};
-use super::error::Said;
-use super::retry::retry_after;
-use super::send::location;
+use super::message::ErrorMessage;
+use super::send::mask::{SafeUrl, Secrets, header_lines};
+use super::send::redirect::location;
+use super::send::retry::retry_after;
 use super::upload::arrived;
 
 /// `Location`, `Range` and `Retry-After`, each with `data` for its value.
@@ -32,14 +32,14 @@ pub fn headers(data: &[u8]) {
     if let Some(wait) = retry_after(&headers) {
         assert!(wait.as_secs() <= 86_400);
     }
-    for line in header_lines('<', &headers) {
+    for line in header_lines('<', &headers, &Secrets::default()) {
         assert!(!line.contains('\n'), "{line:?}");
     }
 }
 
 /// The body of an answer that is an error.
 pub fn error_body(data: &[u8]) {
-    let said = Said::parse(data);
+    let said = ErrorMessage::parse(data);
     let shown = said.to_string();
     for digest in said.digests() {
         assert!(shown.contains(digest.as_str()));

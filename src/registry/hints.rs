@@ -1,45 +1,10 @@
-//! What a user can do about a failure: one row for each that we know, the registries' peculiarities
-//! included.
-
-use reqwest::StatusCode;
-
-use super::error::Said;
-use super::{Registry, hosts};
-
-/// The hint for an answer that is an error.
-pub(super) fn for_status(
-    registry: &Registry,
-    repository: &str,
-    status: StatusCode,
-    said: &Said,
-) -> Option<String> {
-    let host = registry.host();
-    match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            if hosts::says_not_found(host) && said.has_code("NAME_UNKNOWN") {
-                return Some(hosts::create(host, repository));
-            }
-            Some(format!("asked {}; {}", registry.origin(repository), hosts::log_in(host)))
-        }
-        StatusCode::NOT_FOUND if said.has_code("NAME_UNKNOWN") || hosts::says_not_found(host) => {
-            Some(hosts::create(host, repository))
-        }
-        StatusCode::PAYLOAD_TOO_LARGE => Some(
-            "a gateway before the registry limits the size of a request; raise its limit"
-                .to_owned(),
-        ),
-        StatusCode::TOO_MANY_REQUESTS => {
-            Some("the registry limits the rate of requests; try later, or log in".to_owned())
-        }
-        _ => None,
-    }
-}
+//! What a user can do about a connection that could not be made, by the text of its cause.
 
 /// The hint for a connection that could not be made, by the text of its cause.
 pub(super) fn for_connection(cause: &str) -> Option<String> {
     let hint = if cause.contains("received fatal alert") {
-        "it does not take us; if it wants a client certificate, put client.cert and client.key \
-         into ~/.config/containers/certs.d/HOST:PORT/"
+        "the server closed the connection during the TLS handshake; if it requires a client \
+         certificate, put client.cert and client.key into ~/.config/containers/certs.d/HOST:PORT/"
     } else if is_certificate(cause) {
         "if you trust that registry, name its certificate authority with --ca-file FILE; for plain \
          HTTP there is --plain-http"

@@ -13,6 +13,8 @@ struct Row {
     log_in: &'static str,
     /// How to create a repository. `{repository}` is its name, `{part 1}` the second part of it.
     create: &'static str,
+    /// How a user gets the right to push to a repository. `{repository}` is its name.
+    permission: &'static str,
     /// The registry answers 404 or 403 to a push to a repository that must be created first,
     /// without saying so by the code `NAME_UNKNOWN`.
     says_not_found: bool,
@@ -23,6 +25,7 @@ const OTHERS: Row = Row {
     api: None,
     log_in: "log in with `docker login {host}`, or give --username with --password-stdin",
     create: "create the repository {repository} there, or check its name",
+    permission: "ask its owner for that right, or log in as another user",
     says_not_found: false,
 };
 
@@ -104,6 +107,19 @@ pub(super) fn log_in(host: &str) -> String {
 pub(super) fn create(host: &str, repository: &str) -> String {
     let part = repository.split('/').nth(1).unwrap_or(repository);
     row(host).create.replace("{repository}", repository).replace("{part 1}", part)
+}
+
+/// How a user gets the right to push to a repository.
+pub(super) fn permission(host: &str, repository: &str) -> String {
+    row(host).permission.replace("{repository}", repository)
+}
+
+/// What a registry is that takes no pushes, and where to push instead.
+pub(super) fn read_only(host: &str) -> String {
+    format!(
+        "{host} takes no pushes here: it may be read-only, or a mirror (pull-through cache) of \
+         another registry; push to that one"
+    )
 }
 
 /// Whether any 404 of this registry means that the repository must be created first.

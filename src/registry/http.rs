@@ -71,7 +71,7 @@ fn client(host: &str, tls: ClientConfig) -> Result<Client, Error> {
         builder = builder.no_proxy();
     }
     builder.build().map_err(|error| {
-        Error::Settings(format!("cannot set up HTTP: {}", super::send::innermost(&error)))
+        Error::Settings(format!("cannot set up HTTP: {}", super::send::failure::innermost(&error)))
     })
 }
 

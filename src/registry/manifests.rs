@@ -1,16 +1,23 @@
 //! Manifests: getting the one that a tag points to, and putting ours.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode};
 
-use super::display::SafeUrl;
-use super::send::{Call, Payload, Persistence};
-use super::{Error, Repository};
-use crate::image::{Digest, Manifest};
+use super::error::Error;
+use super::repository::Repository;
+use super::send::mask::SafeUrl;
+use super::send::request::{Payload, Read, Request};
+use super::send::retry::RetryBudget;
+use crate::image::{Digest, Format, Manifest};
 
 /// The longest manifest that is read; registries take 4 MiB.
 const MAX_MANIFEST_BYTES: u64 = 8 << 20;
+
+/// The header that tells a manifest's digest.
+const DIGEST: &str = "docker-content-digest";
 
 const ACCEPTED: &str = "application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.v2+json, \
@@ -30,14 +37,14 @@ impl Repository {
     /// The manifest or index that a tag or a digest stands for; `None` where there is none (OCI
     /// distribution-spec 1.1, "Pulling manifests").
     pub async fn manifest(&self, reference: &str) -> Result<Option<Fetched>, Error> {
-        let mut call = Call {
-            doing: format!("get manifest {reference} of {self}"),
+        let doing = format!("get manifest {reference} of {self}");
+        let mut request = Request {
             also: &[StatusCode::NOT_FOUND],
-            read: Some(MAX_MANIFEST_BYTES),
-            ..self.call(Method::GET, format!("/v2/{}/manifests/{reference}", self.name()))
+            read: Read::Success(MAX_MANIFEST_BYTES),
+            ..self.request(doing, Method::GET, &format!("manifests/{reference}"))
         };
-        call.headers.insert(ACCEPT, HeaderValue::from_static(ACCEPTED));
-        let answer = self.small(&call).await?;
+        request.headers.insert(ACCEPT, HeaderValue::from_static(ACCEPTED));
+        let answer = self.small(request).await?;
         if answer.status == StatusCode::NOT_FOUND {
             return Ok(None);
         }
@@ -47,17 +54,17 @@ impl Repository {
     /// The digest of the manifest that a tag stands for, without the manifest; `None` where there
     /// is none, or where the registry does not tell.
     pub async fn manifest_digest(&self, reference: &str) -> Result<Option<Digest>, Error> {
-        let mut call = Call {
-            doing: format!("ask {self} for manifest {reference}"),
+        let doing = format!("ask {self} for manifest {reference}");
+        let mut request = Request {
             also: &[StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED],
-            persistence: Persistence::Once,
-            ..self.call(Method::HEAD, format!("/v2/{}/manifests/{reference}", self.name()))
+            ..self.request(doing, Method::HEAD, &format!("manifests/{reference}"))
         };
-        call.headers.insert(ACCEPT, HeaderValue::from_static(ACCEPTED));
-        let answer = self.small(&call).await?;
-        let told =
-            answer.headers.get("docker-content-digest").filter(|_| answer.status.is_success());
-        Ok(told.and_then(|value| value.to_str().ok()?.parse().ok()))
+        request.headers.insert(ACCEPT, HeaderValue::from_static(ACCEPTED));
+        // The caller has another way to find out.
+        let mut budget = RetryBudget::new(Duration::ZERO).until(self.budget().deadline());
+        let answer = self.registry().send_small(&self.call(request), &mut budget).await?;
+        let digest = answer.header(DIGEST).filter(|_| answer.status.is_success());
+        Ok(digest.and_then(|text| text.parse().ok()))
     }
 
     /// Puts a manifest under a tag or its digest (OCI distribution-spec 1.1, "Pushing manifests").
@@ -67,25 +74,25 @@ impl Repository {
         self.put(reference, manifest).await.map(drop)
     }
 
-    /// The same; what the answer's headers say, if there was an answer.
+    /// The same; returns the answer's headers, if there was an answer.
     pub(super) async fn put(
         &self,
         reference: &str,
         manifest: &Manifest,
     ) -> Result<HeaderMap, Error> {
-        let mut call = Call {
-            doing: format!("put the manifest to {self}:{reference}"),
+        let doing = format!("put the manifest to {}", self.reference(reference));
+        let mut request = Request {
             payload: Payload::Bytes(manifest.bytes.clone()),
-            ..self.call(Method::PUT, format!("/v2/{}/manifests/{reference}", self.name()))
+            ..self.request(doing.clone(), Method::PUT, &format!("manifests/{reference}"))
         };
-        let media_type = HeaderValue::from_str(&manifest.media_type).map_err(|_| {
-            let doing = call.doing.clone();
-            Error::Content { doing, reason: format!("{:?} is no media type", manifest.media_type) }
-        })?;
-        call.headers.insert(CONTENT_TYPE, media_type);
-        let answer = match self.small(&call).await {
+        let Ok(media_type) = HeaderValue::from_str(&manifest.media_type) else {
+            let reason = format!("{:?} is no media type", manifest.media_type);
+            return Err(Error::Content { doing, reason });
+        };
+        request.headers.insert(CONTENT_TYPE, media_type);
+        let answer = match self.small(request).await {
             Ok(answer) => answer,
-            Err(error) if error.is_refusal() => return Err(error),
+            Err(error) if error.is_refusal() => return Err(with_format_hint(error, manifest)),
             // It may have been stored although no answer said so.
             Err(error) => {
                 return match self.holds(reference, manifest).await {
@@ -95,27 +102,47 @@ impl Repository {
                 };
             }
         };
-        let told = answer.headers.get("docker-content-digest").and_then(|v| v.to_str().ok());
-        let problem = match told {
-            Some(told) if told == manifest.digest.as_str() => return Ok(answer.headers),
-            // Not all registries tell; neither does a page of something in between.
+        let problem = match answer.header(DIGEST) {
+            Some(stored) if stored == manifest.digest.as_str() => return Ok(answer.headers),
+            // Not all registries tell the digest; neither does a page of something in between.
             None if self.holds(reference, manifest).await? => return Ok(answer.headers),
             None => {
                 let (url, status) = (SafeUrl::from(answer.url), answer.status);
                 format!("{url} answered {status}, but does not have the manifest")
             }
-            Some(told) => format!(
-                "it was stored under {told}, not under its digest {}: something on the way \
+            Some(stored) => format!(
+                "it was stored under {stored}, not under its digest {}: something on the way \
                  changed it",
                 manifest.digest
             ),
         };
-        Err(Error::Protocol { doing: call.doing, problem })
+        Err(Error::Protocol { doing, problem })
     }
 
     /// Whether the reference stands for this very manifest.
     async fn holds(&self, reference: &str, manifest: &Manifest) -> Result<bool, Error> {
-        let there = self.hastily().manifest(reference).await?;
-        Ok(there.is_some_and(|there| there.digest == manifest.digest))
+        let stored = self.inquiring().manifest(reference).await?;
+        Ok(stored.is_some_and(|stored| stored.digest == manifest.digest))
     }
+}
+
+/// Registries that are older than OCI's media types say only that a manifest with them is invalid.
+fn with_format_hint(error: Error, manifest: &Manifest) -> Error {
+    let Error::Status(mut answer) = error else { return error };
+    let is_format = match answer.status.as_u16() {
+        415 => true,
+        400 | 404 | 500 => {
+            answer.message.has_code("MANIFEST_INVALID") || answer.message.has_code("UNSUPPORTED")
+        }
+        _ => false,
+    };
+    let is_zstd = manifest.bytes.windows(5).any(|part| part == b"+zstd");
+    if answer.hint.is_none() && is_format && (is_zstd || manifest.format() == Some(Format::Oci)) {
+        let compression = if is_zstd { " --compression gzip" } else { "" };
+        answer.hint = Some(format!(
+            "if the registry is too old for {}, push with --format docker{compression}",
+            if is_zstd { "layers in zstd" } else { "OCI manifests" }
+        ));
+    }
+    Error::Status(answer)
 }

@@ -1,5 +1,5 @@
-//! Manifests that refer to others, put so that they are found from those: by registries that keep
-//! account of it, and by those that do not (OCI distribution-spec 1.1, "Pushing Manifests with
+//! Manifests that refer to others, put so that they are found from those: at registries that keep
+//! a list of them, and at those that do not (OCI distribution-spec 1.1, "Pushing Manifests with
 //! Subject" and "Referrers Tag Schema").
 
 use std::collections::BTreeMap;
@@ -7,18 +7,19 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::{Error, Repository};
+use super::error::Error;
+use super::repository::Repository;
 use crate::image::{Digest, Manifest};
 
-/// The header by which a registry says that it has taken note of the subject.
+/// The header by which a registry says that it has noted the subject.
 const SUBJECT: &str = "oci-subject";
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
-/// The longest list of referrers that is read: what is longer could not be put back.
+/// The longest list of referrers that is read: a longer one could not be put back.
 const MAX_LIST_BYTES: usize = 4 << 20;
 
-/// A manifest that refers to another, with what a list of referrers says of it.
+/// A manifest that refers to another, and what a list of referrers says about it.
 #[derive(Clone, Copy, Debug)]
 pub struct Referrer<'a> {
     /// The manifest.
@@ -32,9 +33,9 @@ pub struct Referrer<'a> {
 }
 
 impl Repository {
-    /// Puts a manifest that refers to another under its digest. Where the registry does not say that
-    /// it keeps account of referrers, the list of them is put, too, under the tag that the
-    /// specification has for it.
+    /// Puts a manifest that refers to another under its digest. Where the registry does not say
+    /// that it lists referrers itself, the list is put, too, under the tag that the specification
+    /// defines for it.
     ///
     /// Every blob that the manifest names must be there. Others may change the list at the same
     /// time: if what they put has lost this referrer, it is added once more.
@@ -57,7 +58,7 @@ impl Repository {
         match list.has(&referrer.manifest.digest) {
             true => Ok(()),
             false => Err(Error::Protocol {
-                doing: format!("list {} in {self}:{tag}", referrer.manifest.digest),
+                doing: format!("list {} in {}", referrer.manifest.digest, self.reference(&tag)),
                 problem: "others keep changing this list at the same time; push again".to_owned(),
             }),
         }
@@ -69,25 +70,25 @@ impl Repository {
             return Ok(List(json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [] })));
         };
         List::parse(&there.bytes).map_err(|problem| Error::Protocol {
-            doing: format!("add to the list of referrers in {self}:{tag}"),
+            doing: format!("add to the list of referrers in {}", self.reference(tag)),
             problem,
         })
     }
 }
 
-/// An index of referrers, with all that whoever made it has put into it.
+/// An index of referrers, with everything that other programs have put into it.
 struct List(Value);
 
 impl List {
     fn parse(bytes: &[u8]) -> Result<Self, String> {
         if bytes.len() > MAX_LIST_BYTES {
-            return Err(format!("it is {} bytes long, more than registries take", bytes.len()));
+            return Err(format!("it has {} bytes, more than registries take", bytes.len()));
         }
-        let list: Value = serde_json::from_slice(bytes)
-            .map_err(|error| format!("what is there is no index: {error}"))?;
+        let list: Value =
+            serde_json::from_slice(bytes).map_err(|error| format!("it is no index: {error}"))?;
         match &list["manifests"] {
             Value::Array(_) => Ok(Self(list)),
-            _ => Err("what is there is no index; remove that tag, and push again".to_owned()),
+            _ => Err("it is no index; remove that tag, and push again".to_owned()),
         }
     }
 

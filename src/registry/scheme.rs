@@ -1,10 +1,12 @@
 //! HTTPS, but for loopback addresses, which are tried over plain HTTP first, and for
 //! `--plain-http`.
 
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use reqwest::StatusCode;
+use url::Host;
+
+use super::auth::is_loopback_host;
 
 /// How a registry is spoken to; for a loopback address it is found out by the first request.
 #[derive(Debug)]
@@ -55,9 +57,7 @@ pub fn is_loopback(host: &str) -> bool {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
         _ => host,
     };
-    let name = name.trim_start_matches('[').trim_end_matches(']');
-    name.eq_ignore_ascii_case("localhost")
-        || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    Host::parse(name).is_ok_and(|host| is_loopback_host(&host))
 }
 
 /// Whether an answer to plain HTTP may be that of a TLS server: Go, nginx and Apache all say 400,

@@ -2,15 +2,16 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
-use reqwest::Client;
+use parking_lot::Mutex;
 use reqwest::header::{HeaderMap, HeaderValue};
 use tokio::sync::OnceCell;
 use url::Url;
 
 use super::super::hosts;
+use super::super::send::door::Door;
+use super::super::send::mask::Secrets;
 use super::cache::Tokens;
 use super::challenge::Challenge;
 use super::credential::{Credential, Found, basic, bearer};
@@ -19,20 +20,12 @@ use super::realm::Realm;
 use super::scopes::Scopes;
 use super::sources::Sources;
 use super::token::{Endpoint, TokenRequest};
-use crate::event::{Event, Events};
-
-const DEFAULT_LIMIT: Duration = Duration::from_secs(60);
 
 /// Says who we are to one registry. It is shared by all requests to that registry.
 pub struct Authenticator {
-    realm: Realm,
-    host: String,
-    plain_token_servers: bool,
+    door: Arc<Door>,
     sources: Sources,
-    client: Client,
-    limit: Duration,
-    events: Events,
-    /// The last challenge; `None`: the registry has not asked.
+    /// What the last challenge asked for; `None`: there was none yet.
     asked: Mutex<Option<Asked>>,
     /// Credentials, by repository. A failed search is not repeated: it may have taken a program
     /// half a minute, and a hundred requests may wait for it.
@@ -40,7 +33,13 @@ pub struct Authenticator {
     tokens: Arc<Tokens>,
 }
 
-type Search = Arc<OnceCell<Result<Arc<Found>, CredentialError>>>;
+type Search = Arc<OnceCell<Result<Arc<Known>, CredentialError>>>;
+
+/// A credential that was found, and what must not be shown of it.
+struct Known {
+    found: Arc<Found>,
+    secrets: Secrets,
+}
 
 /// What the registry wants.
 #[derive(Clone)]
@@ -49,43 +48,27 @@ enum Asked {
     Token(Endpoint),
 }
 
+/// Who we are to a registry, for messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// `with the credentials of user x from /root/.docker/config.json`
+    User(String),
+    /// `anonymously; no credentials for HOST were found in …`
+    Anonymous(String),
+    /// The registry has not asked for a login.
+    NotAsked,
+}
+
 impl Authenticator {
-    /// For the registry at `base` (its scheme, host and port are what counts), which the user
-    /// calls `host` (`docker.io`, `registry.example:5000`). `client` talks to token servers; it
-    /// must not follow redirects.
-    pub fn new(base: &Url, host: &str, sources: Sources, client: Client, events: Events) -> Self {
+    /// For the registry behind this door; tokens are fetched through it, too.
+    pub fn new(door: Arc<Door>, sources: Sources) -> Self {
         Self {
-            realm: Realm::of(base),
-            host: host.to_owned(),
-            plain_token_servers: false,
+            door,
             sources,
-            client,
-            limit: DEFAULT_LIMIT,
-            events,
             asked: Mutex::default(),
             searches: Mutex::default(),
             tokens: Arc::default(),
         }
-    }
-
-    /// Lets a registry that is spoken to over plain HTTP name a token server that is, too, wherever
-    /// it is: `--plain-http`. Without this, such a token server must be on this machine.
-    #[must_use]
-    pub fn allow_plain_token_servers(mut self) -> Self {
-        self.plain_token_servers = true;
-        self
-    }
-
-    /// How long a token server may take for its whole answer. Default: one minute.
-    #[must_use]
-    pub fn with_time_limit(mut self, limit: Duration) -> Self {
-        self.limit = limit;
-        self
-    }
-
-    /// The only realm that may be sent what this authenticator says.
-    pub fn realm(&self) -> &Realm {
-        &self.realm
     }
 
     /// What to send with a request now. `None`: nothing, because the registry has not asked, or
@@ -97,28 +80,35 @@ impl Authenticator {
         repository: &str,
         scopes: &Scopes,
     ) -> Result<Option<HeaderValue>, AuthError> {
-        let asked = lock(&self.asked).clone();
+        let asked = self.asked.lock().clone();
         match asked {
             None => Ok(None),
-            Some(Asked::Password) => {
-                let found = self.found(repository).await?;
-                Ok(match &found.credential {
-                    Some(Credential::Basic { username, password }) => {
-                        Some(basic(username, password))
-                    }
-                    _ => None,
-                })
-            }
+            Some(Asked::Password) => Ok(match &self.known(repository).await?.found.credential {
+                Some(Credential::Basic { username, password }) => Some(basic(username, password)),
+                _ => None,
+            }),
             Some(Asked::Token(endpoint)) => {
                 self.token(repository, scopes.clone(), endpoint).await.map(Some)
             }
         }
     }
 
+    /// Takes note of what a 401 asks for, so that other requests bring it at once.
+    pub fn note_challenge(&self, headers: &HeaderMap) {
+        let asked = match Challenge::choose(headers) {
+            Some(Challenge::Basic { .. }) => Asked::Password,
+            Some(Challenge::Bearer { realm, service, .. }) => {
+                Asked::Token(Endpoint { url: realm, service })
+            }
+            None => return,
+        };
+        *self.asked.lock() = Some(asked);
+    }
+
     /// What to send in place of `sent`, which the registry has answered with 401 and `headers`.
     ///
-    /// The answer is worth one more try; if that, too, is refused, [`Authenticator::origin`] and
-    /// [`Authenticator::advice`] say the rest.
+    /// The answer is worth one more try; if that, too, is refused, [`Authenticator::identity`] tells
+    /// as whom we asked.
     ///
     /// # Errors
     ///
@@ -132,25 +122,27 @@ impl Authenticator {
         headers: &HeaderMap,
         sent: Option<&HeaderValue>,
     ) -> Result<HeaderValue, AuthError> {
-        let challenge = Challenge::choose(headers)
-            .ok_or_else(|| AuthError::NoChallenge { host: self.host.clone() })?;
+        let challenge = Challenge::choose(headers).ok_or_else(|| AuthError::NoChallenge {
+            host: self.host(),
+            offered: Challenge::offered(headers),
+        })?;
         let header = match challenge {
             Challenge::Basic { .. } => {
-                *lock(&self.asked) = Some(Asked::Password);
-                let found = self.found(repository).await?;
-                let Some(Credential::Basic { username, password }) = &found.credential else {
+                self.note_challenge(headers);
+                let known = self.known(repository).await?;
+                let Some(Credential::Basic { username, password }) = &known.found.credential else {
                     return Err(AuthError::NoCredentials {
-                        host: self.host.clone(),
-                        origin: found.to_string(),
+                        host: self.host(),
+                        origin: known.found.to_string(),
                         advice: self.advice(),
                     });
                 };
                 basic(username, password)
             }
             Challenge::Bearer { realm, service, scope, .. } => {
-                self.check(&realm)?;
+                self.check(repository, &realm).await?;
                 let endpoint = Endpoint { url: realm, service };
-                *lock(&self.asked) = Some(Asked::Token(endpoint.clone()));
+                *self.asked.lock() = Some(Asked::Token(endpoint.clone()));
                 if let Some(refused) = sent {
                     self.tokens.forget(repository, refused);
                 }
@@ -158,33 +150,39 @@ impl Authenticator {
                 self.token(repository, scopes, endpoint).await?
             }
         };
-        // Nothing new to say: a password, or a registry token, was refused.
+        // The password, or the registry token, was refused, and there is no other.
         if sent == Some(&header) {
-            let found = self.found(repository).await?;
             return Err(AuthError::Refused {
-                host: self.host.clone(),
-                origin: found.to_string(),
+                host: self.host(),
+                origin: self.known(repository).await?.found.to_string(),
                 advice: self.advice(),
             });
         }
         Ok(header)
     }
 
-    /// Who we are, for messages about a repository that is closed to us: `with the credentials of
-    /// user x from /root/.docker/config.json`, or `anonymously; no credentials for HOST were found
-    /// in …`.
-    pub fn origin(&self, repository: &str) -> String {
-        let search = lock(&self.searches).get(repository).cloned();
+    /// Who we are, for messages about a repository that is closed to us.
+    pub fn identity(&self, repository: &str) -> Identity {
+        let search = self.searches.lock().get(repository).cloned();
         match search.as_ref().and_then(|search| search.get()) {
-            Some(Ok(found)) => found.to_string(),
-            Some(Err(_)) => "anonymously; the search for credentials failed".into(),
-            None => format!("anonymously; {} did not ask who we are", self.host),
+            Some(Ok(known)) if known.found.credential.is_some() => {
+                Identity::User(known.found.to_string())
+            }
+            Some(Ok(known)) => Identity::Anonymous(known.found.to_string()),
+            Some(Err(_)) => {
+                Identity::Anonymous("anonymously; the search for credentials failed".into())
+            }
+            None => Identity::NotAsked,
         }
     }
 
-    /// What to do to be let in, for the same messages.
-    pub fn advice(&self) -> String {
-        hosts::log_in(&self.host)
+    /// What must not be shown of the credential for a repository, once it was found.
+    pub fn secrets(&self, repository: &str) -> Secrets {
+        let search = self.searches.lock().get(repository).cloned();
+        match search.as_ref().and_then(|search| search.get()) {
+            Some(Ok(known)) => known.secrets.clone(),
+            _ => Secrets::default(),
+        }
     }
 
     /// A token, or what stands for one.
@@ -194,67 +192,78 @@ impl Authenticator {
         scopes: Scopes,
         endpoint: Endpoint,
     ) -> Result<HeaderValue, AuthError> {
-        let found = self.found(repository).await?;
-        if let Some(Credential::RegistryToken(token)) = &found.credential {
+        self.check(repository, &endpoint.url).await?;
+        let known = self.known(repository).await?;
+        if let Some(Credential::RegistryToken(token)) = &known.found.credential {
             return bearer(token).ok_or_else(|| AuthError::Unsendable {
-                host: self.host.clone(),
-                origin: found.to_string(),
+                host: self.host(),
+                origin: known.found.to_string(),
                 advice: self.advice(),
             });
         }
-        self.tokens
-            .get(repository, scopes, |scopes| {
-                TokenRequest {
-                    client: self.client.clone(),
-                    host: self.host.clone(),
-                    endpoint,
-                    scopes,
-                    found,
-                    limit: self.limit,
-                    events: Arc::clone(&self.events),
-                }
-                .send()
-            })
-            .await
+        let fetch = |scopes| {
+            let (door, found) = (self.door.clone(), known.found.clone());
+            TokenRequest { door, endpoint, scopes, found, secrets: known.secrets.clone() }.send()
+        };
+        self.tokens.get(repository, scopes, fetch).await
     }
 
-    /// Whether a credential may go to a token server: over TLS to any that the registry names;
-    /// in the open only where the registry itself is spoken to in the open, which the user has
-    /// allowed, or which stays on this machine.
-    fn check(&self, token_server: &Url) -> Result<(), AuthError> {
+    /// Whether a token server may be asked: over TLS any that the registry names; in the open only
+    /// one on the registry's own host, or on this machine like the registry. Another one is asked
+    /// only if `--plain-http` was given and there is no password to be sent.
+    async fn check(&self, repository: &str, token_server: &Url) -> Result<(), AuthError> {
         let server = Realm::of(token_server);
-        let in_the_open_too =
-            !self.realm.is_tls() && (server.is_loopback() || self.plain_token_servers);
-        if server.is_tls() || in_the_open_too {
+        if server.is_tls() {
             return Ok(());
         }
-        Err(AuthError::InsecureRealm { host: self.host.clone(), server: server.to_string() })
+        let refused = AuthError::InsecureRealm { host: self.host(), server: server.to_string() };
+        let Some(registry) = self.door.realm().filter(|registry| !registry.is_tls()) else {
+            return Err(refused);
+        };
+        if server.is_same_host(&registry) || (server.is_loopback() && registry.is_loopback()) {
+            return Ok(());
+        }
+        let is_anonymous = self.known(repository).await?.found.credential.is_none();
+        if self.door.options().plain_http && is_anonymous { Ok(()) } else { Err(refused) }
     }
 
-    async fn found(&self, repository: &str) -> Result<Arc<Found>, AuthError> {
-        let search = Arc::clone(lock(&self.searches).entry(repository.to_owned()).or_default());
-        let found = search
+    async fn known(&self, repository: &str) -> Result<Arc<Known>, AuthError> {
+        let search = self.searches.lock().entry(repository.to_owned()).or_default().clone();
+        let known = search
             .get_or_init(|| async {
-                let found = self.sources.find(&self.host, repository).await?;
-                (self.events)(Event::Note(format!("{}/{repository}: going {found}", self.host)));
-                Ok(Arc::new(found))
+                let host = self.door.host();
+                let found = Arc::new(self.sources.find(host, repository).await?);
+                self.door.note(format!("{host}/{repository}: asking {found}"));
+                let secrets = found.credential.as_ref().map(Credential::secrets);
+                Ok(Arc::new(Known { found, secrets: secrets.unwrap_or_default() }))
             })
             .await;
-        Ok(found.clone()?)
+        Ok(known.clone()?)
+    }
+
+    fn host(&self) -> String {
+        self.door.host().to_owned()
+    }
+
+    fn advice(&self) -> String {
+        hosts::log_in(self.door.host())
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(text) | Self::Anonymous(text) => f.write_str(text),
+            Self::NotAsked => f.write_str("anonymously; the registry did not ask for a login"),
+        }
     }
 }
 
 impl fmt::Debug for Authenticator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Authenticator")
-            .field("realm", &self.realm)
-            .field("host", &self.host)
+            .field("host", &self.door.host())
             .field("sources", &self.sources)
             .finish_non_exhaustive()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // No code that can panic runs while one of these is locked.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,15 +1,16 @@
 //! Tokens that are still good, and those that are being fetched just now.
 //!
-//! However many requests need a token at the same time, it is fetched once: the others wait for
-//! the same answer, or the same error. Should all of them be dropped, the fetch ends with them.
+//! If many requests need a token at the same time, it is fetched once: the others wait for the same
+//! answer, or the same error. If all of them are dropped, the fetch ends with them.
 
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::{Shared, WeakShared};
+use parking_lot::Mutex;
 use reqwest::header::HeaderValue;
 use tokio::time::Instant;
 
@@ -52,7 +53,7 @@ impl Tokens {
 
     /// Drops a token that the registry refused. One that has taken its place stays.
     pub fn forget(&self, repository: &str, refused: &HeaderValue) {
-        if let Some(tokens) = self.state().good.get_mut(repository) {
+        if let Some(tokens) = self.0.lock().good.get_mut(repository) {
             tokens.retain(|token| token.header != refused);
         }
     }
@@ -66,7 +67,7 @@ impl Tokens {
     where
         F: Future<Output = Result<Token, AuthError>> + Send + 'static,
     {
-        let mut state = self.state();
+        let mut state = self.0.lock();
         let now = Instant::now();
         let good = state.good.get(repository).into_iter().flatten();
         if let Some(token) =
@@ -75,8 +76,8 @@ impl Tokens {
             return Ok(token.header.clone());
         }
         let key = (repository.to_owned(), scopes);
-        // One that has arrived and is not among the good ones was refused, stale, or failed: only
-        // those who waited for it have a use for it.
+        // A fetch that has ended without a good token was refused, is stale, or failed: it is of use
+        // only to the requests that waited for it.
         let coming = state.coming.get(&key).and_then(WeakShared::upgrade);
         if let Some(coming) = coming.filter(|coming| coming.peek().is_none()) {
             return Err(coming);
@@ -98,14 +99,9 @@ impl Tokens {
 
     fn keep(&self, repository: String, token: Token) {
         let now = Instant::now();
-        let mut state = self.state();
+        let mut state = self.0.lock();
         let tokens = state.good.entry(repository).or_default();
         tokens.retain(|other| other.stale_at > now && !token.scopes.contains(&other.scopes));
         tokens.push(token);
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        // No code that can panic runs while it is locked.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -2,13 +2,16 @@
 //!
 //! In come a response's headers (several of them, several challenges in each), out come the
 //! challenges that a registry client can answer, in their order. What is malformed, of an unknown
-//! scheme, or beyond the limits below is passed over: the text comes from the network.
+//! scheme, or beyond the limits below is skipped: the text comes from the network.
 //!
 //! RFC 9110 section 11.6.1; distribution's "Token Authentication Specification".
 
 use http_auth::parser::ChallengeParser;
 use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
 use url::Url;
+
+use super::super::send::mask::Secrets;
+use super::error::excerpt;
 
 /// Header lines that are looked at.
 const MAX_HEADERS: usize = 16;
@@ -57,6 +60,15 @@ impl Challenge {
             .find(|challenge| matches!(challenge, Self::Bearer { .. }))
             .or(all.first())
             .cloned()
+    }
+
+    /// What `headers` ask for, for a message: the names of the schemes, and the realms that they
+    /// name. Empty where there is no challenge.
+    pub fn offered(headers: &HeaderMap) -> String {
+        let values = headers.get_all(WWW_AUTHENTICATE).iter().take(MAX_HEADERS);
+        let texts = values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let text = Secrets::default().mask(&texts.collect::<Vec<_>>().join(", "));
+        excerpt(&text)
     }
 
     /// The challenges in one header line.

@@ -5,9 +5,9 @@ use std::fmt;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::header::HeaderValue;
-use url::form_urlencoded;
 use zeroize::Zeroizing;
 
+use super::super::send::mask::Secrets;
 use super::secret::Secret;
 
 /// The user name by which credential programs say that the password is an identity token.
@@ -40,17 +40,14 @@ impl Credential {
         }
     }
 
-    /// Everything in it that must not be shown, in each form in which it is sent.
-    pub(super) fn secrets(&self) -> Vec<Zeroizing<String>> {
-        let (secret, mut forms) = match self {
-            Self::Basic { username, password } => (password, vec![user_pass(username, password)]),
-            Self::IdentityToken(token) | Self::RegistryToken(token) => (token, Vec::new()),
-        };
-        forms.push(Zeroizing::new(secret.expose().to_owned()));
-        forms.push(Zeroizing::new(
-            form_urlencoded::byte_serialize(secret.expose().as_bytes()).collect(),
-        ));
-        forms
+    /// Everything in it that must not be shown.
+    pub(super) fn secrets(&self) -> Secrets {
+        match self {
+            Self::Basic { username, password } => Secrets::of(password.expose(), Some(username)),
+            Self::IdentityToken(token) | Self::RegistryToken(token) => {
+                Secrets::of(token.expose(), None)
+            }
+        }
     }
 }
 

@@ -134,14 +134,14 @@ pub enum CredentialError {
     },
 }
 
-/// We could not say who we are in a way that the registry takes. Nothing secret is in it.
+/// There is no authorization that the registry accepts. Nothing secret is in it.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum AuthError {
     /// The search for a credential failed.
     #[error(transparent)]
     Credential(#[from] CredentialError),
     /// The registry wants a user and password, and we have none that can be sent to it.
-    #[error("{host} wants a user and password, but we came {origin}; {advice}")]
+    #[error("{host} wants a user and password, but was asked {origin}; {advice}")]
     NoCredentials {
         /// The registry, as the user wrote it.
         host: String,
@@ -151,7 +151,7 @@ pub enum AuthError {
         advice: String,
     },
     /// The registry refused the credential itself.
-    #[error("{host} refused us, who came {origin}; {advice}")]
+    #[error("{host} refused the login; it was asked {origin}; {advice}")]
     Refused {
         /// The registry, as the user wrote it.
         host: String,
@@ -161,7 +161,7 @@ pub enum AuthError {
         advice: String,
     },
     /// The credential cannot be put into a header.
-    #[error("cannot go to {host} {origin}: the token holds spaces or control characters; {advice}")]
+    #[error("cannot ask {host} {origin}: the token holds spaces or control characters; {advice}")]
     Unsendable {
         /// The registry, as the user wrote it.
         host: String,
@@ -170,19 +170,21 @@ pub enum AuthError {
         /// What to do.
         advice: String,
     },
-    /// A 401 that does not say how to do better.
+    /// A 401 that asks for something that we cannot give, or does not say what it asks for.
     #[error(
-        "{host} answered 401 Unauthorized without a challenge that we can answer (no usable \
-         WWW-Authenticate header with Basic or Bearer); is it a registry, and is a proxy between?"
+        "{host} answered 401 Unauthorized, {}; is it a registry, and is a proxy between?",
+        no_challenge(.offered)
     )]
     NoChallenge {
         /// The registry, as the user wrote it.
         host: String,
+        /// The challenges, if there were any.
+        offered: String,
     },
     /// The registry names a token server to which credentials would travel in the open.
     #[error(
         "{host} names {server} as its token server, to which a password would be sent \
-         unencrypted; it was sent nothing. The registry's configuration must name an https address"
+         unencrypted; nothing was sent to it. The registry's configuration must name an https address"
     )]
     InsecureRealm {
         /// The registry, as the user wrote it.
@@ -194,7 +196,7 @@ pub enum AuthError {
     /// push can go on with narrower ones.
     #[error(transparent)]
     Denied(Box<Denied>),
-    /// The token server failed, could not be reached, or sent something else than a token.
+    /// The token server failed, could not be reached, or sent something other than a token.
     #[error("no token for {host} ({scopes}) from the token server {server}: {said}")]
     TokenServer {
         /// The registry, as the user wrote it.
@@ -217,7 +219,7 @@ pub enum AuthError {
 /// A token server gave no token.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(
-    "the token server {server} refused a token for {host} ({scopes}): {said}; we came {origin}; \
+    "the token server {server} refused a token for {host} ({scopes}): {said}; it was asked {origin}; \
      {advice}"
 )]
 pub struct Denied {
@@ -243,6 +245,14 @@ impl AuthError {
         matches!(self, Self::TokenServer { transient: true, .. })
     }
 
+    /// The token server that failed.
+    pub(in crate::registry) fn token_server(&self) -> Option<&str> {
+        match self {
+            Self::TokenServer { server, .. } => Some(server),
+            _ => None,
+        }
+    }
+
     /// How long the token server asks to be left alone.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -252,7 +262,17 @@ impl AuthError {
     }
 }
 
-/// Others' text, fit for a message: one line, no control characters, not long.
+fn no_challenge(offered: &str) -> String {
+    match offered {
+        "" => "without a WWW-Authenticate header that says how to log in".to_owned(),
+        offered => format!(
+            "and asks for what pushimg cannot do (it can do Basic and Bearer): WWW-Authenticate: \
+             {offered}"
+        ),
+    }
+}
+
+/// Text that others wrote, fit for a message: one line, no control characters, not long.
 pub(super) fn excerpt(text: &str) -> String {
     const MAX: usize = 300;
     let words =

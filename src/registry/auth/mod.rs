@@ -8,9 +8,9 @@
 //!                                 token server ◄───┘  └──── tokens, kept by scopes
 //! ```
 //!
-//! An [`Authenticator`] stands for one registry. Nothing is sent before the registry has asked for
-//! it; what is sent goes to this registry ([`Authenticator::realm`]) and to the token server that
-//! it named, over TLS wherever the registry itself is spoken to over TLS.
+//! An [`Authenticator`] serves one registry. Nothing is sent before the registry has asked for it.
+//! What is sent goes to this registry and to the token server that it named over TLS, through the
+//! same door as every other request.
 
 mod authenticator;
 mod cache;
@@ -29,13 +29,13 @@ mod sources;
 #[cfg(test)]
 mod tests;
 mod token;
-mod wire_log;
 
-pub use authenticator::Authenticator;
+pub use authenticator::{Authenticator, Identity};
 pub use challenge::Challenge;
 pub use credential::{Credential, Found};
 pub use error::{AuthError, CredentialError, Denied};
 pub use realm::Realm;
+pub(super) use realm::is_loopback_host;
 pub use scopes::Scopes;
 pub use secret::Secret;
 pub use sources::{Environment, Sources};

@@ -1,10 +1,9 @@
 //! Where a credential may go: scheme, host and port of a URL.
 //!
-//! Two URLs with the same realm are the same server to us; whatever differs in one of the three
+//! Two URLs with the same realm are the same server to us. A URL that differs in one of the three
 //! (a redirect to a storage host, an upload location on another port) gets no credential.
 
 use std::fmt;
-use std::net::IpAddr;
 
 use url::{Host, Url};
 
@@ -33,12 +32,21 @@ impl Realm {
 
     /// Whether it is this machine: `localhost`, `127.0.0.0/8` or `::1`.
     pub fn is_loopback(&self) -> bool {
-        match &self.host {
-            Some(Host::Domain(name)) => name == "localhost",
-            Some(Host::Ipv4(address)) => IpAddr::from(*address).is_loopback(),
-            Some(Host::Ipv6(address)) => address.to_canonical().is_loopback(),
-            None => false,
-        }
+        self.host.as_ref().is_some_and(is_loopback_host)
+    }
+
+    /// Whether both are on one host, on whichever port.
+    pub fn is_same_host(&self, other: &Self) -> bool {
+        self.host.is_some() && self.host == other.host
+    }
+}
+
+/// Whether a host is this machine.
+pub(in crate::registry) fn is_loopback_host<S: AsRef<str>>(host: &Host<S>) -> bool {
+    match host {
+        Host::Domain(name) => name.as_ref().eq_ignore_ascii_case("localhost"),
+        Host::Ipv4(address) => address.is_loopback(),
+        Host::Ipv6(address) => address.to_canonical().is_loopback(),
     }
 }
 

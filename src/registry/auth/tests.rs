@@ -10,11 +10,13 @@ use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use futures::future::join_all;
+use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
-use reqwest::{Client, StatusCode};
 use tokio::net::TcpListener;
-use url::{Url, form_urlencoded};
+use url::form_urlencoded;
 
+use super::super::options::Options;
+use super::super::send::door::Door;
 use super::*;
 use crate::event::{self, Event, Events};
 
@@ -112,18 +114,14 @@ fn challenge(text: &str) -> HeaderMap {
     headers
 }
 
-fn client() -> Client {
-    // Another test may have been first.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build().unwrap()
+fn authenticator_at(host: &str, options: Options, events: Events) -> Authenticator {
+    let sources = options.credentials.clone();
+    Authenticator::new(Arc::new(Door::new(host, Arc::new(options), events)), sources)
 }
 
-fn authenticator_at(base: &str, sources: Sources, events: Events) -> Authenticator {
-    Authenticator::new(&Url::parse(base).unwrap(), "h.example", sources, client(), events)
-}
-
-fn authenticator(sources: Sources) -> Authenticator {
-    authenticator_at("http://127.0.0.1:5000", sources, event::ignore())
+fn authenticator(credentials: Sources) -> Authenticator {
+    let options = Options { credentials, ..Options::default() };
+    authenticator_at("localhost:5000", options, event::ignore())
 }
 
 fn user() -> Sources {
@@ -171,7 +169,7 @@ fn text(header: &HeaderValue) -> String {
 async fn nothing_is_sent_before_the_registry_asks() {
     let auth = authenticator(user());
     assert_eq!(now(&auth, &push()).await, None);
-    assert!(auth.origin(REPOSITORY).contains("did not ask"));
+    assert!(auth.identity(REPOSITORY).to_string().contains("did not ask"));
 }
 
 #[tokio::test]
@@ -180,7 +178,10 @@ async fn a_password_is_given_where_it_is_asked_for() {
     let headers = challenge(r#"Basic realm="r""#);
     assert_eq!(answer(&auth, &headers, &push()).await, "Basic bWU6aHVudGVyMg==");
     assert_eq!(now(&auth, &push()).await.as_deref(), Some("Basic bWU6aHVudGVyMg=="));
-    assert_eq!(auth.origin(REPOSITORY), "with the credentials of user me from --username");
+    assert_eq!(
+        auth.identity(REPOSITORY).to_string(),
+        "with the credentials of user me from --username"
+    );
 }
 
 #[tokio::test]
@@ -190,7 +191,7 @@ async fn a_password_that_was_refused_is_not_given_again() {
     let sent = auth.challenged(REPOSITORY, &push(), &headers, None).await.unwrap();
     let error =
         auth.challenged(REPOSITORY, &push(), &headers, Some(&sent)).await.unwrap_err().to_string();
-    for part in ["h.example", "user me from --username", "docker login"] {
+    for part in ["localhost:5000", "user me from --username", "docker login"] {
         assert!(error.contains(part), "{error}");
     }
 }
@@ -203,7 +204,7 @@ async fn without_a_password_the_message_tells_where_one_was_looked_for() {
     assert!(matches!(error, AuthError::NoCredentials { .. }), "{error:?}");
     let said = error.to_string();
     assert!(
-        said.contains("anonymously; no credentials for h.example were found in")
+        said.contains("anonymously; no credentials for localhost:5000 were found in")
             && said.contains(folder.path().to_str().unwrap()),
         "{said}"
     );
@@ -213,9 +214,15 @@ async fn without_a_password_the_message_tells_where_one_was_looked_for() {
 #[tokio::test]
 async fn a_401_without_a_challenge_is_told_as_such() {
     let auth = authenticator(user());
-    for headers in [HeaderMap::new(), challenge("Negotiate")] {
+    let digest = r#"Digest realm="r?k=hunter2", nonce="n""#;
+    for (headers, shown) in [
+        (HeaderMap::new(), "without a WWW-Authenticate"),
+        (challenge("Negotiate"), "WWW-Authenticate: Negotiate"),
+        (challenge(digest), r#"WWW-Authenticate: Digest realm="r?k=***", nonce="n""#),
+    ] {
         let error = refusal(&auth, &headers).await;
         assert!(matches!(error, AuthError::NoChallenge { .. }), "{error:?}");
+        assert!(error.to_string().contains(shown), "{error}");
     }
 }
 
@@ -243,14 +250,14 @@ async fn without_a_credential_the_token_is_asked_for_anonymously() {
     assert_eq!(answer(&auth, &server.challenge(), &pull()).await, "Bearer token-1");
     assert_eq!(server.seen()[0].authorization, None);
     assert_eq!(server.seen()[0].field("account"), None);
-    assert!(auth.origin(REPOSITORY).starts_with("anonymously; "));
+    assert!(auth.identity(REPOSITORY).to_string().starts_with("anonymously; "));
 }
 
 #[tokio::test]
 async fn an_identity_token_is_changed_into_a_token_by_post() {
     let server = TokenServer::start(|_, _| r#"{"access_token":"t"}"#).await;
     let (_folder, sources) =
-        file(r#"{"auths":{"h.example":{"auth":"MDow","identitytoken":"refresh me"}}}"#);
+        file(r#"{"auths":{"localhost:5000":{"auth":"MDow","identitytoken":"refresh me"}}}"#);
     let auth = authenticator(sources);
     let scopes = push().with_pull("ns/base");
     assert_eq!(answer(&auth, &server.challenge(), &scopes).await, "Bearer t");
@@ -275,7 +282,7 @@ async fn an_identity_token_is_changed_into_a_token_by_post() {
 #[tokio::test]
 async fn a_registry_token_needs_no_token_server() {
     let server = TokenServer::generous(300).await;
-    let (_folder, sources) = file(r#"{"auths":{"h.example":{"registrytoken":"as-is"}}}"#);
+    let (_folder, sources) = file(r#"{"auths":{"localhost:5000":{"registrytoken":"as-is"}}}"#);
     let auth = authenticator(sources);
     let headers = server.challenge();
     let sent = auth.challenged(REPOSITORY, &push(), &headers, None).await.unwrap();
@@ -404,8 +411,8 @@ async fn what_the_challenge_asks_for_is_asked_for_too() {
 async fn each_repository_goes_with_its_own_credential() {
     let server = TokenServer::generous(300).await;
     let (_folder, sources) = file(
-        r#"{"auths":{"h.example/one":{"username":"one","password":"1"},
-                     "h.example/two":{"username":"two","password":"2"}}}"#,
+        r#"{"auths":{"localhost:5000/one":{"username":"one","password":"1"},
+                     "localhost:5000/two":{"username":"two","password":"2"}}}"#,
     );
     let auth = authenticator(sources);
     let headers = challenge(&format!(r#"Bearer realm="http://{}/t""#, server.address));
@@ -416,8 +423,8 @@ async fn each_repository_goes_with_its_own_credential() {
     let accounts: Vec<_> =
         server.seen().iter().map(|seen| seen.field("account").unwrap().to_owned()).collect();
     assert_eq!(accounts, ["one", "two"]);
-    assert!(auth.origin("one/app").contains("user one"));
-    assert!(auth.origin("two/app").contains("user two"));
+    assert!(auth.identity("one/app").to_string().contains("user one"));
+    assert!(auth.identity("two/app").to_string().contains("user two"));
 }
 
 #[tokio::test]
@@ -440,12 +447,12 @@ async fn scopes_that_are_denied_leave_the_narrow_token_in_place() {
     let said = error.to_string();
     for part in [
         &*server.address.to_string(),
-        "h.example",
+        "localhost:5000",
         "repository:foreign/base:pull",
         "403 Forbidden",
         "DENIED: not yours",
         "user me from --username",
-        "docker login h.example",
+        "docker login localhost:5000",
     ] {
         assert!(said.contains(part), "{part}: {said}");
     }
@@ -469,7 +476,7 @@ async fn a_failing_server_is_transient_and_says_when_to_come_back() {
             (status, [("retry-after", header.clone())])
         })
         .await;
-        let (_folder, identity) = file(r#"{"auths":{"h.example":{"identitytoken":"i"}}}"#);
+        let (_folder, identity) = file(r#"{"auths":{"localhost:5000":{"identitytoken":"i"}}}"#);
         for sources in [user(), identity] {
             let error = refusal(&authenticator(sources), &server.challenge()).await;
             assert_eq!(error.is_transient(), transient, "{status}");
@@ -530,15 +537,7 @@ async fn an_untrusted_certificate_is_not_waited_out() {
         }
     });
     let headers = challenge(&format!(r#"Bearer realm="https://{address}/t""#));
-    // A store of roots that trusts nobody; the host's own may be missing altogether.
-    let client = Client::builder().tls_certs_only([]).no_proxy().build().unwrap();
-    let auth = Authenticator::new(
-        &Url::parse("https://127.0.0.1:5000").unwrap(),
-        "h.example",
-        user(),
-        client,
-        event::ignore(),
-    );
+    let auth = authenticator(user());
     let error = refusal(&auth, &headers).await;
     assert!(!error.is_transient(), "{error}");
     assert!(error.to_string().contains("certificate"), "{error}");
@@ -563,8 +562,8 @@ async fn a_redirect_of_the_token_server_is_not_followed() {
 async fn an_https_registry_cannot_send_us_to_a_plain_token_server() {
     let server = TokenServer::generous(300).await;
     for sources in [user(), Sources::default()] {
-        let auth = authenticator_at("https://127.0.0.1:5000", sources, event::ignore())
-            .allow_plain_token_servers();
+        let options = Options { credentials: sources, ..Options::default() };
+        let auth = authenticator_at("h.example", options, event::ignore());
         let error = refusal(&auth, &server.challenge()).await;
         assert!(matches!(error, AuthError::InsecureRealm { .. }), "{error:?}");
         assert!(error.to_string().contains(&server.address.to_string()));
@@ -578,12 +577,38 @@ async fn a_registry_on_this_machine_cannot_send_us_elsewhere_in_the_open() {
     let headers = challenge(r#"Bearer realm="http://192.0.2.1:1/t""#);
     let error = refusal(&authenticator(user()), &headers).await;
     assert!(matches!(error, AuthError::InsecureRealm { .. }), "{error:?}");
-    // With --plain-http it is tried; this address is nobody's.
-    let auth = authenticator(user()).allow_plain_token_servers();
-    let scopes = push();
+    // Nor with --plain-http, as long as there is a password that would go there.
+    let with = |credentials| {
+        let options = Options { plain_http: true, credentials, ..Options::default() };
+        authenticator_at("h.example", options, event::ignore())
+    };
+    let error = refusal(&with(user()), &headers).await;
+    assert!(matches!(error, AuthError::InsecureRealm { .. }), "{error:?}");
+    // Anonymously it is tried; nothing listens at this address.
+    let (auth, scopes) = (with(Sources::default()), push());
     let attempt = auth.challenged(REPOSITORY, &scopes, &headers, None);
     let outcome = tokio::time::timeout(Duration::from_millis(300), attempt).await;
     assert!(!matches!(outcome, Ok(Err(AuthError::InsecureRealm { .. }))), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_far_registry_in_the_open_gives_no_password_to_this_machine_either() {
+    let server = TokenServer::generous(300).await;
+    let options = Options { plain_http: true, credentials: user(), ..Options::default() };
+    let auth = authenticator_at("h.example", options, event::ignore());
+    let error = refusal(&auth, &server.challenge()).await;
+    assert!(matches!(error, AuthError::InsecureRealm { .. }), "{error:?}");
+    assert!(server.seen().is_empty());
+}
+
+#[tokio::test]
+async fn a_pause_without_end_is_a_day() {
+    let server = TokenServer::start(|_, _| {
+        (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "18446744073709551615")])
+    })
+    .await;
+    let error = refusal(&authenticator(user()), &server.challenge()).await;
+    assert_eq!(error.retry_after(), Some(Duration::from_secs(86_400)));
 }
 
 #[tokio::test]
@@ -629,9 +654,10 @@ async fn nothing_secret_is_told_by_errors_events_or_debug_formats() {
         (status, [("set-cookie", "s3cr3t-cookie")], body)
     })
     .await;
-    let (_folder, identity) = file(r#"{"auths":{"h.example":{"identitytoken":"hunter2"}}}"#);
+    let (_folder, identity) = file(r#"{"auths":{"localhost:5000":{"identitytoken":"hunter2"}}}"#);
     for sources in [user(), identity] {
-        let auth = authenticator_at("http://127.0.0.1:5000", sources, Arc::clone(&events));
+        let options = Options { credentials: sources, show_headers: true, ..Options::default() };
+        let auth = authenticator_at("localhost:5000", options, Arc::clone(&events));
         let mut sent = None;
         for _ in 0..6 {
             let headers = server.challenge();
@@ -641,7 +667,7 @@ async fn nothing_secret_is_told_by_errors_events_or_debug_formats() {
                 Ok(header) => sent = Some(header),
                 Err(error) => log(&told, format!("{error}\n")),
             }
-            log(&told, format!("{auth:?} {auth:#?} {}\n", auth.origin(REPOSITORY)));
+            log(&told, format!("{auth:?} {auth:#?} {}\n", auth.identity(REPOSITORY)));
         }
     }
     let told = told.lock().unwrap();
@@ -675,7 +701,7 @@ async fn a_secret_that_a_server_repeats_is_not_shown_even_in_part() {
 
 #[tokio::test]
 async fn a_credential_program_is_run_once_for_all_requests() {
-    let (folder, mut sources) = file(r#"{"credHelpers":{"h.example":"fake"}}"#);
+    let (folder, mut sources) = file(r#"{"credHelpers":{"localhost:5000":"fake"}}"#);
     helper::tests::install(
         folder.path(),
         "fake",

@@ -1,36 +1,37 @@
 //! One request to a token server: scopes and a credential go in, a bearer token comes out.
 //!
 //! A GET with the password (or with nothing), or a POST with an identity token, as distribution's
-//! "Token Authentication Specification" and "OAuth2 Token Authentication" have it. Nothing is
-//! retried here, no redirect is followed, and of what the server says only its complaints are
-//! shown.
+//! "Token Authentication Specification" and "OAuth2 Token Authentication" have it. The request goes
+//! through the same door as all others; it is sent once, no redirect is followed, and of the answer
+//! only its complaints are shown.
 
-use std::error::Error as _;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER};
-use reqwest::{Client, Method, Request, Response, StatusCode};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, LOCATION};
+use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::Instant;
 use url::{Url, form_urlencoded};
-use zeroize::Zeroizing;
 
-use super::super::display::without_query_values;
+use super::super::error::{Error, is_transient};
 use super::super::hosts;
+use super::super::send::door::Door;
+use super::super::send::failure::Failure;
+use super::super::send::mask::Secrets;
+use super::super::send::request::{Answer, Payload, Read, Redirects, Request, Target};
+use super::super::send::retry::retry_after;
 use super::credential::{Credential, Found, basic, bearer};
 use super::error::{AuthError, Denied, excerpt};
 use super::realm::Realm;
 use super::scopes::Scopes;
 use super::secret::Secret;
-use super::wire_log;
-use crate::event::Events;
 
 /// What we call ourselves to token servers.
 const CLIENT_ID: &str = "pushimg";
 /// The longest answer that is read, in bytes.
-const MAX_ANSWER: usize = 1024 * 1024;
+const MAX_ANSWER: u64 = 1024 * 1024;
 /// How long a token lives where the server does not say.
 const DEFAULT_LIFE: Duration = Duration::from_secs(60);
 /// The longest life that is believed.
@@ -60,19 +61,16 @@ pub(super) struct Endpoint {
 
 /// What is needed to fetch one token.
 pub(super) struct TokenRequest {
-    pub client: Client,
-    /// The registry, as the user wrote it.
-    pub host: String,
+    pub door: Arc<Door>,
     pub endpoint: Endpoint,
     pub scopes: Scopes,
     pub found: Arc<Found>,
-    /// How long the server may take for its whole answer.
-    pub limit: Duration,
-    pub events: Events,
+    /// What the server may repeat and must not be shown.
+    pub secrets: Secrets,
 }
 
 #[derive(Deserialize)]
-struct Answer {
+struct TokenAnswer {
     token: Option<Secret>,
     access_token: Option<Secret>,
     expires_in: Option<Value>,
@@ -83,71 +81,67 @@ impl TokenRequest {
     pub async fn send(self) -> Result<Token, AuthError> {
         let request = self.request();
         let sent_at = Instant::now();
-        let log = wire_log::Line::of(&request);
-        let answer = self.client.execute(request).await;
-        (self.events)(log.answered(&answer, sent_at.elapsed()));
-        let mut response = answer.map_err(|error| self.unreachable(&error))?;
-        let status = response.status();
+        let answer = self.door.follow(&request, None, &self.secrets).await;
+        let answer = answer.map_err(|failure| self.unanswered(failure))?;
+        let status = answer.status;
         if status.is_redirection() {
-            return Err(self.failed(status, None, redirected(&response)));
+            return Err(self.failed(&answer, redirected(&answer)));
         }
-        let retry_after = retry_after(&response);
-        let body = self.read(&mut response).await?;
         if status.is_success() {
-            let (token, life) = parse(&body).map_err(|said| self.failed(status, None, said))?;
+            let (token, life) = parse(&answer.body).map_err(|said| self.failed(&answer, said))?;
             let header = bearer(&token).ok_or_else(|| {
-                self.failed(status, None, "it sent a token that fits in no header".into())
+                self.failed(&answer, "it sent a token that fits in no header".into())
             })?;
             return Ok(Token {
                 header,
                 scopes: self.scopes,
-                // The clock starts when we asked: the server may have made the token then.
+                // The time starts when we asked: the server may have made the token then.
                 stale_at: sent_at + (life - MARGIN.min(life / 4)),
             });
         }
-        let said = complaint(status, &self.without_secrets(&words(&body)));
+        let said = complaint(status, &self.secrets.mask(&words(&answer.body)));
         Err(match status {
             StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 AuthError::Denied(Box::new(Denied {
+                    host: self.host(),
                     server: self.server(),
                     scopes: self.scopes.to_string(),
                     status,
                     said,
                     origin: self.found.to_string(),
-                    advice: hosts::log_in(&self.host),
-                    host: self.host,
+                    advice: hosts::log_in(self.door.host()),
                 }))
             }
-            _ => self.failed(status, retry_after, said),
+            _ => self.failed(&answer, said),
         })
     }
 
     fn request(&self) -> Request {
-        let mut fields = Vec::new();
-        if let Some(service) = &self.endpoint.service {
-            fields.push(("service", service.as_str()));
-        }
+        let service = self.endpoint.service.as_ref().map(|service| ("service", service.as_str()));
         let mut url = self.endpoint.url.clone();
-        let mut request = if let Some(Credential::IdentityToken(token)) = &self.found.credential {
+        let doing = format!("get a token for {}", self.door.host());
+        let identity = match &self.found.credential {
+            Some(Credential::IdentityToken(token)) => Some(token),
+            _ => None,
+        };
+        let mut request = if let Some(token) = identity {
             let scopes = self.scopes.to_string();
             let mut form = form_urlencoded::Serializer::new(String::new());
             form.append_pair("grant_type", "refresh_token")
-                .extend_pairs(fields)
+                .extend_pairs(service)
                 .append_pair("client_id", CLIENT_ID);
             if !scopes.is_empty() {
                 form.append_pair("scope", &scopes);
             }
             form.append_pair("refresh_token", token.expose());
-            let mut request = Request::new(Method::POST, url);
-            request.headers_mut().insert(
-                CONTENT_TYPE,
-                HeaderValue::from_static("application/x-www-form-urlencoded"),
-            );
-            *request.body_mut() = Some(form.finish().into());
+            let mut request = Request::new(doing, Method::POST, Target::Url(url));
+            let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
+            request.headers.insert(CONTENT_TYPE, kind);
+            request.payload = Payload::Bytes(form.finish().into());
             request
         } else {
             let mut query = url.query_pairs_mut();
-            query.extend_pairs(fields);
+            query.extend_pairs(service);
             for scope in self.scopes.iter() {
                 query.append_pair("scope", &scope);
             }
@@ -158,76 +152,59 @@ impl TokenRequest {
                 authorization = Some(basic(username, password));
             }
             drop(query);
-            let mut request = Request::new(Method::GET, url);
-            if let Some(value) = authorization {
-                request.headers_mut().insert(AUTHORIZATION, value);
-            }
+            let mut request = Request::new(doing, Method::GET, Target::Url(url));
+            request.headers.extend(authorization.map(|value| (AUTHORIZATION, value)));
             request
         };
-        request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
-        *request.timeout_mut() = Some(self.limit);
+        request.headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        request.read = Read::Always(MAX_ANSWER);
+        // A credential could go along.
+        request.redirects = Redirects::Return;
         request
     }
 
-    async fn read(&self, response: &mut Response) -> Result<Zeroizing<Vec<u8>>, AuthError> {
-        let mut body = Zeroizing::new(Vec::new());
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
-            if body.len() + chunk.len() > MAX_ANSWER {
-                let said = format!("its answer is longer than {} KiB", MAX_ANSWER / 1024);
-                return Err(self.failed(response.status(), None, said));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(body)
+    fn host(&self) -> String {
+        self.door.host().to_owned()
     }
 
     fn server(&self) -> String {
         Realm::of(&self.endpoint.url).to_string()
     }
 
-    fn failed(&self, status: StatusCode, retry_after: Option<Duration>, said: String) -> AuthError {
+    fn failed(&self, answer: &Answer, said: String) -> AuthError {
         AuthError::TokenServer {
-            host: self.host.clone(),
+            host: self.host(),
             server: self.server(),
             scopes: self.scopes.to_string(),
-            status: Some(status),
+            status: Some(answer.status),
             said,
-            transient: status.is_server_error()
-                || matches!(
-                    status,
-                    StatusCode::REQUEST_TIMEOUT
-                        | StatusCode::TOO_EARLY
-                        | StatusCode::TOO_MANY_REQUESTS
-                ),
-            retry_after,
+            transient: is_transient(answer.status),
+            retry_after: retry_after(&answer.headers),
         }
     }
 
-    fn unreachable(&self, error: &reqwest::Error) -> AuthError {
+    fn unanswered(&self, failure: Failure) -> AuthError {
+        let said = match failure.error {
+            Error::Unreachable { reason, .. } => format!("cannot connect: {reason}"),
+            Error::Transport { reason, .. } => reason,
+            Error::Protocol { problem, .. } => problem,
+            other => other.to_string(),
+        };
         AuthError::TokenServer {
-            host: self.host.clone(),
+            host: self.host(),
             server: self.server(),
             scopes: self.scopes.to_string(),
             status: None,
-            said: reasons(error),
-            transient: !error.is_builder() && !is_bad_certificate(error),
+            said: excerpt(&self.secrets.mask(&said)),
+            transient: failure.transient,
             retry_after: None,
         }
-    }
-
-    /// A server may repeat what it was sent.
-    fn without_secrets(&self, said: &str) -> String {
-        let secrets = self.found.credential.iter().flat_map(Credential::secrets);
-        let said = secrets
-            .filter(|secret| !secret.is_empty())
-            .fold(said.to_owned(), |said, secret| said.replace(secret.as_str(), "***"));
-        without_query_values(&said)
     }
 }
 
 /// The token and its life. The error says what is wrong with the answer, and nothing of it.
 pub(super) fn parse(body: &[u8]) -> Result<(Secret, Duration), String> {
-    let answer: Answer = serde_json::from_slice(body)
+    let answer: TokenAnswer = serde_json::from_slice(body)
         .map_err(|_| "it answered 200, but not with the JSON of a token".to_owned())?;
     let token = [answer.token, answer.access_token]
         .into_iter()
@@ -284,65 +261,13 @@ fn json_words(json: &Value) -> Vec<String> {
     said
 }
 
-fn redirected(response: &Response) -> String {
-    let to = response
-        .headers()
-        .get(LOCATION)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|text| response.url().join(text).ok())
+fn redirected(answer: &Answer) -> String {
+    let to = answer
+        .header(LOCATION.as_str())
+        .and_then(|text| answer.url.join(text).ok())
         .map(|url| format!(" to {}", Realm::of(&url)))
         .unwrap_or_default();
-    format!(
-        "{}, a redirect{to}, which is not followed: a credential may go along",
-        response.status()
-    )
-}
-
-/// `Retry-After`, in seconds or as a date (RFC 9110 section 10.2.3).
-fn retry_after(response: &Response) -> Option<Duration> {
-    let text = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim();
-    match text.parse() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => {
-            let date = httpdate::parse_http_date(text).ok()?;
-            Some(date.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO))
-        }
-    }
-}
-
-/// An error with its causes, without the URL and without repetition.
-fn reasons(error: &reqwest::Error) -> String {
-    let mut said = match (error.is_timeout(), error.is_connect()) {
-        (true, _) => "no answer in time".to_owned(),
-        (_, true) => "cannot connect".to_owned(),
-        _ => "the connection broke".to_owned(),
-    };
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let text = inner.to_string();
-        if !said.contains(&text) {
-            said = format!("{said}: {text}");
-        }
-        cause = inner.source();
-    }
-    excerpt(&said)
-}
-
-/// Whether the server showed a certificate that we do not trust, which waiting does not mend.
-fn is_bad_certificate(error: &reqwest::Error) -> bool {
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        if let Some(rustls::Error::InvalidCertificate(_)) = inner.downcast_ref() {
-            return true;
-        }
-        // An I/O error's `source` is that of the error which it wraps; the wrapped one itself is
-        // had by `get_ref`.
-        cause = match inner.downcast_ref::<std::io::Error>() {
-            Some(io) => io.get_ref().map(|wrapped| wrapped as &dyn std::error::Error),
-            None => inner.source(),
-        };
-    }
-    false
+    format!("{}, a redirect{to}, which is not followed: a credential may go along", answer.status)
 }
 
 #[cfg(test)]

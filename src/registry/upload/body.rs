@@ -1,52 +1,51 @@
 //! A part of a blob as the body of a request.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use futures::stream;
+use parking_lot::Mutex;
 
-use super::Registry;
-use super::pulse::Pulse;
-use super::send::{Payload, StreamPayload};
-use super::upload::{Content, ContentError, Progress};
+use super::super::send::idle::IdleTimer;
+use super::super::send::request::{Payload, StreamPayload};
+use super::{Content, ContentError, Progress};
 
 /// Bytes handed to the network at a time.
 const PIECE: u64 = 256 << 10;
 
-/// Where the bytes of a blob come from, and who hears how they fare.
+/// Where the bytes of a blob come from, and how far the network has taken them.
 #[derive(Clone)]
-pub(super) struct Cargo {
-    pub registry: Arc<Registry>,
-    /// Counts all bytes that are handed to the network.
-    pub sent: Arc<AtomicU64>,
+pub struct BlobBody {
     pub content: Arc<dyn Content>,
     pub progress: Progress,
+    /// Counts all bytes that are handed to the network.
+    pub sent: Arc<AtomicU64>,
     /// How far the network has taken bytes in the present session.
     pub taken: Arc<AtomicU64>,
     /// Why there are no more bytes, once that is so.
     pub broken: Arc<Mutex<Option<String>>>,
 }
 
-/// The answer came before the body was whole.
+/// The answer came before the whole body was sent.
 #[derive(Debug, thiserror::Error)]
-#[error("no more of this is needed")]
-struct Answered;
+#[error("the rest of the body is not needed")]
+struct NotNeeded;
 
-impl Cargo {
-    /// The bytes from `from` to `end`, or to wherever the content ends.
+impl BlobBody {
+    /// The bytes from `from` to `end`, or to the end of the content.
     pub fn part(&self, from: u64, end: Option<u64>) -> Payload {
-        let pulse = Arc::new(Pulse::new());
-        let (cargo, beating) = (self.clone(), pulse.clone());
+        let timer = Arc::new(IdleTimer::new());
+        let (body, own_timer) = (self.clone(), timer.clone());
         let open = move |sending| {
-            let (cargo, pulse) = (cargo.clone(), beating.clone());
+            let (body, timer) = (body.clone(), own_timer.clone());
             let pieces = stream::try_unfold(from, move |at| {
-                let (cargo, pulse) = (cargo.clone(), pulse.clone());
-                async move { cargo.piece(at, end, &pulse, sending).await }
+                let (body, timer) = (body.clone(), timer.clone());
+                async move { body.piece(at, end, &timer, sending).await }
             });
             reqwest::Body::wrap_stream(pieces)
         };
         let length = end.map(|end| end - from);
-        Payload::Stream(StreamPayload { open: Box::new(open), length, pulse })
+        Payload::Stream(StreamPayload { open: Box::new(open), length, timer })
     }
 
     /// The piece at `at` and where the next one begins.
@@ -54,31 +53,31 @@ impl Cargo {
         &self,
         at: u64,
         end: Option<u64>,
-        pulse: &Pulse,
+        timer: &IdleTimer,
         sending: u64,
     ) -> Result<Option<(bytes::Bytes, u64)>, ContentError> {
-        if !pulse.wants(sending) {
-            return Err(Answered.into());
+        if !timer.needs(sending) {
+            return Err(NotNeeded.into());
         }
-        // Asked for the next piece, the network has taken the one before.
+        // When the next piece is asked for, the network has taken the one before.
         (self.progress)(at);
         let most = end.map_or(PIECE, |end| (end - at).min(PIECE));
         if most == 0 {
-            pulse.sent();
+            timer.sent();
             return Ok(None);
         }
-        pulse.hold();
+        timer.preparing();
         let piece = self.content.chunk(at, most as usize).await;
-        pulse.beat();
-        let piece = piece.inspect_err(|error| self.remember(error.to_string()))?;
+        timer.moved();
+        let piece = piece.inspect_err(|error| self.remember_reason(error.to_string()))?;
         let Some(bytes) = piece else {
-            pulse.sent();
+            timer.sent();
             return Ok(None);
         };
         let next = at + bytes.len() as u64;
         if end == Some(next) {
-            // Nobody asks for more than the length that was announced.
-            pulse.sent();
+            // No more than the announced length is asked for.
+            timer.sent();
         }
         self.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         self.taken.fetch_max(next, Ordering::Relaxed);
@@ -86,13 +85,12 @@ impl Cargo {
     }
 
     /// Keeps the first reason why there are no bytes.
-    pub fn remember(&self, reason: String) {
-        // An Option is whole at any time.
-        self.broken.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(reason);
+    pub fn remember_reason(&self, reason: String) {
+        self.broken.lock().get_or_insert(reason);
     }
 
     /// The reason why there are no bytes, if that is so.
     pub fn broken(&self) -> Option<String> {
-        self.broken.lock().unwrap_or_else(|e| e.into_inner()).clone()
+        self.broken.lock().clone()
     }
 }

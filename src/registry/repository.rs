@@ -1,0 +1,198 @@
+//! A registry, and one repository of it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use reqwest::Method;
+use tokio::sync::{Mutex, Semaphore};
+use tokio::time::Instant;
+
+use super::auth::{Authenticator, Scopes};
+use super::error::Error;
+use super::options::Options;
+use super::send::attempt::Call;
+use super::send::door::Door;
+use super::send::request::{Answer, Request, Target};
+use super::send::retry::RetryBudget;
+use super::upload::method::UploadMethods;
+use crate::event::Events;
+
+/// How many small requests to one registry are under way at the same time, as long as it answers at
+/// once: more connections to a near registry only cost work.
+const SMALL_REQUESTS_NEAR: usize = 16;
+/// The same once an answer took a while. Over HTTP/2 they share a connection; over HTTP/1.1 each
+/// needs one, and a hundred layers are then asked for in two round trips.
+const SMALL_REQUESTS_FAR: usize = 128;
+
+/// How long everything may take in all that only saves work.
+const OPTIONAL_TIME: Duration = Duration::from_secs(5);
+/// How long it is tried to find out what became of a request whose answer was lost.
+const INQUIRY_TIME: Duration = Duration::from_secs(10);
+
+/// One registry host: the way to it, our authorization there, and what was learnt about it.
+pub struct Registry {
+    pub(super) door: Arc<Door>,
+    pub(super) auth: Authenticator,
+    small_requests: Semaphore,
+    /// More small requests were allowed, because the registry is far away.
+    is_far: AtomicBool,
+    /// How it takes the bytes of blobs.
+    pub(super) upload_methods: UploadMethods,
+    /// It does not take HEAD for blobs.
+    pub(super) refuses_head: AtomicBool,
+    /// Held while a list of referrers is changed: two changes at once would each undo the other.
+    pub(super) referrers: Mutex<()>,
+}
+
+/// One repository of a registry.
+#[derive(Clone)]
+pub struct Repository {
+    registry: Arc<Registry>,
+    name: String,
+    scopes: Scopes,
+    /// How long a request may fail.
+    retry_for: Duration,
+    /// When all requests must be over, if they are optional.
+    deadline: Option<Instant>,
+    /// Bytes of request bodies handed to the network.
+    pub(super) sent: Arc<AtomicU64>,
+}
+
+impl Registry {
+    /// A registry by the name that users write. Nothing is sent yet.
+    pub fn new(host: &str, options: Arc<Options>, events: Events) -> Arc<Self> {
+        let credentials = options.credentials.clone();
+        let door = Arc::new(Door::new(host, options, events));
+        Arc::new(Self {
+            auth: Authenticator::new(door.clone(), credentials),
+            door,
+            small_requests: Semaphore::new(SMALL_REQUESTS_NEAR),
+            is_far: AtomicBool::new(false),
+            upload_methods: UploadMethods::default(),
+            refuses_head: AtomicBool::new(false),
+            referrers: Mutex::default(),
+        })
+    }
+
+    /// The registry's name as users write it.
+    pub fn host(&self) -> &str {
+        self.door.host()
+    }
+
+    /// A repository here, for pulling and pushing.
+    pub fn repository(self: &Arc<Self>, name: &str) -> Repository {
+        self.repository_for(name, Scopes::push(name))
+    }
+
+    /// A repository here, for pulling only: no right to push is asked for that is not needed.
+    pub fn readable_repository(self: &Arc<Self>, name: &str) -> Repository {
+        self.repository_for(name, Scopes::pull(name))
+    }
+
+    fn repository_for(self: &Arc<Self>, name: &str, scopes: Scopes) -> Repository {
+        Repository {
+            registry: self.clone(),
+            name: name.to_owned(),
+            scopes,
+            retry_for: self.door.options().retry_for,
+            deadline: None,
+            sent: Arc::default(),
+        }
+    }
+
+    /// Sends a small request when not too many others are under way.
+    pub(super) async fn send_small(
+        &self,
+        call: &Call<'_>,
+        budget: &mut RetryBudget,
+    ) -> Result<Answer, Error> {
+        // The semaphore is never closed; without a permit the request would still be right.
+        let _permit = self.small_requests.acquire().await;
+        let answer = self.send(call, budget).await;
+        if self.door.is_far() && !self.is_far.swap(true, Ordering::Relaxed) {
+            self.small_requests.add_permits(SMALL_REQUESTS_FAR - SMALL_REQUESTS_NEAR);
+        }
+        answer
+    }
+}
+
+impl Repository {
+    /// Its name, without the registry's.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The registry that it is in.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// The same repository, for requests that only save work: all that are made with this value and
+    /// its clones have five seconds together, from now on, whatever the registry answers.
+    #[must_use]
+    pub fn hastily(&self) -> Self {
+        self.until(Instant::now() + OPTIONAL_TIME)
+    }
+
+    /// The same repository, for requests that are optional and must be over by the deadline.
+    #[must_use]
+    pub(crate) fn until(&self, deadline: Instant) -> Self {
+        let deadline = self.deadline.map_or(deadline, |earlier| earlier.min(deadline));
+        Self { deadline: Some(deadline), ..self.clone() }
+    }
+
+    /// The same repository, for asking what became of a request whose answer was lost.
+    pub(super) fn inquiring(&self) -> Self {
+        Self { retry_for: self.retry_for.min(INQUIRY_TIME), ..self.clone() }
+    }
+
+    /// Bytes of request bodies handed to the network so far through this value and its clones,
+    /// those sent again included.
+    pub fn bytes_sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn budget(&self) -> RetryBudget {
+        RetryBudget::new(self.retry_for).until(self.deadline)
+    }
+
+    pub(super) fn scopes(&self) -> &Scopes {
+        &self.scopes
+    }
+
+    /// A request without a body to a path below `/v2/NAME/`.
+    pub(super) fn request(&self, doing: String, method: Method, path: &str) -> Request {
+        let to = Target::Path(format!("/v2/{}/{path}", self.name));
+        Request { sent: self.sent.clone(), ..Request::new(doing, method, to) }
+    }
+
+    /// A request of this repository, for its own scopes.
+    pub(super) fn call(&self, request: Request) -> Call<'_> {
+        Call { request, repository: &self.name, scopes: &self.scopes }
+    }
+
+    /// Sends a small request, when not too many others are under way.
+    pub(super) async fn small(&self, request: Request) -> Result<Answer, Error> {
+        self.registry.send_small(&self.call(request), &mut self.budget()).await
+    }
+
+    /// The name of a tag or a manifest here: `HOST/NAME:TAG`, `HOST/NAME@sha256:…`.
+    pub(super) fn reference(&self, reference: &str) -> String {
+        let mark = if reference.contains(':') { '@' } else { ':' };
+        format!("{self}{mark}{reference}")
+    }
+}
+
+impl fmt::Display for Repository {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.registry.host(), self.name)
+    }
+}
+
+impl fmt::Debug for Repository {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}

@@ -1,0 +1,246 @@
+//! The one door that every request of a push goes through: to the registry, to its token server, to
+//! the storage that redirects lead to. Here is what all of them share: connections, pauses, what is
+//! said about them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use reqwest::header::WARNING;
+use tokio::sync::OnceCell;
+use url::Url;
+
+use super::super::auth::Realm;
+use super::super::error::Error;
+use super::super::hosts;
+use super::super::http::Clients;
+use super::super::options::Options;
+use super::super::scheme::{Scheme, Speaks};
+use super::failure::Failure;
+use super::first::FirstAnswer;
+use super::pause::{Announced, Server, Servers};
+use super::request::Answer;
+use super::retry::RetryBudget;
+use crate::event::{Event, Events};
+
+/// No limit that a user gives counts as longer: a sum with it would overflow a clock.
+const LONGEST_IDLE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+/// An answer that took longer came from far away.
+const FAR: Duration = Duration::from_millis(10);
+/// How many different warnings of a registry are shown, and how long one may be.
+const MAX_WARNINGS: usize = 5;
+const MAX_WARNING_CHARS: usize = 500;
+
+/// The way to one registry and to the servers that it names.
+pub struct Door {
+    /// The registry, as users write it: `docker.io`, `registry.fly.io`, `localhost:5000`.
+    host: String,
+    pub(super) options: Arc<Options>,
+    pub(super) events: Events,
+    pub(super) scheme: Scheme,
+    pub(super) servers: Servers,
+    pub(super) first: FirstAnswer,
+    plain: OnceCell<Clients>,
+    tls: OnceCell<Clients>,
+    announced: Announced,
+    warnings: Mutex<Vec<String>>,
+    /// An answer was one that only a registry gives.
+    is_registry: AtomicBool,
+    is_far: AtomicBool,
+}
+
+impl Door {
+    /// Nothing is sent yet.
+    pub fn new(host: &str, options: Arc<Options>, events: Events) -> Self {
+        Self {
+            scheme: Scheme::of(host, options.plain_http),
+            host: host.to_owned(),
+            options,
+            events,
+            servers: Servers::default(),
+            first: FirstAnswer::default(),
+            plain: OnceCell::new(),
+            tls: OnceCell::new(),
+            announced: Announced::default(),
+            warnings: Mutex::default(),
+            is_registry: AtomicBool::new(false),
+            is_far: AtomicBool::new(false),
+        }
+    }
+
+    /// The registry's name as users write it.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// How this registry is talked to.
+    pub fn options(&self) -> &Arc<Options> {
+        &self.options
+    }
+
+    /// Something of interest with `-v`.
+    pub fn note(&self, text: String) {
+        (self.events)(Event::Note(text));
+    }
+
+    /// The URL of a path of the registry's API.
+    pub fn url(&self, path: &str) -> Result<Url, Error> {
+        let scheme = match self.scheme.get() {
+            Speaks::Tls => "https",
+            Speaks::Plain | Speaks::Unknown => "http",
+        };
+        format!("{scheme}://{}{path}", hosts::api_host(&self.host)).parse().map_err(|error| {
+            Error::Settings(format!("{} is not a registry's address: {error}", self.host))
+        })
+    }
+
+    /// The only realm that may be sent what proves who we are.
+    pub fn realm(&self) -> Option<Realm> {
+        self.url("/").ok().map(|url| Realm::of(&url))
+    }
+
+    /// Whether a URL is one of the registry itself.
+    pub fn is_registry_url(&self, url: &Url) -> bool {
+        self.url("/").is_ok_and(|ours| {
+            ours.host() == url.host() && ours.port_or_known_default() == url.port_or_known_default()
+        })
+    }
+
+    /// How long nothing may move on a connection.
+    pub(super) fn idle(&self) -> Duration {
+        self.options.idle_timeout.min(LONGEST_IDLE)
+    }
+
+    pub(super) async fn clients(&self, tls: bool) -> Result<&Clients, Error> {
+        if !tls {
+            return self.plain.get_or_try_init(|| async { Clients::plain(&self.host) }).await;
+        }
+        self.tls
+            .get_or_try_init(|| async {
+                let (host, options) = (self.host.clone(), self.options.tls.clone());
+                // Reads some hundred certificates from disk.
+                tokio::task::spawn_blocking(move || Clients::tls(&host, &options))
+                    .await
+                    .map_err(|error| Error::Settings(format!("cannot set up TLS: {error}")))?
+            })
+            .await
+    }
+
+    /// Waits as long as the failure and the budget say; returns the error where it is pointless to
+    /// try again.
+    pub async fn wait_before_retry(
+        &self,
+        failure: Failure,
+        budget: &mut RetryBudget,
+    ) -> Result<(), Error> {
+        if !failure.transient {
+            return Err(failure.error);
+        }
+        let mut wait = match budget.next_wait(failure.retry_after) {
+            Ok(wait) => wait,
+            Err(given_up) => {
+                return Err(match given_up.hint() {
+                    Some(hint) => Error::GaveUp { error: Box::new(failure.error), hint },
+                    None => failure.error,
+                });
+            }
+        };
+        if let Some(server) = &failure.server {
+            if !server.has_answered() {
+                let most =
+                    if failure.connected { Duration::MAX } else { server.first_contact_left() };
+                let Some(together) = server.pause_together(wait, most) else {
+                    return Err(failure.error);
+                };
+                wait = together;
+            } else if failure.retry_after.is_some() {
+                server.pause_for(wait);
+            }
+        }
+        self.announce_retry(&failure.error, wait);
+        tokio::time::sleep(wait).await;
+        Ok(())
+    }
+
+    /// Says that a request is sent again, and when. Of many requests that met the same failure and
+    /// wait at the same time, one says it for all.
+    pub fn announce_retry(&self, error: &Error, wait: Duration) {
+        if !self.announced.is_news(error.cause(), wait) {
+            return;
+        }
+        // What a user can do about it is of interest only when it has failed for good.
+        let why = error.to_string().lines().next().unwrap_or_default().to_owned();
+        (self.events)(Event::Retry { why, wait });
+    }
+
+    /// The server at a URL.
+    pub fn server(&self, url: &Url) -> Arc<Server> {
+        self.servers.of(url)
+    }
+
+    /// Takes note of what an answer of the registry shows besides what it answers.
+    pub(super) fn note_answer(&self, answer: &Answer) {
+        if answer.header("docker-distribution-api-version").is_some()
+            || answer.header("docker-content-digest").is_some()
+            || answer.header("docker-upload-uuid").is_some()
+            || answer.header("www-authenticate").is_some()
+            || answer.header("content-type").is_some_and(|kind| kind.contains("json"))
+        {
+            self.is_registry.store(true, Ordering::Relaxed);
+        }
+        for value in answer.headers.get_all(WARNING) {
+            let text = value.to_str().ok().and_then(warning);
+            let Some(text) = text else { continue };
+            let mut shown = self.warnings.lock();
+            if shown.len() < MAX_WARNINGS && !shown.contains(&text) {
+                (self.events)(Event::Warning(format!("{} says: {text}", self.host)));
+                shown.push(text);
+            }
+        }
+    }
+
+    /// Takes note of how long an answer took.
+    pub(super) fn note_distance(&self, took: Duration) {
+        if took > FAR {
+            self.is_far.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether an answer came from far away.
+    pub fn is_far(&self) -> bool {
+        self.is_far.load(Ordering::Relaxed)
+    }
+
+    /// Whether any answer was one that only a registry gives.
+    pub(super) fn is_registry(&self) -> bool {
+        self.is_registry.load(Ordering::Relaxed)
+    }
+}
+
+/// The text of `299 - "text"` (OCI distribution-spec 1.1, "Warnings").
+fn warning(value: &str) -> Option<String> {
+    let quoted = value.trim().strip_prefix("299 ")?.trim_start().strip_prefix("- ")?.trim();
+    let inner = quoted.strip_prefix('"')?.strip_suffix('"')?;
+    let (mut text, mut escaped) = (String::new(), false);
+    for c in inner.chars().take(MAX_WARNING_CHARS) {
+        escaped = c == '\\' && !escaped;
+        if !escaped {
+            text.push(c);
+        }
+    }
+    Some(text).filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warning_is_read_as_the_specification_writes_it() {
+        assert_eq!(warning(r#"299 - "be \"quick\"""#).as_deref(), Some(r#"be "quick""#));
+        for other in ["", "299 - \"\"", "199 - \"x\"", "299 - x", "299 - \""] {
+            assert_eq!(warning(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Whether bytes still move while a request's body is being sent: standing still is limited, the
+//! whole upload is not.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+/// How many times the idle limit a registry may take to answer the last byte of a blob: it hashes
+/// and stores gigabytes then, and the last megabytes may still be in the kernel's buffer when we
+/// believe them sent.
+pub const COMMIT: u32 = 5;
+
+/// Notes each time the network takes bytes of a request's body.
+#[derive(Debug)]
+pub struct IdleTimer(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    moved_at: Instant,
+    phase: Phase,
+    /// Counts the times that the body was sent.
+    sending: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// We wait for the network to take bytes.
+    Moving,
+    /// The network waits for our bytes.
+    Preparing,
+    /// The last byte was sent; we wait for the answer.
+    Sent,
+    /// The answer has arrived.
+    Answered,
+}
+
+impl IdleTimer {
+    /// A timer that starts now.
+    pub fn new() -> Self {
+        Self(Mutex::new(State { moved_at: Instant::now(), phase: Phase::Moving, sending: 0 }))
+    }
+
+    /// The body is sent, perhaps once more. Returns the number of this sending.
+    pub fn start(&self) -> u64 {
+        let mut state = self.0.lock();
+        let sending = state.sending + 1;
+        *state = State { moved_at: Instant::now(), phase: Phase::Moving, sending };
+        sending
+    }
+
+    /// The network took bytes, or we gave it some.
+    pub fn moved(&self) {
+        self.enter(Phase::Moving);
+    }
+
+    /// The network waits for our bytes: the timer stops until they move.
+    pub fn preparing(&self) {
+        self.enter(Phase::Preparing);
+    }
+
+    /// The last byte was taken.
+    pub fn sent(&self) {
+        self.enter(Phase::Sent);
+    }
+
+    /// The answer has arrived, so the rest of the body need not be sent.
+    pub fn answered(&self) {
+        self.enter(Phase::Answered);
+    }
+
+    /// Whether this sending of the body still needs bytes.
+    pub fn needs(&self, sending: u64) -> bool {
+        let state = self.0.lock();
+        state.sending == sending && state.phase != Phase::Answered
+    }
+
+    /// Returns once nothing has moved for too long: longer than `idle`, or [`COMMIT`] times that
+    /// after the last byte. The value is the limit that was exceeded.
+    pub async fn expired(&self, idle: Duration) -> Duration {
+        loop {
+            let (moved_at, phase) = {
+                let state = self.0.lock();
+                (state.moved_at, state.phase)
+            };
+            let limit = if phase == Phase::Sent { idle * COMMIT } else { idle };
+            let stopped = matches!(phase, Phase::Preparing | Phase::Answered);
+            let until = if stopped { Instant::now() + idle } else { moved_at + limit };
+            if until <= Instant::now() {
+                return limit;
+            }
+            tokio::time::sleep_until(until).await;
+        }
+    }
+
+    fn enter(&self, phase: Phase) {
+        let mut state = self.0.lock();
+        state.moved_at = Instant::now();
+        state.phase = phase;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDLE: Duration = Duration::from_secs(60);
+
+    #[tokio::test(start_paused = true)]
+    async fn standing_still_is_limited_and_waiting_for_ourselves_is_not() {
+        let timer = IdleTimer::new();
+        let began = Instant::now();
+        timer.preparing();
+        let held = tokio::time::timeout(10 * IDLE, timer.expired(IDLE)).await;
+        assert!(held.is_err(), "the content may take its time");
+        timer.moved();
+        assert_eq!(timer.expired(IDLE).await, IDLE);
+        assert_eq!(began.elapsed().as_secs(), 660);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_answer_to_the_last_byte_may_take_longer() {
+        let timer = IdleTimer::new();
+        timer.sent();
+        assert_eq!(timer.expired(IDLE).await, COMMIT * IDLE);
+    }
+
+    #[test]
+    fn a_body_that_was_answered_or_begun_again_needs_no_more_bytes() {
+        let timer = IdleTimer::new();
+        let first = timer.start();
+        assert!(timer.needs(first));
+        timer.answered();
+        assert!(!timer.needs(first));
+        let second = timer.start();
+        assert!(timer.needs(second) && !timer.needs(first));
+    }
+}

@@ -1,0 +1,177 @@
+//! Tells answers from errors, and says what a user can do about an error.
+
+use reqwest::header::HeaderValue;
+use reqwest::{Method, StatusCode};
+
+use super::super::auth::{Identity, Scopes};
+use super::super::error::{Error, StatusError, is_transient};
+use super::super::hosts;
+use super::super::message::ErrorMessage;
+use super::super::repository::Registry;
+use super::attempt::{Call, is_basic, is_scope_too_narrow};
+use super::failure::Failure;
+use super::mask::{SafeUrl, Secrets};
+use super::request::{Answer, Target};
+use super::retry::retry_after;
+
+impl Registry {
+    /// Sorts answers from errors. `sent` is the authorization that the request carried.
+    pub(super) fn judge(
+        &self,
+        call: &Call<'_>,
+        answer: Answer,
+        sent: Option<&HeaderValue>,
+    ) -> Result<Answer, Failure> {
+        let request = &call.request;
+        let is_registry = self.door.is_registry_url(&answer.url);
+        if is_registry && self.is_no_registry(call, &answer) {
+            return Err(Error::NotARegistry {
+                host: self.host().to_owned(),
+                url: SafeUrl::from(answer.url.clone()),
+                status: answer.status,
+                what: if answer.is_web_page() { "with a web page" } else { "as if it knew no API" },
+            }
+            .into());
+        }
+        if answer.status.is_success() || request.also.contains(&answer.status) {
+            return Ok(answer);
+        }
+        let message = self.message(call, &answer, sent);
+        let refused = matches!(answer.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+        let not_allowed =
+            is_registry && refused && self.is_not_allowed(call, &answer, &message, sent);
+        let hint = match answer.status {
+            _ if refused => self.login_hint(call, &message, not_allowed),
+            status => self.hint(call, status, &message),
+        };
+        // It is not about what was asked for, but about who asks.
+        let doing = match answer.status {
+            StatusCode::UNAUTHORIZED if is_registry && !not_allowed => {
+                format!("log in to {}", self.host())
+            }
+            _ => request.doing.clone(),
+        };
+        Err(Failure {
+            transient: is_transient(answer.status) && !message.is_final(answer.status),
+            retry_after: retry_after(&answer.headers),
+            server: Some(self.door.server(&answer.url)),
+            connected: true,
+            error: Error::Status(Box::new(StatusError {
+                doing,
+                url: answer.url.into(),
+                status: answer.status,
+                message,
+                hint,
+            })),
+        })
+    }
+
+    /// What the registry wrote, without our secrets.
+    fn message(
+        &self,
+        call: &Call<'_>,
+        answer: &Answer,
+        sent: Option<&HeaderValue>,
+    ) -> ErrorMessage {
+        let (ours, sent) = (self.auth.secrets(call.repository), Secrets::sent(sent));
+        ErrorMessage::parse(&answer.body).masked(|text| sent.mask(&ours.mask(text)))
+    }
+
+    /// Whether an answer shows that there is no registry: nothing before was an answer of one, and
+    /// this is a page for a browser, or a 404 to what every registry has.
+    fn is_no_registry(&self, call: &Call<'_>, answer: &Answer) -> bool {
+        if self.door.is_registry() || hosts::says_not_found(self.host()) {
+            return false;
+        }
+        let is_not_found = answer.status == StatusCode::NOT_FOUND
+            && !call.request.also.contains(&StatusCode::NOT_FOUND);
+        match answer.status.as_u16() {
+            200..=299 | 405 => answer.is_web_page(),
+            404 => is_not_found && ErrorMessage::parse(&answer.body).errors.is_empty(),
+            _ => false,
+        }
+    }
+
+    /// Whether a 401 or 403 is about what this user may do, and says nothing against the login: to a
+    /// password by its words, to a token because the token server has accepted the login.
+    fn is_not_allowed(
+        &self,
+        call: &Call<'_>,
+        answer: &Answer,
+        message: &ErrorMessage,
+        sent: Option<&HeaderValue>,
+    ) -> bool {
+        let Some(sent) = sent.and_then(|value| value.to_str().ok()) else {
+            return false;
+        };
+        let is_user = matches!(self.auth.identity(call.repository), Identity::User(_));
+        let says_so = answer.status == StatusCode::FORBIDDEN
+            || is_scope_too_narrow(answer)
+            || message.has_code("DENIED");
+        is_user && (says_so || !is_basic(sent))
+    }
+
+    /// The same for an answer whose text was not read yet.
+    pub(super) fn is_about_rights(&self, call: &Call<'_>, answer: &Answer) -> bool {
+        let message = ErrorMessage::parse(&answer.body);
+        let is_user = matches!(self.auth.identity(call.repository), Identity::User(_));
+        is_user && (is_scope_too_narrow(answer) || message.has_code("DENIED"))
+    }
+
+    /// The hint for a 401 or 403.
+    fn login_hint(
+        &self,
+        call: &Call<'_>,
+        message: &ErrorMessage,
+        not_allowed: bool,
+    ) -> Option<String> {
+        let (host, repository) = (self.host(), call.repository);
+        if hosts::says_not_found(host) && message.has_code("NAME_UNKNOWN") {
+            return Some(hosts::create(host, repository));
+        }
+        let action = match call.scopes.contains(&Scopes::push(repository)) {
+            true => "push to",
+            false => "pull from",
+        };
+        Some(match self.auth.identity(call.repository) {
+            Identity::User(user) if not_allowed => format!(
+                "asked {user}; the login was accepted, but this user may not {action} \
+                 {host}/{repository}; {}",
+                hosts::permission(host, repository)
+            ),
+            Identity::User(user) => format!("asked {user}; {}", hosts::log_in(host)),
+            Identity::Anonymous(why) => format!("asked {why}; {}", hosts::log_in(host)),
+            // It refuses everybody, and says why: a login would change nothing.
+            Identity::NotAsked if message.has_code("DENIED") => {
+                format!("{host} did not ask for a login, and refuses this to everybody")
+            }
+            Identity::NotAsked => format!(
+                "asked anonymously; {host} did not ask for a login; {}",
+                hosts::log_in(host)
+            ),
+        })
+    }
+
+    fn hint(&self, call: &Call<'_>, status: StatusCode, message: &ErrorMessage) -> Option<String> {
+        let host = self.host();
+        let request = &call.request;
+        let is_write = matches!(request.to, Target::Path(_))
+            && matches!(request.method, Method::POST | Method::PUT);
+        match status {
+            StatusCode::NOT_FOUND
+                if message.has_code("NAME_UNKNOWN") || hosts::says_not_found(host) =>
+            {
+                Some(hosts::create(host, call.repository))
+            }
+            StatusCode::METHOD_NOT_ALLOWED if is_write => Some(hosts::read_only(host)),
+            StatusCode::PAYLOAD_TOO_LARGE => Some(
+                "a gateway before the registry limits the size of a request; raise its limit"
+                    .to_owned(),
+            ),
+            StatusCode::TOO_MANY_REQUESTS => {
+                Some("the registry limits the rate of requests; try later, or log in".to_owned())
+            }
+            _ => None,
+        }
+    }
+}

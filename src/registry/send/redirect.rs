@@ -1,0 +1,145 @@
+//! Where an answer sends us next: redirects, and the locations of upload sessions.
+
+use reqwest::Method;
+use reqwest::header::{HeaderMap, HeaderValue, LOCATION};
+use url::Url;
+
+use super::super::error::Error;
+use super::door::Door;
+use super::failure::Failure;
+use super::mask::{SafeUrl, Secrets};
+use super::request::{Answer, Redirects, Request, Target};
+
+/// How many redirects are followed; storage behind a registry needs one or two.
+const MAX_REDIRECTS: usize = 5;
+
+impl Door {
+    /// Sends a request once and follows redirects. The authorization goes along only as long as they
+    /// stay at the registry.
+    pub async fn follow(
+        &self,
+        request: &Request,
+        authorization: Option<&HeaderValue>,
+        secrets: &Secrets,
+    ) -> Result<Answer, Failure> {
+        let url = match &request.to {
+            Target::Url(url) => url.clone(),
+            Target::Path(path) => self.url(path)?,
+        };
+        let protocol =
+            |problem| Failure::from(Error::Protocol { doing: request.doing.clone(), problem });
+        let mut answer = self.exchange(request, url, authorization, secrets).await?;
+        for _ in 0..MAX_REDIRECTS {
+            match answer.status.as_u16() {
+                _ if request.redirects == Redirects::Return => return Ok(answer),
+                307 | 308 => {}
+                301..=303 if matches!(request.method, Method::GET | Method::HEAD) => {}
+                301 | 302 => return self.check_upgrade(answer).map_err(protocol),
+                _ => return Ok(answer),
+            }
+            let url = redirected(&answer.url, &answer.headers).map_err(protocol)?;
+            answer = self.exchange(request, url, authorization, secrets).await?;
+        }
+        let last = SafeUrl::from(answer.url);
+        Err(protocol(format!("more than {MAX_REDIRECTS} redirects, the last to {last}")))
+    }
+
+    /// A POST or PUT may not be repeated at another address by itself. Where the redirect only leads
+    /// from plain HTTP to HTTPS, the user can name that at once.
+    fn check_upgrade(&self, answer: Answer) -> Result<Answer, String> {
+        match redirected(&answer.url, &answer.headers) {
+            Ok(to) if answer.url.scheme() == "http" && to.scheme() == "https" => Err(format!(
+                "{} redirects plain HTTP to HTTPS ({})\nhint: leave out --plain-http, and name the \
+                 port that speaks HTTPS",
+                self.host(),
+                SafeUrl::from(to)
+            )),
+            _ => Ok(answer),
+        }
+    }
+}
+
+/// Where an answer's `Location` points.
+///
+/// A registry behind a proxy that does not tell it its own name writes locations with the scheme
+/// `http`, or without the port; where only those differ, its real address is meant.
+pub fn location(from: &Url, headers: &HeaderMap) -> Result<Url, String> {
+    let mut url = target(from, headers)?;
+    if is_same_host(from, &url) {
+        // Neither can fail on an HTTP URL.
+        let _ = url.set_scheme(from.scheme());
+        let _ = url.set_port(from.port());
+    }
+    check(from, url)
+}
+
+/// The same for a redirect, which may lead from plain HTTP to HTTPS.
+fn redirected(from: &Url, headers: &HeaderMap) -> Result<Url, String> {
+    let url = target(from, headers)?;
+    match is_same_host(from, &url) && url.scheme() == "http" {
+        true => location(from, headers),
+        false => check(from, url),
+    }
+}
+
+/// The `Location`, resolved against the URL that gave it. A user name and a password in it are
+/// taken off: they would be sent beside our own authorization.
+fn target(from: &Url, headers: &HeaderMap) -> Result<Url, String> {
+    let value = headers
+        .get(LOCATION)
+        .ok_or_else(|| format!("{} gave no Location", SafeUrl::from(from.clone())))?;
+    let text = value.to_str().map_err(|_| "its Location is not text".to_owned())?;
+    let mut url = from.join(text).map_err(|error| format!("its Location is not a URL: {error}"))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(format!("its Location is not an HTTP URL but {}:…", url.scheme()));
+    }
+    // Neither can fail on an HTTP URL.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    Ok(url)
+}
+
+/// Whether two URLs name the same server, if only one of them names the port.
+fn is_same_host(from: &Url, url: &Url) -> bool {
+    url.host_str() == from.host_str() && url.port().is_none_or(|port| Some(port) == from.port())
+}
+
+fn check(from: &Url, url: Url) -> Result<Url, String> {
+    if from.scheme() == "https" && url.scheme() == "http" {
+        return Err(format!("its Location leads from HTTPS to plain HTTP: {}", SafeUrl::from(url)));
+    }
+    Ok(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(from: &str, to: &str) -> Result<String, String> {
+        let mut headers = HeaderMap::new();
+        headers.insert(LOCATION, to.parse().unwrap());
+        location(&from.parse().unwrap(), &headers).map(|url| url.to_string())
+    }
+
+    #[test]
+    fn the_same_host_behind_tls_means_its_real_address() {
+        for (from, to, meant) in [
+            ("https://h:8443/v2/", "http://h:8443/up", "https://h:8443/up"),
+            ("https://h:8443/v2/", "http://h/up", "https://h:8443/up"),
+            ("https://h:8443/v2/", "https://h/up", "https://h:8443/up"),
+            ("https://h/v2/", "http://h/up", "https://h/up"),
+            ("http://h:5000/v2/", "http://h/up", "http://h:5000/up"),
+            ("http://h/v2/", "https://h/up", "http://h/up"),
+            ("https://h/v2/", "/up?a=b", "https://h/up?a=b"),
+            ("https://h/v2/", "https://me:pw@h/up", "https://h/up"),
+            ("https://h/v2/", "https://me:pw@s3.example/up", "https://s3.example/up"),
+        ] {
+            assert_eq!(at(from, to).as_deref(), Ok(meant), "{from} {to}");
+        }
+        for to in ["http://h:5000/up", "http://other/up", "ftp://h/up"] {
+            assert!(at("https://h/v2/", to).is_err(), "{to}");
+        }
+        let told = at("https://h/v2/", "http://me:pw@other/up?sig=abc").unwrap_err();
+        assert!(!told.contains("pw") && !told.contains("abc"), "{told}");
+    }
+}

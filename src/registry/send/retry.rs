@@ -1,0 +1,212 @@
+//! When a request that failed is sent again: a budget of time, waits that double, and what
+//! `Retry-After` asks for.
+
+use std::time::{Duration, SystemTime};
+
+use rand::RngExt;
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use tokio::time::Instant;
+
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// No pause that a server asks for counts as longer: it exceeds any limit, and larger numbers would
+/// overflow a clock.
+const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long one request may fail before its push does. The time begins with the first failure, and
+/// anew after each progress.
+#[derive(Debug)]
+pub struct RetryBudget {
+    limit: Duration,
+    deadline: Option<Instant>,
+    since: Option<Instant>,
+    failures: u32,
+}
+
+/// Why a request is not sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GivenUp {
+    /// Nothing is sent twice.
+    Off,
+    /// What the request is for is optional, and its time is over.
+    Late,
+    /// It failed for as long as the limit allows.
+    Spent {
+        /// How often it was sent.
+        tries: u32,
+        /// The limit.
+        limit: Duration,
+    },
+    /// The registry asks for a longer pause than what is left of the limit.
+    PauseTooLong {
+        /// The pause.
+        asked: Duration,
+        /// The limit.
+        limit: Duration,
+    },
+}
+
+impl RetryBudget {
+    /// A budget of this time. With zero, nothing is sent twice.
+    pub fn new(limit: Duration) -> Self {
+        Self { limit, deadline: None, since: None, failures: 0 }
+    }
+
+    /// The same, for a request that must be over by the deadline, however it goes.
+    #[must_use]
+    pub fn until(self, deadline: Option<Instant>) -> Self {
+        Self { deadline, ..self }
+    }
+
+    /// When the request must be over.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// There was progress: the next failure is the first again.
+    pub fn renew(&mut self) {
+        self.since = None;
+        self.failures = 0;
+    }
+
+    /// Takes off the time since the first failure what was spent on moving bytes.
+    pub fn excuse(&mut self, time: Duration) {
+        // A start in the future would excuse time that has not passed yet.
+        self.since = self.since.map(|since| (since + time).min(Instant::now()));
+    }
+
+    /// How long to wait before the next try after a failure; `asked` is the pause that
+    /// `Retry-After` asks for.
+    pub fn next_wait(&mut self, asked: Option<Duration>) -> Result<Duration, GivenUp> {
+        let limit = self.limit;
+        if limit.is_zero() {
+            return Err(GivenUp::Off);
+        }
+        let spent = self.since.get_or_insert_with(Instant::now).elapsed();
+        let doubled = FIRST_WAIT.saturating_mul(1 << self.failures.min(16)).min(LONGEST_WAIT);
+        self.failures += 1;
+        let jittered = doubled.mul_f64(rand::rng().random_range(0.5..1.0));
+        // Retry-After is a minimum; add jitter so that clients do not all retry together.
+        let wait = asked.map_or(jittered, |asked| asked + jittered.min(FIRST_WAIT));
+        if self.deadline.is_some_and(|deadline| Instant::now() + wait >= deadline) {
+            return Err(GivenUp::Late);
+        }
+        match asked {
+            _ if spent + wait <= limit => Ok(wait),
+            Some(asked) if spent + asked > limit => Err(GivenUp::PauseTooLong { asked, limit }),
+            _ => Err(GivenUp::Spent { tries: self.failures, limit }),
+        }
+    }
+}
+
+impl GivenUp {
+    /// What a user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        let shown = humantime::format_duration;
+        match *self {
+            Self::Off | Self::Late => None,
+            Self::Spent { tries, limit } => Some(format!(
+                "tried {} within {}; --retry-for DURATION tries for longer",
+                if tries == 1 { "once".to_owned() } else { format!("{tries} times") },
+                shown(limit)
+            )),
+            Self::PauseTooLong { asked, limit } => {
+                let asked = match asked >= LONGEST_PAUSE {
+                    true => "a day or more".to_owned(),
+                    false => shown(Duration::from_secs(asked.as_secs())).to_string(),
+                };
+                Some(format!(
+                    "it asks for a pause of {asked}, which is more than what is left of \
+                     --retry-for {}",
+                    shown(limit)
+                ))
+            }
+        }
+    }
+}
+
+/// The pause that `Retry-After` asks for (RFC 9110, section 10.2.3), in seconds or by a date; a day
+/// at most.
+pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More digits than fit in a number are more than a day.
+        let seconds = value.parse::<u64>().unwrap_or(u64::MAX);
+        return Some(Duration::from_secs(seconds).min(LONGEST_PAUSE));
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    let wait = date.duration_since(SystemTime::now()).unwrap_or_default();
+    Some(wait.min(LONGEST_PAUSE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date_and_capped() {
+        let header = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, text.parse().unwrap());
+            headers
+        };
+        assert_eq!(retry_after(&header("7")), Some(Duration::from_secs(7)));
+        let soon = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(100));
+        let wait = retry_after(&header(&soon)).unwrap();
+        assert!((98..=100).contains(&wait.as_secs()), "{wait:?}");
+        let past = retry_after(&header("Wed, 21 Oct 2015 07:28:00 GMT"));
+        assert_eq!(past, Some(Duration::ZERO));
+        assert_eq!(retry_after(&header("soon")), None);
+        assert_eq!(retry_after(&header("")), None);
+        for many in ["99999999999999", "18446744073709551615", "99999999999999999999999"] {
+            assert_eq!(retry_after(&header(many)), Some(Duration::from_secs(86_400)), "{many}");
+        }
+    }
+
+    #[test]
+    fn a_limit_of_zero_retries_nothing() {
+        assert_eq!(RetryBudget::new(Duration::ZERO).next_wait(None), Err(GivenUp::Off));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_in_a_row_end_at_the_limit_and_progress_renews_it() {
+        let mut budget = RetryBudget::new(Duration::from_secs(60));
+        let mut waits = 0;
+        while let Ok(wait) = budget.next_wait(None) {
+            tokio::time::sleep(wait).await;
+            waits += 1;
+        }
+        assert!((6..=14).contains(&waits), "{waits}");
+        budget.renew();
+        assert!(budget.next_wait(None).is_ok());
+        let (asked, limit) = (Duration::from_secs(3600), Duration::from_secs(60));
+        let given_up = budget.next_wait(Some(asked)).unwrap_err();
+        assert_eq!(given_up, GivenUp::PauseTooLong { asked, limit });
+        assert!(given_up.hint().unwrap().contains("pause of 1h"));
+        let given_up = budget.next_wait(Some(LONGEST_PAUSE)).unwrap_err();
+        assert!(given_up.hint().unwrap().contains("pause of a day or more"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_in_which_bytes_moved_is_excused_and_waits_are_not() {
+        let mut budget = RetryBudget::new(Duration::from_secs(60));
+        assert!(budget.next_wait(None).is_ok());
+        for _ in 0..3 {
+            tokio::time::sleep(Duration::from_secs(300)).await;
+            budget.excuse(Duration::from_secs(300));
+            assert!(budget.next_wait(None).is_ok());
+        }
+        tokio::time::sleep(Duration::from_secs(61)).await;
+        assert!(budget.next_wait(None).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_ends_the_tries_before_it_passes() {
+        let deadline = Some(Instant::now() + Duration::from_secs(5));
+        let mut budget = RetryBudget::new(Duration::from_secs(120)).until(deadline);
+        assert!(budget.next_wait(None).is_ok());
+        assert_eq!(budget.next_wait(Some(Duration::from_secs(6))), Err(GivenUp::Late));
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(budget.next_wait(None), Err(GivenUp::Late));
+    }
+}

@@ -1,0 +1,235 @@
+//! One request, one answer: the connection, the limits on time and length, and a line for `-v`.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderValue};
+use reqwest::{Method, StatusCode};
+use tokio::time::{Instant, timeout};
+use url::Url;
+
+use super::super::auth::Realm;
+use super::super::error::Error;
+use super::super::scheme::{Speaks, may_want_tls};
+use super::door::Door;
+use super::failure::{Failure, Unanswered};
+use super::idle::COMMIT;
+use super::mask::{SafeUrl, Secrets, header_lines};
+use super::request::{Answer, AnswerTime, Payload, Read, Redirects, Request};
+use crate::event::Event;
+
+/// How much is read of an error's body, and of a body that does not matter.
+const SMALL_BODY: usize = 64 << 10;
+/// How long reading that may take.
+const SMALL_BODY_TIME: Duration = Duration::from_secs(10);
+
+impl Door {
+    /// Sends a request and reads the answer. For a loopback address this also finds out whether it
+    /// speaks TLS.
+    pub(super) async fn exchange(
+        &self,
+        request: &Request,
+        url: Url,
+        authorization: Option<&HeaderValue>,
+        secrets: &Secrets,
+    ) -> Result<Answer, Failure> {
+        let undecided = self.scheme.get() == Speaks::Unknown && self.is_registry_url(&url);
+        let result = self.roundtrip(request, &url, authorization, secrets).await;
+        if !undecided {
+            return result;
+        }
+        let maybe_tls = match &result {
+            Ok(answer) => may_want_tls(answer.status),
+            Err(failure) => failure.connected,
+        };
+        if !maybe_tls {
+            if result.is_ok() {
+                self.scheme.settle(Speaks::Plain);
+            }
+            return result;
+        }
+        let mut secure = url;
+        // Cannot fail: http and https are both special schemes.
+        let _ = secure.set_scheme("https");
+        match self.roundtrip(request, &secure, authorization, secrets).await {
+            Ok(answer) => {
+                self.scheme.settle(Speaks::Tls);
+                Ok(answer)
+            }
+            // It answered in TLS; that one side does not trust the other is the error to show.
+            Err(failure) if failure.is_about_trust() => {
+                self.scheme.settle(Speaks::Tls);
+                Err(failure)
+            }
+            // It rejected plain HTTP and completed a TLS handshake, so it speaks TLS.
+            Err(failure) if result.is_ok() && failure.connected => {
+                self.scheme.settle(Speaks::Tls);
+                Err(failure)
+            }
+            Err(_) => {
+                if result.is_ok() {
+                    self.scheme.settle(Speaks::Plain);
+                }
+                result
+            }
+        }
+    }
+
+    async fn roundtrip(
+        &self,
+        request: &Request,
+        url: &Url,
+        authorization: Option<&HeaderValue>,
+        secrets: &Secrets,
+    ) -> Result<Answer, Failure> {
+        let server = self.server(url);
+        server.wait_for_pause().await;
+        let is_registry = self.is_registry_url(url);
+        let unanswered = Unanswered {
+            doing: &request.doing,
+            url,
+            heard: server.has_answered(),
+            led_by: (!is_registry && request.redirects == Redirects::Follow).then_some(self.host()),
+        };
+        let clients = self.clients(url.scheme() == "https").await?;
+        let client = match &request.payload {
+            Payload::Stream(_) => &clients.bodies,
+            Payload::Empty | Payload::Bytes(_) => &clients.small,
+        };
+        let mut builder =
+            client.request(request.method.clone(), url.clone()).headers(request.headers.clone());
+        // A credential goes to its own realm only, never to where a location or redirect points.
+        if let Some(value) = authorization
+            && Some(Realm::of(url)) == self.realm()
+        {
+            builder = builder.header(AUTHORIZATION, value.clone());
+        }
+        builder = match &request.payload {
+            Payload::Empty
+                if matches!(request.method, Method::GET | Method::HEAD | Method::DELETE) =>
+            {
+                builder
+            }
+            // Some servers want a length on every POST, PUT and PATCH.
+            Payload::Empty => builder.header(CONTENT_LENGTH, 0),
+            Payload::Bytes(bytes) => {
+                request.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                builder.body(bytes.clone())
+            }
+            Payload::Stream(stream) => {
+                let sending = stream.timer.start();
+                let builder = match stream.length {
+                    Some(length) => builder.header(CONTENT_LENGTH, length),
+                    None => builder,
+                };
+                builder.body((stream.open)(sending))
+            }
+        };
+        let built = builder.build().map_err(|error| unanswered.broken(error))?;
+        let shows_headers = self.options.show_headers;
+        let mut headers =
+            if shows_headers { header_lines('>', built.headers(), secrets) } else { Vec::new() };
+
+        let started = Instant::now();
+        let idle = self.idle();
+        let answer = async {
+            let response = match &request.payload {
+                Payload::Stream(stream) => tokio::select! {
+                    response = client.execute(built) => {
+                        // The answer may come early: the rest of the body would be sent in vain.
+                        stream.timer.answered();
+                        response
+                    }
+                    limit = stream.timer.expired(idle) => return Err(unanswered.stalled(limit)),
+                },
+                _ => {
+                    let limit = match request.answer_time {
+                        AnswerTime::Idle => idle,
+                        AnswerTime::Commit => idle * COMMIT,
+                    };
+                    timeout(limit, client.execute(built))
+                        .await
+                        .map_err(|_| unanswered.stalled(limit))?
+                }
+            };
+            let response = response.map_err(|error| unanswered.broken(error))?;
+            server.note_answer();
+            self.note_distance(started.elapsed());
+            if is_registry && !self.is_first_step(response.status()) {
+                self.first.has_arrived();
+            }
+            read(request, unanswered, response, idle).await
+        }
+        .await;
+        if let (true, Ok(answer)) = (is_registry, &answer) {
+            self.note_answer(answer);
+        }
+        if let (true, Ok(answer)) = (shows_headers, &answer) {
+            headers.extend(header_lines('<', &answer.headers, secrets));
+        }
+        let outcome = match &answer {
+            Ok(answer) => answer.status.as_str().to_owned(),
+            Err(failure) => failure.error.to_string().replace('\n', " "),
+        };
+        let (url, millis) = (SafeUrl::from(url.clone()), started.elapsed().as_millis());
+        let line = format!("{} {url} {outcome} {millis} ms", request.method);
+        (self.events)(Event::Request { line, headers });
+        let server = Some(server);
+        answer.map_err(|failure| Failure { server, ..failure })
+    }
+
+    /// Whether an answer with this status only begins to show how the registry is to be asked: it
+    /// wants a login, or TLS.
+    fn is_first_step(&self, status: StatusCode) -> bool {
+        status == StatusCode::UNAUTHORIZED
+            || (self.scheme.get() == Speaks::Unknown && may_want_tls(status))
+    }
+}
+
+/// Reads an answer's body, as much of it as the request asks for.
+async fn read(
+    request: &Request,
+    unanswered: Unanswered<'_>,
+    response: reqwest::Response,
+    idle: Duration,
+) -> Result<Answer, Failure> {
+    let (status, headers, url) =
+        (response.status(), response.headers().clone(), response.url().clone());
+    let limit = match request.read {
+        Read::Success(limit) if status.is_success() => Some(limit),
+        Read::Always(limit) => Some(limit),
+        Read::Success(_) | Read::Nothing => None,
+    };
+    let mut body = Vec::new();
+    let mut stream = response.bytes_stream();
+    let Some(limit) = limit else {
+        // The status is the answer, and a body that breaks off does not change it.
+        let reading = async {
+            while let Some(Ok(piece)) = stream.next().await {
+                if body.len() + piece.len() > SMALL_BODY {
+                    return;
+                }
+                body.extend_from_slice(&piece);
+            }
+        };
+        let _ = timeout(idle.min(SMALL_BODY_TIME), reading).await;
+        return Ok(Answer { status, headers, url, body: Bytes::from(body) });
+    };
+    let reading = async {
+        while let Some(piece) = stream.next().await {
+            let piece = piece.map_err(|error| unanswered.broken(error))?;
+            if body.len() as u64 + piece.len() as u64 > limit {
+                let url = SafeUrl::from(url.clone());
+                let problem = format!("the answer of {url} is longer than {limit} bytes");
+                return Err(Error::Protocol { doing: request.doing.clone(), problem }.into());
+            }
+            body.extend_from_slice(&piece);
+        }
+        Ok::<(), Failure>(())
+    };
+    // A limit on the whole: a body that drips a byte at a time never stands still.
+    timeout(idle, reading).await.map_err(|_| unanswered.unfinished(idle))??;
+    Ok(Answer { status, headers, url, body: Bytes::from(body) })
+}

@@ -1,0 +1,330 @@
+//! One upload session, and the requests that it takes (OCI distribution-spec 1.1, "Pushing a blob
+//! in chunks").
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE};
+use reqwest::{Method, StatusCode};
+use url::Url;
+
+use super::super::auth::Scopes;
+use super::super::error::Error;
+use super::super::repository::Repository;
+use super::super::send::attempt::Call;
+use super::super::send::failure::Failure;
+use super::super::send::redirect::location;
+use super::super::send::request::{Answer, AnswerTime, Payload, Request, Target};
+use super::super::send::retry::RetryBudget;
+use super::sessions::Sessions;
+use crate::image::Digest;
+
+/// A registry that wants shorter bodies than this is not believed: a layer would take thousands of
+/// requests.
+const LEAST_MAXIMUM: u64 = 64 << 10;
+/// How long the cancelling of a session may take.
+const CANCEL_TIME: Duration = Duration::from_secs(2);
+
+/// An open upload session.
+///
+/// Dropped unfinished it stays among the open [`Sessions`], to be cancelled by
+/// [`Sessions::cancel_abandoned`].
+#[derive(Debug)]
+pub struct Session {
+    repository: Repository,
+    url: Url,
+    id: u64,
+    limits: ChunkLimits,
+}
+
+/// The lengths of bodies that a registry demands when it opens a session.
+#[derive(Clone, Copy, Debug)]
+pub struct ChunkLimits {
+    /// `OCI-Chunk-Min-Length`.
+    pub least: u64,
+    /// `OCI-Chunk-Max-Length`.
+    pub most: u64,
+}
+
+/// Where a session stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Position {
+    /// The registry has this many bytes.
+    At(u64),
+    /// The registry does not say.
+    Unclear,
+    /// The registry does not know the session any more.
+    Gone,
+}
+
+/// A request that may open a session.
+#[derive(Clone)]
+pub struct Opening {
+    /// What it is for.
+    pub doing: String,
+    /// The path below the repository.
+    pub path: String,
+    /// What the token must allow.
+    pub scopes: Scopes,
+}
+
+/// The answer to it, and the session, or why there is none.
+pub struct Opened {
+    pub status: StatusCode,
+    pub session: Result<Session, String>,
+}
+
+impl Repository {
+    /// Opens an upload session, to be used by [`upload`](Self::upload) later: while the blob is
+    /// still being compressed.
+    pub async fn open_upload(&self) -> Result<Session, Error> {
+        let doing = format!("open an upload session in {self}");
+        self.open_upload_for(doing, &mut self.budget()).await
+    }
+
+    pub(super) async fn open_upload_for(
+        &self,
+        doing: String,
+        budget: &mut RetryBudget,
+    ) -> Result<Session, Error> {
+        let path = "blobs/uploads/".to_owned();
+        let opening = Opening { doing: doing.clone(), path, scopes: self.scopes().clone() };
+        let opened = self.post_within(opening, budget).await?;
+        opened.session.map_err(|problem| Error::Protocol { doing, problem })
+    }
+
+    /// Sends a POST that may open a session, until it is answered or trying again is pointless.
+    pub(in crate::registry) async fn post(&self, opening: Opening) -> Result<Opened, Error> {
+        self.post_within(opening, &mut self.budget()).await
+    }
+
+    async fn post_within(
+        &self,
+        opening: Opening,
+        budget: &mut RetryBudget,
+    ) -> Result<Opened, Error> {
+        loop {
+            let failure = match self.post_once(opening.clone(), budget.deadline()).await {
+                Ok(opened) => return Ok(opened),
+                Err(failure) => failure,
+            };
+            self.registry().door.wait_before_retry(failure, budget).await?;
+        }
+    }
+
+    async fn post_once(
+        &self,
+        opening: Opening,
+        deadline: Option<tokio::time::Instant>,
+    ) -> Result<Opened, Failure> {
+        let (repository, doing) = (self.clone(), opening.doing.clone());
+        let under_way = self.registry().door.options().sessions.opening();
+        // A task of its own: if nothing waits for the session any more while it is being opened,
+        // it has to be known all the same, to be cancelled.
+        let mut posting = tokio::spawn(async move {
+            let opened = repository.post_alone(opening).await;
+            // Both as one: a session that is not taken is abandoned, and only then is the request
+            // no longer under way.
+            (opened, under_way)
+        });
+        let ended = match deadline {
+            None => posting.await,
+            Some(deadline) => {
+                let late = |_| {
+                    let reason = "it took too long for something that is optional".to_owned();
+                    Failure::from(Error::Transport { doing, reason })
+                };
+                tokio::time::timeout_at(deadline, &mut posting).await.map_err(late)?
+            }
+        };
+        match ended {
+            Ok((opened, _)) => opened,
+            Err(ended) => match ended.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is shutting down, and this future with it.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+
+    async fn post_alone(&self, opening: Opening) -> Result<Opened, Failure> {
+        let is_mount = opening.path.contains("mount=");
+        let request = self.request(opening.doing, Method::POST, &opening.path);
+        let call = Call { request, repository: self.name(), scopes: &opening.scopes };
+        let answer = self.registry().attempt(&call).await?;
+        let session = match answer.status {
+            StatusCode::CREATED if is_mount => Err("the blob is there already".to_owned()),
+            _ => location(&answer.url, &answer.headers)
+                .map(|url| Session::opened(self, url, ChunkLimits::of(&answer))),
+        };
+        Ok(Opened { status: answer.status, session })
+    }
+}
+
+impl Session {
+    fn opened(repository: &Repository, url: Url, limits: ChunkLimits) -> Self {
+        let canceller = repository.clone();
+        let cancel = move |url| delete(canceller.clone(), url).boxed();
+        let sessions = &repository.registry().door.options().sessions;
+        let id = sessions.add(url.clone(), Arc::new(cancel));
+        Self { repository: repository.clone(), url, id, limits }
+    }
+
+    /// The lengths of bodies that it takes.
+    pub(super) fn limits(&self) -> ChunkLimits {
+        self.limits
+    }
+
+    /// Sends a part of the blob; `range` is the first and the last byte of it, where that has to be
+    /// said.
+    pub(super) async fn patch(
+        &mut self,
+        doing: &str,
+        payload: Payload,
+        range: Option<(u64, u64)>,
+    ) -> Result<(), Failure> {
+        let mut request = self.request(doing, Method::PATCH, self.url.clone());
+        request.payload = payload;
+        request.headers.insert(CONTENT_TYPE, octets());
+        if let Some((first, last)) = range
+            // Digits and a dash are a valid header value.
+            && let Ok(value) = HeaderValue::from_str(&format!("{first}-{last}"))
+        {
+            request.headers.insert(CONTENT_RANGE, value);
+        }
+        let answer = self.repository.registry().attempt(&self.repository.call(request)).await?;
+        // Any 2xx with a Location is an answer: Pulp sends 204 or 201 in place of 202. Without one
+        // the session stays where it is.
+        if answer.headers.contains_key(LOCATION) {
+            let problem = |problem| Error::Protocol { doing: doing.to_owned(), problem };
+            self.move_to(location(&answer.url, &answer.headers).map_err(problem)?);
+        }
+        Ok(())
+    }
+
+    /// Sends the rest of the blob, or all of it, and asks the registry to store it under its digest.
+    pub(super) async fn put(
+        &self,
+        doing: &str,
+        digest: &Digest,
+        payload: Payload,
+    ) -> Result<Answer, Failure> {
+        let mut url = self.url.clone();
+        url.query_pairs_mut().append_pair("digest", digest.as_str());
+        let mut request = self.request(doing, Method::PUT, url);
+        request.payload = payload;
+        request.headers.insert(CONTENT_TYPE, octets());
+        self.repository.registry().attempt(&self.repository.call(request)).await
+    }
+
+    /// Asks the registry how much it has.
+    pub(super) async fn position(
+        &mut self,
+        doing: &str,
+        budget: &mut RetryBudget,
+    ) -> Result<Position, Error> {
+        let request = Request {
+            also: &[StatusCode::NOT_FOUND],
+            ..self.request(doing, Method::GET, self.url.clone())
+        };
+        let registry = self.repository.registry().clone();
+        let answer = registry.send(&self.repository.call(request), budget).await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            return Ok(Position::Gone);
+        }
+        if answer.headers.contains_key(LOCATION)
+            && let Ok(url) = location(&answer.url, &answer.headers)
+        {
+            self.move_to(url);
+        }
+        Ok(arrived(&answer.headers).map_or(Position::Unclear, Position::At))
+    }
+
+    /// The session was finished, or the registry forgot it.
+    pub(super) fn closed(self) {
+        self.sessions().remove(self.id);
+    }
+
+    /// Tells the registry that nothing more will come. Until it has answered, the session is one of
+    /// the open ones.
+    pub(super) async fn cancel(self) {
+        delete(self.repository.clone(), self.url.clone()).await;
+        self.closed();
+    }
+
+    fn move_to(&mut self, url: Url) {
+        self.sessions().moved(self.id, url.clone());
+        self.url = url;
+    }
+
+    fn sessions(&self) -> &Sessions {
+        &self.repository.registry().door.options().sessions
+    }
+
+    fn request(&self, doing: &str, method: Method, url: Url) -> Request {
+        Request {
+            answer_time: AnswerTime::Commit,
+            sent: self.repository.sent.clone(),
+            ..Request::new(doing.to_owned(), method, Target::Url(url))
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.sessions().abandon(self.id);
+    }
+}
+
+impl ChunkLimits {
+    fn of(answer: &Answer) -> Self {
+        Self {
+            least: answer.number("oci-chunk-min-length").unwrap_or(0),
+            most: answer
+                .number("oci-chunk-max-length")
+                .filter(|most| *most >= LEAST_MAXIMUM)
+                .unwrap_or(u64::MAX),
+        }
+    }
+}
+
+async fn delete(repository: Repository, url: Url) {
+    let doing = format!("cancel an upload to {repository}");
+    let request = Request::new(doing, Method::DELETE, Target::Url(url));
+    let call = repository.call(request);
+    let _ = tokio::time::timeout(CANCEL_TIME, repository.registry().attempt(&call)).await;
+}
+
+fn octets() -> HeaderValue {
+    HeaderValue::from_static("application/octet-stream")
+}
+
+/// How many bytes a session has, by its `Range: 0-N`. `0-0` says zero bytes or one, depending on
+/// the registry, and so says nothing.
+pub fn arrived(headers: &HeaderMap) -> Option<u64> {
+    let text = headers.get(RANGE)?.to_str().ok()?;
+    let text = text.strip_prefix("bytes=").unwrap_or(text);
+    let (first, last) = text.split_once('-')?;
+    let last: u64 = last.trim().parse().ok()?;
+    (first.trim() == "0" && last > 0).then(|| last.checked_add(1)).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_tells_how_much_arrived_unless_it_is_ambiguous() {
+        let parse = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RANGE, text.parse().unwrap());
+            arrived(&headers)
+        };
+        assert_eq!(parse("0-1048575"), Some(1 << 20));
+        assert_eq!(parse("bytes=0-9"), Some(10));
+        for text in ["0-0", "5-9", "0", "-", "0--1", "0-18446744073709551615", "bytes 0-9/10"] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+    }
+}
