@@ -118,7 +118,9 @@ impl Uploader<'_> {
                 None => self.open().await?,
             };
             self.limits = current.limits();
-            self.accepted = self.accepted.limited_to(self.limits.most);
+            // Other uploads may have learnt something since.
+            let known = self.registry().upload_methods.accepted();
+            self.accepted = self.accepted.and(known).limited_to(self.limits.most);
             let (began, from) = (Instant::now(), self.taken());
             let failure = match self.send_rest(&mut current).await {
                 Ok(done) => {
@@ -248,8 +250,6 @@ impl Uploader<'_> {
     async fn open(&mut self) -> Result<Session, Error> {
         self.offset = 0;
         self.resumed = None;
-        // Other uploads may have learnt something since.
-        self.accepted = self.accepted.and(self.registry().upload_methods.accepted());
         self.restarts += 1;
         self.body.taken.store(0, Ordering::Relaxed);
         self.repository.open_upload_for(self.doing.clone(), &mut self.budget).await
