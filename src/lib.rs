@@ -29,6 +29,7 @@ pub mod event;
 pub mod fuzzing;
 pub mod image;
 pub mod inspect;
+mod json;
 pub mod pack;
 pub mod push;
 pub mod registry;

@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn every_kind_of_failure_has_its_documented_code() {
-        let malformed = serde_json::from_str::<u8>("{").unwrap_err();
+        let malformed = crate::json::from_slice::<u8>(b"{").unwrap_err();
         let unsayable = ManifestError::Unsayable {
             digest: Digest::of(b""),
             compression: Compression::Zstd,

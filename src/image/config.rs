@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::bounded::Bounded;
 use super::digest::{DiffId, Digest};
 use super::manifest::Platform;
+use crate::json;
 
 /// The longest config that is read, from an archive or from a registry.
 pub const MAX_CONFIG_BYTES: u64 = 8 << 20;
@@ -32,10 +33,8 @@ pub struct Config {
 #[serde(default)]
 pub struct History {
     /// Free text; Nix lists the layer's store paths here.
-    #[serde(deserialize_with = "text_or_nothing")]
     pub comment: String,
     /// The command that made the layer.
-    #[serde(deserialize_with = "text_or_nothing")]
     pub created_by: String,
     /// Whether this step made no layer.
     pub empty_layer: bool,
@@ -49,7 +48,7 @@ pub enum ConfigError {
     TooLong(u64),
     /// Not JSON, or a field that is needed is missing or of another type.
     #[error("the image config is not what OCI image-spec describes: {0}")]
-    Malformed(#[from] serde_json::Error),
+    Malformed(#[from] json::Error),
 }
 
 #[derive(Deserialize)]
@@ -78,7 +77,7 @@ impl Config {
         if bytes.len() as u64 > MAX_CONFIG_BYTES {
             return Err(ConfigError::TooLong(bytes.len() as u64));
         }
-        let fields: Fields = serde_json::from_slice(&bytes)?;
+        let fields: Fields = json::from_slice(&bytes)?;
         Ok(Self {
             digest: Digest::of(&bytes),
             diff_ids: fields.rootfs.diff_ids.map_or(Vec::new(), |list| list.0),
@@ -117,10 +116,6 @@ impl Config {
     pub fn layer_history(&self) -> impl Iterator<Item = &History> {
         self.history.iter().filter(|entry| !entry.empty_layer)
     }
-}
-
-fn text_or_nothing<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    Ok(Option::<String>::deserialize(deserializer)?.unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use super::config::Config;
 use super::digest::Digest;
 use super::layer::{Blob, LayerKey};
 use super::media::{Compression, Format};
+use crate::json;
 
 /// A manifest or an index: the exact bytes to put, and their digest.
 #[derive(Clone, Debug)]
@@ -99,7 +100,7 @@ pub enum ManifestError {
     },
     /// Not JSON, or not a manifest.
     #[error("not an image manifest: {0}")]
-    Malformed(#[from] serde_json::Error),
+    Malformed(#[from] json::Error),
 }
 
 /// What an image runs on, as its config or an index says.
@@ -154,7 +155,7 @@ impl Manifest {
             artifact_type: None,
             annotations: None,
         };
-        let bytes = Bytes::from(serde_json::to_vec(&manifest)?);
+        let bytes = written(&manifest);
         Ok(Self::stored(format.manifest_media_type(), bytes))
     }
 
@@ -173,7 +174,7 @@ impl Manifest {
             false => manifest::OCI_IMAGE_INDEX_MEDIA_TYPE,
         };
         let index = IndexJson { schema_version: 2, media_type, manifests: entries };
-        Ok(Self::stored(media_type, serde_json::to_vec(&index)?.into()))
+        Ok(Self::stored(media_type, written(&index)))
     }
 
     /// Whose format it is; `None` for an index and for what is neither's.
@@ -193,11 +194,11 @@ impl Listed {
             manifests: Option<IgnoredAny>,
             layers: Option<IgnoredAny>,
         }
-        let shape: Shape = serde_json::from_slice(bytes)?;
+        let shape: Shape = json::from_slice(bytes)?;
         if shape.layers.is_some() || shape.manifests.is_none() {
-            return Ok(Self::Image(serde_json::from_slice(bytes)?));
+            return Ok(Self::Image(json::from_slice(bytes)?));
         }
-        let index: OciImageIndex = serde_json::from_slice(bytes)?;
+        let index: OciImageIndex = json::from_slice(bytes)?;
         Ok(Self::Index(
             index
                 .manifests
@@ -234,6 +235,11 @@ impl fmt::Display for Platform {
             None => Ok(()),
         }
     }
+}
+
+fn written(document: &impl Serialize) -> Bytes {
+    // Only a map whose keys are no text, or a type that fails by itself, cannot be JSON.
+    serde_json::to_vec(document).expect("text, numbers, lists and maps are JSON").into()
 }
 
 fn descriptor(media_type: &str, digest: &Digest, size: u64) -> OciDescriptor {

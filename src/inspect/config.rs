@@ -9,7 +9,7 @@ use serde::de::IgnoredAny;
 
 use super::{InspectedImage, InspectedLayer};
 use crate::image::{Bounded, Config, Digest};
-use crate::source;
+use crate::{json, source};
 
 /// More arguments, variables or ports than any image has.
 const MAX_ELEMENTS: usize = 16 * 1024;
@@ -44,7 +44,7 @@ impl InspectedImage {
         stored: impl Iterator<Item = (T, u64, Option<Digest>)>,
     ) -> Self {
         // Nothing of this matters to a push. A config that has it in another form is shown without.
-        let fields: Fields = serde_json::from_slice(config.bytes()).unwrap_or_default();
+        let fields: Fields = json::from_slice(config.bytes()).unwrap_or_default();
         let run = fields.config.unwrap_or_default();
         let texts = |list: Texts| list.map_or(Vec::new(), |list| list.0);
         let text = |text: Option<String>| text.filter(|text| !text.is_empty());

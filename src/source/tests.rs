@@ -438,8 +438,8 @@ fn what_manifest_and_config_say_is_checked() {
         ),
         (
             good().file("manifest.json", r#"{"schemaVersion":2}"#),
-            "FILE: manifest.json is not the one of a docker archive: invalid type: map, expected a \
-             sequence at line 1 column 0; make the archive again",
+            "FILE: manifest.json is not the one of a docker archive: it must be a list, and \
+             is an object; make the archive again",
         ),
         (
             good().file("manifest.json", manifest("../x.json", &["l.tar"])),
@@ -468,8 +468,7 @@ fn what_manifest_and_config_say_is_checked() {
                 .file("bad.json", "{\"rootfs\": 1}")
                 .file("manifest.json", manifest("bad.json", &[])),
             "FILE: config \"bad.json\": the image config is not what OCI image-spec describes: \
-             invalid type: integer `1`, expected struct RootFs at line 1 column 12; the archive is \
-             broken, make it again",
+             `rootfs` must be an object, and is a number; the archive is broken, make it again",
         ),
         (
             good()

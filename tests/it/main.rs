@@ -13,6 +13,7 @@ mod gateways;
 mod hostile;
 mod inspect;
 mod interrupt;
+mod json;
 mod kill;
 mod laboratory;
 mod layout_blobs;

@@ -20,7 +20,7 @@ pub enum DockerArchiveError {
     #[error(
         "{file}: manifest.json is not the one of a docker archive: {source}; make the archive again"
     )]
-    MalformedManifest { file: Arc<str>, source: serde_json::Error },
+    MalformedManifest { file: Arc<str>, source: crate::json::Error },
     /// manifest.json is an empty list.
     #[error("{file}: manifest.json lists no image; name one when saving: `docker save IMAGE`")]
     NoImages { file: Arc<str> },

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::error::DockerArchiveError;
 use crate::image::{Bounded, Config, DiffId, LayerId, MAX_LAYERS};
+use crate::json;
 use crate::source::error::Error;
 use crate::source::interface::Image;
 use crate::source::role::Role;
@@ -52,7 +53,7 @@ pub fn list<'a, T>(
     entries: &'a Entries<T>,
     mut read_config: impl FnMut(&str, &T) -> Result<Config, Error>,
 ) -> Result<Vec<ListedImage<'a>>, Error> {
-    let Bounded(items): Bounded<Item, MAX_IMAGES> = serde_json::from_slice(manifest)
+    let Bounded(items): Bounded<Item, MAX_IMAGES> = json::from_slice(manifest)
         .map_err(|source| DockerArchiveError::MalformedManifest { file: file.clone(), source })?;
     if items.is_empty() {
         return Err(DockerArchiveError::NoImages { file: file.clone() }.into());

@@ -9,7 +9,7 @@ use std::io;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::spec::{Spec, or_default};
+use super::spec::Spec;
 use crate::image::DiffId;
 
 /// OCI image-spec 1.1, "Image Configuration", `config`.
@@ -19,19 +19,19 @@ use crate::image::DiffId;
 pub struct ImageConfig {
     #[serde(skip_serializing_if = "String::is_empty")]
     user: String,
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     exposed_ports: BTreeMap<String, Set>,
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     env: Vec<String>,
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     entrypoint: Vec<String>,
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     cmd: Vec<String>,
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     volumes: BTreeMap<String, Set>,
     #[serde(skip_serializing_if = "String::is_empty")]
     working_dir: String,
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     labels: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "String::is_empty")]
     stop_signal: String,
@@ -83,7 +83,7 @@ struct RootFs<'a> {
 }
 
 /// The config's bytes.
-pub fn bytes(spec: &Spec) -> serde_json::Result<Vec<u8>> {
+pub fn bytes(spec: &Spec) -> Vec<u8> {
     let diff_ids = spec.layers.iter().map(|layer| &layer.diff_id).collect::<Vec<_>>();
     let config = Config {
         created: spec.created.as_ref(),
@@ -97,8 +97,11 @@ pub fn bytes(spec: &Spec) -> serde_json::Result<Vec<u8>> {
         history: spec.layers.iter().map(|layer| &layer.history).collect(),
     };
     let mut bytes = Vec::new();
-    config.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, GoJson))?;
-    Ok(bytes)
+    // Only a map whose keys are no text, or a writer that fails, could be in the way.
+    config
+        .serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, GoJson))
+        .expect("text, lists and maps with text keys are JSON");
+    bytes
 }
 
 /// JSON as Go writes it: safe to put into a page of HTML or a script.

@@ -20,7 +20,7 @@ pub enum Nix2containerError {
         "{file}: not the JSON of a nix2container image: {source}; build the image again, with a \
          nix2container not older than 1.0"
     )]
-    Malformed { file: Arc<str>, source: serde_json::Error },
+    Malformed { file: Arc<str>, source: crate::json::Error },
     /// One of another version.
     #[error(
         "{file}: the nix2container image is of {found}, and version 1 is understood; write an \

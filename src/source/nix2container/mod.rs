@@ -72,8 +72,7 @@ struct Stored {
 
 impl Nix2container {
     fn new(file: Arc<str>, spec: Spec, progress: Progress) -> Result<Self, Error> {
-        let malformed = |source| Nix2containerError::Malformed { file: file.clone(), source };
-        let config = Config::parse(config::bytes(&spec).map_err(malformed)?)
+        let config = Config::parse(config::bytes(&spec))
             .map_err(|source| Nix2containerError::BadConfig { file: file.clone(), source })?;
         let (mut ids, mut layers, mut total) = (Vec::new(), Vec::new(), 0_u64);
         let mut known: HashMap<DiffId, LayerId> = HashMap::new();

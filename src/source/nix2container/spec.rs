@@ -13,6 +13,7 @@ use super::config::{History, ImageConfig, Time};
 use super::error::Nix2containerError;
 use super::fault::{LayerFault, excerpt};
 use crate::image::{Bounded, Compression, DiffId, Digest, MAX_LAYERS};
+use crate::json;
 
 /// The longest path that a file can be opened by (Linux's `PATH_MAX`, without the zero byte).
 const MAX_PATH: usize = 4095;
@@ -44,7 +45,7 @@ pub struct Layer {
     #[serde(rename = "mediatype")]
     pub media_type: String,
     /// What it is made of.
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default)]
     pub paths: Vec<StorePath>,
     /// A tar that is it; counts before `paths`. Empty where there is none.
     #[serde(rename = "layer-path", default)]
@@ -116,10 +117,10 @@ impl Spec {
         let malformed = |source| Nix2containerError::Malformed { file: file.clone(), source };
         let is_not = |what| Nix2containerError::NotAnImage { file: file.clone(), what };
         if bytes.trim_ascii_start().starts_with(b"[") {
-            serde_json::from_slice::<IgnoredAny>(bytes).map_err(malformed)?;
+            json::from_slice::<IgnoredAny>(bytes).map_err(malformed)?;
             return Err(is_not("a JSON list, such as the layers.json of buildLayer"));
         }
-        let signs: Signs = serde_json::from_slice(bytes).map_err(malformed)?;
+        let signs: Signs = json::from_slice(bytes).map_err(malformed)?;
         if signs.image_config.is_none() {
             return Err(is_not(if signs.store_layers.is_some() {
                 "the conf.json of streamLayeredImage, whose `result` is a script"
@@ -141,7 +142,7 @@ impl Spec {
                 });
             }
         }
-        let spec: Self = serde_json::from_slice(bytes).map_err(malformed)?;
+        let spec: Self = json::from_slice(bytes).map_err(malformed)?;
         if spec.arch.is_empty() {
             return Err(is_not("a base image as pullImage leaves it, without `arch`"));
         }
@@ -207,21 +208,10 @@ impl Layer {
     }
 }
 
-/// A field that has to be there, but may be `null`: Go writes an empty list so.
 fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Layer>, D::Error> {
-    let list = Option::<Bounded<Layer, MAX_LAYERS>>::deserialize(deserializer)?;
-    Ok(list.map_or(Vec::new(), |list| list.0))
+    Bounded::<Layer, MAX_LAYERS>::deserialize(deserializer).map(|list| list.0)
 }
 
 fn shared<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<[Perm]>, D::Error> {
-    or_default::<_, Vec<_>>(deserializer).map(Into::into)
-}
-
-/// `null` is as good as nothing.
-pub fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Default + Deserialize<'de>,
-{
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+    Vec::deserialize(deserializer).map(Into::into)
 }

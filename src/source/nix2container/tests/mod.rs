@@ -84,8 +84,14 @@ fn what_is_not_a_nix2container_image_is_told_what_it_is() {
         (r#"{"store_layers":[]}"#, "FILE is the conf.json of streamLayeredImage, whose `result`"),
         (r#"{"schemaVersion":2}"#, "FILE is an image's manifest without the image, not an image"),
         (r#"{"rootfs":{}}"#, "FILE is an image's config without the image, not an image"),
-        ("{", "FILE: not the JSON of a nix2container image: EOF while parsing an object at line"),
-        ("[1", "FILE: not the JSON of a nix2container image: EOF while parsing a list at line"),
+        (
+            "{",
+            "FILE: not the JSON of a nix2container image: it is not JSON: it ends too early at line 1",
+        ),
+        (
+            "[1",
+            "FILE: not the JSON of a nix2container image: it is not JSON: it ends too early at line 1",
+        ),
         (
             r#"{"version":2,"image-config":{}}"#,
             "FILE: the nix2container image is of version 2, and version 1 is understood; write an",
@@ -93,11 +99,11 @@ fn what_is_not_a_nix2container_image_is_told_what_it_is() {
         (r#"{"image-config":{}}"#, "FILE: the nix2container image is of no version, and version"),
         (
             r#"{"version":1,"image-config":{}}"#,
-            "FILE: not the JSON of a nix2container image: missing field `layers` at line 1",
+            "FILE: not the JSON of a nix2container image: `layers` is missing;",
         ),
         (
             r#"{"version":1,"image-config":{},"layers":[]}"#,
-            "FILE: not the JSON of a nix2container image: missing field `arch` at line 1",
+            "FILE: not the JSON of a nix2container image: `arch` is missing;",
         ),
         (
             r#"{"version":1,"image-config":{},"layers":null,"arch":""}"#,
@@ -105,10 +111,16 @@ fn what_is_not_a_nix2container_image_is_told_what_it_is() {
         ),
         (
             &sample_with(r#""created_by""#, r#""created":"now","created_by""#),
-            "FILE: not the JSON of a nix2container image: \"now\" is not a time such as",
+            "FILE: not the JSON of a nix2container image: `layers[0].History.created` is wrong: \"now\"",
         ),
-        (&sample_with("\"digest\"", "\"no\""), "FILE: not the JSON of a nix2container image: miss"),
-        (&sample_with("\"sha256:", "\"md5:"), "FILE: not the JSON of a nix2container image: \"md5"),
+        (
+            &sample_with("\"digest\"", "\"no\""),
+            "FILE: not the JSON of a nix2container image: `layers[0].digest` is missing",
+        ),
+        (
+            &sample_with("\"sha256:", "\"md5:"),
+            "FILE: not the JSON of a nix2container image: `layers[0].digest` is wrong: \"md5",
+        ),
     ] {
         let error = error_of(text);
         assert!(error.starts_with(expected), "{error}\n{expected}");
