@@ -11,20 +11,11 @@ use crate::support::docker_registry::{BASIC_PASSWORD, BASIC_USER};
 use crate::support::proxy::*;
 use crate::support::pull::{self, Remote};
 use crate::support::registry::{self, DevRegistry};
-use crate::support::tls::Authority;
+use crate::support::tls::{Authority, http_client as client};
 use crate::support::token_server::{ExpiresIn, TokenForm};
 use crate::support::*;
 use reqwest::{Client, Method, StatusCode};
 use tempfile::TempDir;
-
-fn client() -> Client {
-    tls::install_provider();
-    Client::builder()
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .build()
-        .expect("an HTTP client")
-}
 
 fn image(dir: &TempDir) -> PathBuf {
     ImageBuilder::new(vec![

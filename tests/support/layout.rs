@@ -190,7 +190,6 @@ pub fn digest_of(descriptor: &Value) -> String {
 
 /// Fetches a manifest or a blob by plain HTTP; `None` where there is none.
 pub fn get(host: &str, repository: &str, what: &str, reference: &str) -> Option<Vec<u8>> {
-    super::tls::install_provider();
     let accepted = [
         MANIFEST,
         INDEX,
@@ -199,9 +198,9 @@ pub fn get(host: &str, repository: &str, what: &str, reference: &str) -> Option<
         "application/octet-stream",
     ];
     on_runtime(async {
-        let client = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
         let url = format!("http://{host}/v2/{repository}/{what}/{reference}");
-        let answer = client.get(url).header("accept", accepted.join(", ")).send().await;
+        let answer =
+            super::tls::http_client().get(url).header("accept", accepted.join(", ")).send().await;
         let answer = answer.expect("an answer to GET");
         match answer.status().as_u16() {
             200 => Some(answer.bytes().await.expect("a body").to_vec()),

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use oci_client::Reference;
-use oci_client::client::{Client, ClientConfig, ClientProtocol};
+use oci_client::client::{Certificate, CertificateEncoding, Client, ClientConfig, ClientProtocol};
 use oci_client::manifest::{
     IMAGE_DOCKER_CONFIG_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE, OciDescriptor,
     OciImageManifest,
@@ -155,7 +155,12 @@ pub fn tag_digest(remote: impl Into<Remote>, repository: &str, tag: &str) -> Opt
 
 fn client() -> Client {
     super::tls::install_provider();
-    Client::new(ClientConfig { protocol: ClientProtocol::Http, ..ClientConfig::default() })
+    let root = Certificate { encoding: CertificateEncoding::Der, data: super::tls::unused_root() };
+    Client::new(ClientConfig {
+        protocol: ClientProtocol::Http,
+        tls_certs_only: vec![root],
+        ..ClientConfig::default()
+    })
 }
 
 /// Runs a future on a thread and runtime of its own, so that a test may be async or not.

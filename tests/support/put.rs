@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::archive::sha256;
 use super::pull::on_runtime;
+use super::tls::http_client;
 
 /// Docker's manifest, version 2, schema 2.
 pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
@@ -49,7 +50,7 @@ pub fn config_for(architecture: &str, diff_ids: &[String]) -> Vec<u8> {
 pub fn blob(host: &str, repository: &str, bytes: &[u8]) -> String {
     let digest = sha256(bytes);
     on_runtime(async {
-        let client = client();
+        let client = http_client();
         let uploads = format!("http://{host}/v2/{repository}/blobs/uploads/");
         let opened = client.post(uploads).send().await.expect("an answer to POST");
         let location = opened.headers()["location"].to_str().expect("a location").to_owned();
@@ -72,16 +73,11 @@ pub fn tag(host: &str, repository: &str, tag: &str, manifest: &Value) -> String 
     let digest = sha256(body.as_bytes());
     on_runtime(async {
         let url = format!("http://{host}/v2/{repository}/manifests/{tag}");
-        let put = client().put(url).header("content-type", media_type).body(body);
+        let put = http_client().put(url).header("content-type", media_type).body(body);
         let answer = put.send().await.expect("an answer to PUT");
         let status = answer.status();
         let text = answer.text().await.unwrap_or_default();
         assert_eq!(status, 201, "PUT of a manifest: {text}");
     });
     digest
-}
-
-fn client() -> reqwest::Client {
-    super::tls::install_provider();
-    reqwest::Client::builder().no_proxy().build().expect("an HTTP client")
 }

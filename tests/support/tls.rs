@@ -2,7 +2,7 @@
 //! want them in.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Once};
+use std::sync::{Arc, Once, OnceLock};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -19,6 +19,25 @@ pub fn install_provider() {
         // An error says that some other test installed one already.
         let _ = rustls::crypto::ring::default_provider().install_default();
     });
+}
+
+/// An HTTP client that asks the registry itself, whatever the environment says of proxies, and
+/// follows no redirect.
+pub fn http_client() -> reqwest::Client {
+    install_provider();
+    reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .tls_certs_only([reqwest::Certificate::from_der(&unused_root()).expect("a certificate")])
+        .build()
+        .expect("an HTTP client")
+}
+
+/// A certificate that signed nothing. A client that trusts only this one need not read the
+/// system's certificates, which takes unoptimised code longer than a small push.
+pub fn unused_root() -> Vec<u8> {
+    static ROOT: OnceLock<Vec<u8>> = OnceLock::new();
+    ROOT.get_or_init(|| Authority::new().issuer.der().to_vec()).clone()
 }
 
 /// A certificate and its key as PEM files.
