@@ -245,7 +245,7 @@ fn a_choice_that_is_missing_or_fits_nothing_is_wrong_usage() {
         (path.to_owned(), &["--image", "v3"], "holds no image \"v3\""),
         (path.to_owned(), &["--platform", "s390x"], "holds no image for \"linux/s390x\"; it holds"),
         (format!("{path}:v1"), &["--platform", "arm64"], "it holds those for linux/amd64"),
-        (format!("{path}@{one}"), &["--image", "v1"], "which says already which image it is"),
+        (format!("{path}@{one}"), &["--image", "v1"], "which already says which image it is"),
     ] {
         let registry = DevRegistry::start(registry::Options::default());
         let output = push(&image, &format!("{}/app:v1", registry.host()), options).exits(2);
