@@ -34,19 +34,14 @@ pub enum Error {
     Status(Box<StatusError>),
     /// What answers at this address is no registry.
     #[error(
-        "{host} does not look like a registry: {url} answered {status} {what}\nhint: check the \
-         registry's name and port; an image's name begins with the host that serves the registry's \
-         API"
+        "{host} does not look like a registry: {answered}\nhint: check the registry's name and \
+         port; an image's name begins with the host that serves the registry's API"
     )]
     NotARegistry {
         /// The registry, as the user wrote it.
         host: String,
-        /// Where.
-        url: SafeUrl,
-        /// The answer's status.
-        status: StatusCode,
-        /// What there was instead of a registry's answer.
-        what: &'static str,
+        /// Where it answered, and what.
+        answered: String,
     },
     /// No authorization was to be had: the credentials are missing or wrong, or the token server
     /// failed.

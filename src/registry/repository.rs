@@ -26,7 +26,7 @@ const SMALL_REQUESTS_NEAR: usize = 16;
 /// needs one, and a hundred layers are then asked for in two round trips.
 const SMALL_REQUESTS_FAR: usize = 128;
 
-/// How long everything may take in all that only saves work.
+/// How long optional requests to a registry may take, and how much time of a run they may lose.
 const OPTIONAL_TIME: Duration = Duration::from_secs(5);
 /// How long it is tried to find out what became of a request whose answer was lost.
 const INQUIRY_TIME: Duration = Duration::from_secs(10);
@@ -42,6 +42,8 @@ pub struct Registry {
     pub(super) upload_methods: UploadMethods,
     /// It does not take HEAD for blobs.
     pub(super) refuses_head: AtomicBool,
+    /// The time that optional requests have cost without an answer.
+    pub(super) optional_time_lost: parking_lot::Mutex<Duration>,
     /// Held while a list of referrers is changed: two changes at once would each undo the other.
     pub(super) referrers: Mutex<()>,
 }
@@ -72,6 +74,7 @@ impl Registry {
             is_far: AtomicBool::new(false),
             upload_methods: UploadMethods::default(),
             refuses_head: AtomicBool::new(false),
+            optional_time_lost: parking_lot::Mutex::default(),
             referrers: Mutex::default(),
         })
     }
@@ -129,11 +132,13 @@ impl Repository {
         &self.registry
     }
 
-    /// The same repository, for requests that only save work: all that are made with this value and
-    /// its clones have five seconds together, from now on, whatever the registry answers.
+    /// The same repository, for requests that only save work. All that are made with this value and
+    /// its clones have five seconds together, from now on, whatever the registry answers; less where
+    /// such requests have lost time in this run already.
     #[must_use]
     pub fn hastily(&self) -> Self {
-        self.until(Instant::now() + OPTIONAL_TIME)
+        let lost = *self.registry.optional_time_lost.lock();
+        self.until(Instant::now() + OPTIONAL_TIME.saturating_sub(lost))
     }
 
     /// The same repository, for requests that are optional and must be over by the deadline.

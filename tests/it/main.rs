@@ -35,3 +35,4 @@ mod sources_bad;
 mod stream_push;
 mod tls_and_proxies;
 mod together;
+mod wire;

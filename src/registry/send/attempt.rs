@@ -1,8 +1,11 @@
 //! A request of a registry's API: with the authorization that it needs, again with a new token where
 //! one is refused, and again and again as long as its budget lasts.
 
+use std::time::Duration;
+
 use reqwest::StatusCode;
 use reqwest::header::{HeaderValue, WWW_AUTHENTICATE};
+use tokio::time::{Instant, timeout_at};
 use url::Url;
 
 use super::super::auth::{AuthError, Realm, Scopes};
@@ -11,6 +14,9 @@ use super::super::repository::Registry;
 use super::failure::Failure;
 use super::request::{Answer, Request};
 use super::retry::RetryBudget;
+
+/// Optional work that fails sooner costs no time that matters.
+const WORTH_COUNTING: Duration = Duration::from_secs(1);
 
 /// A request to a registry, with what its authorization depends on.
 pub struct Call<'a> {
@@ -25,15 +31,33 @@ impl Registry {
     /// Sends a request until there is an answer, or trying again is pointless, or the budget is
     /// spent.
     pub async fn send(&self, call: &Call<'_>, budget: &mut RetryBudget) -> Result<Answer, Error> {
-        let Some(deadline) = budget.deadline() else {
-            return self.send_again(call, budget).await;
+        let deadline = budget.deadline();
+        self.in_time(&call.request.doing, deadline, self.send_again(call, budget)).await
+    }
+
+    /// Ends optional work at its deadline, and takes note of the time that it cost for nothing.
+    pub async fn in_time<T>(
+        &self,
+        doing: &str,
+        deadline: Option<Instant>,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let Some(deadline) = deadline else {
+            return work.await;
         };
-        tokio::time::timeout_at(deadline, self.send_again(call, budget)).await.unwrap_or_else(
-            |_| {
-                let reason = "it took too long for something that is optional".to_owned();
-                Err(Error::Transport { doing: call.request.doing.clone(), reason })
-            },
-        )
+        let started = Instant::now();
+        let late = || {
+            let reason = "it took too long for something that is optional".to_owned();
+            Error::Transport { doing: doing.to_owned(), reason }
+        };
+        if deadline <= started {
+            return Err(late());
+        }
+        let done = timeout_at(deadline, work).await.unwrap_or_else(|_| Err(late()));
+        if done.is_err() && started.elapsed() >= WORTH_COUNTING {
+            *self.optional_time_lost.lock() += started.elapsed();
+        }
+        done
     }
 
     async fn send_again(&self, call: &Call<'_>, budget: &mut RetryBudget) -> Result<Answer, Error> {

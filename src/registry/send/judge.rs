@@ -25,13 +25,10 @@ impl Registry {
         let request = &call.request;
         let is_registry = self.door.is_registry_url(&answer.url);
         if is_registry && self.is_no_registry(call, &answer) {
-            return Err(Error::NotARegistry {
-                host: self.host().to_owned(),
-                url: SafeUrl::from(answer.url.clone()),
-                status: answer.status,
-                what: if answer.is_web_page() { "with a web page" } else { "as if it knew no API" },
-            }
-            .into());
+            let what = if answer.is_web_page() { " with a web page" } else { "" };
+            let (url, status) = (SafeUrl::from(answer.url), answer.status);
+            let answered = format!("{url} answered {status}{what}");
+            return Err(Error::NotARegistry { host: self.host().to_owned(), answered }.into());
         }
         if answer.status.is_success() || request.also.contains(&answer.status) {
             return Ok(answer);

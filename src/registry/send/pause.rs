@@ -15,7 +15,10 @@ const FIRST_CONTACT: Duration = Duration::from_secs(10);
 
 /// The servers that requests went to, by host and port: the registry, its token server, its storage.
 #[derive(Default)]
-pub struct Servers(Mutex<HashMap<(String, Option<u16>), Arc<Server>>>);
+pub struct Servers(Mutex<HashMap<Address, Arc<Server>>>);
+
+/// Host and port.
+type Address = (String, Option<u16>);
 
 /// What is known of one server.
 #[derive(Debug, Default)]

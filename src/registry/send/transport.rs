@@ -45,19 +45,13 @@ impl Door {
             Err(failure) => failure.connected,
         };
         if !maybe_tls {
-            if result.is_ok() {
-                self.scheme.settle(Speaks::Plain);
-            }
             return result;
         }
         let mut secure = url;
         // Cannot fail: http and https are both special schemes.
         let _ = secure.set_scheme("https");
         match self.roundtrip(request, &secure, authorization, secrets).await {
-            Ok(answer) => {
-                self.scheme.settle(Speaks::Tls);
-                Ok(answer)
-            }
+            Ok(answer) => Ok(answer),
             // It answered in TLS; that one side does not trust the other is the error to show.
             Err(failure) if failure.is_about_trust() => {
                 self.scheme.settle(Speaks::Tls);
@@ -157,8 +151,8 @@ impl Door {
             let response = response.map_err(|error| unanswered.broken(error))?;
             server.note_answer();
             self.note_distance(started.elapsed());
-            if is_registry && !self.is_first_step(response.status()) {
-                self.first.has_arrived();
+            if is_registry {
+                self.note_status(url, response.status());
             }
             read(request, unanswered, response, idle).await
         }
@@ -180,11 +174,19 @@ impl Door {
         answer.map_err(|failure| Failure { server, ..failure })
     }
 
-    /// Whether an answer with this status only begins to show how the registry is to be asked: it
-    /// wants a login, or TLS.
-    fn is_first_step(&self, status: StatusCode) -> bool {
-        status == StatusCode::UNAUTHORIZED
-            || (self.scheme.get() == Speaks::Unknown && may_want_tls(status))
+    /// Takes note of what the status of an answer shows: how the registry is to be spoken to, and
+    /// that the other requests may go out, unless it wants a login first.
+    fn note_status(&self, url: &Url, status: StatusCode) {
+        if self.scheme.get() == Speaks::Unknown {
+            match url.scheme() {
+                "https" => self.scheme.settle(Speaks::Tls),
+                _ if may_want_tls(status) => return,
+                _ => self.scheme.settle(Speaks::Plain),
+            }
+        }
+        if status != StatusCode::UNAUTHORIZED {
+            self.first.has_arrived();
+        }
     }
 }
 

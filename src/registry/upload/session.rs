@@ -32,7 +32,7 @@ const CANCEL_TIME: Duration = Duration::from_secs(2);
 /// [`Sessions::cancel_abandoned`].
 #[derive(Debug)]
 pub struct Session {
-    repository: Repository,
+    repository: Box<Repository>,
     url: Url,
     id: u64,
     limits: ChunkLimits,
@@ -104,41 +104,31 @@ impl Repository {
         opening: Opening,
         budget: &mut RetryBudget,
     ) -> Result<Opened, Error> {
-        loop {
-            let failure = match self.post_once(opening.clone(), budget.deadline()).await {
-                Ok(opened) => return Ok(opened),
-                Err(failure) => failure,
-            };
-            self.registry().door.wait_before_retry(failure, budget).await?;
-        }
+        let (doing, deadline) = (opening.doing.clone(), budget.deadline());
+        let posting = async {
+            loop {
+                let failure = match self.post_once(opening.clone()).await {
+                    Ok(opened) => return Ok(opened),
+                    Err(failure) => failure,
+                };
+                self.registry().door.wait_before_retry(failure, budget).await?;
+            }
+        };
+        self.registry().in_time(&doing, deadline, posting).await
     }
 
-    async fn post_once(
-        &self,
-        opening: Opening,
-        deadline: Option<tokio::time::Instant>,
-    ) -> Result<Opened, Failure> {
-        let (repository, doing) = (self.clone(), opening.doing.clone());
+    async fn post_once(&self, opening: Opening) -> Result<Opened, Failure> {
+        let repository = self.clone();
         let under_way = self.registry().door.options().sessions.opening();
         // A task of its own: if nothing waits for the session any more while it is being opened,
         // it has to be known all the same, to be cancelled.
-        let mut posting = tokio::spawn(async move {
+        let posting = tokio::spawn(async move {
             let opened = repository.post_alone(opening).await;
             // Both as one: a session that is not taken is abandoned, and only then is the request
             // no longer under way.
             (opened, under_way)
         });
-        let ended = match deadline {
-            None => posting.await,
-            Some(deadline) => {
-                let late = |_| {
-                    let reason = "it took too long for something that is optional".to_owned();
-                    Failure::from(Error::Transport { doing, reason })
-                };
-                tokio::time::timeout_at(deadline, &mut posting).await.map_err(late)?
-            }
-        };
-        match ended {
+        match posting.await {
             Ok((opened, _)) => opened,
             Err(ended) => match ended.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
@@ -168,7 +158,7 @@ impl Session {
         let cancel = move |url| delete(canceller.clone(), url).boxed();
         let sessions = &repository.registry().door.options().sessions;
         let id = sessions.add(url.clone(), Arc::new(cancel));
-        Self { repository: repository.clone(), url, id, limits }
+        Self { repository: Box::new(repository.clone()), url, id, limits }
     }
 
     /// The lengths of bodies that it takes.
@@ -249,7 +239,7 @@ impl Session {
     /// Tells the registry that nothing more will come. Until it has answered, the session is one of
     /// the open ones.
     pub(super) async fn cancel(self) {
-        delete(self.repository.clone(), self.url.clone()).await;
+        delete((*self.repository).clone(), self.url.clone()).await;
         self.closed();
     }
 
