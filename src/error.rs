@@ -27,6 +27,12 @@ pub enum Error {
     /// No manifest can be made of the layers.
     #[error(transparent)]
     Manifest(#[from] image::ManifestError),
+    /// The registry has no such image.
+    #[error("the registry has no image {reference}\nhint: check the name and the tag")]
+    NotInRegistry {
+        /// The image that was asked for.
+        reference: String,
+    },
     /// The registry refused, or could not be reached.
     #[error(transparent)]
     Registry(Arc<registry::Error>),

@@ -18,9 +18,11 @@
 //! - [`registry`] speaks the OCI distribution protocol, and knows nothing of archives.
 //! - [`push`] is the one place where the four meet.
 //! - [`event`] is what happens meanwhile, as data; [`report`] is what came of it.
-//! - [`inspect`] looks at an image without pushing it.
+//! - [`inspect`] looks at an image without pushing it; [`changes`] compares two images; [`tag`]
+//!   points tags to an image that is already in a registry.
 //! - [`cli`] is all that a person sees.
 
+pub mod changes;
 pub mod cli;
 pub mod error;
 pub mod event;
@@ -33,8 +35,10 @@ mod json;
 pub mod pack;
 pub mod push;
 pub mod registry;
+mod remote;
 pub mod report;
 pub mod reuse;
 pub mod source;
+pub mod tag;
 
 pub use error::Error;

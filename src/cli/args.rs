@@ -10,15 +10,17 @@ use clap_complete::Shell;
 use oci_client::Reference;
 
 use super::options::{RegistryArgs, ReuseArgs, SelectionArgs, VerbosityArgs};
-use super::{help, name};
-use crate::image::{Compression, Format};
+use super::{help, name, platform};
+use crate::image::{Compression, Format, Platform};
 use crate::push::DEFAULT_JOBS;
 
 /// The forms of the command line.
 const FORMS: &str = "pushimg [OPTIONS] <IMAGE> [DESTINATION]
        pushimg [OPTIONS] <IMAGE>=<DESTINATION>...
        pushimg [OPTIONS] --index <DESTINATION> <[PLATFORM=]IMAGE>...
-       pushimg inspect [OPTIONS] <IMAGE>";
+       pushimg inspect [OPTIONS] <IMAGE>
+       pushimg diff [OPTIONS] <OLD> <NEW>
+       pushimg tag [OPTIONS] <IMAGE> <TAG>...";
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -56,6 +58,12 @@ pub struct Args {
 pub enum Subcommand {
     /// Show what is in an image, and what a push of it would send
     Inspect(Box<InspectArgs>),
+
+    /// Show which layers and packages are different in two images
+    Diff(Box<DiffArgs>),
+
+    /// Point tags to an image that is already in a registry
+    Tag(Box<TagArgs>),
 
     /// Print a script that completes the arguments of pushimg in a shell
     Completions(CompletionsArgs),
@@ -108,8 +116,7 @@ pub struct PushArgs {
     disable_help_flag = true
 )]
 pub struct InspectArgs {
-    /// File, folder, or symlink such as ./result; - is standard input; PATH:NAME or PATH@DIGEST
-    /// chooses one of several images
+    /// As for a push, or host/repository[:tag] of an image in a registry
     #[arg(value_hint = ValueHint::AnyPath)]
     pub image: OsString,
 
@@ -127,6 +134,76 @@ pub struct InspectArgs {
     pub registry: RegistryArgs,
 
     /// Print one JSON document, with all details
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+
+    #[command(flatten)]
+    pub verbosity: VerbosityArgs,
+
+    /// Print the options; --help adds examples
+    #[arg(short = 'h', long = "help", action = ArgAction::Help, help_heading = "Output")]
+    help: Option<bool>,
+}
+
+/// The arguments of `pushimg diff`.
+#[derive(Debug, clap::Args)]
+#[command(
+    override_usage = "pushimg diff [OPTIONS] <OLD> <NEW>",
+    after_long_help = help::text(help::DIFF),
+    disable_help_flag = true
+)]
+pub struct DiffArgs {
+    /// The old image: as for a push, or host/repository[:tag] of an image in a registry
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub old: OsString,
+
+    /// The new image
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub new: OsString,
+
+    /// Choose the images for this platform, [os/]arch[/variant]
+    #[arg(long, value_name = "PLATFORM", value_parser = platform::parse, help_heading = "Image")]
+    pub platform: Option<Platform>,
+
+    /// Never run an image, even if it is a program that writes one
+    #[arg(long, help_heading = "Image")]
+    pub no_exec: bool,
+
+    #[command(flatten)]
+    pub registry: RegistryArgs,
+
+    /// Print one JSON document, with all details
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+
+    #[command(flatten)]
+    pub verbosity: VerbosityArgs,
+
+    /// Print the options; --help adds examples
+    #[arg(short = 'h', long = "help", action = ArgAction::Help, help_heading = "Output")]
+    help: Option<bool>,
+}
+
+/// The arguments of `pushimg tag`.
+#[derive(Debug, clap::Args)]
+#[command(
+    override_usage = "pushimg tag [OPTIONS] <IMAGE> <TAG>...",
+    after_long_help = help::text(help::TAG),
+    disable_help_flag = true
+)]
+pub struct TagArgs {
+    /// host/repository@sha256:... or host/repository:tag of an image in a registry
+    #[arg(value_parser = name::destination)]
+    pub image: Reference,
+
+    /// Tags in the same repository
+    #[arg(required = true, value_name = "TAG", value_parser = name::tag)]
+    pub tags: Vec<String>,
+
+    #[command(flatten)]
+    pub registry: RegistryArgs,
+
+    /// Print one JSON document
     #[arg(long, help_heading = "Output")]
     pub json: bool,
 

@@ -1,4 +1,4 @@
-//! Exit codes: which one an error has.
+//! Exit codes, and which one an error has.
 
 use std::process::ExitCode;
 
@@ -6,13 +6,13 @@ use crate::Error;
 use crate::image::ManifestError;
 use crate::{pack, registry, source};
 
-/// How the program ends, as `--help` tells it.
+/// The exit codes; `--help` lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Code {
-    /// Pushed; or `--help`, `--version`.
+    /// Success.
     Pushed = 0,
-    /// Failed in a way that no other code tells, such as a full disk.
+    /// Another failure, such as a full disk.
     Failed = 1,
     /// The command line is wrong, or contradicts the image.
     Usage = 2,
@@ -22,7 +22,7 @@ pub enum Code {
     Refused = 4,
     /// The network or the registry failed, after retries.
     Network = 5,
-    /// Stopped by a signal: what a shell reports for Ctrl-C, 128 + SIGINT.
+    /// Stopped by a signal; shells report 128 + SIGINT for Ctrl-C.
     Interrupted = 130,
 }
 
@@ -33,16 +33,17 @@ impl From<Code> for ExitCode {
 }
 
 impl Error {
-    /// The exit code of a push that failed so.
+    /// The exit code of a command that failed with this error.
     pub fn exit_code(&self) -> Code {
         match self {
             Self::Usage(_) | Self::Manifest(ManifestError::Unsayable { .. }) => Code::Usage,
-            // The image is all right; it is the choice that is missing, or fits nothing.
+            // The image is good, but the user must choose another one, or choose at all.
             Self::Source(source::Error::Choice(_)) => Code::Usage,
             Self::Source(source::Error::Image(_)) => Code::Image,
+            Self::NotInRegistry { .. } => Code::Refused,
             Self::Registry(error) | Self::SomeTags { source: error, .. } => match &**error {
                 registry::Error::Settings(_) => Code::Usage,
-                // Packed bytes that cannot be read back: a full disk, not the network.
+                // The spooled bytes cannot be read back: a disk problem, not the network.
                 registry::Error::Content { .. } => Code::Failed,
                 error if error.is_refusal() => Code::Refused,
                 _ => Code::Network,

@@ -82,16 +82,56 @@ pub const INSPECT: &[Section] = &[
         title: "Examples",
         body: Commands(&[
             "pushimg inspect result",
-            "pushimg inspect images.tar --image app:v1",
+            "pushimg inspect images.tar --image v1",
             "pushimg inspect result --json | jq '.images[0].layers[].store_paths'",
             "pushimg inspect result --against registry.fly.io/app:latest",
+            "pushimg inspect registry.fly.io/app:latest",
         ]),
     },
     Section {
         title: "Result",
         body: Paragraph(
-            "Standard output gets a table, or one JSON document with --json. Nothing is uploaded. \
+            "If no file has the name that is given, and it begins with a host, the image is read \
+             from that registry, without its layers. Standard output gets a table, or one JSON document with --json. Nothing is uploaded. \
              Exit codes and environment variables are those of pushimg.",
+        ),
+    },
+];
+
+/// The sections for `pushimg diff`.
+pub const DIFF: &[Section] = &[
+    Section {
+        title: "Examples",
+        body: Commands(&[
+            "pushimg diff registry.fly.io/app:latest result",
+            "pushimg diff registry.fly.io/app:1.0 registry.fly.io/app:1.1 --json",
+        ]),
+    },
+    Section {
+        title: "Result",
+        body: Paragraph(
+            "Standard output gets the layers that only one image has, with - for OLD and + for \
+             NEW, and then the packages of the Nix store that came, went, changed their version or \
+             were rebuilt. Exit codes and environment variables are those of pushimg.",
+        ),
+    },
+];
+
+/// The sections for `pushimg tag`.
+pub const TAG: &[Section] = &[
+    Section {
+        title: "Examples",
+        body: Commands(&[
+            "pushimg tag registry.fly.io/app:v2 latest",
+            "pushimg tag ghcr.io/me/app:build-7 v1.2 v1 latest",
+        ]),
+    },
+    Section {
+        title: "Result",
+        body: Paragraph(
+            "Only the manifest is read and sent. Standard output gets one line, \
+             registry/repository@sha256:..., or one JSON document with --json. Exit codes and \
+             environment variables are those of pushimg.",
         ),
     },
 ];
@@ -115,6 +155,8 @@ pub fn sections(command: &str) -> &'static [Section] {
     match command {
         "pushimg" => PUSH,
         "inspect" => INSPECT,
+        "diff" => DIFF,
+        "tag" => TAG,
         "completions" => COMPLETIONS,
         "man" => MAN,
         _ => &[],
@@ -179,7 +221,7 @@ mod tests {
 
     #[test]
     fn sections_fit_a_terminal_of_eighty_columns() {
-        for section in [PUSH, INSPECT, COMPLETIONS, MAN].into_iter().flatten() {
+        for section in [PUSH, INSPECT, DIFF, TAG, COMPLETIONS, MAN].into_iter().flatten() {
             let text = section_text(section);
             assert!(text.lines().all(|line| line.len() <= COLUMNS), "{text}");
         }

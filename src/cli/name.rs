@@ -87,6 +87,12 @@ pub fn other_tags(mut tags: Vec<String>, destination: Option<&Reference>) -> Vec
     tags
 }
 
+/// Whether a name begins with a registry's host, and not with a folder: `r.io/app`, not `./app`.
+pub fn has_host(text: &str) -> bool {
+    let host = text.split_once('/').map(|(host, _)| host);
+    host.is_some_and(|host| is_host(host) && !host.starts_with('.'))
+}
+
 /// The text with `***` in place of the login in it: `user:password@host/name`, with or without a
 /// scheme. `None` if it has no login.
 pub fn mask_login(text: &str) -> Option<String> {

@@ -28,7 +28,7 @@ pub struct SelectionArgs {
 }
 
 /// Where to look for layers that are already uploaded.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 #[command(next_help_heading = "Reuse")]
 pub struct ReuseArgs {
     /// Another image of the same registry whose layers may be reused; may be repeated

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::command::{Command, Invocation, SAME_DESTINATION, same_destination};
+use super::command::{AnyImage, Command, Invocation, SAME_DESTINATION, same_destination};
+use oci_client::Reference;
+
 use super::digest_file;
 use super::exit::Code;
 use super::manual;
@@ -18,10 +20,11 @@ use super::signals::Signals;
 use crate::Error;
 use crate::event::{Event, Events};
 use crate::image::Platform;
-use crate::inspect::{Inspection, inspect};
+use crate::inspect::{Comparison, InspectedImage, Inspection, inspect, inspect_remote};
 use crate::push::{Item, PushOptions, expand, push, push_all, push_index};
 use crate::report::Report;
 use crate::source::Location;
+use crate::tag::{Tagged, tag};
 
 /// How long a stopped push waits for the registry to close its upload sessions.
 const GRACE: Duration = Duration::from_secs(2);
@@ -79,6 +82,10 @@ enum Done {
     Several(Vec<ImageOutcome>, Duration),
     /// An image was inspected.
     Inspected(Inspection),
+    /// Two images were compared.
+    Compared(Comparison),
+    /// An image got tags.
+    Tagged(Tagged),
     /// The result is this text.
     Text(Vec<u8>),
 }
@@ -116,13 +123,54 @@ impl Runner<'_> {
                 })?;
                 Ok(Done::Text(vec![]))
             }
-            Command::Inspect { image, selection, against } => {
-                let events = self.output.events_of(0);
-                inspect(&image, &selection, against.as_ref(), options, &events)
-                    .await
-                    .map(Done::Inspected)
+            Command::Inspect { image, against } => {
+                self.inspect(&image, against.as_ref()).await.map(Done::Inspected)
+            }
+            Command::Diff { old, new } => {
+                let (old, new) = (self.inspect_one(&old).await?, self.inspect_one(&new).await?);
+                Ok(Done::Compared(Comparison::between(&old, &new)))
+            }
+            Command::Tag { image, tags } => {
+                let tagged = tag(&image, &tags, &options.registry, &self.events_of(0)).await?;
+                Ok(Done::Tagged(tagged))
             }
         }
+    }
+
+    async fn inspect(
+        &self,
+        image: &AnyImage,
+        against: Option<&Reference>,
+    ) -> Result<Inspection, Error> {
+        let (options, events) = (&self.options, self.output.events_of(0));
+        match image {
+            AnyImage::Local(location, selection) => {
+                inspect(location, selection, against, options, &events).await
+            }
+            AnyImage::Remote(reference, platform) => {
+                inspect_remote(reference, platform.as_ref(), &options.registry, &events).await
+            }
+        }
+    }
+
+    /// The same for a place that must hold a single image.
+    async fn inspect_one(&self, image: &AnyImage) -> Result<InspectedImage, Error> {
+        let images = self.inspect(image, None).await?.images;
+        let count = images.len();
+        let [only] = <[_; 1]>::try_from(images).map_err(|images| {
+            let listed: Vec<_> = images
+                .iter()
+                .map(|image| {
+                    let name = image.names.first().map_or(image.id.as_str(), String::as_str);
+                    format!("{name} ({})", image.platform)
+                })
+                .collect();
+            Error::Usage(format!(
+                "{image} holds {count} images: {}; choose one with --platform, or with PATH:NAME",
+                listed.join(", ")
+            ))
+        })?;
+        Ok(only)
     }
 
     async fn several(&self, items: &[Item]) -> Done {
@@ -191,6 +239,24 @@ fn print_result(done: &Done, json: bool, digest_file: Option<&Path>, output: &Ou
             };
             (Code::Pushed, printed.map_err(NotWritten::Printed))
         }
+        Done::Compared(comparison) => {
+            let printed = if json {
+                result::print_json(comparison, stdout)
+            } else {
+                let columns = output::inspect::columns();
+                result::print(output::diff::text(comparison, columns).as_bytes(), stdout)
+            };
+            (Code::Pushed, printed.map_err(NotWritten::Printed))
+        }
+        Done::Tagged(tagged) => {
+            output.tagged(tagged);
+            let printed = if json {
+                result::print_json(tagged, stdout)
+            } else {
+                result::print(format!("{}\n", tagged.pinned).as_bytes(), stdout)
+            };
+            (Code::Pushed, printed.map_err(NotWritten::Tagged))
+        }
         Done::Text(text) => {
             (Code::Pushed, result::print(text, stdout).map_err(NotWritten::Printed))
         }
@@ -209,6 +275,8 @@ fn print_result(done: &Done, json: bool, digest_file: Option<&Path>, output: &Ou
 enum NotWritten {
     #[error("the image is pushed, but {0} could not be written: {1}")]
     Pushed(&'static str, #[source] io::Error),
+    #[error("the tags are set, but the result could not be written to standard output: {0}")]
+    Tagged(#[source] io::Error),
     #[error("cannot write to standard output: {0}")]
     Printed(#[source] io::Error),
 }

@@ -1,5 +1,5 @@
-//! An image as its config describes it (OCI image-spec 1.1, "Image Configuration"), with those
-//! fields that a push has no use for.
+//! An image as its config describes it (OCI image-spec 1.1, "Image Configuration"), including the
+//! fields that a push does not need.
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::Hash;
@@ -11,22 +11,22 @@ use super::{InspectedImage, InspectedLayer};
 use crate::image::{Bounded, Config, Digest};
 use crate::{json, source};
 
-/// More arguments, variables or ports than any image has.
+/// A config with more arguments, variables or ports is shown without them.
 const MAX_ELEMENTS: usize = 16 * 1024;
 
 type Texts = Option<Bounded<String, MAX_ELEMENTS>>;
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Fields {
+struct ConfigJson {
     created: Option<String>,
-    config: Option<Run>,
+    config: Option<RunJson>,
 }
 
-/// How the image is run.
+/// How to run the image.
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
-struct Run {
+struct RunJson {
     entrypoint: Texts,
     cmd: Texts,
     env: Texts,
@@ -36,15 +36,15 @@ struct Run {
 }
 
 impl InspectedImage {
-    /// An image of these names. `stored` has for each layer what tells its bytes from those of
-    /// others, their length, and the blob's digest where it is stored as one.
+    /// An image with these names. `stored` has for each layer a value that identifies its bytes,
+    /// their length, and the blob's digest if it is stored as a blob.
     pub(super) fn new<T: Eq + Hash>(
         names: Vec<String>,
         config: &Config,
         stored: impl Iterator<Item = (T, u64, Option<Digest>)>,
     ) -> Self {
-        // Nothing of this matters to a push. A config that has it in another form is shown without.
-        let fields: Fields = json::from_slice(config.bytes()).unwrap_or_default();
+        // A push needs none of these fields, so a config that has them in another form is still shown.
+        let fields: ConfigJson = json::from_slice(config.bytes()).unwrap_or_default();
         let run = fields.config.unwrap_or_default();
         let texts = |list: Texts| list.map_or(Vec::new(), |list| list.0);
         let text = |text: Option<String>| text.filter(|text| !text.is_empty());

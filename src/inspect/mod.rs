@@ -1,8 +1,10 @@
-//! What is in an image: its names, its config, its layers and what they hold; and, where that is
-//! asked for, which of them a registry has and what a push would send.
+//! What is in an image: its names, its config, its layers and what they contain. On request also
+//! which layers a registry has, and what a push would send.
 //!
-//! Comes in: a location. Goes out: an [`Inspection`]. Nothing is written anywhere.
+//! A local image or one in a registry comes in, an [`Inspection`] goes out. [`Comparison`] compares
+//! two images. Nothing is written anywhere.
 
+mod comparison;
 mod config;
 mod reading;
 
@@ -18,11 +20,14 @@ use crate::push::{Item, PushOptions, push};
 use crate::report::{Known, LayerReport, Outcome, Report};
 use crate::source::layout::Tree;
 use crate::source::{Image, LayerId, Location, Selection};
+use crate::{registry, remote};
 
-/// What is in a file of images.
+pub use self::comparison::{ComparedLayer, Comparison, LayerState};
+
+/// The images of one place, and what a push of them would do.
 #[derive(Clone, Debug, Serialize)]
 pub struct Inspection {
-    /// The images, in the order in which they are stored; of an index, of all platforms.
+    /// The images, in the order in which they are stored; of an index, those of all platforms.
     pub images: Vec<InspectedImage>,
     /// What a push would do.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -32,31 +37,31 @@ pub struct Inspection {
 /// An image.
 #[derive(Clone, Debug, Serialize)]
 pub struct InspectedImage {
-    /// The names that it is given where it is stored.
+    /// Its names.
     pub names: Vec<String>,
     /// The digest of its config.
     pub id: Digest,
-    /// The digest of its manifest, where it is stored with one.
+    /// The digest of its manifest, if it has one already.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub manifest: Option<Digest>,
-    /// What it runs on.
+    /// Its platform.
     #[serde(serialize_with = "as_text")]
     pub platform: Platform,
-    /// When it was made, as its config says.
+    /// When it was built, according to its config.
     pub created: Option<String>,
-    /// The program that is run, with its first arguments.
+    /// The program, and its first arguments.
     pub entrypoint: Vec<String>,
-    /// The arguments that follow the entrypoint, or the program where that is empty.
+    /// The arguments after the entrypoint; without an entrypoint, the program and its arguments.
     pub cmd: Vec<String>,
     /// Environment variables, `NAME=VALUE`.
     pub env: Vec<String>,
     /// Ports that it listens on, `8080/tcp`.
     pub exposed_ports: Vec<String>,
-    /// The folder that the program starts in.
+    /// The working directory of the program.
     pub working_dir: Option<String>,
-    /// Whose rights the program has.
+    /// The user that runs the program.
     pub user: Option<String>,
-    /// Bytes of the layers as stored; one that occurs twice counts once.
+    /// Bytes of the layers as stored. A layer that occurs twice counts once.
     pub size: u64,
     /// The layers, lowest first.
     pub layers: Vec<InspectedLayer>,
@@ -65,16 +70,16 @@ pub struct InspectedImage {
 /// A layer.
 #[derive(Clone, Debug, Serialize)]
 pub struct InspectedLayer {
-    /// The digest of the uncompressed tar; `None` for a blob that is no layer of an image.
+    /// The digest of the uncompressed tar; `None` for a blob that is not a layer of an image.
     pub diff_id: Option<DiffId>,
-    /// The digest of the blob, where it is stored as one.
+    /// The digest of the blob, if it is stored as one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
-    /// Its length in bytes as stored; of one that is made while it is read, that of its tar.
+    /// Its length in bytes as stored. If pushimg makes the layer, the length of its tar.
     pub size: u64,
-    /// The store paths in it, as Nix lists them in the config's history.
+    /// The store paths in it, which Nix lists in the config's history.
     pub store_paths: Vec<String>,
-    /// The command that made it, where the config's history has one.
+    /// The command that made it, if the config's history has one.
     pub created_by: Option<String>,
     /// What the registry has of it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -104,10 +109,10 @@ pub struct Against {
     pub layers_to_upload: usize,
 }
 
-/// Looks at the images at `location`, of several at those that `selection` means. `against` is
-/// where a push would go; the options are those of that push, which is a dry run.
+/// Looks at the images at `location` that `selection` chooses. `against` is the destination of a
+/// push; `options` are those of that push, which is a dry run.
 ///
-/// Of a file whose layers lie where they can be skipped, only what describes them is read.
+/// If layers can be skipped in the file, they are not read.
 pub async fn inspect(
     location: &Location,
     selection: &Selection,
@@ -129,6 +134,27 @@ pub async fn inspect(
     Ok(inspection)
 }
 
+/// Looks at an image in a registry, without its layers. Of an index, at the images of all platforms,
+/// or at those for `platform`.
+pub async fn inspect_remote(
+    reference: &Reference,
+    platform: Option<&Platform>,
+    options: &registry::Options,
+    events: &Events,
+) -> Result<Inspection, Error> {
+    let repository = remote::repository(reference, options, events);
+    let images = remote::images(&repository, reference, platform).await?;
+    let name = reference.to_string();
+    let images = images.into_iter().map(|remote| {
+        let blobs = remote.blobs.iter();
+        let stored = blobs.map(|(digest, size)| (digest, *size, Some(digest.clone())));
+        let mut image = InspectedImage::new(vec![name.clone()], &remote.config, stored);
+        image.manifest = Some(remote.digest);
+        image
+    });
+    Ok(Inspection { images: images.collect(), against: None })
+}
+
 impl Inspection {
     /// The images of a layout, an index with all that it lists.
     pub fn of_trees(trees: &[Tree]) -> Self {
@@ -138,7 +164,7 @@ impl Inspection {
         });
         let images = nodes.filter_map(|(tree, place, node)| {
             let config = node.config.as_ref()?;
-            // An attestation, which is made like an image of a platform that nobody has.
+            // An attestation: it looks like an image for the platform unknown/unknown.
             if place != tree.root && config.platform().os == "unknown" {
                 return None;
             }
@@ -163,7 +189,7 @@ impl Inspection {
         Self { images: images.collect(), against: None }
     }
 
-    /// Adds what a dry run has found out.
+    /// Adds the results of a dry run.
     fn compare(&mut self, report: &Report) {
         let by_digest: HashMap<&Digest, &LayerReport> =
             report.layers.iter().rev().map(|layer| (&layer.digest, layer)).collect();

@@ -11,7 +11,7 @@ use clap::error::ErrorKind;
 use oci_client::Reference;
 
 use super::conflict::{SAME_DESTINATION, check_stdin, same_destination, stdin_twice};
-use super::{Command, image_name, list_file};
+use super::{AnyImage, Command, image_name, list_file};
 use crate::cli::args::PushArgs;
 use crate::cli::options::SelectionArgs;
 use crate::cli::usage::Usage;
@@ -182,6 +182,29 @@ pub fn select(image: &OsStr, options: &SelectionArgs) -> Result<(Location, Selec
     }
     selection.platform.clone_from(&options.platform);
     Ok((location, selection))
+}
+
+/// An image that may also be in a registry: if no file has this name, and it begins with a host.
+pub fn any_image(text: &OsStr, options: &SelectionArgs) -> Result<AnyImage, Usage> {
+    let (location, selection) = select(text, options)?;
+    let named = text.to_string_lossy();
+    let is_local = match &location {
+        Location::Stdin => true,
+        Location::Path(path) => path.as_os_str() != text || path.symlink_metadata().is_ok(),
+    };
+    if is_local || !name::has_host(&named) {
+        return Ok(AnyImage::Local(location, selection));
+    }
+    if options.image_name.is_some() {
+        return Err(Usage::new(
+            ErrorKind::ArgumentConflict,
+            "the argument '--image <NAME>' cannot be used with an image in a registry",
+            "give its tag: HOST/REPOSITORY:TAG",
+        ));
+    }
+    let reference = name::destination(&named)
+        .map_err(|why| Usage::invalid(&named, "IMAGE", &why.to_string()))?;
+    Ok(AnyImage::Remote(reference, selection.platform))
 }
 
 fn image_of(text: &OsStr) -> Result<(Location, Selection), Usage> {

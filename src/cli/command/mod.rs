@@ -25,8 +25,9 @@ pub use self::conflict::{SAME_DESTINATION, same_destination};
 #[cfg(any(test, feature = "fuzzing"))]
 pub use self::list_file::parse as parse_list;
 use self::password::password;
-use super::args::{Args, InspectArgs, PushArgs, Subcommand};
-use super::options::{RegistryArgs, ReuseArgs, VerbosityArgs};
+use super::args::{Args, DiffArgs, InspectArgs, PushArgs, Subcommand, TagArgs};
+use super::name;
+use super::options::{RegistryArgs, ReuseArgs, SelectionArgs, VerbosityArgs};
 use super::output::Verbosity;
 use super::usage::Usage;
 use crate::image::{Compression, Platform};
@@ -72,13 +73,34 @@ pub(super) enum Command {
     Man(PathBuf),
     /// Show what is in an image.
     Inspect {
-        /// Where the image is.
-        image: Location,
-        /// Which one, if there are several.
-        selection: Selection,
+        /// The image.
+        image: AnyImage,
         /// `--against`.
         against: Option<Reference>,
     },
+    /// Compare two images.
+    Diff {
+        /// The old image.
+        old: AnyImage,
+        /// The new image.
+        new: AnyImage,
+    },
+    /// Point tags to an image in a registry.
+    Tag {
+        /// The image.
+        image: Reference,
+        /// The tags.
+        tags: Vec<String>,
+    },
+}
+
+/// An image to look at, here or in a registry.
+#[derive(Debug)]
+pub(super) enum AnyImage {
+    /// A local image.
+    Local(Location, Selection),
+    /// An image in a registry; of an index, the one for a platform.
+    Remote(Reference, Option<Platform>),
 }
 
 impl Command {
@@ -94,8 +116,9 @@ impl Command {
             Self::PushSeveral(items) => items.iter().map(|item| &item.image).collect(),
             Self::PushAll { archive, .. } => vec![archive],
             Self::PushIndex(index) => index.images.iter().map(|image| &image.image).collect(),
-            Self::Inspect { image, .. } => vec![image],
-            Self::Completions(_) | Self::Man(_) => vec![],
+            Self::Inspect { image, .. } => image.location().into_iter().collect(),
+            Self::Diff { old, new } => old.location().into_iter().chain(new.location()).collect(),
+            Self::Tag { .. } | Self::Completions(_) | Self::Man(_) => vec![],
         }
     }
 
@@ -106,9 +129,31 @@ impl Command {
             Self::PushSeveral(items) => {
                 items.iter().filter_map(|item| item.destination.as_ref()).collect()
             }
-            Self::PushAll { .. } | Self::Completions(_) | Self::Man(_) => vec![],
+            Self::PushAll { .. }
+            | Self::Diff { .. }
+            | Self::Tag { .. }
+            | Self::Completions(_)
+            | Self::Man(_) => vec![],
             Self::PushIndex(index) => vec![&index.destination],
             Self::Inspect { against, .. } => against.iter().collect(),
+        }
+    }
+}
+
+impl std::fmt::Display for AnyImage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Local(location, _) => location.fmt(f),
+            Self::Remote(reference, _) => reference.fmt(f),
+        }
+    }
+}
+
+impl AnyImage {
+    fn location(&self) -> Option<&Location> {
+        match self {
+            Self::Local(location, _) => Some(location),
+            Self::Remote(..) => None,
         }
     }
 }
@@ -130,6 +175,8 @@ impl Invocation {
         let args = Args::try_parse_from(arguments)?;
         match args.command {
             Some(Subcommand::Inspect(inspect)) => Self::inspect(*inspect, stdin, stdin_is_terminal),
+            Some(Subcommand::Diff(args)) => Self::diff(*args, stdin, stdin_is_terminal),
+            Some(Subcommand::Tag(args)) => Self::tag(*args, stdin),
             Some(Subcommand::Completions(args)) => Ok(Command::Completions(args.shell).into()),
             Some(Subcommand::Man(args)) => Ok(Command::Man(args.folder).into()),
             None => Self::push(args.push, stdin, stdin_is_terminal),
@@ -175,15 +222,21 @@ impl Invocation {
         stdin: &mut dyn BufRead,
         stdin_is_terminal: bool,
     ) -> Result<Self, Usage> {
-        let (image, selection) = forms::select(&args.image, &args.selection)?;
-        if image == Location::Stdin && args.against.is_some() {
-            return Err(Usage::new(
-                ErrorKind::ArgumentConflict,
-                "the argument '--against <REF>' cannot be used with the image '-'",
-                "the image is read twice; put it into a file",
-            ));
+        let image = forms::any_image(&args.image, &args.selection)?;
+        let conflict = match image {
+            AnyImage::Local(Location::Stdin, _) => {
+                Some(("the image '-'", "the image is read twice; put it into a file"))
+            }
+            AnyImage::Local(..) => None,
+            AnyImage::Remote(..) => {
+                Some(("an image in a registry", "compare two images with: pushimg diff OLD NEW"))
+            }
+        };
+        if let (Some((other, tip)), true) = (conflict, args.against.is_some()) {
+            let what = format!("the argument '--against <REF>' cannot be used with {other}");
+            return Err(Usage::new(ErrorKind::ArgumentConflict, &what, tip));
         }
-        let command = Command::Inspect { image, selection, against: args.against };
+        let command = Command::Inspect { image, against: args.against };
         checks::command(&command, &args.reuse, &args.registry, stdin_is_terminal)?;
         let options = PushOptions {
             dry_run: true,
@@ -197,6 +250,36 @@ impl Invocation {
             digest_file: None,
             verbosity: verbosity(&args.verbosity),
         })
+    }
+}
+
+impl Invocation {
+    fn diff(
+        args: DiffArgs,
+        stdin: &mut dyn BufRead,
+        stdin_is_terminal: bool,
+    ) -> Result<Self, Usage> {
+        let selection =
+            SelectionArgs { image_name: None, platform: args.platform, no_exec: args.no_exec };
+        let old = forms::any_image(&args.old, &selection)?;
+        let new = forms::any_image(&args.new, &selection)?;
+        conflict::check_stdin(old.location().into_iter().chain(new.location()))?;
+        let command = Command::Diff { old, new };
+        checks::command(&command, &ReuseArgs::default(), &args.registry, stdin_is_terminal)?;
+        let options = PushOptions {
+            may_run: !args.no_exec,
+            ..options(ReuseArgs::default(), args.registry, &args.verbosity, stdin)?
+        };
+        let verbosity = verbosity(&args.verbosity);
+        Ok(Self { options, json: args.json, verbosity, ..command.into() })
+    }
+
+    fn tag(args: TagArgs, stdin: &mut dyn BufRead) -> Result<Self, Usage> {
+        let tags = name::other_tags(args.tags, None);
+        let command = Command::Tag { image: args.image, tags };
+        let options = options(ReuseArgs::default(), args.registry, &args.verbosity, stdin)?;
+        let verbosity = verbosity(&args.verbosity);
+        Ok(Self { options, json: args.json, verbosity, ..command.into() })
     }
 }
 

@@ -245,7 +245,7 @@ fn help_is_short_and_long_and_fits_eighty_columns() {
 #[test]
 fn the_examples_of_the_help_are_right() {
     let mut checked = 0;
-    let names = ["pushimg", "inspect", "completions", "man"];
+    let names = ["pushimg", "inspect", "diff", "tag", "completions", "man"];
     let commands =
         names.iter().flat_map(|name| help::sections(name)).flat_map(|section| match section.body {
             Body::Commands(commands) => commands,
@@ -261,13 +261,15 @@ fn the_examples_of_the_help_are_right() {
         parse(command);
         checked += 1;
     }
-    assert_eq!(checked, 17);
+    assert_eq!(checked, 22);
 }
 
 #[test]
 fn an_image_can_be_looked_at() {
     let invocation = parse("inspect ./result --image app --json --against r.io/app --no-exec");
-    let Command::Inspect { image, selection, against } = &invocation.command else {
+    let Command::Inspect { image: AnyImage::Local(image, selection), against } =
+        &invocation.command
+    else {
         panic!("no inspection: {invocation:?}");
     };
     assert_eq!(*image, Location::Path("./result".into()));

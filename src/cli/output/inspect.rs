@@ -125,7 +125,7 @@ fn state(layer: &InspectedLayer) -> String {
 }
 
 /// The names of as many store paths as fit, or the command that made the layer.
-fn contents(layer: &InspectedLayer, room: usize) -> String {
+pub fn contents(layer: &InspectedLayer, room: usize) -> String {
     if layer.store_paths.is_empty() {
         let command = layer.created_by.as_deref().unwrap_or_default();
         return truncate_str(&escape(command), room, "…").into_owned();

@@ -2,6 +2,7 @@
 //! standard error.
 
 mod bars;
+pub mod diff;
 mod failure;
 pub mod inspect;
 pub mod labels;
@@ -24,6 +25,7 @@ use self::text::{Paint, escape};
 use super::outcome::ImageOutcome;
 use crate::event::{Event, Events};
 use crate::report::{Outcome, Report};
+use crate::tag::Tagged;
 
 /// How much is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -258,6 +260,14 @@ impl Output {
             String::new()
         };
         self.print(&format!("{name}{whole}"));
+    }
+
+    /// Prints which tags an image got.
+    pub fn tagged(&self, tagged: &Tagged) {
+        if self.verbosity > Verbosity::Quiet {
+            let (word, tags) = (self.paint.good("tagged"), tagged.tags.join(", "));
+            self.print(&format!("{word} {} as {}", escape(&tagged.pinned), escape(&tags)));
+        }
     }
 
     /// Prints an error, its causes and its hints.

@@ -1,12 +1,10 @@
 //! Shell completions, driven in real shells.
 
-mod support;
-
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use support::run::{Pushimg, finish};
+use crate::support::run::{Pushimg, finish};
 
 /// The completion script for a shell, in a file.
 fn script(pushimg: &Pushimg, shell: &str) -> String {
