@@ -44,6 +44,28 @@ pub enum Error {
         /// Why another one does not.
         source: Arc<registry::Error>,
     },
+    /// A tag was refused that points to another manifest.
+    #[error("{source}\nthe tag {tag} still points to {digest}")]
+    TagKept {
+        /// The tag.
+        tag: String,
+        /// What it points to.
+        digest: image::Digest,
+        /// Why it was not moved.
+        source: Arc<registry::Error>,
+    },
+    /// The registry does not take a layer that only others may distribute.
+    #[error(
+        "{source}\nlayer {digest} is a foreign (non-distributable) layer; this registry does not \
+         take images with foreign layers\nhint: push to a registry that takes them, or build the \
+         image without them"
+    )]
+    ForeignLayer {
+        /// The layer's blob.
+        digest: image::Digest,
+        /// What the registry said.
+        source: Box<Error>,
+    },
     /// What was pushed is not what the destination's digest asks for.
     #[error("{0}")]
     Failed(String),
@@ -70,6 +92,24 @@ fn interrupted(tagging: bool) -> &'static str {
         "the manifest was just being put, so the tag may point to the new image or the old one"
     } else {
         "no tag was changed"
+    }
+}
+
+impl Error {
+    /// The message without its hints.
+    pub(crate) fn headline(&self) -> String {
+        self.to_string().lines().next().unwrap_or_default().to_owned()
+    }
+
+    /// What the registry or the network said, if the failure is theirs.
+    pub(crate) fn registry(&self) -> Option<&registry::Error> {
+        match self {
+            Self::Registry(source)
+            | Self::SomeTags { source, .. }
+            | Self::TagKept { source, .. } => Some(source),
+            Self::ForeignLayer { source, .. } | Self::Unrepeatable(source) => source.registry(),
+            _ => None,
+        }
     }
 }
 

@@ -41,7 +41,9 @@ impl Error {
             Self::Source(source::Error::Choice(_)) => Code::Usage,
             Self::Source(source::Error::Image(_)) => Code::Image,
             Self::NotInRegistry { .. } => Code::Refused,
-            Self::Registry(error) | Self::SomeTags { source: error, .. } => match &**error {
+            Self::Registry(error)
+            | Self::SomeTags { source: error, .. }
+            | Self::TagKept { source: error, .. } => match &**error {
                 registry::Error::Settings(_) => Code::Usage,
                 // The spooled bytes cannot be read back: a disk problem, not the network.
                 registry::Error::Content { .. } => Code::Failed,
@@ -60,6 +62,7 @@ impl Error {
             | Self::Manifest(_)
             | Self::Failed(_)
             | Self::GivenUp => Code::Failed,
+            Self::ForeignLayer { .. } => Code::Refused,
             Self::Unrepeatable(error) => error.exit_code(),
             Self::Interrupted { .. } => Code::Interrupted,
         }

@@ -3,8 +3,8 @@
 use oci_client::Reference;
 
 use super::Item;
-use super::input::{Images, Input};
-use super::several::Place;
+use super::index::IndexSlot;
+use super::input::{Images, Input, Opened};
 use crate::error::Error;
 use crate::image::{Digest, parse_reference};
 use crate::source::layout::Tree;
@@ -23,23 +23,15 @@ impl Destination {
     pub async fn choose(
         item: &Item,
         input: &Input,
-        opened: &Images,
-        place: Option<&Place<'_>>,
+        opened: &Opened,
+        slot: Option<&IndexSlot<'_>>,
     ) -> Result<Self, Error> {
-        let reference = match &item.destination {
-            Some(reference) => reference.clone(),
-            None => {
-                let name = match (opened.images(), opened.early_name()) {
-                    (Some(images), _) => the_one_name(&selected(&item.selection, images)?)?,
-                    (None, Some(name)) => name,
-                    (None, None) => {
-                        the_one_name(&selected(&item.selection, &input.images().await?)?)?
-                    }
-                };
-                named_by_itself(&name)?
-            }
+        let reference = match (&item.destination, opened) {
+            (Some(reference), _) => reference.clone(),
+            (None, Opened::Layout(tree)) => named_by_layout(tree)?,
+            (None, Opened::Images(images)) => named_by_images(item, input, images).await?,
         };
-        Ok(Self::new(reference, &item.tags, place.is_some()))
+        Ok(Self::new(reference, &item.tags, slot.is_some()))
     }
 
     /// The destination of a reference, with these tags besides its own.
@@ -82,28 +74,6 @@ impl Destination {
             [] => vec![made.to_string()],
             tags => tags.to_vec(),
         }
-    }
-
-    /// Where a tree of manifests goes: where the user says, or where its own name says.
-    pub fn of_tree(item: &Item, tree: &Tree, place: Option<&Place<'_>>) -> Result<Self, Error> {
-        let reference = match &item.destination {
-            Some(reference) => reference.clone(),
-            None => {
-                // Most layouts give no more than a tag.
-                let mut whole = tree.names.iter().filter(|name| name.contains('/'));
-                match (whole.next(), whole.next()) {
-                    (Some(name), None) => named_by_itself(name)?,
-                    _ => {
-                        return Err(Error::Usage(
-                            "the layout does not say where its image belongs; give the \
-                             destination: pushimg IMAGE HOST/REPOSITORY:TAG"
-                                .to_owned(),
-                        ));
-                    }
-                }
-            }
-        };
-        Ok(Self::new(reference, &item.tags, place.is_some()))
     }
 
     /// What a manifest can be pulled by for ever.
@@ -150,6 +120,28 @@ impl Destination {
             ))),
             _ => Ok(()),
         }
+    }
+}
+
+async fn named_by_images(item: &Item, input: &Input, images: &Images) -> Result<Reference, Error> {
+    let name = match (images.images(), images.early_name()) {
+        (Some(images), _) => the_one_name(&selected(&item.selection, images)?)?,
+        (None, Some(name)) => name,
+        (None, None) => the_one_name(&selected(&item.selection, &input.images().await?)?)?,
+    };
+    named_by_itself(&name)
+}
+
+fn named_by_layout(tree: &Tree) -> Result<Reference, Error> {
+    // Most layouts give only a tag.
+    let mut whole = tree.names.iter().filter(|name| name.contains('/'));
+    match (whole.next(), whole.next()) {
+        (Some(name), None) => named_by_itself(name),
+        _ => Err(Error::Usage(
+            "the layout does not say where its image belongs; give the destination: \
+             pushimg IMAGE HOST/REPOSITORY:TAG"
+                .to_owned(),
+        )),
     }
 }
 

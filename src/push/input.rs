@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use tempfile::tempfile;
 
+use super::Item;
 use crate::error::Error;
 use crate::event::{self, Event, Events};
 use crate::image::Digest;
 use crate::reuse::Cache;
-use crate::source::layout::Layout;
+use crate::source::layout::Tree;
 use crate::source::{self, Contents, Image, LayerId, LayerKey, Location, Source};
 
 /// An image's location, and whether it can be read more than once.
@@ -25,8 +26,18 @@ pub struct Input {
 pub enum Opened {
     /// Images, in layers that are read one after another.
     Images(Images),
-    /// Manifests that are there to be put as they are.
-    Layout(Layout),
+    /// Manifests that are put as they are stored.
+    Layout(Tree),
+}
+
+impl Opened {
+    /// The images, if they are known before the layers are read.
+    pub fn images(&self) -> Option<&[Image]> {
+        match self {
+            Self::Images(images) => images.images(),
+            Self::Layout(_) => None,
+        }
+    }
 }
 
 /// Images that can be asked what they are.
@@ -63,13 +74,22 @@ impl Images {
 }
 
 impl Input {
+    /// The input of an item. If the destination is the name that the image carries, the image is
+    /// read twice.
+    pub async fn of(item: &Item, may_run: bool) -> Result<Self, Error> {
+        match item.destination {
+            Some(_) => Ok(Self::new(&item.image, may_run)),
+            None => Self::repeatable(&item.image, may_run).await,
+        }
+    }
+
     /// To be read once; a file can be read again all the same.
     pub fn new(location: &Location, may_run: bool) -> Self {
         Self { location: location.clone(), may_run, _spooled: None }
     }
 
     /// To be read twice: a pipe's content is put into a file first.
-    pub async fn repeatable(location: &Location, may_run: bool) -> Result<Self, Error> {
+    async fn repeatable(location: &Location, may_run: bool) -> Result<Self, Error> {
         match location {
             Location::Stdin => blocking(move || Self::spool(may_run)).await,
             Location::Path(_) => Ok(Self::new(location, may_run)),
@@ -93,14 +113,17 @@ impl Input {
         Ok(Self { location: Location::Path(path), may_run, _spooled: Some(file) })
     }
 
-    /// Opens the image, or remembers what a look into it would show.
-    pub async fn open(&self, cache: &Cache, events: &Events) -> Result<Opened, Error> {
-        Ok(match self.remembered(cache).await {
-            Some(images) => Opened::Images(Images::Remembered(images)),
-            None => match self.source(events).await? {
-                Contents::Layers(source) => Opened::Images(Images::Source(source)),
-                Contents::Layout(layout) => Opened::Layout(layout),
-            },
+    /// Opens the image, or takes from the cache what opening it would show.
+    pub async fn open(&self, item: &Item, cache: &Cache, events: &Events) -> Result<Opened, Error> {
+        if let Some(images) = self.remembered(cache).await {
+            return Ok(Opened::Images(Images::Remembered(images)));
+        }
+        Ok(match self.source(events).await? {
+            Contents::Layers(source) => Opened::Images(Images::Source(source)),
+            Contents::Layout(layout) => {
+                let selection = item.selection.clone();
+                Opened::Layout(blocking(move || Ok(layout.select(&selection)?)).await?)
+            }
         })
     }
 

@@ -73,3 +73,40 @@ pub struct PushOptions {
 
 /// How many blobs are uploaded at the same time unless told otherwise.
 pub const DEFAULT_JOBS: usize = 8;
+
+impl Default for PushOptions {
+    fn default() -> Self {
+        Self {
+            format: None,
+            compression: Compression::Gzip,
+            level: None,
+            jobs: DEFAULT_JOBS,
+            dry_run: false,
+            reuse_from: Vec::new(),
+            trust_annotations: false,
+            may_run: true,
+            fail_fast: false,
+            cache: None,
+            registry: registry::Options::default(),
+        }
+    }
+}
+
+impl PushOptions {
+    /// The compressions that the manifest can name.
+    pub(super) fn compressions(&self) -> Vec<Compression> {
+        let is_possible = |compression: &Compression| {
+            self.format.is_none_or(|format| compression.media_type(format).is_some())
+        };
+        [Compression::Gzip, Compression::Zstd, Compression::None]
+            .into_iter()
+            .filter(is_possible)
+            .collect()
+    }
+
+    /// How these options pack. Another version of the program may pack otherwise.
+    pub(super) fn recipe(&self) -> String {
+        let level = self.level.map_or("default".to_owned(), |level| level.to_string());
+        format!("pushimg {} {} {level}", env!("CARGO_PKG_VERSION"), self.compression)
+    }
+}

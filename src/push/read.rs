@@ -33,7 +33,7 @@ pub enum Verdict {
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// A layer that the source has come to.
-pub struct Seen {
+pub struct IncomingLayer {
     /// Its place in the source.
     pub id: LayerId,
     /// What the source calls it.
@@ -82,12 +82,13 @@ pub fn start(
     source: Box<dyn Source>,
     packer: Packer,
     wanted: Option<&Image>,
-) -> Result<(mpsc::Receiver<Seen>, Read), Error> {
+) -> Result<(mpsc::Receiver<IncomingLayer>, Read), Error> {
     let wanted = wanted.map(|image| image.layers.iter().map(|id| (*id, ())).collect());
     // A few ahead: a stream must not wait until somebody has taken note of a layer.
-    let (seen, layers) = mpsc::channel(16);
+    let (sender, layers) = mpsc::channel(16);
     let (done, images) = oneshot::channel();
-    let reader = Reader { packer, wanted, seen, runtime: Handle::current(), patience: PATIENCE };
+    let reader =
+        Reader { packer, wanted, layers: sender, runtime: Handle::current(), patience: PATIENCE };
     thread::Builder::new()
         .name("read".to_owned())
         .spawn(move || {
@@ -110,7 +111,7 @@ impl Read {
 struct Reader {
     packer: Packer,
     wanted: Option<HashMap<LayerId, ()>>,
-    seen: mpsc::Sender<Seen>,
+    layers: mpsc::Sender<IncomingLayer>,
     runtime: Handle,
     /// What is left of [`PATIENCE`].
     patience: Duration,
@@ -159,7 +160,7 @@ impl Reader {
         let (verdict, mut decided) = watch::channel(Verdict::Undecided);
         let (begun_tx, begun) = oneshot::channel();
         let (passed_tx, passed) = oneshot::channel();
-        let seen = Seen {
+        let incoming = IncomingLayer {
             id: layer.id,
             entry: layer.entry.clone(),
             size: layer.size,
@@ -169,7 +170,7 @@ impl Reader {
             begun,
             passed,
         };
-        self.seen.blocking_send(seen).map_err(|_| Stopped)?;
+        self.layers.blocking_send(incoming).map_err(|_| Stopped)?;
         // Where skipping costs nothing, it is worth waiting for the decision; elsewhere a little.
         match layer.claim {
             Claim::DiffId(_) | Claim::Key(_) => match self.wait(&mut decided)? {
@@ -209,7 +210,7 @@ impl Reader {
             if let Err(error) = packing.write(block) {
                 return Ok(Err(in_entry(error)));
             }
-            if self.seen.is_closed() {
+            if self.layers.is_closed() {
                 return Err(Stopped);
             }
         }

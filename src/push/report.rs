@@ -1,77 +1,117 @@
-//! The report of a push that got through.
+//! The report of a push.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
+use super::Form;
 use super::destination::Destination;
-use super::settled::SettledLayers;
-use crate::image::{Compression, Format, IndexEntry, Manifest, Platform};
+use crate::image::{Compression, Digest, IndexEntry, Manifest, Platform};
 use crate::report::{Known, LayerReport, ManifestReport, Outcome, Report};
-use crate::source::Image;
-use crate::source::layout::Tree;
+use crate::source::layout::Node;
 
-/// What is told of an attempt besides its layers.
+/// A blob of an image, and what became of it.
+pub enum BlobResult {
+    Config { digest: Digest, size: u64, outcome: Outcome },
+    Layer(LayerReport),
+}
+
+/// What a report has besides manifests and blobs.
 pub struct Totals {
-    /// Whether the config was not there.
-    pub config_sent: bool,
-    /// Bytes handed to the network.
-    pub bytes_sent: u64,
-    /// How long it took.
+    /// Body bytes that were sent; `None` in a dry run.
+    pub bytes_sent: Option<u64>,
+    /// Whether the tags stand for the manifest already, so that it is not put.
+    pub is_unchanged: bool,
     pub took: Duration,
-    /// Whether nothing was really sent.
-    pub dry_run: bool,
-    /// How new layers are compressed.
-    pub compression: Compression,
+    /// How new layers are compressed; `None` if blobs are pushed as they are stored.
+    pub compression: Option<Compression>,
 }
 
-/// Puts together what there is to tell.
-pub fn of(
-    destination: &Destination,
-    image: &Image,
-    manifest: &Manifest,
-    settled: &SettledLayers,
-    totals: &Totals,
-) -> Report {
-    let config_size = image.config.bytes().len() as u64;
-    let manifest_size = manifest.bytes.len() as u64;
-    let mut size = manifest_size + config_size;
-    let mut would_send = manifest_size + if totals.config_sent { config_size } else { 0 };
-    let mut reused = if totals.config_sent { 0 } else { config_size };
-    let format = manifest.format().unwrap_or(Format::Oci);
-    let mut counted = HashSet::new();
-    let history: Vec<_> = image.config.layer_history().collect();
-    let mut layers = Vec::with_capacity(image.layers.len());
-    for (place, id) in image.layers.iter().enumerate() {
-        let Some(layer) = settled.get(*id) else {
-            continue;
-        };
-        let mut report = layer.report(history.get(place).copied(), format);
-        if counted.insert(report.digest.clone()) {
-            size += report.size;
-            match report.outcome {
-                Outcome::WouldUpload => would_send += report.size,
-                Outcome::Uploaded => {}
-                _ => reused += report.size,
-            }
-        } else {
-            report.outcome = Outcome::Reused { why: Known::SameAsLayer };
+impl BlobResult {
+    pub fn digest(&self) -> &Digest {
+        match self {
+            Self::Config { digest, .. } => digest,
+            Self::Layer(layer) => &layer.digest,
         }
-        layers.push(report);
     }
-    Report {
-        platform: Some(image.config.platform().to_string()),
-        size,
-        config: Some(image.config.digest().clone()),
-        config_sent: totals.config_sent,
-        layers,
-        bytes_sent: if totals.dry_run { would_send } else { totals.bytes_sent },
-        bytes_reused: reused,
-        compression: Some(totals.compression),
-        ..bare(destination, manifest, totals.took, totals.dry_run)
+
+    pub fn outcome(&self) -> &Outcome {
+        match self {
+            Self::Config { outcome, .. } => outcome,
+            Self::Layer(layer) => &layer.outcome,
+        }
+    }
+
+    /// Whether it is a layer that only others may distribute.
+    pub fn is_foreign(&self) -> bool {
+        match self {
+            Self::Config { .. } => false,
+            Self::Layer(layer) => {
+                ["foreign", "nondistributable"].iter().any(|word| layer.media_type.contains(word))
+            }
+        }
+    }
+
+    fn size(&self) -> u64 {
+        match self {
+            Self::Config { size, .. } => *size,
+            Self::Layer(layer) => layer.size,
+        }
     }
 }
 
-/// Puts together what there is to tell of an index and its images.
+/// The report of an image in the form that was put.
+pub fn of(destination: &Destination, form: &Form, totals: &Totals) -> Report {
+    let tree = &form.tree;
+    let root = &tree.nodes[tree.root];
+    let others = tree.nodes.iter().enumerate().filter(|(place, _)| *place != tree.root);
+    let manifest_bytes = tree.nodes.iter().map(|node| node.bytes.len() as u64).sum::<u64>();
+    let mut report = Report {
+        platform: root.platform.as_ref().map(Platform::to_string),
+        config: root.config.as_ref().map(|config| config.digest().clone()),
+        manifests: others.map(|(_, node)| of_node(node)).collect(),
+        size: manifest_bytes,
+        compression: totals.compression,
+        ..bare(destination, &root.manifest(), totals.took, totals.bytes_sent.is_none())
+    };
+    let mut would_send = if totals.is_unchanged { 0 } else { manifest_bytes };
+    let mut counted = HashSet::new();
+    for blob in &form.blobs {
+        let is_sent = matches!(blob.outcome(), Outcome::Uploaded | Outcome::WouldUpload);
+        let is_first = counted.insert(blob.digest().clone());
+        if is_first {
+            report.size += blob.size();
+            match is_sent {
+                true => would_send += blob.size(),
+                false => report.bytes_reused += blob.size(),
+            }
+        }
+        match blob {
+            BlobResult::Config { .. } => report.config_sent |= is_sent && report.config.is_some(),
+            BlobResult::Layer(layer) => {
+                let mut layer = layer.clone();
+                if !is_first {
+                    layer.outcome = Outcome::Reused { why: Known::SameAsLayer };
+                }
+                report.layers.push(layer);
+            }
+        }
+    }
+    report.bytes_sent = totals.bytes_sent.unwrap_or(would_send);
+    report
+}
+
+fn of_node(node: &Node) -> ManifestReport {
+    ManifestReport {
+        digest: node.digest.clone(),
+        media_type: node.media_type.clone(),
+        platform: node.platform.as_ref().map(Platform::to_string),
+        // Lists of referrers give images a type, too; here they have none.
+        artifact_type: node.artifact_type.clone().filter(|_| node.config.is_none()),
+        subject: node.subject.clone(),
+    }
+}
+
+/// The report of an index over images that were pushed.
 pub fn of_index(
     destination: &Destination,
     manifest: &Manifest,
@@ -104,63 +144,6 @@ pub fn of_index(
                 whole.size -= layer.size;
                 whole.bytes_reused -= if is_reused { layer.size } else { 0 };
             }
-        }
-    }
-    whole
-}
-
-/// A blob of a tree, and what became of it.
-pub struct Told {
-    /// Its length.
-    pub size: u64,
-    /// What there is to tell, but for the outcome; `None` for a config.
-    pub layer: Option<LayerReport>,
-    /// What became of it.
-    pub outcome: Outcome,
-}
-
-/// Puts together what there is to tell of a tree of manifests.
-pub fn of_tree(
-    destination: &Destination,
-    tree: &Tree,
-    blobs: Vec<Told>,
-    sent: u64,
-    took: Duration,
-    dry_run: bool,
-) -> Report {
-    let root = &tree.nodes[tree.root];
-    let manifest = root.manifest();
-    let others = tree.nodes.iter().enumerate().filter(|(place, _)| *place != tree.root);
-    let manifests: Vec<_> = others
-        .map(|(_, node)| ManifestReport {
-            digest: node.digest.clone(),
-            media_type: node.media_type.clone(),
-            platform: node.platform.as_ref().map(Platform::to_string),
-            // An image is none, whatever lists of referrers would call it.
-            artifact_type: node.artifact_type.clone().filter(|_| node.config.is_none()),
-            subject: node.subject.clone(),
-        })
-        .collect();
-    let manifest_bytes = tree.nodes.iter().map(|node| node.bytes.len() as u64).sum::<u64>();
-    let mut whole = Report {
-        platform: root.platform.as_ref().map(Platform::to_string),
-        config: root.config.as_ref().map(|config| config.digest().clone()),
-        manifests,
-        size: manifest_bytes,
-        bytes_sent: if dry_run { manifest_bytes } else { sent },
-        ..bare(destination, &manifest, took, dry_run)
-    };
-    for Told { size, layer, outcome } in blobs {
-        whole.size += size;
-        let is_sent = matches!(outcome, Outcome::Uploaded | Outcome::WouldUpload);
-        if !is_sent {
-            whole.bytes_reused += size;
-        } else if dry_run {
-            whole.bytes_sent += size;
-        }
-        match layer {
-            Some(layer) => whole.layers.push(LayerReport { outcome, ..layer }),
-            None => whole.config_sent |= is_sent && whole.config.is_some(),
         }
     }
     whole

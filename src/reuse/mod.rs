@@ -1,32 +1,28 @@
-//! What is already uploaded: the previous image's table, and the local cache.
+//! What is known of blobs: the images that were pushed before, and the local cache.
 //!
-//! [`Reuse`] answers one question: is there a blob for this diff ID? It asks the images that the
-//! destination's tags point to, then what this machine remembers having packed; and it believes
-//! neither before the registry has answered the HEAD for the blob, or mounted it.
+//! [`Reuse`] names candidates, blobs that a repository may have for a diff ID, and why. It asks the
+//! registry for nothing but previous images. Whether a candidate is there is the ledger's question.
 
 mod cache;
-mod heads;
 mod previous;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use futures::future::{BoxFuture, Shared};
-use futures::{FutureExt, join};
-use reqwest::StatusCode;
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared, join_all};
+use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
-pub use cache::{Cache, CachedImage};
-pub use heads::Heads;
-use previous::Asking;
-pub use previous::{Fetched, Previous, Table};
+pub(crate) use cache::{Cache, CachedImage};
+use previous::{Known, Reading, Row};
+pub(crate) use previous::{Previous, PreviousImages};
 
 use crate::event::{Event, Events};
-use crate::image::{Blob, Compression, Config, DiffId, Digest, LayerKey, Manifest, Platform};
-use crate::registry::upload::Session;
-use crate::registry::{Error, Mount, Present, Repository};
-use crate::report::{Known, Outcome};
+use crate::image::{Blob, Compression, Config, DiffId, Digest, LayerKey, Platform};
+use crate::registry::Repository;
+use crate::report;
 
 /// Where the local cache is kept.
 #[derive(Clone, Debug)]
@@ -37,309 +33,343 @@ pub enum CacheLocation {
     Folder(PathBuf),
 }
 
-/// Which earlier images to ask, and what of them is of use.
+/// Which previous images to read, and what of them can be used.
 #[derive(Default)]
-pub struct Options {
+pub(crate) struct Options {
     /// The images that the destination's tags point to now.
     pub tags: Vec<Previous>,
-    /// The image asked instead where none of those exists; a push to a new tag, one for each
-    /// commit, finds its predecessor here.
+    /// The image that is read if none of those exists. A push to a new tag for each commit finds
+    /// its predecessor here.
     pub otherwise: Option<Previous>,
     /// Other images of the same registry (`--reuse-from`).
     pub others: Vec<Previous>,
-    /// The images that the tags of those point to which are pushed together with this one.
+    /// The images that the destinations of this run's other images point to.
     pub siblings: Vec<Previous>,
-    /// What was read of such images already.
-    pub fetched: Arc<Fetched>,
-    /// Whether an image is believed that says what its layers were made of.
+    /// Whether a previous image is believed when it says what its layers were made of.
     pub trust_annotations: bool,
-    /// The image's platform, where it is known this early.
+    /// The image's platform, if it is known before the layers are read.
     pub platform: Option<Platform>,
-    /// The compressions that the manifest to be made can name.
+    /// The image's config, likewise.
+    pub config: Option<Config>,
+    /// The compressions that the new manifest can name.
     pub allowed: Vec<Compression>,
-    /// How this push packs: only blobs that would come out the same are taken from the cache, so
-    /// that the cache changes nothing but time. `None`: nothing is taken.
+    /// How this push packs. Only blobs that would come out the same are taken from the cache, so
+    /// that the cache changes nothing but time. `None`: none are taken.
     pub recipe: Option<String>,
-    /// Ask only; mount nothing.
-    pub dry_run: bool,
 }
 
-/// Finds the blobs of layers that need not be packed.
-pub struct Reuse {
+/// A blob that may be what is needed, in a repository that may have it.
+#[derive(Clone, Debug)]
+pub(crate) struct Candidate {
+    pub blob: Blob,
+    /// The name of the repository, at the same registry.
+    pub repository: String,
+    pub why: Why,
+}
+
+/// Why a blob is a candidate.
+#[derive(Clone, Debug)]
+pub(crate) enum Why {
+    /// The manifest that a tag of this push points to now lists it. The name of that image.
+    Tagged(String),
+    /// Another image lists it. The name of that image.
+    Listed(String),
+    /// The local cache remembers it.
+    Cached,
+    /// It was packed in this run; a repository may have it all the same.
+    Packed,
+}
+
+/// What is known of the blobs of one image.
+pub(crate) struct Reuse {
     repository: Repository,
-    heads: Arc<Heads>,
-    table: Shared<BoxFuture<'static, Arc<Table>>>,
+    tags: Vec<Reading>,
+    others: Vec<Reading>,
+    /// The table of `tags`.
+    tagged: Pending<Table>,
+    /// The table of `others`, and of the image that stands in for missing tags.
+    listed: Pending<Table>,
+    /// The tables of `siblings`, read when a layer is in no other table.
+    siblings: Pending<Table>,
     cache: Arc<Cache>,
     remembered: Mutex<HashMap<DiffId, Vec<Blob>>>,
     made: Mutex<HashMap<LayerKey, DiffId>>,
     allowed: Vec<Compression>,
     recipe: Option<String>,
-    dry_run: bool,
-    events: Events,
-    /// Fetches the table; ends with this.
-    _fetching: JoinSet<()>,
+    /// Reads the tables in the background; ends with this value.
+    _reading: JoinSet<()>,
 }
 
-/// What came of looking for a layer.
-#[derive(Debug)]
-pub enum Lookup {
-    /// The registry has this blob, now, in the destination's repository (or, in a dry run, would
-    /// have after a mount).
-    There {
-        /// The blob.
-        blob: Blob,
-        /// How it came to be there.
-        outcome: Outcome,
-    },
-    /// It has to be uploaded.
-    Missing {
-        /// A session that the registry opened instead of mounting.
-        session: Option<Session>,
-    },
+type Pending<T> = Shared<BoxFuture<'static, Arc<T>>>;
+
+/// The blobs that previous images list for each diff ID, the images read first first.
+#[derive(Default)]
+struct Table {
+    layers: HashMap<DiffId, Vec<(Blob, Arc<Previous>)>>,
+    made: HashMap<LayerKey, DiffId>,
+}
+
+impl From<Why> for report::Known {
+    fn from(why: Why) -> Self {
+        match why {
+            Why::Tagged(image) | Why::Listed(image) => Self::PreviousImage(image),
+            Why::Cached => Self::Cache,
+            Why::Packed => Self::AnsweredHead,
+        }
+    }
+}
+
+impl Table {
+    fn of<'a>(rows: impl Iterator<Item = (&'a Row, &'a Arc<Previous>)>, trusted: bool) -> Self {
+        let mut table = Self::default();
+        for (Row { diff_id, blob, key }, image) in rows {
+            let known = table.layers.entry(diff_id.clone()).or_default();
+            known.push((blob.clone(), image.clone()));
+            if let Some(key) = key.as_ref().filter(|_| trusted) {
+                table.made.entry(key.clone()).or_insert_with(|| diff_id.clone());
+            }
+        }
+        table
+    }
+
+    /// Reads the tables of all these images at once. An image that cannot be read is left out, with
+    /// a note.
+    async fn read(readings: &[Reading], trusted: bool, events: &Events) -> Self {
+        let tables = join_all(readings.iter().map(|reading| reading.layers.clone())).await;
+        let mut rows = Vec::new();
+        for (table, reading) in tables.iter().zip(readings) {
+            match &**table {
+                Ok(table) => rows.extend(table.iter().map(|row| (row, &reading.image))),
+                Err(why) => events(Event::Note(format!(
+                    "nothing is reused of {}: {why}",
+                    reading.image.name()
+                ))),
+            }
+        }
+        Self::of(rows.into_iter(), trusted)
+    }
 }
 
 impl Reuse {
-    /// Begins to ask, in the background.
+    /// Begins to read the previous images, in the background.
     pub fn begin(
         repository: Repository,
         options: Options,
+        images: &Arc<PreviousImages>,
         cache: Arc<Cache>,
         events: Events,
     ) -> Self {
-        let heads = Arc::new(Heads::new(repository.clone()));
-        let Options { tags, otherwise, others, siblings, .. } = options;
-        let Options { platform, allowed, recipe, dry_run, .. } = options;
-        let asking = Asking {
-            platform,
-            heads: Some(heads.clone()),
-            cache: cache.clone(),
-            fetched: options.fetched,
-            trusted: options.trust_annotations,
+        let Options { allowed, recipe, trust_annotations: trusted, .. } = options;
+        let known =
+            Known { platform: options.platform, config: options.config, cache: cache.clone() };
+        let read = |images: &PreviousImages, all: &[Previous]| -> Vec<Reading> {
+            all.iter().map(|image| images.read(image, &known)).collect()
         };
-        let telling = events.clone();
-        let table = async move {
-            let events = telling;
-            let mut images = tags;
-            images.extend(others);
-            let own = async {
-                let table = Table::fetch(&images, &asking, &events).await;
-                match otherwise {
-                    Some(otherwise) if table.is_empty() => {
-                        Table::fetch(&[otherwise], &asking, &events).await
-                    }
-                    _ => table,
+        let tags = read(images, &options.tags);
+        let others = read(images, &options.others);
+        let tagged = {
+            let (tags, events) = (tags.clone(), events.clone());
+            async move { Arc::new(Table::read(&tags, trusted, &events).await) }.boxed().shared()
+        };
+        let listed = {
+            let (mut readings, tagged) = (others.clone(), tagged.clone());
+            let (images, known, events) = (images.clone(), known.clone(), events.clone());
+            let otherwise = options.otherwise;
+            async move {
+                if let Some(otherwise) = otherwise
+                    && tagged.await.layers.is_empty()
+                {
+                    readings.push(images.read(&otherwise, &known));
                 }
-            };
-            let (mut table, theirs) = join!(own, Table::of_siblings(&siblings, &asking));
-            table.extend(theirs);
-            Arc::new(table)
+                Arc::new(Table::read(&readings, trusted, &events).await)
+            }
+            .boxed()
+            .shared()
         };
-        let table = table.boxed().shared();
-        let mut fetching = JoinSet::new();
-        fetching.spawn(table.clone().map(drop));
+        let siblings = {
+            let (images, siblings) = (images.clone(), options.siblings);
+            async move {
+                let readings: Vec<_> =
+                    siblings.iter().map(|image| images.read(image, &known)).collect();
+                // Whether they can be read is their own pushes' concern.
+                Arc::new(Table::read(&readings, trusted, &crate::event::ignore()).await)
+            }
+            .boxed()
+            .shared()
+        };
+        let mut reading = JoinSet::new();
+        reading.spawn(tagged.clone().map(drop));
+        reading.spawn(listed.clone().map(drop));
         Self {
             repository,
-            heads,
-            table,
+            tags,
+            others,
+            tagged,
+            listed,
+            siblings,
             cache,
             remembered: Mutex::default(),
             made: Mutex::default(),
             allowed,
             recipe,
-            dry_run,
-            events,
-            _fetching: fetching,
+            _reading: reading,
         }
     }
 
-    /// These layers will be looked for: HEADs for what the cache knows of them go out now.
-    pub async fn expect(&self, diff_ids: &[DiffId]) {
-        let Some(recipe) = &self.recipe else { return };
-        let found = self.cache.blobs_of(recipe, diff_ids).await;
-        for blob in found.values().flatten() {
-            self.heads.expect(&blob.digest);
-        }
-        self.lock_remembered().extend(found);
-    }
-
-    /// Layers made of this will come: what is known of their blobs is asked for now.
-    pub async fn expect_made(&self, keys: &[LayerKey]) {
+    /// Looks up in the cache, at once, what is known of these layers.
+    pub async fn expect(&self, diff_ids: &[DiffId], keys: &[LayerKey]) {
         let made = self.cache.made(keys).await;
-        let diff_ids: Vec<DiffId> = made.values().cloned().collect();
-        self.lock_made().extend(made);
-        self.expect(&diff_ids).await;
+        let Some(recipe) = &self.recipe else { return };
+        let all: Vec<DiffId> = diff_ids.iter().chain(made.values()).cloned().collect();
+        let found = self.cache.blobs_of(recipe, &all).await;
+        self.made.lock().extend(made);
+        self.remembered.lock().extend(found);
     }
 
-    /// The diff ID of the layer that is made of this, by the word of the cache or of a previous image
-    /// that is trusted.
+    /// The diff ID of the layer that is made of this, as the cache or a trusted previous image
+    /// says.
     pub async fn diff_id_of(&self, key: &LayerKey) -> Option<DiffId> {
-        let remembered = self.lock_made().get(key).cloned();
-        match remembered {
-            Some(diff_id) => Some(diff_id),
-            None => self.table.clone().await.diff_id_of(key),
+        if let Some(diff_id) = self.made.lock().get(key) {
+            return Some(diff_id.clone());
         }
+        for table in [&self.tagged, &self.listed, &self.siblings] {
+            if let Some(diff_id) = table.clone().await.made.get(key) {
+                return Some(diff_id.clone());
+            }
+        }
+        None
     }
 
-    /// Looks for a layer's blob.
-    pub async fn find(&self, diff_id: &DiffId) -> Result<Lookup, Arc<Error>> {
-        let table = self.table.clone().await;
-        let usable = |blob: &Blob| self.allowed.contains(&blob.compression);
-        let listed: Vec<_> = table.get(diff_id).iter().filter(|l| usable(&l.blob)).collect();
-        for listing in &listed {
-            if self.is_there(&listing.blob).await? {
-                let why = Known::PreviousImage(listing.image.name());
-                let outcome = Outcome::Reused { why };
-                return Ok(Lookup::There { blob: listing.blob.clone(), outcome });
-            }
-        }
-        for listing in &listed {
-            let theirs = &listing.image.repository;
-            if theirs.name() == self.repository.name() {
-                continue;
-            }
-            match self.mount(&listing.blob, theirs.name()).await? {
-                Lookup::Missing { session: None } => {}
-                settled => return Ok(settled),
-            }
-        }
-        let remembered = self.remembered(diff_id).await;
-        for blob in remembered.iter().filter(|blob| usable(blob)) {
-            if self.is_there(blob).await? {
-                let outcome = Outcome::Reused { why: Known::Cache };
-                return Ok(Lookup::There { blob: blob.clone(), outcome });
-            }
-            match self.mount_from_siblings(blob).await? {
-                Lookup::Missing { session: None } => {}
-                settled => return Ok(settled),
-            }
-        }
-        Ok(Lookup::Missing { session: None })
-    }
-
-    /// Whether none of the earlier images could be read, as on a first push.
+    /// Whether no previous image could be read, as on a first push.
     pub async fn knows_no_image(&self) -> bool {
-        self.table.clone().await.is_empty()
+        for table in [&self.tagged, &self.listed, &self.siblings] {
+            if !table.clone().await.layers.is_empty() {
+                return false;
+            }
+        }
+        true
     }
 
-    /// Whether the registry has the blob, of that length, in the destination's repository.
-    ///
-    /// A registry that answers otherwise than yes or no, as one does that has put a blob into
-    /// quarantine, does not have it; what is wrong shows when the blob is uploaded.
-    pub async fn is_there(&self, blob: &Blob) -> Result<bool, Arc<Error>> {
-        match self.heads.ask(&blob.digest).await {
-            Ok(Some(Present { size })) => Ok(size.is_none_or(|size| size == blob.size)),
-            Ok(None) => Ok(false),
-            Err(error) if error.status().is_some_and(|s| s != StatusCode::UNAUTHORIZED) => {
-                (self.events)(Event::Note(format!("taken for missing: {error}")));
-                Ok(false)
+    /// The blobs that may be a layer's, the likeliest first. If the destination's own tags list
+    /// one, nothing else is looked for.
+    pub async fn candidates(&self, diff_id: &DiffId) -> Vec<Candidate> {
+        let tagged = self.in_table(&*self.tagged.clone().await, diff_id, Why::Tagged);
+        if !tagged.is_empty() {
+            return tagged;
+        }
+        let mut found = self.in_table(&*self.listed.clone().await, diff_id, Why::Listed);
+        let remembered = self.remembered.lock().get(diff_id).cloned();
+        let remembered = match (remembered, &self.recipe) {
+            (Some(blobs), _) => blobs,
+            (None, None) => Vec::new(),
+            (None, Some(recipe)) => {
+                let mut known = self.cache.blobs_of(recipe, std::slice::from_ref(diff_id)).await;
+                known.remove(diff_id).unwrap_or_default()
             }
-            Err(error) => Err(error),
+        };
+        for blob in remembered.into_iter().filter(|blob| self.is_allowed(blob)) {
+            let own = self.repository.name().to_owned();
+            found.push(Candidate { blob: blob.clone(), repository: own, why: Why::Cached });
+            found.extend(self.cached_holders(&blob).await);
+        }
+        if found.is_empty() {
+            found = self.in_table(&*self.siblings.clone().await, diff_id, Why::Listed);
+        }
+        found
+    }
+
+    /// The repositories that may have this blob.
+    pub async fn holders(&self, blob: &Blob) -> Vec<Candidate> {
+        let mut found = self.listing(&self.tags, blob, Why::Tagged).await;
+        if found.is_empty() {
+            found = self.listing(&self.others, blob, Why::Listed).await;
+            found.extend(self.cached_holders(blob).await);
+        }
+        found
+    }
+
+    async fn listing(
+        &self,
+        readings: &[Reading],
+        blob: &Blob,
+        why: fn(String) -> Why,
+    ) -> Vec<Candidate> {
+        let mut found = Vec::new();
+        for Reading { image, manifests, .. } in readings {
+            if let Ok(manifests) = &*manifests.clone().await
+                && manifests.blobs().any(|digest| digest == blob.digest.as_str())
+            {
+                found.push(Candidate {
+                    blob: blob.clone(),
+                    repository: image.repository.name().to_owned(),
+                    why: why(image.name()),
+                });
+            }
+        }
+        found
+    }
+
+    /// The other repositories that had this blob once.
+    async fn cached_holders(&self, blob: &Blob) -> Vec<Candidate> {
+        let host = self.repository.registry().host();
+        let mut known = self.cache.repositories_of(host, &[blob.digest.clone()]).await;
+        let mut repositories = known.remove(&blob.digest).unwrap_or_default();
+        repositories.retain(|repository| repository != self.repository.name());
+        let candidate = |repository| Candidate { blob: blob.clone(), repository, why: Why::Cached };
+        repositories.into_iter().map(candidate).collect()
+    }
+
+    fn in_table(&self, table: &Table, diff_id: &DiffId, why: fn(String) -> Why) -> Vec<Candidate> {
+        let rows = table.layers.get(diff_id).into_iter().flatten();
+        let candidate = |(blob, image): &(Blob, Arc<Previous>)| Candidate {
+            blob: blob.clone(),
+            repository: image.repository.name().to_owned(),
+            why: why(image.name()),
+        };
+        rows.filter(|(blob, _)| self.is_allowed(blob)).map(candidate).collect()
+    }
+
+    fn is_allowed(&self, blob: &Blob) -> bool {
+        self.allowed.contains(&blob.compression)
+    }
+
+    /// Remembers the blobs that layers were packed into.
+    pub fn remember_packed(&self, packed: &[(DiffId, Blob)]) {
+        if let Some(recipe) = &self.recipe {
+            for (diff_id, blob) in packed {
+                self.cache.remember_layer(recipe, diff_id.clone(), blob.clone());
+            }
         }
     }
 
-    /// Remembers what came of layers that were made.
+    /// Remembers the blobs that the repository has.
+    pub fn remember_blobs(&self, present: &[Digest]) {
+        let host = self.repository.registry().host();
+        self.cache.remember_blobs(host, self.repository.name(), present);
+    }
+
+    /// Remembers the diff IDs of layers that the source made.
     pub fn remember_made(&self, made: Vec<(LayerKey, DiffId)>) {
         for (key, diff_id) in made {
             self.cache.remember_made(key, diff_id);
         }
     }
 
-    /// Remembers what this push has learnt, for the next one.
-    pub fn remember(&self, packed: &[(DiffId, Blob)], present: &[Digest]) {
-        if let Some(recipe) = &self.recipe {
-            for (diff_id, blob) in packed {
-                self.cache.remember_layer(recipe, diff_id.clone(), blob.clone());
-            }
-        }
+    /// Forgets that these repositories have these blobs: mounts from there failed.
+    pub fn forget(&self, refused: &[(String, Digest)]) {
         let host = self.repository.registry().host();
-        self.cache.remember_blobs(host, self.repository.name(), present);
-    }
-
-    /// Remembers what is now under these tags: as long as it is, nobody has to read it again.
-    pub fn remember_image(&self, references: &[String], manifest: &Manifest, config: &Config) {
-        for reference in references {
-            let repository = self.repository.clone();
-            let image = Previous { repository, reference: reference.clone() };
-            self.cache.remember_previous(&image.name(), &manifest.digest, &manifest.bytes, config);
+        for (repository, digest) in refused {
+            self.cache.forget_blob(host, repository, digest);
         }
     }
 
-    /// Mounts a blob from one of these repositories.
-    pub async fn mount_from(
-        &self,
-        blob: &Blob,
-        repositories: &[String],
-    ) -> Result<Lookup, Arc<Error>> {
-        for theirs in repositories {
-            if theirs == self.repository.name() {
-                continue;
-            }
-            match self.mount(blob, theirs).await? {
-                Lookup::Missing { session: None } => {}
-                settled => return Ok(settled),
-            }
-        }
-        Ok(Lookup::Missing { session: None })
-    }
-
-    /// Mounts a blob from a repository that had it once, as the cache remembers.
-    pub async fn mount_from_siblings(&self, blob: &Blob) -> Result<Lookup, Arc<Error>> {
-        let host = self.repository.registry().host().to_owned();
-        let digests = [blob.digest.clone()];
-        let mut siblings = self.cache.repositories_of(&host, &digests).await;
-        for sibling in siblings.remove(&blob.digest).unwrap_or_default() {
-            if sibling == self.repository.name() {
-                continue;
-            }
-            match self.mount(blob, &sibling).await? {
-                Lookup::Missing { session: None } => {
-                    self.cache.forget_blob(&host, &sibling, &blob.digest);
-                }
-                settled => return Ok(settled),
-            }
-        }
-        Ok(Lookup::Missing { session: None })
-    }
-
-    async fn mount(&self, blob: &Blob, from: &str) -> Result<Lookup, Arc<Error>> {
-        let there = |outcome| Lookup::There { blob: blob.clone(), outcome };
-        if self.dry_run {
-            let theirs = self.repository.registry().readable_repository(from);
-            return Ok(match theirs.head_blob(&blob.digest).await {
-                Ok(Some(_)) => there(Outcome::WouldMount { from: from.to_owned() }),
-                _ => Lookup::Missing { session: None },
-            });
-        }
-        Ok(match self.repository.mount(&blob.digest, from).await? {
-            Mount::Mounted => there(Outcome::Mounted { from: from.to_owned() }),
-            Mount::Opened(session) => Lookup::Missing { session: Some(session) },
-            Mount::Refused => Lookup::Missing { session: None },
-        })
-    }
-
-    async fn remembered(&self, diff_id: &DiffId) -> Vec<Blob> {
-        let Some(recipe) = &self.recipe else {
-            return Vec::new();
-        };
-        if let Some(blobs) = self.lock_remembered().get(diff_id) {
-            return blobs.clone();
-        }
-        let mut found = self.cache.blobs_of(recipe, std::slice::from_ref(diff_id)).await;
-        found.remove(diff_id).unwrap_or_default()
-    }
-
-    fn lock_made(&self) -> std::sync::MutexGuard<'_, HashMap<LayerKey, DiffId>> {
-        // A map is whole between any two of its operations.
-        self.made.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    fn lock_remembered(&self) -> std::sync::MutexGuard<'_, HashMap<DiffId, Vec<Blob>>> {
-        // A map is whole between any two of its operations.
-        self.remembered.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    /// Remembers the config of the image, so that the next push need not read it.
+    pub fn remember_config(&self, config: &Config) {
+        self.cache.remember_config(config);
     }
 }
 
-/// The local cache, or one that knows nothing. What hinders it is told when it is closed.
-pub fn open_cache(location: Option<&CacheLocation>) -> Arc<Cache> {
+/// The local cache, or one that knows nothing. Why it cannot be used is said when it is closed.
+pub(crate) fn open_cache(location: Option<&CacheLocation>) -> Arc<Cache> {
     Arc::new(location.map_or_else(Cache::disabled, Cache::open))
 }

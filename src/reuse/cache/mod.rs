@@ -21,7 +21,6 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender};
 use rusqlite::ErrorCode;
 use tokio::sync::oneshot;
@@ -63,23 +62,12 @@ pub struct CachedImage {
     pub layers: Vec<usize>,
 }
 
-/// An image that a push from this machine left under a tag.
-#[derive(Clone, Debug)]
-pub struct CachedPrevious {
-    /// The manifest's digest.
-    pub digest: Digest,
-    /// The manifest, whose digest that is.
-    pub manifest: Bytes,
-    /// The image config.
-    pub config: Config,
-}
-
 /// The recipe of rows that say which diff ID a layer has that was made of something.
 const MADE: &str = "made";
 
-fn previous_key(name: &str) -> String {
+fn config_key(digest: &Digest) -> String {
     // No path of a file begins so.
-    format!("tag {name}")
+    format!("config {digest}")
 }
 
 type Read = Box<dyn FnOnce(&mut Keeper) + Send>;
@@ -130,6 +118,7 @@ impl Cache {
     }
 
     /// What hindered the cache first, for a person to read; complete once a push is over.
+    #[cfg(test)]
     pub fn trouble(&self) -> Option<String> {
         self.trouble.get().cloned()
     }
@@ -208,23 +197,16 @@ impl Cache {
         self.write(move |store| store.remember_image(&key, &images, now));
     }
 
-    /// What a push from here left under this name, `registry/repository:tag`.
-    pub async fn previous(&self, name: &str) -> Option<CachedPrevious> {
-        let row = self.image(&previous_key(name)).await?.into_iter().next()?;
-        let [digest, manifest] = <[String; 2]>::try_from(row.names).ok()?;
-        let digest: Digest = digest.parse().ok()?;
-        let sound = Digest::of(manifest.as_bytes()) == digest;
-        sound.then_some(CachedPrevious { digest, manifest: manifest.into(), config: row.config })
+    /// The config of an image that was pushed from this machine.
+    pub async fn config(&self, digest: &Digest) -> Option<Config> {
+        let row = self.image(&config_key(digest)).await?.into_iter().next()?;
+        Some(row.config).filter(|config| config.digest() == digest)
     }
 
-    /// Remembers what a push left under this name.
-    pub fn remember_previous(&self, name: &str, digest: &Digest, manifest: &[u8], config: &Config) {
-        // Manifests are JSON, and so text.
-        let Ok(manifest) = String::from_utf8(manifest.to_vec()) else { return };
-        // In a row like that of an immutable file, which needs no more than this either.
-        let names = vec![digest.to_string(), manifest];
-        let row = CachedImage { names, config: config.clone(), layers: Vec::new() };
-        self.remember_image(&previous_key(name), vec![row]);
+    /// Remembers the config of an image that was pushed.
+    pub fn remember_config(&self, config: &Config) {
+        let row = CachedImage { names: Vec::new(), config: config.clone(), layers: Vec::new() };
+        self.remember_image(&config_key(config.digest()), vec![row]);
     }
 
     /// Writes what is still to be written, for at most 200 ms; and tells what hindered the cache, as

@@ -24,7 +24,8 @@ fn a_blob_that_is_not_there_although_the_registry_said_so_is_sent_once_more() {
     let stale =
         Fault::Rewrite(vec![Change::Status(200), Change::Remove("content-length".to_owned())]);
     bench.proxy.set_rules(vec![Rule::at(Step::BlobHead, stale).path(&lost)]);
-    bench.pushed(&image, &["--no-cache"]).says("MANIFEST_BLOB_UNKNOWN").says("is read again");
+    let output = bench.pushed(&image, &["--no-cache", "-t", "v2"]);
+    output.says("MANIFEST_BLOB_UNKNOWN").says("is read again");
     let puts = bench.proxy.records();
     let puts = puts.iter().filter(|r| r.step == Step::ManifestPut).count();
     assert_eq!(puts, 3, "the first push, the attempt, and once more");

@@ -150,13 +150,13 @@ fn a_registry_without_head_is_asked_otherwise() {
     proxy.set_rules(vec![Rule::any(Fault::refused_method()).method("HEAD")]);
     let image = ImageBuilder::new(vec![Layer::random("a", 1, MIB), Layer::file("b", b"b")])
         .write(dir.path(), "image.tar");
-    let push = || {
-        let name = format!("{}/app:v1", proxy.host());
+    let push = |tag| {
+        let name = format!("{}/app:{tag}", proxy.host());
         Pushimg::new().run([image.display().to_string(), name]).success();
     };
-    push();
+    push("latest");
     proxy.clear();
-    push();
+    push("v1");
     let sent = proxy.body_bytes(|r| matches!(r.step, Step::UploadPatch | Step::UploadPut));
     assert_eq!(sent, 0, "{}", proxy.transcript());
     let asked = |r: &Record| r.step == Step::ConfigGet && r.header("range").is_some();

@@ -1,26 +1,26 @@
-//! Several images in one go: each by itself, or under an index of their platforms.
+//! Several images in one run: each by itself, or under an index of their platforms.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use futures::StreamExt;
-use futures::future::join_all;
 use futures::stream;
+use parking_lot::Mutex;
 
 use super::destination::Destination;
-use super::together::Together;
-use super::{Index, IndexItem, Item, PushOptions, Pushed, push_one, report};
+use super::manifests::Root;
+use super::run::Run;
+use super::{Index, IndexItem, Item, PushOptions, Pushed, push_image, report};
 use crate::error::Error;
-use crate::event::{Event, Events};
+use crate::event::Events;
 use crate::image::{IndexEntry, Manifest, Platform};
 use crate::report::Report;
 
-/// How many images are worked on at the same time. What takes memory, reading and packing, is shared
-/// by them or done in turns.
+/// How many images are worked on at the same time. They share the threads that pack, and sources
+/// that take much memory are read in turns.
 const AT_ONCE: usize = 16;
 
-/// Whom to tell: of the image with this place in the list, or with `None` of what concerns all.
+/// The sink for the events of the image with this number, or with `None` of what concerns all.
 pub type EventsOf<'a> = &'a (dyn Fn(Option<usize>) -> Events + Sync);
 
 /// Pushes several images at once: what they share is read, compressed and uploaded once, and mounted
@@ -34,25 +34,25 @@ pub async fn push_all(
     events_of: EventsOf<'_>,
 ) -> Vec<Result<Report, Error>> {
     let common = events_of(None);
-    let together = Together::new(options, items, common.clone());
-    let pushes = items.iter().enumerate().map(|(place, item)| {
-        let (together, events) = (&together, events_of(Some(place)));
+    let run = Run::new(options, items, common);
+    let pushes = items.iter().enumerate().map(|(number, item)| {
+        let (run, events) = (&run, events_of(Some(number)));
         async move {
-            let pushed = push_one(item, place, options, together, None, &events).await;
-            (place, pushed.map(|pushed| pushed.report))
+            let pushed = push_image(item, number, run, None, &events).await;
+            (number, pushed.map(|pushed| pushed.report))
         }
     });
     let mut results: Vec<_> = items.iter().map(|_| Err(Error::GivenUp)).collect();
     let mut pushing = stream::iter(pushes).buffer_unordered(AT_ONCE);
-    while let Some((place, result)) = pushing.next().await {
+    while let Some((number, result)) = pushing.next().await {
         let failed = result.is_err();
-        results[place] = result;
+        results[number] = result;
         if failed && options.fail_fast {
             break;
         }
     }
     drop(pushing);
-    together.close(&common).await;
+    run.close().await;
     results
 }
 
@@ -66,46 +66,42 @@ pub async fn push_index(
     let began = Instant::now();
     let common = events_of(None);
     let items: Vec<Item> = index.images.iter().map(|image| image.item(index)).collect();
-    let together = Together::new(options, &items, common.clone());
+    let run = Run::new(options, &items, common.clone());
     let platforms = Platforms::default();
-    let places: Vec<Place<'_>> = index
+    let slots: Vec<IndexSlot<'_>> = index
         .images
         .iter()
         .enumerate()
-        .map(|(place, image)| Place { place, image, platforms: &platforms })
+        .map(|(number, image)| IndexSlot { number, image, platforms: &platforms })
         .collect();
-    let pushes = items.iter().zip(&places).map(|(item, place)| {
-        let (together, events) = (&together, events_of(Some(place.place)));
-        async move { push_one(item, place.place, options, together, Some(place), &events).await }
+    let pushes = items.iter().zip(&slots).map(|(item, slot)| {
+        let (run, events) = (&run, events_of(Some(slot.number)));
+        async move { push_image(item, slot.number, run, Some(slot), &events).await }
     });
     let pushed = async {
         let pushed: Vec<Pushed> = futures::future::try_join_all(pushes).await?;
-        put_index(index, options, &together, &common, pushed, began).await
+        put_index(index, &run, &common, pushed, began).await
     };
     let report = pushed.await;
-    together.close(&common).await;
+    run.close().await;
     report
 }
 
 async fn put_index(
     index: &Index,
-    options: &PushOptions,
-    together: &Together,
+    run: &Run,
     events: &Events,
     pushed: Vec<Pushed>,
     began: Instant,
 ) -> Result<Report, Error> {
     let destination = Destination::new(index.destination.clone(), &index.tags, false);
-    let entries: Vec<IndexEntry> = pushed.iter().flat_map(|image| image.listed.clone()).collect();
+    let entries: Vec<IndexEntry> = pushed.iter().flat_map(|image| image.entries.clone()).collect();
     let manifest = Manifest::index(entries.clone())?;
     destination.check(&manifest.digest)?;
     let mut sent = 0;
-    if !options.dry_run {
-        let repository = together.registry(destination.host()).repository(destination.repository());
-        events(Event::Tagging);
-        let references = destination.references(&manifest.digest);
-        let puts = references.iter().map(|tag| repository.put_manifest(tag, &manifest));
-        super::all_put(&references, join_all(puts).await)?;
+    if !run.options.dry_run {
+        let repository = run.repository(&destination);
+        Root::new(&repository, &destination, &run.previous, events).put(&manifest).await?;
         sent = repository.bytes_sent();
     }
     let images = pushed.into_iter().map(|image| image.report).collect();
@@ -124,18 +120,18 @@ impl IndexItem {
     }
 }
 
-/// The platforms of an index, and the place of the image that has each.
+/// The platforms of an index, and the number of the image that has each.
 type Platforms = Mutex<HashMap<Platform, usize>>;
 
-/// An image's place in an index.
-pub struct Place<'a> {
-    place: usize,
+/// An image's slot in an index.
+pub struct IndexSlot<'a> {
+    number: usize,
     image: &'a IndexItem,
     platforms: &'a Platforms,
 }
 
-impl Place<'_> {
-    /// Takes the place of a platform, which must be the one expected and no other image's.
+impl IndexSlot<'_> {
+    /// Takes the slot of a platform, which must be the expected one and not taken by another image.
     pub fn take(&self, platform: &Platform) -> Result<(), Error> {
         if let Some(expected) = &self.image.platform
             && !expected.matches(platform)
@@ -145,15 +141,13 @@ impl Place<'_> {
                 self.image.image
             )));
         }
-        // A map is whole between any two of its operations.
-        let mut platforms = self.platforms.lock().unwrap_or_else(PoisonError::into_inner);
-        match *platforms.entry(platform.clone()).or_insert(self.place) {
-            first if first == self.place => Ok(()),
+        match *self.platforms.lock().entry(platform.clone()).or_insert(self.number) {
+            first if first == self.number => Ok(()),
             first => Err(Error::Usage(format!(
                 "two images of the index are for {platform}: the {} and the {}; an index has one for \
                  each platform",
-                ordinal(first.min(self.place) + 1),
-                ordinal(first.max(self.place) + 1),
+                ordinal(first.min(self.number) + 1),
+                ordinal(first.max(self.number) + 1),
             ))),
         }
     }

@@ -1,0 +1,379 @@
+//! The ledger: which repository has which blob, as the registries have said in this run, and who is
+//! uploading the others. [`RepositoryBlobs::ensure`] is the only way to a blob.
+
+use std::collections::{HashMap, HashSet};
+use std::future::pending;
+use std::sync::Arc;
+
+use futures::future::try_join_all;
+use parking_lot::Mutex;
+use reqwest::StatusCode;
+use tokio::sync::{OnceCell, Semaphore};
+
+use crate::error::Error;
+use crate::event::{Event, Events};
+use crate::image::{Blob, Digest};
+use crate::pack::{self, Packed, Spool};
+use crate::registry::upload::{Content, Progress, Session};
+use crate::registry::{self, Mount, Present, Repository};
+use crate::report::{Known, Outcome};
+use crate::reuse::{Candidate, Why};
+use crate::source::LayerId;
+
+/// How many repositories are asked for a mount of one blob. If two refuse, others will too.
+const MOUNTS: usize = 2;
+
+/// The ledger of one run, for all its images.
+pub struct Ledger {
+    /// Whether nothing is sent (`--dry-run`).
+    dry_run: bool,
+    /// Permits to upload a blob (`-j`).
+    uploads: Semaphore,
+    /// By registry and digest.
+    entries: Mutex<HashMap<(String, Digest), Arc<Entry>>>,
+    /// Sessions that the registry opened in place of a mount, by registry and repository.
+    sessions: Mutex<HashMap<String, Vec<Session>>>,
+}
+
+/// One blob at one registry.
+#[derive(Default)]
+struct Entry {
+    /// Held while the blob is uploaded, so that no other image uploads it to this registry.
+    uploading: tokio::sync::Mutex<()>,
+    repositories: Mutex<Vec<(String, Arc<Presence>)>>,
+}
+
+/// One blob in one repository.
+#[derive(Default)]
+struct Presence {
+    /// The answer to the HEAD, which is sent once.
+    head: OnceCell<Option<Present>>,
+    verdict: Mutex<Verdict>,
+}
+
+#[derive(Clone, Default)]
+enum Verdict {
+    #[default]
+    Unknown,
+    /// The repository has it; which image of the run brought or found it.
+    Confirmed { outcome: Outcome, image: usize },
+    /// The registry said that it has it, and later that it has not. Only an upload helps.
+    Denied,
+}
+
+/// The ledger as one image sees it: the blobs of the image's repository.
+pub struct RepositoryBlobs<'a> {
+    ledger: &'a Ledger,
+    repository: &'a Repository,
+    /// The number of the image in the run.
+    image: usize,
+    events: &'a Events,
+    /// Mounts that the registry did not do.
+    refused: Mutex<Vec<(String, Digest)>>,
+}
+
+/// A blob to upload, and who hears of it.
+pub struct Upload {
+    pub layer: LayerId,
+    /// The name for people.
+    pub name: String,
+    pub content: Arc<dyn Content>,
+    pub events: Events,
+}
+
+/// Why a blob was not uploaded.
+pub enum UploadError {
+    Packing(pack::Error),
+    Push(Error),
+}
+
+impl<E: Into<Error>> From<E> for UploadError {
+    fn from(error: E) -> Self {
+        Self::Push(error.into())
+    }
+}
+
+impl Ledger {
+    /// An empty ledger. At most `jobs` blobs are uploaded at the same time.
+    pub fn new(jobs: usize, dry_run: bool) -> Self {
+        Self {
+            dry_run,
+            uploads: Semaphore::new(jobs.max(1)),
+            entries: Mutex::default(),
+            sessions: Mutex::default(),
+        }
+    }
+
+    /// The ledger as this image sees it.
+    pub fn of<'a>(
+        &'a self,
+        repository: &'a Repository,
+        image: usize,
+        events: &'a Events,
+    ) -> RepositoryBlobs<'a> {
+        RepositoryBlobs { ledger: self, repository, image, events, refused: Mutex::default() }
+    }
+
+    /// After a manifest was refused: the registry does not have the `denied` blobs, and the others
+    /// that were relied on have to be confirmed anew.
+    pub fn doubt(
+        &self,
+        repository: &Repository,
+        relied_on: &HashSet<Digest>,
+        denied: &HashSet<Digest>,
+    ) {
+        for digest in relied_on {
+            let denied = denied.contains(digest);
+            let verdict = if denied { Verdict::Denied } else { Verdict::Unknown };
+            *self.presence(repository, digest).verdict.lock() = verdict;
+        }
+    }
+
+    fn entry(&self, repository: &Repository, digest: &Digest) -> Arc<Entry> {
+        let key = (repository.registry().host().to_owned(), digest.clone());
+        self.entries.lock().entry(key).or_default().clone()
+    }
+
+    fn presence(&self, repository: &Repository, digest: &Digest) -> Arc<Presence> {
+        self.entry(repository, digest).presence(repository)
+    }
+}
+
+impl Entry {
+    fn presence(&self, repository: &Repository) -> Arc<Presence> {
+        let mut all = self.repositories.lock();
+        if let Some((_, presence)) = all.iter().find(|(name, _)| name == repository.name()) {
+            return presence.clone();
+        }
+        let presence = Arc::<Presence>::default();
+        all.push((repository.name().to_owned(), presence.clone()));
+        presence
+    }
+
+    /// The repositories that have the blob.
+    fn confirmed(&self) -> Vec<String> {
+        let has =
+            |presence: &Presence| matches!(*presence.verdict.lock(), Verdict::Confirmed { .. });
+        let all = self.repositories.lock();
+        all.iter().filter(|(_, presence)| has(presence)).map(|(name, _)| name.clone()).collect()
+    }
+}
+
+impl RepositoryBlobs<'_> {
+    /// The first candidate that the repository has, or that can be mounted into it.
+    pub async fn find(&self, candidates: &[Candidate]) -> Result<Option<(Blob, Outcome)>, Error> {
+        for Candidate { blob, why, .. } in candidates {
+            if let Some(outcome) = self.confirmed(&blob.digest) {
+                return Ok(Some((blob.clone(), outcome)));
+            }
+            if let Why::Tagged(_) = why
+                && !self.is_denied(&blob.digest)
+            {
+                let outcome = Outcome::Reused { why: why.clone().into() };
+                return Ok(Some((blob.clone(), self.confirm(&blob.digest, outcome))));
+            }
+        }
+        let there = try_join_all(candidates.iter().map(|c| self.is_there(&c.blob))).await?;
+        if let Some(place) = there.iter().position(|there| *there) {
+            let Candidate { blob, why, .. } = &candidates[place];
+            let outcome = Outcome::Reused { why: why.clone().into() };
+            return Ok(Some((blob.clone(), self.confirm(&blob.digest, outcome))));
+        }
+        let mut sources: Vec<(&Blob, String)> = Vec::new();
+        for Candidate { blob, repository, .. } in candidates {
+            let confirmed = self.ledger.entry(self.repository, &blob.digest).confirmed();
+            for from in confirmed.into_iter().chain([repository.clone()]) {
+                let source = (blob, from);
+                let is_new =
+                    !sources.contains(&source) && !self.was_refused(&source.1, &blob.digest);
+                if source.1 != self.repository.name() && is_new {
+                    sources.push(source);
+                }
+            }
+        }
+        for (blob, from) in sources.into_iter().take(MOUNTS) {
+            if self.is_denied(&blob.digest) {
+                continue;
+            }
+            match self.mount(blob, &from).await? {
+                Mount::Mounted => {
+                    let outcome = match self.ledger.dry_run {
+                        true => Outcome::WouldMount { from },
+                        false => Outcome::Mounted { from },
+                    };
+                    return Ok(Some((blob.clone(), self.confirm(&blob.digest, outcome))));
+                }
+                Mount::Refused => self.refused.lock().push((from, blob.digest.clone())),
+                Mount::Opened(session) => {
+                    self.refused.lock().push((from, blob.digest.clone()));
+                    self.keep(session);
+                    // Another mount would open another session.
+                    break;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Has the blob in the repository: it is there, or is mounted, or is uploaded.
+    pub async fn ensure(
+        &self,
+        blob: &Blob,
+        candidates: &[Candidate],
+        upload: &Upload,
+    ) -> Result<Outcome, Error> {
+        let candidates = self.with_own(blob, candidates);
+        if let Some((_, outcome)) = self.find(&candidates).await? {
+            return Ok(outcome);
+        }
+        let entry = self.ledger.entry(self.repository, &blob.digest);
+        let mut uploading = entry.uploading.lock().await;
+        if !entry.confirmed().is_empty() {
+            // Another image has brought it meanwhile. Mounts need not wait for each other.
+            drop(uploading);
+            if let Some((_, outcome)) = self.find(&candidates).await? {
+                return Ok(outcome);
+            }
+            uploading = entry.uploading.lock().await;
+        }
+        if self.ledger.dry_run {
+            return Ok(self.confirm(&blob.digest, Outcome::WouldUpload));
+        }
+        // The semaphore is never closed.
+        let _permit = self.ledger.uploads.acquire().await;
+        self.upload(upload).await?;
+        let outcome = self.confirm(&blob.digest, Outcome::Uploaded);
+        drop(uploading);
+        Ok(outcome)
+    }
+
+    /// Uploads a big blob while it is being made, unless it proves to be there already.
+    /// `finished` is called once its digest is known.
+    pub async fn ensure_growing(
+        &self,
+        spool: &Spool,
+        upload: &Upload,
+        finished: impl FnOnce(&Packed),
+    ) -> Result<(Blob, Outcome), UploadError> {
+        let _permit = self.ledger.uploads.acquire().await;
+        let there = async {
+            let packed = spool.finished().await.map_err(UploadError::Packing)?;
+            let entry = self.ledger.entry(self.repository, &packed.blob.digest);
+            let _uploading = entry.uploading.lock().await;
+            finished(&packed);
+            if let Some((blob, outcome)) = self.find(&self.with_own(&packed.blob, &[])).await? {
+                return Ok((blob, outcome));
+            }
+            // Only the upload can end this.
+            pending().await
+        };
+        tokio::select! {
+            biased;
+            there = there => there,
+            uploaded = self.upload(upload) => {
+                uploaded?;
+                let packed = spool.finished().await.map_err(UploadError::Packing)?;
+                let outcome = self.confirm(&packed.blob.digest, Outcome::Uploaded);
+                Ok((packed.blob, outcome))
+            }
+        }
+    }
+
+    pub fn repository(&self) -> &Repository {
+        self.repository
+    }
+
+    /// Mounts that the registry refused so far, by the repository that was named.
+    pub fn refused(&self) -> Vec<(String, Digest)> {
+        self.refused.lock().clone()
+    }
+
+    fn was_refused(&self, from: &str, digest: &Digest) -> bool {
+        self.refused.lock().iter().any(|refused| refused.0 == from && refused.1 == *digest)
+    }
+
+    /// The candidates for a blob, itself in this repository first.
+    fn with_own(&self, blob: &Blob, candidates: &[Candidate]) -> Vec<Candidate> {
+        let repository = self.repository.name().to_owned();
+        let own = Candidate { blob: blob.clone(), repository, why: Why::Packed };
+        [own].into_iter().chain(candidates.iter().cloned()).collect()
+    }
+
+    fn presence(&self, digest: &Digest) -> Arc<Presence> {
+        self.ledger.presence(self.repository, digest)
+    }
+
+    fn is_denied(&self, digest: &Digest) -> bool {
+        matches!(*self.presence(digest).verdict.lock(), Verdict::Denied)
+    }
+
+    /// What became of a blob that is known to be in the repository.
+    fn confirmed(&self, digest: &Digest) -> Option<Outcome> {
+        match &*self.presence(digest).verdict.lock() {
+            Verdict::Confirmed { outcome, image } if *image == self.image => Some(outcome.clone()),
+            Verdict::Confirmed { .. } => Some(Outcome::Reused { why: Known::SameAsLayer }),
+            Verdict::Unknown | Verdict::Denied => None,
+        }
+    }
+
+    fn confirm(&self, digest: &Digest, outcome: Outcome) -> Outcome {
+        let confirmed = Verdict::Confirmed { outcome: outcome.clone(), image: self.image };
+        *self.presence(digest).verdict.lock() = confirmed;
+        outcome
+    }
+
+    /// Whether the registry answers the HEAD for the blob, with its length.
+    ///
+    /// Any answer but yes or no, as from a registry that has quarantined a blob, counts as no. If
+    /// something is wrong, the upload shows it.
+    async fn is_there(&self, blob: &Blob) -> Result<bool, Error> {
+        if self.is_denied(&blob.digest) {
+            return Ok(false);
+        }
+        let presence = self.presence(&blob.digest);
+        let head = presence.head.get_or_try_init(|| self.repository.head_blob(&blob.digest)).await;
+        match head {
+            Ok(Some(Present { size })) => Ok(size.is_none_or(|size| size == blob.size)),
+            Ok(None) => Ok(false),
+            Err(error) if error.status().is_some_and(|s| s != StatusCode::UNAUTHORIZED) => {
+                (self.events)(Event::Note(format!("blob taken as missing: {error}")));
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn mount(&self, blob: &Blob, from: &str) -> Result<Mount, registry::Error> {
+        if !self.ledger.dry_run {
+            return self.repository.mount(&blob.digest, from).await;
+        }
+        let entry = self.ledger.entry(self.repository, &blob.digest);
+        let theirs = self.repository.registry().readable_repository(from);
+        let is_there = entry.confirmed().iter().any(|name| name == from)
+            || matches!(theirs.head_blob(&blob.digest).await, Ok(Some(_)));
+        Ok(if is_there { Mount::Mounted } else { Mount::Refused })
+    }
+
+    async fn upload(&self, upload: &Upload) -> Result<(), Error> {
+        let (layer, name) = (upload.layer, upload.name.clone());
+        let total = upload.content.whole().map(|(_, size)| size);
+        (upload.events)(Event::UploadStarted { layer, name, total });
+        let (events, content) = (upload.events.clone(), upload.content.clone());
+        let progress: Progress = Arc::new(move |position| {
+            let total = content.whole().map(|(_, size)| size);
+            events(Event::UploadProgress { layer, position, total });
+        });
+        self.repository.upload(upload.content.clone(), self.session(), progress).await?;
+        Ok(())
+    }
+
+    /// Keeps an open session for the next upload to the repository.
+    fn keep(&self, session: Session) {
+        let mut sessions = self.ledger.sessions.lock();
+        sessions.entry(self.repository.to_string()).or_default().push(session);
+    }
+
+    fn session(&self) -> Option<Session> {
+        self.ledger.sessions.lock().get_mut(&self.repository.to_string())?.pop()
+    }
+}

@@ -1,0 +1,195 @@
+//! The manifests of a tree, put from its leaves, the root last and under the tags; and what the
+//! registry's answer to a manifest means.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use futures::future::{join_all, try_join_all};
+
+use super::Failure;
+use super::blobs::Ledger;
+use super::destination::Destination;
+use super::report::BlobResult;
+use crate::error::Error;
+use crate::event::{Event, Events};
+use crate::image::{Digest, Manifest};
+use crate::registry::{self, Referrer, Repository};
+use crate::reuse::{Previous, PreviousImages};
+use crate::source::layout::{Node, Tree};
+
+/// Where the root of a tree goes.
+pub struct Root<'a> {
+    pub repository: &'a Repository,
+    pub destination: &'a Destination,
+    previous: &'a PreviousImages,
+    events: &'a Events,
+}
+
+impl<'a> Root<'a> {
+    pub fn new(
+        repository: &'a Repository,
+        destination: &'a Destination,
+        previous: &'a PreviousImages,
+        events: &'a Events,
+    ) -> Self {
+        Self { repository, destination, previous, events }
+    }
+
+    /// Whether every tag stands for this manifest already.
+    pub async fn is_there(&self, manifest: &Digest) -> bool {
+        let references = self.destination.references(manifest);
+        let now = join_all(references.iter().map(|reference| self.now(reference))).await;
+        now.iter().all(|digest| digest.as_ref() == Some(manifest))
+    }
+
+    /// What a reference stands for, as it was read at the beginning of this run.
+    async fn now(&self, reference: &str) -> Option<Digest> {
+        let (repository, reference) = (self.repository.clone(), reference.to_owned());
+        self.previous.digest(&Previous { repository, reference }).await
+    }
+
+    /// Puts the manifests of a tree. If a tag stands for the root already, nothing that the root
+    /// lists has to be put.
+    pub async fn put_tree(&self, tree: &Tree) -> Result<(), Error> {
+        let root = &tree.nodes[tree.root];
+        self.destination.check(&root.digest)?;
+        let there = match self.is_there(&root.digest).await {
+            true => reachable(tree),
+            false => HashSet::new(),
+        };
+        for level in levels(tree) {
+            let missing = level.into_iter().filter(|place| !there.contains(place));
+            try_join_all(missing.map(|place| self.put_node(&tree.nodes[place]))).await?;
+        }
+        self.put(&root.manifest()).await
+    }
+
+    async fn put_node(&self, node: &Node) -> Result<(), registry::Error> {
+        let manifest = node.manifest();
+        match &node.subject {
+            Some(subject) => {
+                let (artifact_type, annotations) =
+                    (node.artifact_type.as_deref(), &node.annotations);
+                let referrer =
+                    Referrer { manifest: &manifest, subject, artifact_type, annotations };
+                self.repository.put_referrer(&referrer).await
+            }
+            None => self.repository.put_manifest(manifest.digest.as_str(), &manifest).await,
+        }
+    }
+
+    /// Puts a manifest under each tag that does not stand for it already. All tags are tried,
+    /// even if one fails: a tag whose request is broken off may be put or not.
+    pub async fn put(&self, manifest: &Manifest) -> Result<(), Error> {
+        (self.events)(Event::Tagging);
+        let references = self.destination.references(&manifest.digest);
+        let puts = references.iter().map(async |reference| {
+            let now = self.now(reference).await;
+            if now.as_ref() == Some(&manifest.digest) {
+                return Ok(());
+            }
+            let put = self.repository.put_manifest(reference, manifest).await;
+            put.map_err(|error| (reference, now, error))
+        });
+        let (mut put, mut failed) = (Vec::new(), None);
+        for (reference, result) in references.iter().zip(join_all(puts).await) {
+            match result {
+                Ok(()) => put.push(reference.clone()),
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        let Some((reference, now, error)) = failed else { return Ok(()) };
+        let source = Arc::new(error);
+        Err(match now {
+            _ if !put.is_empty() => Error::SomeTags { put, source },
+            Some(digest) if source.is_refusal() => {
+                Error::TagKept { tag: reference.clone(), digest, source }
+            }
+            _ => Error::Registry(source),
+        })
+    }
+}
+
+/// What the refusal of a manifest means, after these blobs were found or brought.
+///
+/// If the registry does not know a blob that it said it has, the image can be pushed again without
+/// relying on that. Otherwise the refusal is final.
+pub fn judge(
+    error: Error,
+    blobs: &[BlobResult],
+    ledger: &Ledger,
+    repository: &Repository,
+) -> Failure {
+    let Some(refused) = error.registry() else { return Failure::Final(error) };
+    let named: HashSet<Digest> = refused
+        .said()
+        .map(registry::ErrorMessage::digests)
+        .unwrap_or_default()
+        .into_iter()
+        .collect();
+    let is_unknown =
+        ["MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"].iter().any(|code| refused.has_code(code));
+    let foreign = |blob: &&BlobResult| blob.is_foreign();
+    if let Some(foreign) = blobs
+        .iter()
+        .filter(foreign)
+        .find(|blob| named.contains(blob.digest()) || (is_unknown && named.is_empty()))
+    {
+        let digest = foreign.digest().clone();
+        return Failure::Final(Error::ForeignLayer { digest, source: Box::new(error) });
+    }
+    let relied_on: HashSet<Digest> = blobs
+        .iter()
+        .filter(|blob| blob.outcome().is_relied_on())
+        .map(|blob| blob.digest().clone())
+        .collect();
+    let denied: HashSet<Digest> = named.intersection(&relied_on).cloned().collect();
+    let names_other_blobs = blobs.iter().any(|blob| named.contains(blob.digest()));
+    let is_about_trust = match denied.is_empty() {
+        true => is_unknown && !names_other_blobs && !relied_on.is_empty(),
+        false => is_unknown || refused.is_refusal(),
+    };
+    if !is_about_trust {
+        return Failure::Final(error);
+    }
+    // A registry that names one blob may name only the first of several that it misses.
+    let denied = if denied.len() > 1 { denied } else { relied_on.clone() };
+    ledger.doubt(repository, &relied_on, &denied);
+    Failure::Untrue(error)
+}
+
+/// Whether the registry refused the media types of OCI, as old ones do.
+pub fn is_format_refused(error: &Error) -> bool {
+    let Some(error) = error.registry() else { return false };
+    let status = error.status().map(|status| status.as_u16());
+    matches!(status, Some(400 | 415))
+        && ["MANIFEST_INVALID", "UNSUPPORTED"].iter().any(|code| error.has_code(code))
+}
+
+/// The places of the nodes that the root lists, directly or not, the root included.
+pub fn reachable(tree: &Tree) -> HashSet<usize> {
+    let (mut seen, mut waiting) = (HashSet::new(), vec![tree.root]);
+    while let Some(place) = waiting.pop() {
+        if seen.insert(place) {
+            waiting.extend(&tree.nodes[place].children);
+        }
+    }
+    seen
+}
+
+/// The places of all nodes but the root, in levels: those that list no other first. All nodes of a
+/// level can be put at once.
+fn levels(tree: &Tree) -> Vec<Vec<usize>> {
+    let mut heights = vec![0; tree.nodes.len()];
+    let mut levels: Vec<Vec<usize>> = Vec::new();
+    // Children come before those that list them.
+    for (place, node) in tree.nodes.iter().enumerate() {
+        let height = node.children.iter().map(|child| heights[*child] + 1).max().unwrap_or(0);
+        heights[place] = height;
+        if place != tree.root {
+            levels.resize_with(levels.len().max(height + 1), Vec::new);
+            levels[height].push(place);
+        }
+    }
+    levels
+}

@@ -1,0 +1,150 @@
+//! What all images of one run share: registries, cache, previous images, the ledger, the threads
+//! that compress, and the destinations' tags, which only one image may put.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use oci_client::Reference;
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::blobs::Ledger;
+use super::destination::Destination;
+use super::making::Making;
+use super::{Item, PushOptions};
+use crate::error::Error;
+use crate::event::{Event, Events};
+use crate::pack::{self, Packer};
+use crate::registry::{self, Registry, Repository};
+use crate::reuse::{self, Cache, Previous, PreviousImages};
+
+/// How long a run takes at most to cancel the upload sessions that it leaves open.
+const CANCEL_WITHIN: Duration = Duration::from_secs(2);
+
+/// A source that takes more memory than this is read while no other such source is.
+const MUCH_MEMORY: usize = 4 << 20;
+
+/// The most memory that reading any source takes.
+const MOST_MEMORY: usize = 70 << 20;
+
+/// What all images of one run share.
+pub struct Run {
+    pub options: PushOptions,
+    pub cache: Arc<Cache>,
+    pub previous: Arc<PreviousImages>,
+    pub ledger: Ledger,
+    pub making: Making,
+    /// Hears what a registry has to say that is not about one image.
+    events: Events,
+    images: usize,
+    /// The destinations that are known before the images are read.
+    destinations: Vec<Reference>,
+    registry_options: Arc<registry::Options>,
+    registries: Mutex<HashMap<String, Arc<Registry>>>,
+    packer: Mutex<Option<Packer>>,
+    memory: Arc<Semaphore>,
+    /// Which image puts what: `registry/repository` and a tag.
+    reserved: Mutex<HashMap<(String, String), usize>>,
+}
+
+impl Run {
+    pub fn new(options: &PushOptions, items: &[Item], events: Events) -> Self {
+        Self {
+            cache: reuse::open_cache(options.cache.as_ref()),
+            previous: Arc::default(),
+            ledger: Ledger::new(options.jobs, options.dry_run),
+            making: Making::new(items.len()),
+            events,
+            images: items.len(),
+            destinations: items.iter().filter_map(|item| item.destination.clone()).collect(),
+            registry_options: Arc::new(options.registry.clone()),
+            registries: Mutex::default(),
+            packer: Mutex::default(),
+            memory: Arc::new(Semaphore::new(1)),
+            reserved: Mutex::default(),
+            options: options.clone(),
+        }
+    }
+
+    /// Ends the run: closes the sessions that are left open, and writes the cache.
+    pub async fn close(self) {
+        // Its open sessions are abandoned by this.
+        drop(self.ledger);
+        self.registry_options.sessions.cancel_abandoned(CANCEL_WITHIN).await;
+        if let Some(cache) = Arc::into_inner(self.cache)
+            && let Some(trouble) = cache.close().await
+        {
+            (self.events)(Event::Note(trouble));
+        }
+    }
+
+    /// The destination's repository. A dry run asks for no right to push.
+    pub fn repository(&self, destination: &Destination) -> Repository {
+        let registry = self.registry(destination.host());
+        match self.options.dry_run {
+            true => registry.readable_repository(destination.repository()),
+            false => registry.repository(destination.repository()),
+        }
+    }
+
+    fn registry(&self, host: &str) -> Arc<Registry> {
+        let new = || Registry::new(host, self.registry_options.clone(), self.events.clone());
+        self.registries.lock().entry(host.to_owned()).or_insert_with(new).clone()
+    }
+
+    /// The images that the other destinations of this run at the same registry point to.
+    pub fn siblings(&self, repository: &Repository) -> Vec<Previous> {
+        let registry = repository.registry();
+        let theirs = self.destinations.iter().filter(|theirs| {
+            theirs.registry() == registry.host() && theirs.repository() != repository.name()
+        });
+        let previous = |theirs: &Reference| Previous {
+            repository: registry.readable_repository(theirs.repository()),
+            reference: theirs.tag().or(theirs.digest()).unwrap_or("latest").to_owned(),
+        };
+        theirs.map(previous).collect()
+    }
+
+    /// Reserves a destination's tags for the image of this number.
+    pub fn reserve(&self, number: usize, destination: &Destination) -> Result<(), Error> {
+        let mut reserved = self.reserved.lock();
+        for tag in destination.tags() {
+            let repository = format!("{}/{}", destination.host(), destination.repository());
+            if *reserved.entry((repository.clone(), tag.clone())).or_insert(number) != number {
+                return Err(Error::Usage(format!(
+                    "two images have the destination {repository}:{tag}; give each its own: \
+                     pushimg IMAGE=DESTINATION …"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// What packs the layers of a source that takes so much memory, and the permit to read it.
+    pub async fn packer(
+        &self,
+        taken: usize,
+    ) -> Result<(Packer, Option<OwnedSemaphorePermit>), Error> {
+        let several = self.images > 1;
+        let options = pack::Options {
+            compression: self.options.compression,
+            level: self.options.level,
+            threads: 0,
+            taken: if several { MOST_MEMORY } else { taken },
+            spool_dir: std::env::temp_dir(),
+        };
+        let permit = match several && taken > MUCH_MEMORY {
+            // The semaphore is never closed.
+            true => self.memory.clone().acquire_owned().await.ok(),
+            false => None,
+        };
+        let mut packer = self.packer.lock();
+        let packer = match &mut *packer {
+            // A single image may be read twice, and take another amount the second time.
+            Some(packer) if several => packer.clone(),
+            packer => packer.insert(Packer::new(options)?).clone(),
+        };
+        Ok((packer, permit))
+    }
+}
