@@ -9,7 +9,7 @@ use reqwest::{Method, StatusCode};
 
 use super::error::Error;
 use super::repository::Repository;
-use super::send::request::{Read, Request};
+use super::send::request::{ReadBody, Request};
 use super::upload::session::{Opening, Session};
 use crate::image::Digest;
 
@@ -80,7 +80,7 @@ impl Repository {
         let doing = format!("get blob {digest} of {self}");
         let request = Request {
             also: &[StatusCode::NOT_FOUND],
-            read: Read::Success(limit),
+            read: ReadBody::Success(limit),
             ..self.request(doing.clone(), Method::GET, &format!("blobs/{digest}"))
         };
         // It does not queue behind a hundred HEADs: others wait for what it says.
@@ -113,7 +113,7 @@ impl Repository {
                 Ok(session) => return Ok(Mount::Opened(session)),
                 Err(why) => why,
             },
-            Err(error) => error.to_string(),
+            Err(error) => error.summary(),
         };
         self.registry().door.note(format!("not mounted: {why}"));
         Ok(Mount::Refused)

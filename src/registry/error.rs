@@ -132,6 +132,11 @@ impl Error {
         }
     }
 
+    /// The message without hints, for a note or a line about a retry.
+    pub fn summary(&self) -> String {
+        self.to_string().lines().next().unwrap_or_default().to_owned()
+    }
+
     /// The answer's status, where there was an answer.
     pub fn status(&self) -> Option<StatusCode> {
         match self {

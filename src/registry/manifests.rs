@@ -9,7 +9,7 @@ use reqwest::{Method, StatusCode};
 use super::error::Error;
 use super::repository::Repository;
 use super::send::mask::SafeUrl;
-use super::send::request::{Payload, Read, Request};
+use super::send::request::{Payload, ReadBody, Request};
 use super::send::retry::RetryBudget;
 use crate::image::{Digest, Format, Manifest};
 
@@ -26,7 +26,7 @@ const ACCEPTED: &str = "application/vnd.oci.image.manifest.v1+json, \
 
 /// A manifest that a registry gave.
 #[derive(Clone, Debug)]
-pub struct Fetched {
+pub struct FetchedManifest {
     /// Its bytes.
     pub bytes: Bytes,
     /// Their digest, computed.
@@ -36,11 +36,11 @@ pub struct Fetched {
 impl Repository {
     /// The manifest or index that a tag or a digest stands for; `None` where there is none (OCI
     /// distribution-spec 1.1, "Pulling manifests").
-    pub async fn manifest(&self, reference: &str) -> Result<Option<Fetched>, Error> {
+    pub async fn manifest(&self, reference: &str) -> Result<Option<FetchedManifest>, Error> {
         let doing = format!("get manifest {reference} of {self}");
         let mut request = Request {
             also: &[StatusCode::NOT_FOUND],
-            read: Read::Success(MAX_MANIFEST_BYTES),
+            read: ReadBody::Success(MAX_MANIFEST_BYTES),
             ..self.request(doing, Method::GET, &format!("manifests/{reference}"))
         };
         request.headers.insert(ACCEPT, HeaderValue::from_static(ACCEPTED));
@@ -48,7 +48,7 @@ impl Repository {
         if answer.status == StatusCode::NOT_FOUND {
             return Ok(None);
         }
-        Ok(Some(Fetched { digest: Digest::of(&answer.body), bytes: answer.body }))
+        Ok(Some(FetchedManifest { digest: Digest::of(&answer.body), bytes: answer.body }))
     }
 
     /// The digest of the manifest that a tag stands for, without the manifest; `None` where there

@@ -51,10 +51,10 @@ impl ErrorMessage {
     /// Reads the body of an error answer. Takes anything, an HTML page included.
     pub fn parse(body: &[u8]) -> Self {
         #[derive(Deserialize)]
-        struct Body {
+        struct ErrorsJson {
             errors: Vec<ApiError>,
         }
-        if let Ok(Body { errors }) = serde_json::from_slice(body)
+        if let Ok(ErrorsJson { errors }) = serde_json::from_slice(body)
             && !errors.is_empty()
         {
             return Self { errors, text: None };

@@ -26,7 +26,7 @@ pub mod upload;
 pub use blobs::{Mount, Present};
 pub use error::{Error, StatusError};
 pub use http::TlsOptions;
-pub use manifests::Fetched;
+pub use manifests::FetchedManifest;
 pub use message::{ApiError, ErrorMessage};
 pub use options::{DEFAULT_RETRY_FOR, Options};
 pub use referrers::Referrer;

@@ -65,11 +65,13 @@ impl Repository {
     }
 
     /// The list of referrers under a tag; an empty one where there is none.
-    async fn referrers(&self, tag: &str) -> Result<List, Error> {
+    async fn referrers(&self, tag: &str) -> Result<ReferrerList, Error> {
         let Some(there) = self.manifest(tag).await? else {
-            return Ok(List(json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [] })));
+            return Ok(ReferrerList(
+                json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [] }),
+            ));
         };
-        List::parse(&there.bytes).map_err(|problem| Error::Protocol {
+        ReferrerList::parse(&there.bytes).map_err(|problem| Error::Protocol {
             doing: format!("add to the list of referrers in {}", self.reference(tag)),
             problem,
         })
@@ -77,9 +79,9 @@ impl Repository {
 }
 
 /// An index of referrers, with everything that other programs have put into it.
-struct List(Value);
+struct ReferrerList(Value);
 
-impl List {
+impl ReferrerList {
     fn parse(bytes: &[u8]) -> Result<Self, String> {
         if bytes.len() > MAX_LIST_BYTES {
             return Err(format!("it has {} bytes, more than registries take", bytes.len()));
@@ -143,7 +145,7 @@ mod tests {
             annotations: &annotations,
         };
         let theirs = r#"{"manifests":[{"digest":"x","platform":{"os":"linux"}}],"more":[1]}"#;
-        let mut list = List::parse(theirs.as_bytes()).unwrap();
+        let mut list = ReferrerList::parse(theirs.as_bytes()).unwrap();
         assert!(!list.has(&manifest.digest));
         list.add(&referrer);
         assert!(list.has(&manifest.digest));
@@ -164,9 +166,9 @@ mod tests {
     #[test]
     fn what_is_no_list_is_not_added_to() {
         for bytes in ["", "[]", "{}", r#"{"manifests":{}}"#, r#"{"layers":[]}"#] {
-            assert!(List::parse(bytes.as_bytes()).is_err(), "{bytes}");
+            assert!(ReferrerList::parse(bytes.as_bytes()).is_err(), "{bytes}");
         }
-        assert!(List::parse(&vec![b' '; MAX_LIST_BYTES + 1]).is_err());
+        assert!(ReferrerList::parse(&vec![b' '; MAX_LIST_BYTES + 1]).is_err());
     }
 
     #[test]

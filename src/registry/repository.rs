@@ -14,7 +14,7 @@ use super::error::Error;
 use super::options::Options;
 use super::send::attempt::Call;
 use super::send::door::Door;
-use super::send::request::{Answer, Request, Target};
+use super::send::request::{Answer, Request, RequestTarget};
 use super::send::retry::RetryBudget;
 use super::upload::method::UploadMethods;
 use crate::event::Events;
@@ -169,7 +169,7 @@ impl Repository {
 
     /// A request without a body to a path below `/v2/NAME/`.
     pub(super) fn request(&self, doing: String, method: Method, path: &str) -> Request {
-        let to = Target::Path(format!("/v2/{}/{path}", self.name));
+        let to = RequestTarget::Path(format!("/v2/{}/{path}", self.name));
         Request { sent: self.sent.clone(), ..Request::new(doing, method, to) }
     }
 
@@ -199,5 +199,34 @@ impl fmt::Display for Repository {
 impl fmt::Debug for Repository {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_stands_behind_an_at_sign_and_a_tag_behind_a_colon() {
+        let registry = Registry::new("h.example", Arc::default(), crate::event::ignore());
+        let repository = registry.repository("lay");
+        assert_eq!(repository.reference("v1"), "h.example/lay:v1");
+        assert_eq!(repository.reference("sha256:0"), "h.example/lay@sha256:0");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn optional_requests_share_what_time_is_left() {
+        let registry = Registry::new("h.example", Arc::default(), crate::event::ignore());
+        let repository = registry.repository("app");
+        let left = |repository: &Repository| repository.deadline.map(|at| at - Instant::now());
+        assert_eq!(left(&repository), None);
+        let hasty = repository.hastily();
+        assert_eq!(left(&hasty), Some(OPTIONAL_TIME));
+        let never = std::future::pending::<Result<(), Error>>();
+        let done = registry.in_time("wait", hasty.deadline, never).await;
+        assert!(done.is_err());
+        assert_eq!(left(&repository.hastily()), Some(Duration::ZERO));
+        // A clone of the first value has no more time than the first.
+        assert_eq!(hasty.hastily().deadline, hasty.deadline);
     }
 }

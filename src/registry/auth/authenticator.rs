@@ -26,24 +26,24 @@ pub struct Authenticator {
     door: Arc<Door>,
     sources: Sources,
     /// What the last challenge asked for; `None`: there was none yet.
-    asked: Mutex<Option<Asked>>,
+    asked: Mutex<Option<Wanted>>,
     /// Credentials, by repository. A failed search is not repeated: it may have taken a program
     /// half a minute, and a hundred requests may wait for it.
     searches: Mutex<HashMap<String, Search>>,
     tokens: Arc<Tokens>,
 }
 
-type Search = Arc<OnceCell<Result<Arc<Known>, CredentialError>>>;
+type Search = Arc<OnceCell<Result<Arc<Login>, CredentialError>>>;
 
 /// A credential that was found, and what must not be shown of it.
-struct Known {
+struct Login {
     found: Arc<Found>,
     secrets: Secrets,
 }
 
 /// What the registry wants.
 #[derive(Clone)]
-enum Asked {
+enum Wanted {
     Password,
     Token(Endpoint),
 }
@@ -83,11 +83,11 @@ impl Authenticator {
         let asked = self.asked.lock().clone();
         match asked {
             None => Ok(None),
-            Some(Asked::Password) => Ok(match &self.known(repository).await?.found.credential {
+            Some(Wanted::Password) => Ok(match &self.login(repository).await?.found.credential {
                 Some(Credential::Basic { username, password }) => Some(basic(username, password)),
                 _ => None,
             }),
-            Some(Asked::Token(endpoint)) => {
+            Some(Wanted::Token(endpoint)) => {
                 self.token(repository, scopes.clone(), endpoint).await.map(Some)
             }
         }
@@ -96,9 +96,9 @@ impl Authenticator {
     /// Takes note of what a 401 asks for, so that other requests bring it at once.
     pub fn note_challenge(&self, headers: &HeaderMap) {
         let asked = match Challenge::choose(headers) {
-            Some(Challenge::Basic { .. }) => Asked::Password,
+            Some(Challenge::Basic { .. }) => Wanted::Password,
             Some(Challenge::Bearer { realm, service, .. }) => {
-                Asked::Token(Endpoint { url: realm, service })
+                Wanted::Token(Endpoint { url: realm, service })
             }
             None => return,
         };
@@ -129,11 +129,11 @@ impl Authenticator {
         let header = match challenge {
             Challenge::Basic { .. } => {
                 self.note_challenge(headers);
-                let known = self.known(repository).await?;
-                let Some(Credential::Basic { username, password }) = &known.found.credential else {
+                let login = self.login(repository).await?;
+                let Some(Credential::Basic { username, password }) = &login.found.credential else {
                     return Err(AuthError::NoCredentials {
                         host: self.host(),
-                        origin: known.found.to_string(),
+                        origin: login.found.to_string(),
                         advice: self.advice(),
                     });
                 };
@@ -142,7 +142,7 @@ impl Authenticator {
             Challenge::Bearer { realm, service, scope, .. } => {
                 self.check(repository, &realm).await?;
                 let endpoint = Endpoint { url: realm, service };
-                *self.asked.lock() = Some(Asked::Token(endpoint.clone()));
+                *self.asked.lock() = Some(Wanted::Token(endpoint.clone()));
                 if let Some(refused) = sent {
                     self.tokens.forget(repository, refused);
                 }
@@ -154,7 +154,7 @@ impl Authenticator {
         if sent == Some(&header) {
             return Err(AuthError::Refused {
                 host: self.host(),
-                origin: self.known(repository).await?.found.to_string(),
+                origin: self.login(repository).await?.found.to_string(),
                 advice: self.advice(),
             });
         }
@@ -165,10 +165,10 @@ impl Authenticator {
     pub fn identity(&self, repository: &str) -> Identity {
         let search = self.searches.lock().get(repository).cloned();
         match search.as_ref().and_then(|search| search.get()) {
-            Some(Ok(known)) if known.found.credential.is_some() => {
-                Identity::User(known.found.to_string())
+            Some(Ok(login)) if login.found.credential.is_some() => {
+                Identity::User(login.found.to_string())
             }
-            Some(Ok(known)) => Identity::Anonymous(known.found.to_string()),
+            Some(Ok(login)) => Identity::Anonymous(login.found.to_string()),
             Some(Err(_)) => {
                 Identity::Anonymous("anonymously; the search for credentials failed".into())
             }
@@ -180,7 +180,7 @@ impl Authenticator {
     pub fn secrets(&self, repository: &str) -> Secrets {
         let search = self.searches.lock().get(repository).cloned();
         match search.as_ref().and_then(|search| search.get()) {
-            Some(Ok(known)) => known.secrets.clone(),
+            Some(Ok(login)) => login.secrets.clone(),
             _ => Secrets::default(),
         }
     }
@@ -193,17 +193,17 @@ impl Authenticator {
         endpoint: Endpoint,
     ) -> Result<HeaderValue, AuthError> {
         self.check(repository, &endpoint.url).await?;
-        let known = self.known(repository).await?;
-        if let Some(Credential::RegistryToken(token)) = &known.found.credential {
+        let login = self.login(repository).await?;
+        if let Some(Credential::RegistryToken(token)) = &login.found.credential {
             return bearer(token).ok_or_else(|| AuthError::Unsendable {
                 host: self.host(),
-                origin: known.found.to_string(),
+                origin: login.found.to_string(),
                 advice: self.advice(),
             });
         }
         let fetch = |scopes| {
-            let (door, found) = (self.door.clone(), known.found.clone());
-            TokenRequest { door, endpoint, scopes, found, secrets: known.secrets.clone() }.send()
+            let (door, found) = (self.door.clone(), login.found.clone());
+            TokenRequest { door, endpoint, scopes, found, secrets: login.secrets.clone() }.send()
         };
         self.tokens.get(repository, scopes, fetch).await
     }
@@ -223,22 +223,22 @@ impl Authenticator {
         if server.is_same_host(&registry) || (server.is_loopback() && registry.is_loopback()) {
             return Ok(());
         }
-        let is_anonymous = self.known(repository).await?.found.credential.is_none();
+        let is_anonymous = self.login(repository).await?.found.credential.is_none();
         if self.door.options().plain_http && is_anonymous { Ok(()) } else { Err(refused) }
     }
 
-    async fn known(&self, repository: &str) -> Result<Arc<Known>, AuthError> {
+    async fn login(&self, repository: &str) -> Result<Arc<Login>, AuthError> {
         let search = self.searches.lock().entry(repository.to_owned()).or_default().clone();
-        let known = search
+        let login = search
             .get_or_init(|| async {
                 let host = self.door.host();
                 let found = Arc::new(self.sources.find(host, repository).await?);
                 self.door.note(format!("{host}/{repository}: asking {found}"));
                 let secrets = found.credential.as_ref().map(Credential::secrets);
-                Ok(Arc::new(Known { found, secrets: secrets.unwrap_or_default() }))
+                Ok(Arc::new(Login { found, secrets: secrets.unwrap_or_default() }))
             })
             .await;
-        Ok(known.clone()?)
+        Ok(login.clone()?)
     }
 
     fn host(&self) -> String {

@@ -22,10 +22,10 @@ type Fetch = Pin<Box<dyn Future<Output = Result<Token, AuthError>> + Send>>;
 
 /// The tokens of one registry.
 #[derive(Default)]
-pub(super) struct Tokens(Mutex<State>);
+pub(super) struct Tokens(Mutex<TokenStore>);
 
 #[derive(Default)]
-struct State {
+struct TokenStore {
     /// By the repository whose credential they were fetched with.
     good: HashMap<String, Vec<Token>>,
     /// By the same and by what they are for.

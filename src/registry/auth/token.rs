@@ -20,7 +20,7 @@ use super::super::hosts;
 use super::super::send::door::Door;
 use super::super::send::failure::Failure;
 use super::super::send::mask::Secrets;
-use super::super::send::request::{Answer, Payload, Read, Redirects, Request, Target};
+use super::super::send::request::{Answer, Payload, ReadBody, Redirects, Request, RequestTarget};
 use super::super::send::retry::retry_after;
 use super::credential::{Credential, Found, basic, bearer};
 use super::error::{AuthError, Denied, excerpt};
@@ -134,7 +134,7 @@ impl TokenRequest {
                 form.append_pair("scope", &scopes);
             }
             form.append_pair("refresh_token", token.expose());
-            let mut request = Request::new(doing, Method::POST, Target::Url(url));
+            let mut request = Request::new(doing, Method::POST, RequestTarget::Url(url));
             let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
             request.headers.insert(CONTENT_TYPE, kind);
             request.payload = Payload::Bytes(form.finish().into());
@@ -152,12 +152,12 @@ impl TokenRequest {
                 authorization = Some(basic(username, password));
             }
             drop(query);
-            let mut request = Request::new(doing, Method::GET, Target::Url(url));
+            let mut request = Request::new(doing, Method::GET, RequestTarget::Url(url));
             request.headers.extend(authorization.map(|value| (AUTHORIZATION, value)));
             request
         };
         request.headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        request.read = Read::Always(MAX_ANSWER);
+        request.read = ReadBody::Always(MAX_ANSWER);
         // A credential could go along.
         request.redirects = Redirects::Return;
         request

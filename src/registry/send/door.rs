@@ -170,8 +170,7 @@ impl Door {
             return;
         }
         // What a user can do about it is of interest only when it has failed for good.
-        let why = error.to_string().lines().next().unwrap_or_default().to_owned();
-        (self.events)(Event::Retry { why, wait });
+        (self.events)(Event::Retry { why: error.summary(), wait });
     }
 
     /// The server at a URL.

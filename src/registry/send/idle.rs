@@ -13,10 +13,10 @@ pub const COMMIT: u32 = 5;
 
 /// Notes each time the network takes bytes of a request's body.
 #[derive(Debug)]
-pub struct IdleTimer(Mutex<State>);
+pub struct IdleTimer(Mutex<TimerState>);
 
 #[derive(Debug)]
-struct State {
+struct TimerState {
     moved_at: Instant,
     phase: Phase,
     /// Counts the times that the body was sent.
@@ -38,14 +38,14 @@ enum Phase {
 impl IdleTimer {
     /// A timer that starts now.
     pub fn new() -> Self {
-        Self(Mutex::new(State { moved_at: Instant::now(), phase: Phase::Moving, sending: 0 }))
+        Self(Mutex::new(TimerState { moved_at: Instant::now(), phase: Phase::Moving, sending: 0 }))
     }
 
     /// The body is sent, perhaps once more. Returns the number of this sending.
     pub fn start(&self) -> u64 {
         let mut state = self.0.lock();
         let sending = state.sending + 1;
-        *state = State { moved_at: Instant::now(), phase: Phase::Moving, sending };
+        *state = TimerState { moved_at: Instant::now(), phase: Phase::Moving, sending };
         sending
     }
 

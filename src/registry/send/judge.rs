@@ -11,7 +11,7 @@ use super::super::repository::Registry;
 use super::attempt::{Call, is_basic, is_scope_too_narrow};
 use super::failure::Failure;
 use super::mask::{SafeUrl, Secrets};
-use super::request::{Answer, Target};
+use super::request::{Answer, RequestTarget};
 use super::retry::retry_after;
 
 impl Registry {
@@ -152,7 +152,7 @@ impl Registry {
     fn hint(&self, call: &Call<'_>, status: StatusCode, message: &ErrorMessage) -> Option<String> {
         let host = self.host();
         let request = &call.request;
-        let is_write = matches!(request.to, Target::Path(_))
+        let is_write = matches!(request.to, RequestTarget::Path(_))
             && matches!(request.method, Method::POST | Method::PUT);
         match status {
             StatusCode::NOT_FOUND

@@ -8,7 +8,7 @@ use super::super::error::Error;
 use super::door::Door;
 use super::failure::Failure;
 use super::mask::{SafeUrl, Secrets};
-use super::request::{Answer, Redirects, Request, Target};
+use super::request::{Answer, Redirects, Request, RequestTarget};
 
 /// How many redirects are followed; storage behind a registry needs one or two.
 const MAX_REDIRECTS: usize = 5;
@@ -23,8 +23,8 @@ impl Door {
         secrets: &Secrets,
     ) -> Result<Answer, Failure> {
         let url = match &request.to {
-            Target::Url(url) => url.clone(),
-            Target::Path(path) => self.url(path)?,
+            RequestTarget::Url(url) => url.clone(),
+            RequestTarget::Path(path) => self.url(path)?,
         };
         let protocol =
             |problem| Failure::from(Error::Protocol { doing: request.doing.clone(), problem });

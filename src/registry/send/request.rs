@@ -15,21 +15,21 @@ pub struct Request {
     /// What it is for, to follow the word "cannot": `upload blob sha256:… to HOST/REPOSITORY`.
     pub doing: String,
     pub method: Method,
-    pub to: Target,
+    pub to: RequestTarget,
     pub headers: HeaderMap,
     pub payload: Payload,
     /// Counts the bytes of bodies.
     pub sent: Arc<AtomicU64>,
     /// Statuses besides 2xx that are an answer and no error.
     pub also: &'static [StatusCode],
-    pub read: Read,
+    pub read: ReadBody,
     pub answer_time: AnswerTime,
     pub redirects: Redirects,
 }
 
 /// Where a request goes.
 #[derive(Clone)]
-pub enum Target {
+pub enum RequestTarget {
     /// A path of the registry's API, with its query: `/v2/…`.
     Path(String),
     /// A location that the registry gave, or its token server.
@@ -55,7 +55,7 @@ pub struct StreamPayload {
 
 /// How much of an answer's body is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Read {
+pub enum ReadBody {
     /// Only the beginning, for an error's text.
     Nothing,
     /// A successful answer's body, of this many bytes at most; a longer one is an error.
@@ -94,7 +94,7 @@ pub struct Answer {
 
 impl Request {
     /// A request without a body, of whose answer only the status and the headers matter.
-    pub fn new(doing: String, method: Method, to: Target) -> Self {
+    pub fn new(doing: String, method: Method, to: RequestTarget) -> Self {
         Self {
             doing,
             method,
@@ -103,7 +103,7 @@ impl Request {
             payload: Payload::Empty,
             sent: Arc::default(),
             also: &[],
-            read: Read::Nothing,
+            read: ReadBody::Nothing,
             answer_time: AnswerTime::Idle,
             redirects: Redirects::Follow,
         }

@@ -17,7 +17,7 @@ use super::door::Door;
 use super::failure::{Failure, Unanswered};
 use super::idle::COMMIT;
 use super::mask::{SafeUrl, Secrets, header_lines};
-use super::request::{Answer, AnswerTime, Payload, Read, Redirects, Request};
+use super::request::{Answer, AnswerTime, Payload, ReadBody, Redirects, Request};
 use crate::event::Event;
 
 /// How much is read of an error's body, and of a body that does not matter.
@@ -165,7 +165,7 @@ impl Door {
         }
         let outcome = match &answer {
             Ok(answer) => answer.status.as_str().to_owned(),
-            Err(failure) => failure.error.to_string().replace('\n', " "),
+            Err(failure) => failure.error.summary(),
         };
         let (url, millis) = (SafeUrl::from(url.clone()), started.elapsed().as_millis());
         let line = format!("{} {url} {outcome} {millis} ms", request.method);
@@ -200,9 +200,9 @@ async fn read(
     let (status, headers, url) =
         (response.status(), response.headers().clone(), response.url().clone());
     let limit = match request.read {
-        Read::Success(limit) if status.is_success() => Some(limit),
-        Read::Always(limit) => Some(limit),
-        Read::Success(_) | Read::Nothing => None,
+        ReadBody::Success(limit) if status.is_success() => Some(limit),
+        ReadBody::Always(limit) => Some(limit),
+        ReadBody::Success(_) | ReadBody::Nothing => None,
     };
     let mut body = Vec::new();
     let mut stream = response.bytes_stream();

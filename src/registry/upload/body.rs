@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::super::send::idle::IdleTimer;
 use super::super::send::request::{Payload, StreamPayload};
-use super::{Content, ContentError, Progress};
+use super::{Progress, UploadSource, UploadSourceError};
 
 /// Bytes handed to the network at a time.
 const PIECE: u64 = 256 << 10;
@@ -16,7 +16,7 @@ const PIECE: u64 = 256 << 10;
 /// Where the bytes of a blob come from, and how far the network has taken them.
 #[derive(Clone)]
 pub struct BlobBody {
-    pub content: Arc<dyn Content>,
+    pub source: Arc<dyn UploadSource>,
     pub progress: Progress,
     /// Counts all bytes that are handed to the network.
     pub sent: Arc<AtomicU64>,
@@ -32,7 +32,7 @@ pub struct BlobBody {
 struct NotNeeded;
 
 impl BlobBody {
-    /// The bytes from `from` to `end`, or to the end of the content.
+    /// The bytes from `from` to `end`, or to the end of the source.
     pub fn part(&self, from: u64, end: Option<u64>) -> Payload {
         let timer = Arc::new(IdleTimer::new());
         let (body, own_timer) = (self.clone(), timer.clone());
@@ -55,7 +55,7 @@ impl BlobBody {
         end: Option<u64>,
         timer: &IdleTimer,
         sending: u64,
-    ) -> Result<Option<(bytes::Bytes, u64)>, ContentError> {
+    ) -> Result<Option<(bytes::Bytes, u64)>, UploadSourceError> {
         if !timer.needs(sending) {
             return Err(NotNeeded.into());
         }
@@ -67,7 +67,7 @@ impl BlobBody {
             return Ok(None);
         }
         timer.preparing();
-        let piece = self.content.chunk(at, most as usize).await;
+        let piece = self.source.chunk(at, most as usize).await;
         timer.moved();
         let piece = piece.inspect_err(|error| self.remember_reason(error.to_string()))?;
         let Some(bytes) = piece else {

@@ -25,19 +25,26 @@ use crate::image::Digest;
 
 /// The bytes of a blob, some of which may still be being made. Any part that exists can be read
 /// again.
-pub trait Content: Send + Sync + 'static {
+pub trait UploadSource: Send + Sync + 'static {
     /// Digest and length, once they are known.
     fn whole(&self) -> Option<(Digest, u64)>;
 
     /// Waits until digest and length are known.
-    fn finished(&self) -> BoxFuture<'_, Result<(Digest, u64), ContentError>>;
+    fn finished(&self) -> BoxFuture<'_, Result<(Digest, u64), UploadSourceError>>;
 
     /// At most `max` bytes from `offset` on, as soon as there are any; `None` at the end.
-    fn chunk(&self, offset: u64, max: usize) -> BoxFuture<'_, Result<Option<Bytes>, ContentError>>;
+    fn chunk(
+        &self,
+        offset: u64,
+        max: usize,
+    ) -> BoxFuture<'_, Result<Option<Bytes>, UploadSourceError>>;
 }
 
 /// Why there are no bytes.
-pub type ContentError = Box<dyn std::error::Error + Send + Sync>;
+pub type UploadSourceError = Box<dyn std::error::Error + Send + Sync>;
+
+// The names that callers used before.
+pub use {UploadSource as Content, UploadSourceError as ContentError};
 
 /// Is called with the number of the blob's bytes that the network has taken.
 pub type Progress = Arc<dyn Fn(u64) + Send + Sync>;

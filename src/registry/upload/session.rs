@@ -15,7 +15,7 @@ use super::super::repository::Repository;
 use super::super::send::attempt::Call;
 use super::super::send::failure::Failure;
 use super::super::send::redirect::location;
-use super::super::send::request::{Answer, AnswerTime, Payload, Request, Target};
+use super::super::send::request::{Answer, AnswerTime, Payload, Request, RequestTarget};
 use super::super::send::retry::RetryBudget;
 use super::sessions::Sessions;
 use crate::image::Digest;
@@ -49,7 +49,7 @@ pub struct ChunkLimits {
 
 /// Where a session stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Position {
+pub enum SessionPosition {
     /// The registry has this many bytes.
     At(u64),
     /// The registry does not say.
@@ -70,7 +70,7 @@ pub struct Opening {
 }
 
 /// The answer to it, and the session, or why there is none.
-pub struct Opened {
+pub struct Posted {
     pub status: StatusCode,
     pub session: Result<Session, String>,
 }
@@ -95,7 +95,7 @@ impl Repository {
     }
 
     /// Sends a POST that may open a session, until it is answered or trying again is pointless.
-    pub(in crate::registry) async fn post(&self, opening: Opening) -> Result<Opened, Error> {
+    pub(in crate::registry) async fn post(&self, opening: Opening) -> Result<Posted, Error> {
         self.post_within(opening, &mut self.budget()).await
     }
 
@@ -103,7 +103,7 @@ impl Repository {
         &self,
         opening: Opening,
         budget: &mut RetryBudget,
-    ) -> Result<Opened, Error> {
+    ) -> Result<Posted, Error> {
         let (doing, deadline) = (opening.doing.clone(), budget.deadline());
         let posting = async {
             loop {
@@ -117,7 +117,7 @@ impl Repository {
         self.registry().in_time(&doing, deadline, posting).await
     }
 
-    async fn post_once(&self, opening: Opening) -> Result<Opened, Failure> {
+    async fn post_once(&self, opening: Opening) -> Result<Posted, Failure> {
         let repository = self.clone();
         let under_way = self.registry().door.options().sessions.opening();
         // A task of its own: if nothing waits for the session any more while it is being opened,
@@ -138,7 +138,7 @@ impl Repository {
         }
     }
 
-    async fn post_alone(&self, opening: Opening) -> Result<Opened, Failure> {
+    async fn post_alone(&self, opening: Opening) -> Result<Posted, Failure> {
         let is_mount = opening.path.contains("mount=");
         let request = self.request(opening.doing, Method::POST, &opening.path);
         let call = Call { request, repository: self.name(), scopes: &opening.scopes };
@@ -148,7 +148,7 @@ impl Repository {
             _ => location(&answer.url, &answer.headers)
                 .map(|url| Session::opened(self, url, ChunkLimits::of(&answer))),
         };
-        Ok(Opened { status: answer.status, session })
+        Ok(Posted { status: answer.status, session })
     }
 }
 
@@ -213,7 +213,7 @@ impl Session {
         &mut self,
         doing: &str,
         budget: &mut RetryBudget,
-    ) -> Result<Position, Error> {
+    ) -> Result<SessionPosition, Error> {
         let request = Request {
             also: &[StatusCode::NOT_FOUND],
             ..self.request(doing, Method::GET, self.url.clone())
@@ -221,14 +221,14 @@ impl Session {
         let registry = self.repository.registry().clone();
         let answer = registry.send(&self.repository.call(request), budget).await?;
         if answer.status == StatusCode::NOT_FOUND {
-            return Ok(Position::Gone);
+            return Ok(SessionPosition::Gone);
         }
         if answer.headers.contains_key(LOCATION)
             && let Ok(url) = location(&answer.url, &answer.headers)
         {
             self.move_to(url);
         }
-        Ok(arrived(&answer.headers).map_or(Position::Unclear, Position::At))
+        Ok(arrived(&answer.headers).map_or(SessionPosition::Unclear, SessionPosition::At))
     }
 
     /// The session was finished, or the registry forgot it.
@@ -256,7 +256,7 @@ impl Session {
         Request {
             answer_time: AnswerTime::Commit,
             sent: self.repository.sent.clone(),
-            ..Request::new(doing.to_owned(), method, Target::Url(url))
+            ..Request::new(doing.to_owned(), method, RequestTarget::Url(url))
         }
     }
 }
@@ -281,7 +281,7 @@ impl ChunkLimits {
 
 async fn delete(repository: Repository, url: Url) {
     let doing = format!("cancel an upload to {repository}");
-    let request = Request::new(doing, Method::DELETE, Target::Url(url));
+    let request = Request::new(doing, Method::DELETE, RequestTarget::Url(url));
     let call = repository.call(request);
     let _ = tokio::time::timeout(CANCEL_TIME, repository.registry().attempt(&call)).await;
 }

@@ -13,10 +13,10 @@ use url::Url;
 
 /// The upload sessions of one or more pushes; clones share them.
 #[derive(Clone, Default)]
-pub struct Sessions(Arc<Inner>);
+pub struct Sessions(Arc<OpenSessions>);
 
 #[derive(Default)]
-struct Inner {
+struct OpenSessions {
     next: AtomicU64,
     open: Mutex<HashMap<u64, OpenSession>>,
     /// How many requests that may open a session are under way.

@@ -16,8 +16,8 @@ use super::super::send::request::Payload;
 use super::super::send::retry::RetryBudget;
 use super::body::BlobBody;
 use super::method::{Accepted, UploadMethod};
-use super::session::{ChunkLimits, Position, Session};
-use super::{Content, Progress};
+use super::session::{ChunkLimits, Session, SessionPosition};
+use super::{Progress, UploadSource};
 use crate::image::Digest;
 
 /// Less than this is sent again without asking how much arrived.
@@ -74,16 +74,16 @@ impl Repository {
     /// Uploads a blob, in `session` if one is open already, and returns its digest and length.
     pub async fn upload(
         &self,
-        content: Arc<dyn Content>,
+        source: Arc<dyn UploadSource>,
         session: Option<Session>,
         progress: Progress,
     ) -> Result<(Digest, u64), Error> {
-        let doing = match content.whole() {
+        let doing = match source.whole() {
             Some((digest, _)) => format!("upload blob {digest} to {self}"),
             None => format!("upload a blob to {self}"),
         };
         let body = BlobBody {
-            content,
+            source,
             progress,
             sent: self.sent.clone(),
             taken: Arc::default(),
@@ -259,7 +259,7 @@ impl Uploader<'_> {
     async fn send_rest(&mut self, session: &mut Session) -> Result<(Digest, u64), Failure> {
         self.complete = false;
         loop {
-            let known = self.body.content.whole().map(|(_, size)| size);
+            let known = self.body.source.whole().map(|(_, size)| size);
             if self.offset > 0 {
                 if known.is_some_and(|size| self.offset >= size) {
                     break;
@@ -347,7 +347,7 @@ impl Uploader<'_> {
     /// Finds out where the session stands, to go on from there; `None`: a new one is needed.
     /// `rejected` is an offset that the registry named and then rejected.
     async fn resume(&mut self, mut session: Session, rejected: Option<u64>) -> Option<Session> {
-        let size = self.body.content.whole().map(|(_, size)| size);
+        let size = self.body.source.whole().map(|(_, size)| size);
         let resumes = self.accepted.resumes
             && self.accepted.takes_patch()
             && self.registry().upload_methods.accepted().resumes;
@@ -356,17 +356,19 @@ impl Uploader<'_> {
             return None;
         }
         match session.position(&self.doing, &mut self.budget).await {
-            Ok(Position::At(offset)) if offset <= self.taken() && rejected != Some(offset) => {
+            Ok(SessionPosition::At(offset))
+                if offset <= self.taken() && rejected != Some(offset) =>
+            {
                 self.offset = offset;
                 self.resumed = Some(offset);
                 return Some(session);
             }
-            Ok(Position::At(_)) => self.distrust_offsets(),
-            Ok(Position::Gone) => {
+            Ok(SessionPosition::At(_)) => self.distrust_offsets(),
+            Ok(SessionPosition::Gone) => {
                 session.closed();
                 return None;
             }
-            Ok(Position::Unclear) | Err(_) => {}
+            Ok(SessionPosition::Unclear) | Err(_) => {}
         }
         session.cancel().await;
         None
@@ -374,7 +376,7 @@ impl Uploader<'_> {
 
     /// Whether the blob is there although the answer that said so was lost.
     async fn stored_after_all(&self) -> Result<Option<(Digest, u64)>, Error> {
-        let Some((digest, size)) = self.body.content.whole().filter(|_| self.complete) else {
+        let Some((digest, size)) = self.body.source.whole().filter(|_| self.complete) else {
             return Ok(None);
         };
         if !self.is_there(&digest, size).await? {
@@ -412,7 +414,7 @@ impl Uploader<'_> {
     }
 
     async fn finished(&self) -> Result<(Digest, u64), Failure> {
-        self.body.content.finished().await.map_err(|error| {
+        self.body.source.finished().await.map_err(|error| {
             let reason = error.to_string();
             self.body.remember_reason(reason.clone());
             Error::Content { doing: self.doing.clone(), reason }.into()
