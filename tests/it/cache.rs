@@ -7,24 +7,14 @@ use crate::support::archive::{ImageBuilder, Layer, testdata};
 use crate::support::proxy::{Fault, Record, Rule, Step};
 use crate::support::pull;
 use crate::support::registry::{DevRegistry, Options};
-use crate::support::run::{Output, Pushimg};
+use crate::support::run::Pushimg;
 use crate::support::{DockerRegistry, FaultProxy};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Requests that carry blobs.
-fn uploads(record: &Record) -> bool {
-    matches!(record.step, Step::UploadPatch | Step::UploadPut)
-}
-
 fn count(report: &Value, action: &str) -> usize {
     let layers = report["layers"].as_array().expect("layers");
     layers.iter().filter(|layer| layer["action"] == action || layer["why"] == action).count()
-}
-
-#[track_caller]
-fn push(machine: &Pushimg, archive: &Path, destination: &str) -> Output {
-    machine.run([archive.to_str().expect("UTF-8"), destination, "--json"]).success()
 }
 
 /// The cache's database on a machine.
@@ -43,14 +33,14 @@ fn what_was_pushed_to_one_repository_is_mounted_into_the_next() {
     let registry = DockerRegistry::plain();
     let proxy = FaultProxy::before(registry.addr());
     let machine = Pushimg::new();
-    push(&machine, &testdata("layered-v1.tar"), &format!("{}/one:v1", proxy.host()));
+    machine.pushed_json(&testdata("layered-v1.tar"), &format!("{}/one:v1", proxy.host()), &[]);
     for (repository, name) in [("two", "layered-v1.tar"), ("three", "layered-v1.tar.gz")] {
         proxy.clear();
         let destination = format!("{}/{repository}:v1", proxy.host());
-        let report = push(&machine, &testdata(name), &destination).json();
+        let report = machine.pushed_json(&testdata(name), &destination, &[]).json();
         assert_eq!(count(&report, "mounted"), 6, "{report}");
         let layers = report["layers"].as_array().expect("layers");
-        let body = proxy.body_bytes(uploads);
+        let body = proxy.body_bytes(Record::carries_blob);
         let config = pull::expected(&testdata(name), 0).config.len() as u64;
         assert!(body <= config, "{body} bytes\n{}", proxy.transcript());
         assert!(layers.iter().all(|layer| layer["from"].is_string()));
@@ -66,11 +56,11 @@ fn a_mount_from_where_the_blob_is_no_more_becomes_an_upload() {
     let registry = DevRegistry::start(Options::default());
     let machine = Pushimg::new();
     let archive = testdata("layered-v1.tar");
-    push(&machine, &archive, &format!("{}/one:v1", registry.host()));
+    machine.pushed_json(&archive, &format!("{}/one:v1", registry.host()), &[]);
     for layer in pull::oci(registry.host(), "one", "v1").layers {
         registry.remove_blob("one", &layer.digest);
     }
-    let report = push(&machine, &archive, &format!("{}/two:v1", registry.host())).json();
+    let report = machine.pushed_json(&archive, &format!("{}/two:v1", registry.host()), &[]).json();
     assert_eq!(count(&report, "uploaded"), 6);
     pull::assert_same_image(&archive, registry.host(), "two", "v1");
     assert_eq!(registry.open_uploads(), 0);
@@ -82,13 +72,13 @@ fn where_the_registry_tells_nothing_the_cache_does() {
     let proxy = FaultProxy::before(registry.addr());
     let machine = Pushimg::new();
     let archive = testdata("layered-v1.tar.gz");
-    let first = push(&machine, &archive, &format!("{}/app:v1", proxy.host())).json();
+    let first = machine.pushed_json(&archive, &format!("{}/app:v1", proxy.host()), &[]).json();
     proxy.clear();
     // Another tag, and no `latest`: there is no image to ask.
-    let second = push(&machine, &archive, &format!("{}/app:v2", proxy.host())).json();
+    let second = machine.pushed_json(&archive, &format!("{}/app:v2", proxy.host()), &[]).json();
     assert_eq!(count(&second, "cache"), 6, "{second}");
     assert_eq!(second["digest"], first["digest"]);
-    assert_eq!(proxy.body_bytes(uploads), 0);
+    assert_eq!(proxy.body_bytes(Record::carries_blob), 0);
     assert_eq!(proxy.count_step(Step::ConfigGet), 0, "{}", proxy.transcript());
     // What was packed otherwise is not taken: the cache changes nothing but time.
     let options = ["--compression-level", "1", "--json"];
@@ -108,19 +98,19 @@ fn of_an_image_that_this_machine_left_under_the_tag_nothing_is_fetched() {
     let machine = Pushimg::new();
     let archive = testdata("layered-v1.tar");
     let destination = format!("{}/same:v1", proxy.host());
-    let first = push(&machine, &archive, &destination).json();
+    let first = machine.pushed_json(&archive, &destination, &[]).json();
     proxy.clear();
-    let second = push(&machine, &archive, &destination).json();
+    let second = machine.pushed_json(&archive, &destination, &[]).json();
     assert_eq!(second["digest"], first["digest"]);
     assert_eq!(count(&second, "previous-image"), 6, "{second}");
     let steps: Vec<Step> = proxy.records().iter().map(|record| record.step).collect();
     assert_eq!(steps, [Step::ManifestGet], "{}", proxy.transcript());
 
     // Another machine moves the tag: what this one remembers of it holds no more.
-    let other = push(&Pushimg::new(), &testdata("layered-v2.tar"), &destination).json();
+    let other = Pushimg::new().pushed_json(&testdata("layered-v2.tar"), &destination, &[]).json();
     assert_ne!(other["digest"], first["digest"]);
     proxy.clear();
-    let third = push(&machine, &archive, &destination).json();
+    let third = machine.pushed_json(&archive, &destination, &[]).json();
     let fetched = [Step::ManifestGet, Step::ConfigGet].map(|step| proxy.count_step(step));
     assert_eq!(fetched, [1, 1], "{}", proxy.transcript());
     // The image that is there now lists all but the layer that differs.
@@ -193,7 +183,7 @@ fn a_cache_that_cannot_be_used_fails_no_push() {
     ];
     for (number, (name, spoil)) in spoil.into_iter().enumerate() {
         let machine = Pushimg::new();
-        push(&machine, &archive, &format!("{}/first{number}:v1", registry.host()));
+        machine.pushed_json(&archive, &format!("{}/first{number}:v1", registry.host()), &[]);
         let file = database(&machine);
         for extra in ["-wal", "-shm"] {
             let mut beside = file.clone().into_os_string();
@@ -205,7 +195,8 @@ fn a_cache_that_cannot_be_used_fails_no_push() {
         let kept = std::fs::read(&file).ok();
         for (place, expect_cache) in [("second", false), ("third", true)] {
             let repository = format!("{place}{number}");
-            let output = push(&machine, &archive, &format!("{}/{repository}:v1", registry.host()));
+            let output =
+                machine.pushed_json(&archive, &format!("{}/{repository}:v1", registry.host()), &[]);
             assert_eq!(output.json()["digest"], expected, "{name}");
             let mounted = count(&output.json(), "mounted");
             assert!(expect_cache || mounted == 0, "{name}: {mounted} mounted");
@@ -255,7 +246,7 @@ fn processes_that_share_the_cache_do_not_disturb_each_other() {
                     (own, format!("own{number}")),
                 ] {
                     let destination = format!("{}/{repository}:v{number}", registry.host());
-                    let output = push(machine, &archive, &destination);
+                    let output = machine.pushed_json(&archive, &destination, &[]);
                     if repository.starts_with("shared") {
                         assert_eq!(output.json()["digest"], **expected, "{output}");
                     }
@@ -266,8 +257,11 @@ fn processes_that_share_the_cache_do_not_disturb_each_other() {
         }
     });
     // All that they learnt is there.
-    let report =
-        push(&machine, &testdata("layered-v1.tar.gz"), &format!("{}/later:v1", registry.host()));
+    let report = machine.pushed_json(
+        &testdata("layered-v1.tar.gz"),
+        &format!("{}/later:v1", registry.host()),
+        &[],
+    );
     assert_eq!(count(&report.json(), "mounted"), 6, "{report}");
 }
 
@@ -295,10 +289,12 @@ fn a_process_that_was_killed_leaves_a_cache_that_works() {
         child.wait().expect("the end of it");
         proxy.heal();
     }
-    let report = push(&machine, &archive, &format!("{}/after:v1", registry.host())).json();
+    let report =
+        machine.pushed_json(&archive, &format!("{}/after:v1", registry.host()), &[]).json();
     assert_eq!(report["layers"].as_array().map(Vec::len), Some(6));
     pull::assert_same_image(&archive, registry.host(), "after", "v1");
-    let report = push(&machine, &archive, &format!("{}/later:v1", registry.host())).json();
+    let report =
+        machine.pushed_json(&archive, &format!("{}/later:v1", registry.host()), &[]).json();
     assert_eq!(count(&report, "mounted"), 6);
 }
 
@@ -337,7 +333,7 @@ fn an_image_in_the_nix_store_that_was_pushed_is_not_read_again() {
     let result = machine.home().join("result");
     std::os::unix::fs::symlink(&image.0, &result).expect("a link");
     let destination = format!("{}/store:v1", proxy.host());
-    let first = push(&machine, &result, &destination).json();
+    let first = machine.pushed_json(&result, &destination, &[]).json();
     proxy.clear();
     // The whole of the file's content is read exactly once, if the bytes read are counted.
     let trace = |pushimg: &Pushimg| {
@@ -366,7 +362,7 @@ fn an_image_in_the_nix_store_that_was_pushed_is_not_read_again() {
         assert!(!opened.contains(name), "the image was opened:\n{opened}");
         output.json()
     } else {
-        push(&machine, &result, &destination).json()
+        machine.pushed_json(&result, &destination, &[]).json()
     };
     assert_eq!(second["digest"], first["digest"]);
     assert_eq!(second["bytes_sent"], 0);
@@ -374,10 +370,10 @@ fn an_image_in_the_nix_store_that_was_pushed_is_not_read_again() {
     // What the registry lost meanwhile is read and sent all the same.
     let dev = DevRegistry::start(Options::default());
     let destination = format!("{}/store:v1", dev.host());
-    push(&machine, &result, &destination);
+    machine.pushed_json(&result, &destination, &[]);
     let pulled = pull::oci(dev.host(), "store", "v1");
     dev.remove_blob("store", &pulled.layers[2].digest);
-    let report = push(&machine, &result, &format!("{}/store:v2", dev.host())).json();
+    let report = machine.pushed_json(&result, &format!("{}/store:v2", dev.host()), &[]).json();
     assert_eq!(count(&report, "uploaded"), 1, "{report}");
     pull::assert_same_image(&image.0, dev.host(), "store", "v2");
 }

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::DockerRegistry;
-use crate::support::archive::{self, ImageBuilder, Layer, gzip, sha256, testdata};
-use crate::support::pull::{self, Expected, Pulled, PulledLayer};
+use crate::support::archive::{self, ImageBuilder, Layer, gzip, sha256, testdata, text};
+use crate::support::pull::{self, Expected, Pulled};
 use crate::support::registry::{DevRegistry, Options};
-use crate::support::run::{Output, Pushimg, program};
+use crate::support::run::{Pushimg, program, push};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -17,19 +17,11 @@ use tempfile::TempDir;
 const SEVERAL: &str = "several-images.tar";
 const NAMES: [&str; 2] = ["registry.fly.io/hello-a:v1", "registry.fly.io/hello-b:v2"];
 
-fn text(path: &Path) -> &str {
-    path.to_str().expect("a path in UTF-8")
-}
-
-fn push(image: &str, destination: &str, options: &[&str]) -> Output {
-    Pushimg::new().run([&[image, destination], options].concat())
-}
-
 /// Demands that a tag is what the archive has at this place.
 #[track_caller]
 fn assert_is(pulled: &Pulled, expected: &Expected) {
     assert_eq!(String::from_utf8_lossy(&pulled.config), String::from_utf8_lossy(&expected.config));
-    let found: Vec<String> = pulled.layers.iter().map(PulledLayer::diff_id).collect();
+    let found = pulled.diff_ids();
     assert_eq!(found, expected.diff_ids);
 }
 
@@ -188,7 +180,7 @@ fn what_docker_or_podman_saved_of_two_images_goes_under_their_own_names() {
     for (name, (archive, _)) in ["one", "two"].iter().zip(&images) {
         let pulled = pull::oci(registry.host(), &format!("team/{name}"), "v1");
         let expected = pull::expected(archive, 0);
-        let found: Vec<String> = pulled.layers.iter().map(PulledLayer::diff_id).collect();
+        let found = pulled.diff_ids();
         assert_eq!(found, expected.diff_ids, "{by}");
         assert_eq!(sha256(&pulled.config), sha256(&expected.config), "{by}");
         pull::skopeo(registry.host(), &format!("team/{name}"), "v1");

@@ -433,7 +433,7 @@ fn damage_anywhere_is_an_error_or_no_damage() {
             if output.code() == Some(0) {
                 // What was changed is no part of the image: padding, an owner, a VERSION.
                 let pulled = pull::oci(scene.registry.host(), "hostile", "v1");
-                let ids: Vec<_> = pulled.layers.iter().map(|layer| layer.diff_id()).collect();
+                let ids = pulled.diff_ids();
                 assert_eq!(ids, expected.diff_ids, "{name} at {at}");
             }
         }

@@ -1,19 +1,14 @@
 //! `pushimg inspect`: what is in an image, and what a push of it would send.
 
 use std::io::{Seek, SeekFrom, Write};
-use std::path::Path;
 use std::time::Duration;
 
-use crate::support::archive::{ImageBuilder, Layer, sha256, testdata};
+use crate::support::archive::{ImageBuilder, Layer, sha256, testdata, text};
 use crate::support::pull;
 use crate::support::registry::{DevRegistry, Options};
 use crate::support::run::Pushimg;
 use serde_json::json;
 use tempfile::TempDir;
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("a path in UTF-8")
-}
 
 #[test]
 fn an_image_is_shown_with_its_layers_and_what_is_in_them() {

@@ -9,7 +9,7 @@ use crate::support::layout::{CONFIG, Layout, MANIFEST, digest_of, get};
 use crate::support::proxy::{At, Fault, Record, Rule, Step};
 use crate::support::pull;
 use crate::support::registry::{DevRegistry, Options};
-use crate::support::run::{Output, Pushimg, program};
+use crate::support::run::{Pushimg, program, push};
 use crate::support::{DockerRegistry, FaultProxy};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -66,10 +66,6 @@ fn layers() -> [Layer; 2] {
 fn garble(path: &PathBuf) {
     let length = fs::metadata(path).expect("a blob").len() as usize;
     fs::write(path, random_bytes(99, length)).expect("write a blob");
-}
-
-fn push(image: &str, destination: &str, options: &[&str]) -> Output {
-    Pushimg::new().run([&[image, destination], options].concat())
 }
 
 fn is_upload(record: &Record) -> bool {

@@ -3,12 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::support::archive::{self, Layer, gzip, sha256, testdata};
+use crate::support::archive::{self, Layer, gzip, sha256, testdata, text};
 use crate::support::layout::{INDEX, Layout, digest_of, get};
 use crate::support::proxy::{Record, Step};
-use crate::support::pull::{self, PulledLayer};
+use crate::support::pull::{self};
 use crate::support::registry::{self, DevRegistry};
-use crate::support::run::{Output, Pushimg, program};
+use crate::support::run::{Pushimg, program, push};
 use crate::support::{DockerRegistry, FaultProxy};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -53,15 +53,6 @@ impl Bench {
     }
 }
 
-fn text(path: &Path) -> &str {
-    path.to_str().expect("a path in UTF-8")
-}
-
-/// Pushes from a machine that knows nothing.
-fn push(image: &str, destination: &str, options: &[&str]) -> Output {
-    Pushimg::new().run([&[image, destination], options].concat())
-}
-
 /// Demands that a repository has the layout's image under `v1`, and that others can read it.
 #[track_caller]
 fn assert_arrived(registry: &DockerRegistry, repository: &str, layout: &Layout, digest: &str) {
@@ -78,7 +69,7 @@ fn assert_readable(host: &str, repository: &str) {
     pull::skopeo(host, repository, "v1");
     let pulled = pull::oci(host, repository, "v1");
     let config: Value = serde_json::from_slice(&pulled.config).expect("a config");
-    let diff_ids: Vec<String> = pulled.layers.iter().map(PulledLayer::diff_id).collect();
+    let diff_ids = pulled.diff_ids();
     assert_eq!(json!(diff_ids), config["rootfs"]["diff_ids"]);
 }
 

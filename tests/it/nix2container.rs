@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::support::archive::{self, Layer, gzip, sha256, testdata};
 use crate::support::proxy::Step;
 use crate::support::pull::{self, Pulled, Remote};
-use crate::support::run::{Output, Pushimg};
+use crate::support::run::{Pushimg, push};
 use crate::support::{DockerRegistry, FaultProxy};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -113,11 +113,6 @@ fn noise(len: usize) -> Vec<u8> {
     (0..len).map(|_| next()).collect()
 }
 
-/// Pushes from a machine that knows nothing.
-fn push(image: &Path, destination: &str) -> Output {
-    Pushimg::new().run([image.to_str().expect("a path in UTF-8"), destination])
-}
-
 /// Demands that the registry holds the image that nix2container's own Go code makes of the sample.
 #[track_caller]
 fn assert_sample(pulled: &Pulled) {
@@ -145,7 +140,7 @@ fn an_image_arrives_with_the_digests_that_nix2container_gave_it() {
     let registry = DockerRegistry::plain();
     let (store, machine) = (Store::new(), Pushimg::new());
     let image = store.write_image(&machine);
-    let output = push(&image, &format!("{}/n2c:v1", registry.host())).success();
+    let output = push(&image, &format!("{}/n2c:v1", registry.host()), &[]).success();
     let pulled = pull::oci(registry.host(), "n2c", "v1");
     assert_eq!(output.digest(), pulled.digest);
     assert_sample(&pulled);
@@ -170,10 +165,10 @@ fn layers_that_the_registry_has_are_neither_made_nor_looked_for() {
     let proxy = FaultProxy::before(registry.addr());
     let (store, machine) = (Store::new(), Pushimg::new());
     let image = store.write_image(&machine);
-    push(&image, &format!("{}/n2c:v1", proxy.host())).success();
+    push(&image, &format!("{}/n2c:v1", proxy.host()), &[]).success();
     drop(store);
     proxy.clear();
-    push(&image, &format!("{}/n2c:v1", proxy.host())).success();
+    push(&image, &format!("{}/n2c:v1", proxy.host()), &[]).success();
     assert_sample(&pull::oci(registry.host(), "n2c", "v1"));
     let asked = proxy.records();
     let blobs = asked.iter().filter(|record| record.step == Step::BlobHead).count();
@@ -191,17 +186,17 @@ fn a_layer_that_has_become_another_is_refused_by_its_store_path() {
 
     // Of the same length.
     store.file(APP, "etc/hello.conf", 0o444, b"answer = 43\n");
-    push(&image, &format!("{}/n2c:v1", registry.host()))
+    push(&image, &format!("{}/n2c:v1", registry.host()), &[])
         .exits(3)
         .says("image.json: layer 2, entry ")
         .says(&path)
         .says("but the image's config lists sha256:");
     // Only a mode.
     store.file(APP, "etc/hello.conf", 0o644, b"answer = 42\n");
-    push(&image, &format!("{}/n2c:v1", registry.host())).exits(3).says(&path);
+    push(&image, &format!("{}/n2c:v1", registry.host()), &[]).exits(3).says(&path);
     // Of another length.
     store.file(APP, "etc/hello.conf", 0o444, &noise(600));
-    push(&image, &format!("{}/n2c:v1", registry.host()))
+    push(&image, &format!("{}/n2c:v1", registry.host()), &[])
         .exits(3)
         .says(&path)
         .says("is 6656 bytes long, but the file says 6144")
@@ -216,7 +211,7 @@ fn a_store_path_that_is_gone_is_named_with_what_brings_it_back() {
     let image = store.write_image(&machine);
     fs::remove_dir_all(store.path(ETC)).expect("remove it");
     let path = store.path(ETC).to_str().expect("a path in UTF-8").to_owned();
-    push(&image, &format!("{}/n2c:v1", registry.host()))
+    push(&image, &format!("{}/n2c:v1", registry.host()), &[])
         .exits(3)
         .says(&format!("image.json: layer 3 needs {path}, which is not there"))
         .says(&format!("`nix-store --realise {path}`"));
@@ -243,7 +238,7 @@ fn a_tar_that_is_ready_is_pushed_as_it_is() {
         let image = image_of(&sha256(&bytes), &layer.diff_id(), listed.clone());
         let image = archive::write(machine.home(), "image.json", image.to_string().as_bytes());
         let repository = format!("ready/n{number}");
-        push(&image, &format!("{}/{repository}:v1", registry.host())).success();
+        push(&image, &format!("{}/{repository}:v1", registry.host()), &[]).success();
         let pulled = pull::oci(registry.host(), &repository, "v1");
         assert_eq!(pulled.layers[0].diff_id(), layer.diff_id());
         if number > 0 {
@@ -254,7 +249,7 @@ fn a_tar_that_is_ready_is_pushed_as_it_is() {
         // One that is not the one that was meant: the tar is the same, the blob is not.
         let other = image_of(&sha256(b"another"), &layer.diff_id(), listed);
         let other = archive::write(machine.home(), "other.json", other.to_string().as_bytes());
-        push(&other, &format!("{}/other/n{number}:v1", registry.host()))
+        push(&other, &format!("{}/other/n{number}:v1", registry.host()), &[])
             .exits(3)
             .says(if number > 0 { "but the file says sha256:" } else { "should be its diff ID" })
             .says("other.json: layer 1, of \"");
@@ -266,7 +261,7 @@ fn a_tar_that_is_ready_is_pushed_as_it_is() {
     });
     let gone = image_of(&layer.diff_id(), &layer.diff_id(), gone);
     let gone = archive::write(machine.home(), "gone.json", gone.to_string().as_bytes());
-    push(&gone, &format!("{}/gone:v1", registry.host()))
+    push(&gone, &format!("{}/gone:v1", registry.host()), &[])
         .exits(3)
         .says("gone.json: layer 1 needs /nix/store/none-layers.json/x.tar, which is not there")
         .says("`nix-store --realise /nix/store/none-layers.json`");
@@ -281,7 +276,7 @@ fn a_layer_that_occurs_twice_is_made_and_sent_once() {
     let first = image["layers"][0].clone();
     image["layers"].as_array_mut().expect("a list").push(first);
     let image = archive::write(machine.home(), "image.json", image.to_string().as_bytes());
-    push(&image, &format!("{}/n2c:v1", proxy.host())).success();
+    push(&image, &format!("{}/n2c:v1", proxy.host()), &[]).success();
     let pulled = pull::try_oci(&Remote::new(registry.host()), "n2c", "v1").expect("the image");
     let digests: Vec<_> = pulled.layers.iter().map(|layer| &layer.digest).collect();
     assert_eq!((digests.len(), digests[4]), (5, digests[0]));

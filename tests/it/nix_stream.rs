@@ -243,7 +243,7 @@ fn a_pushed_image_has_the_id_and_the_layers_of_the_script() {
     Pushimg::new().run([path.to_str().expect("UTF-8"), &destination]).success();
     let pulled = pull::oci(registry.host(), "app", "v1");
     assert_eq!(pulled.config, theirs.config.as_bytes());
-    let pulled: Vec<String> = pulled.layers.iter().map(|layer| layer.diff_id()).collect();
+    let pulled = pulled.diff_ids();
     let diff_ids = theirs.layers.iter().map(|layer| Digest::of(layer).to_string());
     assert_eq!(pulled, diff_ids.collect::<Vec<_>>());
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::support::archive::{self, ImageBuilder, Layer, sha256, tar_of, testdata};
 use crate::support::proxy::{Answer, Fault, Record, Rule, Step};
 use crate::support::pull::{self, Pulled};
-use crate::support::run::{Output, Pushimg};
+use crate::support::run::{Pushimg, pushed};
 use crate::support::{DockerRegistry, FaultProxy};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -30,13 +30,6 @@ const ARCHIVES: [&str; 13] = [
     "bazel-gzip-layers.tar",
 ];
 
-/// Pushes a file from a machine that knows nothing.
-#[track_caller]
-fn push(archive: &Path, destination: &str, options: &[&str]) -> Output {
-    let archive = archive.to_str().expect("a path in UTF-8");
-    Pushimg::new().run([&[archive, destination], options].concat()).success()
-}
-
 /// Demands that gzip itself finds nothing wrong with the layers.
 #[track_caller]
 fn assert_gzip(pulled: &Pulled) {
@@ -52,16 +45,12 @@ fn assert_gzip(pulled: &Pulled) {
     }
 }
 
-fn uploads(record: &Record) -> bool {
-    matches!(record.step, Step::UploadPatch | Step::UploadPut)
-}
-
 #[test]
 fn an_archive_of_any_program_is_pushed_and_reads_back_the_same() {
     let registry = DockerRegistry::plain();
     for (number, name) in ARCHIVES.into_iter().enumerate() {
         let repository = format!("forms/n{number}");
-        let output = push(&testdata(name), &format!("{}/{repository}:v1", registry.host()), &[]);
+        let output = pushed(&testdata(name), &format!("{}/{repository}:v1", registry.host()), &[]);
         let pulled = pull::assert_same_image(&testdata(name), registry.host(), &repository, "v1");
         assert_eq!(output.digest(), pulled.digest, "{name}");
         assert_eq!(registry.open_uploads(&repository), 0, "{name}");
@@ -74,7 +63,7 @@ fn skopeo_and_podman_like_the_result() {
     let registry = DockerRegistry::plain();
     for (number, name) in ["layered-v1.tar.gz", "build-image.tar.gz"].into_iter().enumerate() {
         let repository = format!("liked/n{number}");
-        let output = push(&testdata(name), &format!("{}/{repository}:v1", registry.host()), &[]);
+        let output = pushed(&testdata(name), &format!("{}/{repository}:v1", registry.host()), &[]);
         let inspect = Command::new("skopeo")
             .args(["inspect", "--tls-verify=false"])
             .arg(format!("docker://{}/{repository}:v1", registry.host()))
@@ -96,7 +85,7 @@ fn the_content_tells_what_an_archive_is_whatever_its_name() {
     let registry = DockerRegistry::plain();
     let dir = TempDir::new().expect("a folder");
     let digest = |path: &Path| {
-        push(path, &format!("{}/named:v1", registry.host()), &[]);
+        pushed(path, &format!("{}/named:v1", registry.host()), &[]);
         pull::assert_same_image(path, registry.host(), "named", "v1").digest
     };
     let expected = digest(&testdata("layered-v1.tar"));
@@ -143,7 +132,7 @@ fn an_image_may_come_from_standard_input() {
         let pulled = pull::assert_same_image(&testdata(name), registry.host(), &repository, "v1");
         assert_eq!(output.digest(), pulled.digest, "{name}");
         // The file gives the same.
-        let file = push(&testdata(name), &format!("{}/file/n{number}", registry.host()), &[]);
+        let file = pushed(&testdata(name), &format!("{}/file/n{number}", registry.host()), &[]);
         assert_eq!(file.digest(), pulled.digest, "{name}");
     }
 }
@@ -152,8 +141,8 @@ fn an_image_may_come_from_standard_input() {
 fn compression_and_format_are_as_asked_for() {
     let registry = DockerRegistry::plain();
     let archive = testdata("layered-v1.tar.gz");
-    let pushed = |tag: &str, options: &[&str]| {
-        push(&archive, &format!("{}/forms:{tag}", registry.host()), options);
+    let arrived = |tag: &str, options: &[&str]| {
+        pushed(&archive, &format!("{}/forms:{tag}", registry.host()), options);
         let pulled = pull::assert_same_image(&archive, registry.host(), "forms", tag);
         pull::skopeo(registry.host(), "forms", tag);
         pulled
@@ -184,21 +173,19 @@ fn compression_and_format_are_as_asked_for() {
         ]
         .map(str::to_owned)
     };
-    let gzip = pushed("gzip", &[]);
+    let gzip = arrived("gzip", &[]);
     assert_eq!(types(&gzip), docker("application/vnd.docker.image.rootfs.diff.tar.gzip"));
-    let gzip_oci = pushed("gzip-oci", &["--format", "oci"]);
+    let gzip_oci = arrived("gzip-oci", &["--format", "oci"]);
     assert_eq!(types(&gzip_oci), oci("application/vnd.oci.image.layer.v1.tar+gzip"));
-    let none = Pushimg::new();
     let destination = format!("{}/plain:v1", registry.host());
-    let archive_text = archive.to_str().expect("UTF-8");
-    none.run([archive_text, &destination, "--compression", "none"]).success();
+    pushed(&archive, &destination, &["--compression", "none"]);
     let none = pull::assert_same_image(&archive, registry.host(), "plain", "v1");
     assert_eq!(types(&none), docker("application/vnd.docker.image.rootfs.diff.tar"));
     for layer in &none.layers {
         assert_eq!(layer.digest, layer.diff_id(), "an uncompressed blob is the layer itself");
     }
     let destination = format!("{}/zstd:v1", registry.host());
-    push(&archive, &destination, &["--compression", "zstd"]);
+    pushed(&archive, &destination, &["--compression", "zstd"]);
     let zstd = pull::assert_same_image(&archive, registry.host(), "zstd", "v1");
     assert_eq!(types(&zstd), oci("application/vnd.oci.image.layer.v1.tar+zstd"));
     for layer in &zstd.layers {
@@ -231,7 +218,7 @@ fn a_registry_without_oci_types_gets_the_image_in_dockers_format() {
         let repository = format!("old/n{number}");
         let destination = format!("{}/{repository}:v1", proxy.host());
         let more: Vec<&str> = tags[1..].iter().flat_map(|tag| ["-t", tag]).collect();
-        let output = push(&archive, &destination, &[&["--format", "oci"], &more[..]].concat());
+        let output = pushed(&archive, &destination, &[&["--format", "oci"], &more[..]].concat());
         let mut expected = vec![(oci.clone(), Some(400)); tags.len()];
         expected.extend(vec![(docker.clone(), Some(201)); tags.len()]);
         assert_eq!(types(&proxy), expected, "{}", proxy.transcript());
@@ -264,7 +251,7 @@ fn a_compression_level_makes_blobs_smaller_or_larger() {
     let size = |compression: &str, level: &str| {
         let repository = format!("level/{compression}-{level}");
         let options = ["--compression", compression, "--compression-level", level];
-        push(&archive, &format!("{}/{repository}:v1", registry.host()), &options);
+        pushed(&archive, &format!("{}/{repository}:v1", registry.host()), &options);
         pull::assert_same_image(&archive, registry.host(), &repository, "v1").layers[0].size
     };
     assert!(size("gzip", "12") < size("gzip", "1"));
@@ -276,14 +263,14 @@ fn every_tag_gets_the_same_manifest() {
     let registry = DockerRegistry::plain();
     let destination = format!("{}/tagged:v1", registry.host());
     let tags = ["-t", "v1.2", "--tag", "newest", "-t", "v1"];
-    let output = push(&testdata("layered-v1.tar"), &destination, &tags);
+    let output = pushed(&testdata("layered-v1.tar"), &destination, &tags);
     for tag in ["v1", "v1.2", "newest"] {
         assert_eq!(registry.tag("tagged", tag), Some(output.digest()), "{tag}");
     }
     assert_eq!(registry.tag("tagged", "latest"), None);
     output.says("v1.2").says("newest");
     // Without a tag it is Docker's default.
-    let output = push(&testdata("layered-v1.tar"), &format!("{}/untagged", registry.host()), &[]);
+    let output = pushed(&testdata("layered-v1.tar"), &format!("{}/untagged", registry.host()), &[]);
     assert_eq!(registry.tag("untagged", "latest"), Some(output.digest()));
 }
 
@@ -354,7 +341,7 @@ fn standard_output_is_one_line_and_all_else_goes_to_standard_error() {
     let dir = TempDir::new().expect("a folder");
     let file = dir.path().join("digest.txt");
     let file = file.to_str().expect("UTF-8");
-    let output = push(&archive, &destination, &["--digest-file", file]);
+    let output = pushed(&archive, &destination, &["--digest-file", file]);
     let digest = registry.tag("quiet", "v1").expect("the tag");
     assert_eq!(output.stdout, format!("{}/quiet@{digest}\n", registry.host()));
     assert_eq!(std::fs::read_to_string(file).expect("the file"), format!("{digest}\n"));
@@ -366,7 +353,7 @@ fn standard_output_is_one_line_and_all_else_goes_to_standard_error() {
         let lines = output.stderr.lines().filter(|line| line.starts_with(name)).count();
         assert_eq!(lines, 1, "lines for {name}\n{output}");
     }
-    let quiet = push(&archive, &destination, &["-q"]);
+    let quiet = pushed(&archive, &destination, &["-q"]);
     assert_eq!((quiet.stdout, quiet.stderr.as_str()), (output.stdout, ""));
 }
 
@@ -382,7 +369,7 @@ fn the_json_report_is_what_the_registry_holds() {
         proxy.clear();
         let destination = format!("{}/told:{tag}", proxy.host());
         let options = ["--json", "-t", "extra"];
-        let output = push(&testdata(archive), &destination, &options);
+        let output = pushed(&testdata(archive), &destination, &options);
         let report = output.json();
         let pulled = pull::assert_same_image(&testdata(archive), registry.host(), "told", tag);
         assert_eq!(report["reference"], destination);
@@ -413,7 +400,8 @@ fn the_json_report_is_what_the_registry_holds() {
         }
         assert_eq!(report["size"], size);
         let sent = |is: fn(&Record) -> bool| proxy.body_bytes(is);
-        let (blob_bytes, manifest) = (sent(uploads), sent(|r| r.is(Step::ManifestPut)));
+        let (blob_bytes, manifest) =
+            (sent(Record::carries_blob), sent(|r| r.is(Step::ManifestPut)));
         assert_eq!(manifest as usize, 2 * pulled.manifest_bytes.len(), "under two tags");
         assert_eq!(report["bytes_sent"], blob_bytes + manifest, "{}", proxy.transcript());
         let reused = report["bytes_reused"].as_u64().expect("bytes_reused") as usize;
@@ -447,8 +435,8 @@ fn a_dry_run_sends_nothing_and_foretells_every_byte() {
         assert_eq!(proxy.count(changing), 0, "{}", proxy.transcript());
         assert_eq!(registry.tag("dry", "v1"), tag_before);
         proxy.clear();
-        let real = push(&archive, &destination, &["--json"]).json();
-        let sent = proxy.body_bytes(|r| uploads(r) || r.is(Step::ManifestPut));
+        let real = pushed(&archive, &destination, &["--json"]).json();
+        let sent = proxy.body_bytes(|r| r.carries_blob() || r.is(Step::ManifestPut));
         assert_eq!(dry["bytes_sent"], sent, "{name}\n{}", proxy.transcript());
         for key in ["digest", "size", "bytes_sent", "bytes_reused", "config_sent"] {
             assert_eq!(dry[key], real[key], "{key} of {name}");
@@ -470,11 +458,11 @@ fn a_dry_run_tells_what_would_be_mounted() {
     let registry = DockerRegistry::plain();
     let proxy = FaultProxy::before(registry.addr());
     let base = format!("{}/team/base:v1", proxy.host());
-    push(&testdata("layered-v1.tar"), &base, &[]);
+    pushed(&testdata("layered-v1.tar"), &base, &[]);
     for name in ["layered-v2.tar", "layered-v2.tar.gz"] {
         proxy.clear();
         let destination = format!("{}/team/app:v1", proxy.host());
-        let output = push(&testdata(name), &destination, &["--dry-run", "--reuse-from", &base]);
+        let output = pushed(&testdata(name), &destination, &["--dry-run", "--reuse-from", &base]);
         assert_eq!(output.stdout, "", "{output}");
         let lines = |part: &str| output.stderr.lines().filter(|line| line.contains(part)).count();
         assert_eq!(lines("would be mounted from team/base"), 5, "{output}");
@@ -534,7 +522,7 @@ fn an_image_without_layers_is_an_image() {
     let registry = DockerRegistry::plain();
     let dir = TempDir::new().expect("a folder");
     let archive = ImageBuilder::new(vec![]).write(dir.path(), "empty.tar");
-    let output = push(&archive, &format!("{}/empty:v1", registry.host()), &[]);
+    let output = pushed(&archive, &format!("{}/empty:v1", registry.host()), &[]);
     let pulled = pull::assert_same_image(&archive, registry.host(), "empty", "v1");
     assert_eq!(output.digest(), pulled.digest);
     output.says("0 of 0 layers uploaded");

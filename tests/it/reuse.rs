@@ -2,7 +2,7 @@
 //! remembers anything (each [`Pushimg::new`] has an empty cache). And no table, however wrong,
 //! breaks a push.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -11,21 +11,10 @@ use crate::support::proxy::{Answer, Change, Fault, Record, Rule, Step};
 use crate::support::pull;
 use crate::support::put;
 use crate::support::registry::{DevRegistry, Options};
-use crate::support::run::{Output, Pushimg};
+use crate::support::run::{Pushimg, pushed};
 use crate::support::{DockerRegistry, FaultProxy};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-
-#[track_caller]
-fn push(archive: &Path, destination: &str, options: &[&str]) -> Output {
-    let archive = archive.to_str().expect("a path in UTF-8");
-    Pushimg::new().run([&[archive, destination], options].concat()).success()
-}
-
-/// Requests that carry blobs.
-fn uploads(record: &Record) -> bool {
-    matches!(record.step, Step::UploadPatch | Step::UploadPut)
-}
 
 /// Why each layer was or was not sent, as `--json` tells.
 fn outcomes(report: &Value) -> Vec<String> {
@@ -122,7 +111,7 @@ impl Bench {
         self.proxy.clear();
         let archive = self.archive();
         let all = [&["--json", "-v"], options].concat();
-        let output = push(&archive, &format!("{}/app:{tag}", self.proxy.host()), &all);
+        let output = pushed(&archive, &format!("{}/app:{tag}", self.proxy.host()), &all);
         pull::assert_same_image(&archive, self.host(), "app", tag);
         assert_eq!(self.registry.open_uploads(), 0, "{}", self.proxy.transcript());
         output.json()
@@ -155,9 +144,9 @@ fn an_unchanged_push_sends_no_blob() {
     {
         let archive = testdata(name);
         let destination = format!("{}/app{number}:v1", proxy.host());
-        let first = push(&archive, &destination, &[]);
+        let first = pushed(&archive, &destination, &[]);
         proxy.clear();
-        let second = push(&archive, &destination, &["--json"]);
+        let second = pushed(&archive, &destination, &["--json"]);
         assert_eq!(second.json()["digest"], first.digest(), "{name}");
         assert_eq!(proxy.body_bytes(|_| true), 0, "{name}\n{}", proxy.transcript());
         let second = second.json();
@@ -182,10 +171,10 @@ fn of_a_changed_image_the_layer_the_config_and_the_manifest_go_up_and_nothing_el
     let proxy = FaultProxy::before(registry.addr());
     for (number, suffix) in ["tar", "tar.gz"].into_iter().enumerate() {
         let destination = format!("{}/app{number}:v1", proxy.host());
-        push(&testdata(&format!("layered-v1.{suffix}")), &destination, &[]);
+        pushed(&testdata(&format!("layered-v1.{suffix}")), &destination, &[]);
         proxy.clear();
         let archive = testdata(&format!("layered-v2.{suffix}"));
-        let report = push(&archive, &destination, &["--json", "--no-cache"]).json();
+        let report = pushed(&archive, &destination, &["--json", "--no-cache"]).json();
         let pulled =
             pull::assert_same_image(&archive, registry.host(), &format!("app{number}"), "v1");
         let mut expected = vec!["previous-image"; 6];
@@ -221,11 +210,11 @@ fn the_layers_of_a_plain_file_that_are_known_are_not_even_read() {
         ImageBuilder::new(vec![Layer::random("big-1.0", 1, 3_000_000), Layer::file("app", b"1")]);
     let archive = image.write(dir.path(), "image.tar");
     let destination = format!("{}/app:v1", registry.host());
-    push(&archive, &destination, &[]);
+    pushed(&archive, &destination, &[]);
     // The bytes of a layer that nobody reads may be anything; the registry has the right ones.
     let bytes = archive::corrupted(&std::fs::read(&archive).expect("an archive"), 1_500_000);
     let damaged = archive::write(dir.path(), "damaged.tar", &bytes);
-    let output = push(&damaged, &destination, &[]);
+    let output = pushed(&damaged, &destination, &[]);
     assert_eq!(registry.tag("app", "v1"), Some(output.digest()));
     pull::assert_same_image(&archive, registry.host(), "app", "v1");
     // A layer that is read is checked.
@@ -244,14 +233,14 @@ fn what_skopeo_pushed_is_reused_as_it_is() {
         let theirs = pull::oci(registry.host(), &repository, "v1");
         proxy.clear();
         let destination = format!("{}/{repository}:v1", proxy.host());
-        let report = push(&testdata(name), &destination, &["--json"]).json();
+        let report = pushed(&testdata(name), &destination, &["--json"]).json();
         let ours = pull::assert_same_image(&testdata(name), registry.host(), &repository, "v1");
         assert_eq!(digests(&ours), digests(&theirs), "{name}");
         assert_eq!(outcomes(&report), ["previous-image"; 6], "{name}");
-        assert_eq!(proxy.body_bytes(uploads), 0, "{name}\n{}", proxy.transcript());
+        assert_eq!(proxy.body_bytes(Record::carries_blob), 0, "{name}\n{}", proxy.transcript());
     }
     // They are not what pushimg would have made.
-    push(&testdata("layered-v1.tar"), &format!("{}/own:v1", registry.host()), &[]);
+    pushed(&testdata("layered-v1.tar"), &format!("{}/own:v1", registry.host()), &[]);
     let own = pull::oci(registry.host(), "own", "v1");
     let theirs = pull::oci(registry.host(), "peer/layered-v1-tar", "v1");
     assert!(digests(&own).iter().all(|digest| !digests(&theirs).contains(digest)));
@@ -274,13 +263,13 @@ fn zstd_layers_of_another_tool_are_reused_where_the_format_can_say_so() {
     let theirs = pull::oci(registry.host(), "z", "v1");
     assert!(theirs.layers[0].media_type.ends_with("zstd"), "{}", theirs.layers[0].media_type);
     let destination = format!("{}/z:v1", registry.host());
-    let report = push(&archive, &destination, &["--json"]).json();
+    let report = pushed(&archive, &destination, &["--json"]).json();
     let ours = pull::assert_same_image(&archive, registry.host(), "z", "v1");
     assert_eq!(digests(&ours), digests(&theirs));
     assert_eq!(outcomes(&report), ["previous-image"; 2]);
     assert_eq!(report["format"], "oci");
     // Docker's format has no name for zstd: then they are packed anew.
-    let report = push(&archive, &destination, &["--json", "--format", "docker"]).json();
+    let report = pushed(&archive, &destination, &["--json", "--format", "docker"]).json();
     let ours = pull::assert_same_image(&archive, registry.host(), "z", "v1");
     assert_eq!(outcomes(&report), ["uploaded"; 2]);
     assert!(ours.layers.iter().all(|layer| layer.media_type == put::DOCKER_LAYER));
@@ -309,7 +298,7 @@ fn what_podman_pushed_is_reused_as_it_is() {
     podman(&["push", "--quiet", "--tls-verify=false", name, &format!("docker://{destination}")]);
     let theirs = pull::oci(registry.host(), "pod", "v1");
     for name in ["podman-save.tar", "layered-v1.tar.gz"] {
-        let report = push(&testdata(name), &destination, &["--json"]).json();
+        let report = pushed(&testdata(name), &destination, &["--json"]).json();
         assert_eq!(outcomes(&report), ["previous-image"; 6], "{name}");
         let ours = pull::assert_same_image(&testdata(name), registry.host(), "pod", "v1");
         assert_eq!(digests(&ours), digests(&theirs));
@@ -320,11 +309,11 @@ fn what_podman_pushed_is_reused_as_it_is() {
 fn a_new_tag_finds_its_predecessor_under_latest() {
     let registry = DockerRegistry::plain();
     let proxy = FaultProxy::before(registry.addr());
-    push(&testdata("layered-v1.tar"), &format!("{}/app:latest", registry.host()), &[]);
+    pushed(&testdata("layered-v1.tar"), &format!("{}/app:latest", registry.host()), &[]);
     for (name, tag) in [("layered-v2.tar.gz", "commit-1"), ("layered-v2.tar", "commit-2")] {
         proxy.clear();
         let destination = format!("{}/app:{tag}", proxy.host());
-        let report = push(&testdata(name), &destination, &["--json"]).json();
+        let report = pushed(&testdata(name), &destination, &["--json"]).json();
         let why: Vec<_> = outcomes(&report);
         let known = why.iter().filter(|why| *why == "previous-image").count();
         assert_eq!(known, 5, "{why:?}");
@@ -338,15 +327,15 @@ fn layers_of_another_repository_are_mounted_where_told() {
     let registry = DockerRegistry::plain();
     let proxy = FaultProxy::before(registry.addr());
     let base = format!("{}/base/image:v1", registry.host());
-    push(&testdata("layered-v1.tar"), &base, &[]);
+    pushed(&testdata("layered-v1.tar"), &base, &[]);
     for (number, name) in ["layered-v2.tar", "layered-v2.tar.gz"].into_iter().enumerate() {
         proxy.clear();
         let destination = format!("{}/app{number}:v1", proxy.host());
         let from = format!("{}/base/image:v1", proxy.host());
         let options = ["--json", "--reuse-from", &from];
-        let dry = push(&testdata(name), &destination, &[&options[..], &["--dry-run"]].concat());
+        let dry = pushed(&testdata(name), &destination, &[&options[..], &["--dry-run"]].concat());
         assert_eq!(proxy.count(|r| r.method == "POST"), 0, "{}", proxy.transcript());
-        let report = push(&testdata(name), &destination, &options).json();
+        let report = pushed(&testdata(name), &destination, &options).json();
         let mut expected = vec!["mounted"; 6];
         expected[4] = "uploaded";
         assert_eq!(outcomes(&report), expected);
@@ -364,7 +353,7 @@ fn layers_of_another_repository_are_mounted_where_told() {
 fn a_mount_that_is_not_done_goes_on_as_an_upload_in_its_session() {
     let registry = DockerRegistry::plain();
     let proxy = FaultProxy::before(registry.addr());
-    push(&testdata("layered-v1.tar"), &format!("{}/base:v1", registry.host()), &[]);
+    pushed(&testdata("layered-v1.tar"), &format!("{}/base:v1", registry.host()), &[]);
     let refusals = [
         ("202", Fault::RefuseMount),
         ("403", Fault::Answer(Answer::status(403).error("DENIED", "no"))),
@@ -376,7 +365,7 @@ fn a_mount_that_is_not_done_goes_on_as_an_upload_in_its_session() {
         let destination = format!("{}/refused{name}:v1", proxy.host());
         let from = format!("{}/base:v1", proxy.host());
         let archive = testdata("layered-v1.tar");
-        let report = push(&archive, &destination, &["--json", "--reuse-from", &from]).json();
+        let report = pushed(&archive, &destination, &["--json", "--reuse-from", &from]).json();
         assert_eq!(outcomes(&report), ["uploaded"; 6], "{name}");
         let repository = format!("refused{name}");
         pull::assert_same_image(&archive, registry.host(), &repository, "v1");
@@ -468,7 +457,11 @@ fn a_listed_blob_that_the_registry_will_not_show_is_uploaded() {
         let expected = ["previous-image", "uploaded", "previous-image"];
         assert_eq!(outcomes(&report), expected, "{status}\n{transcript}");
         assert_eq!(report["digest"], pulled.digest, "{status}");
-        assert_eq!(bench.proxy.body_bytes(uploads), hidden.size, "{status}\n{transcript}");
+        assert_eq!(
+            bench.proxy.body_bytes(Record::carries_blob),
+            hidden.size,
+            "{status}\n{transcript}"
+        );
         assert!(bench.proxy.struck() > 0, "{status}\n{transcript}");
     }
 }
@@ -480,9 +473,9 @@ fn layers_that_are_there_in_another_compression_are_kept_and_counted() {
         let repository = format!("kept{number}");
         let destination = format!("{}/{repository}:v1", registry.host());
         let options = ["--json", "--compression", "zstd"];
-        push(&testdata(&format!("layered-v1.{suffix}")), &destination, &[]);
+        pushed(&testdata(&format!("layered-v1.{suffix}")), &destination, &[]);
         let archive = testdata(&format!("layered-v2.{suffix}"));
-        let output = push(&archive, &destination, &options).says(", 5 kept as gzip");
+        let output = pushed(&archive, &destination, &options).says(", 5 kept as gzip");
         let report = output.json();
         let pulled = pull::assert_same_image(&archive, registry.host(), &repository, "v1");
         assert_eq!(report["compression"], "zstd", "as asked for");
@@ -493,9 +486,9 @@ fn layers_that_are_there_in_another_compression_are_kept_and_counted() {
             assert!(held.media_type.ends_with(compression), "{place}: {}", held.media_type);
         }
         // Nothing is new any more, and each is kept as it is, whichever way one asks.
-        let again = push(&archive, &destination, &options).says(", 5 kept as gzip");
+        let again = pushed(&archive, &destination, &options).says(", 5 kept as gzip");
         assert_eq!(again.json()["digest"], report["digest"]);
-        let gzip = push(&archive, &destination, &["--json"]).says(", 1 kept as zstd");
+        let gzip = pushed(&archive, &destination, &["--json"]).says(", 1 kept as zstd");
         assert_eq!(gzip.json()["compression"], "gzip");
     }
 }
@@ -624,7 +617,7 @@ fn what_a_registry_said_to_have_and_denies_at_the_manifest_is_uploaded() {
     let registry = DockerRegistry::plain();
     let proxy = FaultProxy::before(registry.addr());
     let archives = ["layered-v1.tar", "layered-v1.tar.gz"].map(testdata);
-    push(&archives[0], &format!("{}/app:v1", proxy.host()), &[]);
+    pushed(&archives[0], &format!("{}/app:v1", proxy.host()), &[]);
     let pulled = pull::oci(registry.host(), "app", "v1");
     for (number, archive) in archives.iter().enumerate() {
         let tag = format!("new{number}");
@@ -634,7 +627,7 @@ fn what_a_registry_said_to_have_and_denies_at_the_manifest_is_uploaded() {
         }
         proxy.set_rules(pulled.layers[..2].iter().map(there).collect());
         proxy.clear();
-        let output = push(archive, &destination, &["--json"]).says("read again");
+        let output = pushed(archive, &destination, &["--json"]).says("read again");
         assert_eq!(statuses(&proxy, Step::ManifestPut), [Some(400), Some(201)]);
         let outcomes = outcomes(&output.json());
         assert_eq!(outcomes[..2], ["uploaded"; 2], "{}", proxy.transcript());
@@ -645,7 +638,7 @@ fn what_a_registry_said_to_have_and_denies_at_the_manifest_is_uploaded() {
     bench.push_right(&[]);
     bench.lose_behind_its_back();
     let destination = format!("{}/app:v2", bench.proxy.host());
-    let report = push(&bench.archive(), &destination, &["--json"]).json();
+    let report = pushed(&bench.archive(), &destination, &["--json"]).json();
     assert_eq!(statuses(&bench.proxy, Step::ManifestPut), [Some(400), Some(201)]);
     assert_eq!(outcomes(&report), ["uploaded"; 3]);
     pull::assert_same_image(&bench.archive(), bench.host(), "app", "v2");
@@ -742,10 +735,10 @@ fn an_entry_that_has_the_name_of_another_layer_is_what_its_bytes_are() {
     let plain = archive::write(bench.dir.path(), "crossed.tar", &tar);
     let gzip = archive::write(bench.dir.path(), "crossed.tar.gz", &archive::gzip(&tar));
     for path in [plain, gzip] {
-        push(&path, &bench.destination(), &[]);
+        pushed(&path, &bench.destination(), &[]);
         let pulled = pull::assert_same_image(&path, bench.host(), "app", "v1");
         assert_eq!(pulled.layers[0].diff_id(), two.diff_id());
         // And back, so that the table has both again.
-        push(&bench.archive(), &bench.destination(), &[]);
+        pushed(&bench.archive(), &bench.destination(), &[]);
     }
 }

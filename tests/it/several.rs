@@ -3,16 +3,12 @@
 
 use std::path::Path;
 
-use crate::support::archive::{ImageBuilder, Layer, testdata, write};
+use crate::support::archive::{ImageBuilder, Layer, testdata, text, write};
 use crate::support::pull;
 use crate::support::registry::{DevRegistry, Options};
 use crate::support::run::Pushimg;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("a path in UTF-8")
-}
 
 /// An archive of two layers, of which the first is the same in all.
 fn image(folder: &Path, name: &str) -> String {

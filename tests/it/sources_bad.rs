@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::support::archive::{self, ImageBuilder, Layer, gzip, sha256, tar_of};
+use crate::support::archive::{self, ImageBuilder, Layer, gzip, sha256, tar_of, text};
 use crate::support::layout::{INDEX, Layout, digest_of};
 use crate::support::nix_store::{Streamed, executable};
 use crate::support::pull;
@@ -71,10 +71,6 @@ impl Scene {
     fn unreadable(&self, image: &Path) -> Output {
         self.fails(3, &[text(image), &self.destination()]).says(text(image))
     }
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("a path in UTF-8")
 }
 
 #[test]

@@ -1,16 +1,14 @@
 //! The image of a stream script over a real Nix store: what is known of its layers is neither made
 //! nor read, whoever remembers it, and what nobody may be believed about is made.
 
-use std::path::Path;
-
-use crate::support::archive::{self, Layer, gzip};
+use crate::support::archive::{self, Layer, gzip, text};
 use crate::support::layout::{CONFIG, LAYER, MANIFEST};
 use crate::support::nix_store::{StorePath, Streamed, executable};
-use crate::support::proxy::{Record, Step};
-use crate::support::pull::{self, Pulled, PulledLayer};
+use crate::support::proxy::Record;
+use crate::support::pull::{self, Pulled};
 use crate::support::put;
 use crate::support::registry::{DevRegistry, Options};
-use crate::support::run::{Output, Pushimg, finish};
+use crate::support::run::{Pushimg, finish};
 use crate::support::{DockerRegistry, FaultProxy};
 use serde_json::{Value, json};
 
@@ -53,23 +51,10 @@ fn app(content: &[u8]) -> Option<StorePath> {
     StorePath::new("app-1.0", &[("bin/app", content), ("etc/empty", b"")])
 }
 
-fn is_upload(record: &Record) -> bool {
-    matches!(record.step, Step::UploadPatch | Step::UploadPut)
-}
-
-#[track_caller]
-fn push(machine: &Pushimg, image: &str, destination: &str, options: &[&str]) -> Output {
-    machine.run([&[image, destination, "--json"], options].concat()).success()
-}
-
 /// How many layers of a report had this done to them.
 fn count(report: &Value, action: &str) -> usize {
     let layers = report["layers"].as_array().expect("layers");
     layers.iter().filter(|layer| layer["action"] == action).count()
-}
-
-fn diff_ids(pulled: &Pulled) -> Vec<String> {
-    pulled.layers.iter().map(PulledLayer::diff_id).collect()
 }
 
 /// The keys that a manifest gives for its layers.
@@ -106,7 +91,7 @@ fn the_second_push_from_a_machine_makes_no_layer_and_reads_no_file() {
     let proxy = FaultProxy::before(registry.addr());
     let destination = format!("{}/app:v1", proxy.host());
     let machine = Pushimg::new();
-    let first = push(&machine, &image.result(), &destination, &[]).json();
+    let first = machine.pushed_json(&image.result(), &destination, &[]).json();
     assert_eq!(count(&first, "uploaded"), 4);
     pull::assert_same_image(&archive, registry.host(), "app", "v1");
     pull::skopeo(registry.host(), "app", "v1");
@@ -118,9 +103,9 @@ fn the_second_push_from_a_machine_makes_no_layer_and_reads_no_file() {
     // Nor could it have been read.
     all.iter().for_each(|path| path.garble());
     proxy.clear();
-    let second = push(&machine, &image.result(), &destination, &[]).json();
+    let second = machine.pushed_json(&image.result(), &destination, &[]).json();
     assert_eq!((count(&second, "reused"), &second["digest"]), (4, &first["digest"]));
-    assert_eq!(proxy.body_bytes(is_upload), 0, "{}", proxy.transcript());
+    assert_eq!(proxy.body_bytes(Record::carries_blob), 0, "{}", proxy.transcript());
     pull::assert_same_image(&archive, registry.host(), "app", "v1");
 }
 
@@ -131,7 +116,7 @@ fn of_an_image_with_one_store_path_changed_only_that_is_read_and_sent() {
     let proxy = FaultProxy::before(registry.addr());
     let destination = format!("{}/app:v1", proxy.host());
     let machine = Pushimg::new();
-    push(&machine, &paths.image().result(), &destination, &[]);
+    machine.pushed_json(&paths.image().result(), &destination, &[]);
 
     let Some(changed) = app(b"the next app") else { return };
     let image = paths.with_app(&changed);
@@ -139,10 +124,10 @@ fn of_an_image_with_one_store_path_changed_only_that_is_read_and_sent() {
     let others = [&paths.glibc, &paths.bash, &paths.readline];
     others.iter().for_each(|path| path.garble());
     proxy.clear();
-    let report = push(&machine, &image.result(), &destination, &[]).json();
+    let report = machine.pushed_json(&image.result(), &destination, &[]).json();
     assert_eq!((count(&report, "uploaded"), count(&report, "reused")), (1, 3), "{report:#}");
     // The layer and the config.
-    let uploads = proxy.count(|record| is_upload(record) && record.status == Some(201));
+    let uploads = proxy.count(|record| record.carries_blob() && record.status == Some(201));
     assert_eq!(uploads, 2, "{}", proxy.transcript());
     pull::assert_same_image(&archive, registry.host(), "app", "v1");
 
@@ -165,16 +150,16 @@ fn without_a_cache_every_layer_is_made_and_none_is_sent() {
     let proxy = FaultProxy::before(registry.addr());
     let destination = format!("{}/app:v1", proxy.host());
     let machine = Pushimg::new();
-    let first = push(&machine, &image.result(), &destination, &[]).json();
+    let first = machine.pushed_json(&image.result(), &destination, &[]).json();
     for (machine, options) in [(&Pushimg::new(), &[][..]), (&machine, &["--no-cache"])] {
         proxy.clear();
-        let report = push(machine, &image.result(), &destination, options).json();
+        let report = machine.pushed_json(&image.result(), &destination, options).json();
         assert_eq!((count(&report, "reused"), &report["digest"]), (4, &first["digest"]));
-        assert_eq!(proxy.body_bytes(is_upload), 0, "{}", proxy.transcript());
+        assert_eq!(proxy.body_bytes(Record::carries_blob), 0, "{}", proxy.transcript());
     }
     // Made it was: of other files comes another layer.
     paths.glibc.garble();
-    let report = push(&Pushimg::new(), &image.result(), &destination, &[]).json();
+    let report = Pushimg::new().pushed_json(&image.result(), &destination, &[]).json();
     assert_eq!(count(&report, "uploaded"), 1);
     pull::assert_same_image(&image.archive(), registry.host(), "app", "v1");
 }
@@ -187,14 +172,14 @@ fn without_a_cache_but_with_trust_no_layer_is_made() {
     let registry = DockerRegistry::plain();
     let proxy = FaultProxy::before(registry.addr());
     let destination = format!("{}/app:v1", proxy.host());
-    let first = push(&Pushimg::new(), &image.result(), &destination, &[]).json();
+    let first = Pushimg::new().pushed_json(&image.result(), &destination, &[]).json();
     let all = [&paths.glibc, &paths.bash, &paths.readline, &paths.app];
     all.iter().for_each(|path| path.garble());
     proxy.clear();
     let trust = ["--trust-annotations", "--no-cache"];
-    let report = push(&Pushimg::new(), &image.result(), &destination, &trust).json();
+    let report = Pushimg::new().pushed_json(&image.result(), &destination, &trust).json();
     assert_eq!((count(&report, "reused"), &report["digest"]), (4, &first["digest"]));
-    assert_eq!(proxy.body_bytes(is_upload), 0, "{}", proxy.transcript());
+    assert_eq!(proxy.body_bytes(Record::carries_blob), 0, "{}", proxy.transcript());
     if let Some(opened) =
         opened(&Pushimg::new(), &[&image.result(), &destination, "--trust-annotations"], &all)
     {
@@ -203,7 +188,7 @@ fn without_a_cache_but_with_trust_no_layer_is_made() {
     // From another repository as well.
     let other = format!("{}/other:v1", proxy.host());
     let trust = ["--trust-annotations", "--reuse-from", &destination];
-    let report = push(&Pushimg::new(), &image.result(), &other, &trust).json();
+    let report = Pushimg::new().pushed_json(&image.result(), &other, &trust).json();
     assert_eq!(count(&report, "mounted"), 4, "{report:#}");
     pull::assert_same_image(&archive, registry.host(), "other", "v1");
 }
@@ -215,7 +200,7 @@ fn the_manifest_says_what_layers_are_made_of_and_is_the_same_however_that_was_kn
     let registry = DockerRegistry::plain();
     let destination = |name: &str| format!("{}/{name}:v1", registry.host());
     let machine = Pushimg::new();
-    let first = push(&machine, &image.result(), &destination("app"), &[]).json();
+    let first = machine.pushed_json(&image.result(), &destination("app"), &[]).json();
     let pulled = pull::oci(registry.host(), "app", "v1");
     assert_eq!(first["media_type"], MANIFEST);
     let written = keys(&pulled);
@@ -235,12 +220,13 @@ fn the_manifest_says_what_layers_are_made_of_and_is_the_same_however_that_was_kn
     .enumerate()
     {
         for name in ["app".to_owned(), format!("app-{number}")] {
-            let report = push(machine, &image.result(), &destination(&name), options).json();
+            let report = machine.pushed_json(&image.result(), &destination(&name), options).json();
             assert_eq!(report["digest"], first["digest"], "{name} {options:?}");
         }
     }
     // Docker's format has no place for it.
-    let docker = push(&machine, &image.result(), &destination("docker"), &["--format", "docker"]);
+    let docker =
+        machine.pushed_json(&image.result(), &destination("docker"), &["--format", "docker"]);
     assert_eq!(docker.json()["format"], "docker");
     let pulled = pull::assert_same_image(&image.archive(), registry.host(), "docker", "v1");
     assert!(keys(&pulled).iter().all(Option::is_none));
@@ -265,28 +251,28 @@ fn a_wrong_annotation_is_believed_by_those_alone_who_say_so() {
     let archive = image.archive();
     let registry = DockerRegistry::plain();
     let host = registry.host();
-    push(&Pushimg::new(), &image.result(), &format!("{host}/honest:v1"), &[]);
+    Pushimg::new().pushed_json(&image.result(), &format!("{host}/honest:v1"), &[]);
     let honest = pull::oci(&host, "honest", "v1");
     let key = keys(&honest)[0].clone().expect("a key");
     let evil = Layer::file("evil", b"evil");
     deceive(&host, &key, &evil);
 
     let destination = format!("{host}/app:v1");
-    let report = push(&Pushimg::new(), &image.result(), &destination, &[]).json();
+    let report = Pushimg::new().pushed_json(&image.result(), &destination, &[]).json();
     assert_eq!(report["digest"], honest.digest);
     pull::assert_same_image(&archive, &host, "app", "v1");
 
     // What the README warns of: their layer, and a config that says so.
     deceive(&host, &key, &evil);
     let machine = Pushimg::new();
-    push(&machine, &image.result(), &destination, &["--trust-annotations"]);
+    machine.pushed_json(&image.result(), &destination, &["--trust-annotations"]);
     let deceived = pull::oci(&host, "app", "v1");
-    let wanted = [&[evil.diff_id()], &diff_ids(&honest)[1..]].concat();
-    assert_eq!(diff_ids(&deceived), wanted);
+    let wanted = [&[evil.diff_id()], &honest.diff_ids()[1..]].concat();
+    assert_eq!(deceived.diff_ids(), wanted);
     let config: Value = serde_json::from_slice(&deceived.config).expect("JSON");
     assert_eq!(config["rootfs"]["diff_ids"], json!(wanted));
     // The cache has not learnt it: without the flag this machine is right again.
-    push(&machine, &image.result(), &destination, &[]);
+    machine.pushed_json(&image.result(), &destination, &[]);
     pull::assert_same_image(&archive, &host, "app", "v1");
 }
 
@@ -297,13 +283,13 @@ fn a_store_path_that_somebody_wrote_to_is_made_again() {
     let registry = DockerRegistry::plain();
     let destination = format!("{}/app:v1", registry.host());
     let machine = Pushimg::new();
-    push(&machine, &image.result(), &destination, &[]);
+    machine.pushed_json(&image.result(), &destination, &[]);
     let file = paths.bash.path().join("bin/bash");
     std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o644))
         .expect("set a mode");
     std::fs::write(&file, b"#!fish").expect("write a file");
     for options in [&[][..], &["--trust-annotations"]] {
-        push(&machine, &image.result(), &destination, options);
+        machine.pushed_json(&image.result(), &destination, options);
         pull::assert_same_image(&image.archive(), registry.host(), "app", "v1");
     }
 }
@@ -325,20 +311,16 @@ fn layers_that_an_archive_brought_are_found_by_diff_id_and_the_other_way_round()
     for (number, (first, second)) in [(0, 2), (1, 2), (2, 0), (2, 1)].into_iter().enumerate() {
         let repository = format!("app-{number}");
         let destination = format!("{}/{repository}:v1", proxy.host());
-        push(&Pushimg::new(), forms[first], &destination, &[]);
+        Pushimg::new().pushed_json(forms[first], &destination, &[]);
         proxy.clear();
-        let report = push(&Pushimg::new(), forms[second], &destination, &[]).json();
+        let report = Pushimg::new().pushed_json(forms[second], &destination, &[]).json();
         assert_eq!(count(&report, "reused"), 4, "{report:#}");
         for layer in report["layers"].as_array().expect("layers") {
             assert_eq!(layer["why"], "previous-image", "{layer}");
         }
-        assert_eq!(proxy.body_bytes(is_upload), 0, "{}", proxy.transcript());
+        assert_eq!(proxy.body_bytes(Record::carries_blob), 0, "{}", proxy.transcript());
         pull::assert_same_image(&archive, registry.host(), &repository, "v1");
     }
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("a path in UTF-8")
 }
 
 #[test]
@@ -351,7 +333,7 @@ fn two_images_in_one_command_have_what_they_share_made_once() {
     let pair =
         |image: &Streamed, name: &str| format!("{}={}/{name}:v1", image.result(), proxy.host());
     Pushimg::new().run([pair(&one, "one"), pair(&two, "two")]).success();
-    let uploads = proxy.count(|record| is_upload(record) && record.status == Some(201));
+    let uploads = proxy.count(|record| record.carries_blob() && record.status == Some(201));
     // Of layers glibc, bash, two apps, and the one that lies ready; two configs.
     assert_eq!(uploads, 5 + 2, "{}", proxy.transcript());
     pull::assert_same_image(&one.archive(), registry.host(), "one", "v1");
@@ -372,8 +354,8 @@ fn the_script_is_not_run_where_it_is_understood() {
     executable(&image.path("stream"), &format!("#!{}\n{rest}", text(&python)));
     let registry = DockerRegistry::plain();
     let destination = format!("{}/app:v1", registry.host());
-    push(&Pushimg::new(), &image.result(), &destination, &["--no-exec"]);
-    push(&Pushimg::new(), &image.result(), &destination, &[]);
+    Pushimg::new().pushed_json(&image.result(), &destination, &["--no-exec"]);
+    Pushimg::new().pushed_json(&image.result(), &destination, &[]);
     pull::assert_same_image(&archive, registry.host(), "app", "v1");
     assert!(!witness.exists(), "it was run");
 }
@@ -410,10 +392,10 @@ fn a_dry_run_of_a_stream_script_foretells_what_is_sent() {
     let Some(changed) = app(b"the next app") else { return };
     for image in [paths.image(), paths.with_app(&changed), paths.with_app(&changed)] {
         proxy.clear();
-        let dry = push(&Pushimg::new(), &image.result(), &destination, &["--dry-run"]).json();
+        let dry = Pushimg::new().pushed_json(&image.result(), &destination, &["--dry-run"]).json();
         let changing = |r: &Record| !matches!(r.method.as_str(), "GET" | "HEAD");
         assert_eq!(proxy.count(changing), 0, "{}", proxy.transcript());
-        let real = push(&Pushimg::new(), &image.result(), &destination, &[]).json();
+        let real = Pushimg::new().pushed_json(&image.result(), &destination, &[]).json();
         for key in ["digest", "size", "bytes_sent", "bytes_reused", "media_type"] {
             assert_eq!(dry[key], real[key], "{key}");
         }

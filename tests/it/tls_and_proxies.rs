@@ -21,9 +21,7 @@ fn image(dir: &TempDir) -> PathBuf {
 }
 
 fn push(machine: &Pushimg, image: &Path, host: &str, more: &[&str]) -> Output {
-    let mut args = vec![image.display().to_string(), format!("{host}/app:v1")];
-    args.extend(more.iter().map(|arg| (*arg).to_owned()));
-    machine.run(args)
+    machine.push(image, &format!("{host}/app:v1"), more)
 }
 
 /// A proxy as companies have them: CONNECT and absolute URLs. Names below `.test` are this machine.

@@ -38,10 +38,6 @@ fn pairs(archives: &[PathBuf], host: &str) -> Vec<String> {
     archives.iter().enumerate().map(pair).collect()
 }
 
-fn is_upload(record: &Record) -> bool {
-    matches!(record.step, Step::UploadPatch | Step::UploadPut)
-}
-
 /// The digests of all layers in these repositories, as an independent client sees them.
 fn layers_of(host: &str, repositories: usize) -> BTreeSet<(String, u64)> {
     let pulled =
@@ -68,7 +64,7 @@ fn ten_services_send_what_they_share_once() {
     assert_eq!(distinct.len() as u64, SHARED + 20);
     let layer_bytes: u64 = distinct.iter().map(|(_, size)| size).sum();
     let configs: u64 = (0..10).map(|n| service(n).config().len() as u64).sum();
-    let sent = proxy.body_bytes(is_upload);
+    let sent = proxy.body_bytes(Record::carries_blob);
     assert_eq!(sent, layer_bytes + configs, "{}", proxy.transcript());
     assert_eq!(proxy.count_step(Step::MountPost) as u64, 9 * SHARED);
 
@@ -113,7 +109,7 @@ fn what_one_repository_has_is_mounted_into_a_new_one() {
     pull::assert_same_image(&archives[0], registry.host(), "service-0", "v1");
     let own = layers_of(&registry.host(), 1).len() as u64 - SHARED;
     // Its own layers and its config.
-    assert_eq!(proxy.count(|r| is_upload(r) && r.status == Some(201)) as u64, own + 1);
+    assert_eq!(proxy.count(|r| r.carries_blob() && r.status == Some(201)) as u64, own + 1);
 }
 
 #[test]
@@ -145,7 +141,7 @@ fn of_two_images_in_one_repository_each_layer_goes_once() {
         })
         .collect();
     Pushimg::new().run(&arguments).success();
-    let uploads = proxy.count(|r| is_upload(r) && r.status == Some(201)) as u64;
+    let uploads = proxy.count(|r| r.carries_blob() && r.status == Some(201)) as u64;
     assert_eq!(uploads, SHARED + 2 * 2 + 2, "{}", proxy.transcript());
     for n in 0..2 {
         let archive = dir.path().join(format!("{n}.tar"));
@@ -250,7 +246,7 @@ fn the_next_index_sends_only_what_changed() {
     let changed = changed.write(dir.path(), "changed.tar");
     proxy.clear();
     push_index(&destination, &[path(&amd64), path(&changed)], &[]).success();
-    let uploads = proxy.count(|r| is_upload(r) && r.status == Some(201));
+    let uploads = proxy.count(|r| r.carries_blob() && r.status == Some(201));
     assert_eq!(uploads, 2, "the layer and the config\n{}", proxy.transcript());
 }
 

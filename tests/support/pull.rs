@@ -63,6 +63,13 @@ pub struct Pulled {
     _dir: TempDir,
 }
 
+impl Pulled {
+    /// The diff IDs of its layers, in order.
+    pub fn diff_ids(&self) -> Vec<String> {
+        self.layers.iter().map(PulledLayer::diff_id).collect()
+    }
+}
+
 /// A layer's blob, in a file.
 pub struct PulledLayer {
     pub digest: String,
@@ -269,7 +276,7 @@ pub fn assert_same_image(
         "the config in the registry is not the archive's"
     );
     assert_eq!(pulled.manifest.config.digest, sha256(&expected.config));
-    let found: Vec<String> = pulled.layers.iter().map(PulledLayer::diff_id).collect();
+    let found = pulled.diff_ids();
     assert_eq!(found, expected.diff_ids, "the layers in the registry are not the archive's");
     let named: Vec<String> = serde_json::from_slice::<serde_json::Value>(&pulled.config)
         .expect("a config in JSON")["rootfs"]["diff_ids"]

@@ -126,7 +126,30 @@ impl Pushimg {
         finish(self.command(args), self.stdin.clone(), self.limit)
     }
 
-    /// The same, with the bytes of memory that it took at most. A run that ends before its memory
+    /// Pushes an image.
+    pub fn push(&self, image: impl AsRef<OsStr>, destination: &str, options: &[&str]) -> Output {
+        let first = [image.as_ref(), OsStr::new(destination)];
+        self.run(first.into_iter().chain(options.iter().map(OsStr::new)))
+    }
+
+    /// Pushes an image, and demands that it arrives.
+    #[track_caller]
+    pub fn pushed(&self, image: impl AsRef<OsStr>, destination: &str, options: &[&str]) -> Output {
+        self.push(image, destination, options).success()
+    }
+
+    /// Pushes an image with `--json`, and demands that it arrives.
+    #[track_caller]
+    pub fn pushed_json(
+        &self,
+        image: impl AsRef<OsStr>,
+        destination: &str,
+        options: &[&str],
+    ) -> Output {
+        self.pushed(image, destination, &[options, &["--json"]].concat())
+    }
+
+    /// As [`run`](Self::run), with the bytes of memory that it took at most. A run that ends before its memory
     /// can be read is repeated.
     pub fn run_measured<S: AsRef<OsStr>>(
         &self,
@@ -142,6 +165,17 @@ impl Pushimg {
         }
         panic!("ten runs ended before their memory was read");
     }
+}
+
+/// Pushes an image from a machine that knows nothing.
+pub fn push(image: impl AsRef<OsStr>, destination: &str, options: &[&str]) -> Output {
+    Pushimg::new().push(image, destination, options)
+}
+
+/// Pushes an image from a machine that knows nothing, and demands that it arrives.
+#[track_caller]
+pub fn pushed(image: impl AsRef<OsStr>, destination: &str, options: &[&str]) -> Output {
+    push(image, destination, options).success()
 }
 
 /// Runs another program, demands that it succeeds, and returns what it prints.

@@ -60,9 +60,7 @@ impl Bench {
     }
 
     fn push(&self, image: &Path, more: &[&str]) -> Output {
-        let mut args = vec![image.display().to_string(), self.name()];
-        args.extend(more.iter().map(|arg| (*arg).to_owned()));
-        self.machine.run(args)
+        self.machine.push(image, &self.name(), more)
     }
 
     /// Pushes, and reads back what came.
@@ -75,7 +73,7 @@ impl Bench {
 
     /// Bytes of blobs that the proxy received.
     fn blob_bytes(&self) -> u64 {
-        self.proxy.body_bytes(|r| matches!(r.step, Step::UploadPatch | Step::UploadPut))
+        self.proxy.body_bytes(Record::carries_blob)
     }
 
     /// Demands that all blobs together came over the line so many times at most.

@@ -46,6 +46,11 @@ impl Record {
             .map(|(_, value)| value.as_str())
     }
 
+    /// Whether its body is a blob or a part of one.
+    pub fn carries_blob(&self) -> bool {
+        matches!(self.step, Step::UploadPatch | Step::UploadPut)
+    }
+
     pub fn is(&self, step: Step) -> bool {
         self.step == step
     }
