@@ -11,6 +11,7 @@ mod completions;
 mod docker_archives;
 mod documents;
 mod errors;
+mod every_push_ends;
 mod gateways;
 mod hostile;
 mod inspect;
