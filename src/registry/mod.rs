@@ -7,13 +7,11 @@
 
 pub mod auth;
 mod blobs;
-mod dns;
+mod connect;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
-mod hints;
 mod hosts;
-mod http;
 mod manifests;
 mod message;
 mod options;
@@ -24,8 +22,8 @@ mod send;
 pub mod upload;
 
 pub use blobs::{Mount, Present};
+pub use connect::TlsOptions;
 pub use error::{Error, StatusError};
-pub use http::TlsOptions;
 pub use manifests::FetchedManifest;
 pub use message::{ApiError, ErrorMessage};
 pub use options::{DEFAULT_RETRY_FOR, Options};

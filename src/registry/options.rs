@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::auth;
-use super::http::TlsOptions;
+use super::connect::TlsOptions;
 use super::upload::sessions::Sessions;
 
 /// How long a request may fail before the push does, unless the user says otherwise.

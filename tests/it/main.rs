@@ -41,3 +41,4 @@ mod tag;
 mod tls_and_proxies;
 mod together;
 mod wire;
+mod trust;

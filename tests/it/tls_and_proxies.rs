@@ -182,15 +182,119 @@ fn plain_http_goes_through_the_proxy_too() {
     assert!(web.seen().iter().all(|head| head.contains(&format!(" http://{host}/v2/"))));
 }
 
+/// A server that gives every connection this answer.
+fn answering(answer: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = listener.local_addr().expect("its address");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut head = Vec::new();
+            let mut byte = [0];
+            while !head.ends_with(b"\r\n\r\n") && stream.read_exact(&mut byte).is_ok() {
+                head.push(byte[0]);
+            }
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    addr
+}
+
 #[test]
-fn a_proxy_that_is_down_or_refuses_is_told_apart_from_the_registry() {
+fn a_proxy_that_does_not_let_us_through_is_named_at_once_with_its_variable() {
     let dir = TempDir::new().expect("a folder");
+    let image = image(&dir);
     let (_, nobody) = crate::support::served::bind(0);
-    let machine = Pushimg::new().env("HTTPS_PROXY", format!("http://user:hunter2@{nobody}"));
-    push(&machine, &image(&dir), "registry.test", &["--retry-for=1s"])
+    // Answers every request like a proxy that wants a login.
+    let refusing =
+        answering("HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n");
+    let forbidding = answering("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n");
+    let plain: &[&str] = &["--plain-http"];
+    let tls: &[&str] = &["--retry-for=1s"];
+    for (variable, value, options, said) in [
+        ("HTTPS_PROXY", format!("http://user:hunter2@{nobody}"), &[][..], "refused"),
+        ("https_proxy", format!("socks5://user:hunter2@{nobody}"), &[], "refused"),
+        ("HTTP_PROXY", format!("user:hunter2@{nobody}"), plain, "refused"),
+        ("HTTPS_PROXY", "http://user:hunter2@proxy.invalid:3128".into(), &[], "name"),
+        ("HTTPS_PROXY", format!("http://user:hunter2@{refusing}"), &[], "the user or the password"),
+        ("ALL_PROXY", format!("http://{refusing}"), &[], "http://USER:PASSWORD@HOST:PORT"),
+        ("HTTP_PROXY", format!("http://{refusing}"), plain, "http://USER:PASSWORD@HOST:PORT"),
+        ("HTTPS_PROXY", format!("http://me:hunter2@{forbidding}"), tls, "refused to connect"),
+    ] {
+        let address = value.rsplit_once('@').map_or(value.as_str(), |(_, address)| address);
+        let address = address.trim_start_matches("http://");
+        let output = push(&Pushimg::new().env(variable, &value), &image, "registry.test", options)
+            .exits(5)
+            .says(said)
+            .says(address)
+            .says(&format!("({variable})"))
+            .says("registry.test")
+            .never_says("hunter2");
+        assert!(output.took < Duration::from_secs(5), "{output}");
+    }
+}
+
+#[test]
+fn a_variable_that_names_no_proxy_is_an_error_and_not_passed_over() {
+    let dir = TempDir::new().expect("a folder");
+    let image = image(&dir);
+    for (variable, value) in
+        [("HTTPS_PROXY", "htp://me:hunter2@proxy.test:1"), ("https_proxy", "http//proxy.test")]
+    {
+        push(&Pushimg::new().env(variable, value), &image, "registry.test", &[])
+            .exits(2)
+            .says(variable)
+            .says("proxy.test")
+            .never_says("hunter2");
+    }
+    // Not used for this machine.
+    let registry = DevRegistry::start(registry::Options::default());
+    let machine = Pushimg::new().env("HTTP_PROXY", "htp://").env("HTTPS_PROXY", "htp://");
+    push(&machine, &image, &registry.addr().to_string(), &[]).success();
+}
+
+#[test]
+fn a_socks_proxy_carries_a_push_and_looks_up_names() {
+    let (dir, authority) = (TempDir::new().expect("a folder"), Authority::new());
+    let registry = DockerRegistry::tls(&authority);
+    let image = image(&dir);
+    // Every address of this machine, and none that goes without a proxy.
+    let host = format!("0.0.0.0:{}", registry.addr().port());
+    for socks in [SocksProxy::open(), SocksProxy::with_login("user", "hunter2")] {
+        for url in [socks.url(), socks.url().replace("socks5", "socks5h")] {
+            let before = socks.connections().len();
+            let machine = Pushimg::new().env("HTTPS_PROXY", &url);
+            push(&machine, &image, &host, &["--insecure-skip-tls-verify", "-vv"])
+                .success()
+                .never_says("hunter2");
+            assert!(socks.connections().len() > before);
+            push(&machine, &image, "registry.invalid", &["--retry-for=1s"])
+                .exits(5)
+                .says("(HTTPS_PROXY)")
+                .never_says("hunter2");
+        }
+    }
+    let socks = SocksProxy::with_login("user", "hunter2");
+    let wrong = socks.url().replace("hunter2", "hunter3");
+    push(&Pushimg::new().env("ALL_PROXY", wrong), &image, &host, &["--retry-for=1s"])
         .exits(5)
-        .says("registry.test")
-        .never_says("hunter2");
+        .says("(ALL_PROXY)")
+        .never_says("hunter3");
+}
+
+#[test]
+fn hosts_in_no_proxy_are_reached_without_it() {
+    let dir = TempDir::new().expect("a folder");
+    let registry = DevRegistry::start(registry::Options::default());
+    let image = image(&dir);
+    let (_, nobody) = crate::support::served::bind(0);
+    let port = registry.addr().port();
+    let host = format!("0.0.0.0:{port}");
+    for list in ["*", "0.0.0.0", &format!("x.test, {host}"), "0.0.0.0/8", "::/0,0.0.0.0/0"] {
+        let machine = Pushimg::new().env("HTTP_PROXY", nobody.to_string()).env("NO_PROXY", list);
+        push(&machine, &image, &host, &["--plain-http"]).success();
+    }
+    let machine = Pushimg::new().env("HTTP_PROXY", nobody.to_string()).env("no_proxy", "0.0.0.0:1");
+    push(&machine, &image, &host, &["--plain-http"]).exits(5).says("(HTTP_PROXY)");
 }
 
 #[test]

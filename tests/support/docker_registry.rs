@@ -6,7 +6,7 @@ use std::process::Command;
 
 use super::htpasswd;
 use super::server_program::ServerProgram;
-use super::tls::Authority;
+use super::tls::{Authority, Identity};
 use super::token_server::TokenServer;
 
 /// [`BASIC_USER`] and [`BASIC_PASSWORD`], as the `htpasswd` program wrote them.
@@ -30,6 +30,8 @@ pub struct DockerRegistryOptions<'a> {
     pub realm: Option<String>,
     /// Serves HTTPS with a certificate of this authority.
     pub tls: Option<&'a Authority>,
+    /// Serves HTTPS with this certificate.
+    pub certificate: Option<&'a Identity>,
     /// With `tls`: takes only clients with a certificate of the authority.
     pub client_certificates: bool,
     /// Answers with relative upload locations.
@@ -95,14 +97,14 @@ impl DockerRegistry {
             delete = !options.no_delete,
             relative = options.relative_urls,
         );
-        if let Some(authority) = options.tls {
-            let identity = authority.server();
+        let issued = options.tls.map(Authority::server);
+        if let Some(identity) = issued.as_ref().or(options.certificate) {
             yaml.push_str(&format!(
                 "  tls:\n    certificate: {}\n    key: {}\n",
                 identity.cert.display(),
                 identity.key.display()
             ));
-            if options.client_certificates {
+            if let (true, Some(authority)) = (options.client_certificates, options.tls) {
                 let ca = authority.ca_file();
                 yaml.push_str(&format!("    clientcas:\n      - {}\n", ca.display()));
             }

@@ -118,6 +118,7 @@ impl Registry {
             retry_after: source.retry_after(),
             server: server.map(|url| self.door.server(&url)),
             connected: true,
+            about_trust: false,
             error: Error::Auth { host: self.host().to_owned(), source: Box::new(source) },
         }
     }

@@ -12,9 +12,9 @@ use tokio::sync::OnceCell;
 use url::Url;
 
 use super::super::auth::Realm;
+use super::super::connect::Clients;
 use super::super::error::Error;
 use super::super::hosts;
-use super::super::http::Clients;
 use super::super::options::Options;
 use super::super::scheme::{Scheme, Speaks};
 use super::failure::Failure;
@@ -114,7 +114,7 @@ impl Door {
 
     pub(super) async fn clients(&self, tls: bool) -> Result<&Clients, Error> {
         if !tls {
-            return self.plain.get_or_try_init(|| async { Clients::plain(&self.host) }).await;
+            return self.plain.get_or_try_init(|| async { Clients::plain() }).await;
         }
         self.tls
             .get_or_try_init(|| async {

@@ -1,13 +1,13 @@
 //! A request that failed once, and whether sending it again may help.
 
-use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::Duration;
 
 use url::Url;
 
+use super::super::connect::problem::{ConnectionProblem, innermost};
+use super::super::connect::proxy::Proxy;
 use super::super::error::Error;
-use super::super::hints;
 use super::mask::host_and_port;
 use super::pause::Server;
 
@@ -23,6 +23,8 @@ pub struct Failure {
     pub server: Option<Arc<Server>>,
     /// There was a connection.
     pub connected: bool,
+    /// The other side speaks TLS, and one of us does not trust the other.
+    pub about_trust: bool,
 }
 
 /// An attempt that no answer came to.
@@ -31,6 +33,8 @@ pub struct Unanswered<'a> {
     /// What the request was for.
     pub doing: &'a str,
     pub url: &'a Url,
+    /// The proxy on the way there.
+    pub proxy: Option<&'a Proxy>,
     /// Whether the server has ever answered.
     pub heard: bool,
     /// The registry whose answer named this server, if it is not the registry itself.
@@ -42,25 +46,25 @@ impl Unanswered<'_> {
     pub fn broken(self, error: reqwest::Error) -> Failure {
         // The URL may hold a signature.
         let error = error.without_url();
-        let cause = innermost(&error);
-        let about_trust = hints::is_about_trust(&cause);
-        if error.is_connect() || about_trust {
-            let reason = match error.is_timeout() {
-                true => "no connection could be made in time".to_owned(),
-                false => cause.clone(),
-            };
-            return Failure {
-                transient: !hints::is_permanent(&cause),
-                // With TLS 1.3 a server says only now that it wants another certificate.
-                connected: !error.is_connect(),
-                ..self.unreachable(reason, hints::for_connection(&cause)).into()
-            };
+        if let Some(problem) = ConnectionProblem::of(&error, self.url, self.proxy, self.heard) {
+            return Failure { connected: !error.is_connect(), ..self.not_connected(problem) };
         }
+        let cause = innermost(&error);
         if error.is_builder() {
             let reason = format!("no such request can be made: {cause}");
             return Error::Transport { doing: self.doing.to_owned(), reason }.into();
         }
         self.silent("the connection", &format!("broke: {cause}"))
+    }
+
+    /// The proxy does not let us through.
+    pub fn refused_by_proxy(self, proxy: &Proxy) -> Failure {
+        self.not_connected(ConnectionProblem::proxy_login(proxy))
+    }
+
+    fn not_connected(self, problem: ConnectionProblem) -> Failure {
+        let ConnectionProblem { reason, hint, transient, about_trust } = problem;
+        Failure { transient, about_trust, ..self.unreachable(reason, hint).into() }
     }
 
     /// Nothing has moved for too long.
@@ -109,29 +113,17 @@ impl Unanswered<'_> {
     }
 }
 
-impl Failure {
-    /// Whether the other side speaks TLS, and one of us does not trust the other.
-    pub fn is_about_trust(&self) -> bool {
-        match &self.error {
-            Error::Unreachable { reason, .. } => hints::is_about_trust(reason),
-            // A file of certificates that cannot be read.
-            Error::Settings(_) => true,
-            _ => false,
-        }
-    }
-}
-
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { error, transient: false, retry_after: None, server: None, connected: true }
+        // A file of certificates that cannot be read is the user's own trouble with trust.
+        let about_trust = matches!(error, Error::Settings(_));
+        Self {
+            error,
+            transient: false,
+            retry_after: None,
+            server: None,
+            connected: true,
+            about_trust,
+        }
     }
-}
-
-/// The text of the innermost cause, which is the one that says something.
-pub fn innermost(error: &dyn StdError) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }

@@ -53,6 +53,7 @@ impl Registry {
             retry_after: retry_after(&answer.headers),
             server: Some(self.door.server(&answer.url)),
             connected: true,
+            about_trust: false,
             error: Error::Status(Box::new(StatusError {
                 doing,
                 url: answer.url.into(),

@@ -53,7 +53,7 @@ impl Door {
         match self.roundtrip(request, &secure, authorization, secrets).await {
             Ok(answer) => Ok(answer),
             // It answered in TLS; that one side does not trust the other is the error to show.
-            Err(failure) if failure.is_about_trust() => {
+            Err(failure) if failure.about_trust => {
                 self.scheme.settle(Speaks::Tls);
                 Err(failure)
             }
@@ -81,13 +81,15 @@ impl Door {
         let server = self.server(url);
         server.wait_for_pause().await;
         let is_registry = self.is_registry_url(url);
+        let clients = self.clients(url.scheme() == "https").await?;
+        let proxy = clients.proxies.of(url)?;
         let unanswered = Unanswered {
             doing: &request.doing,
             url,
+            proxy,
             heard: server.has_answered(),
             led_by: (!is_registry && request.redirects == Redirects::Follow).then_some(self.host()),
         };
-        let clients = self.clients(url.scheme() == "https").await?;
         let client = match &request.payload {
             Payload::Stream(_) => &clients.bodies,
             Payload::Empty | Payload::Bytes(_) => &clients.small,
@@ -149,6 +151,11 @@ impl Door {
                 }
             };
             let response = response.map_err(|error| unanswered.broken(error))?;
+            if let (StatusCode::PROXY_AUTHENTICATION_REQUIRED, Some(proxy)) =
+                (response.status(), proxy)
+            {
+                return Err(unanswered.refused_by_proxy(proxy));
+            }
             server.note_answer();
             self.note_distance(started.elapsed());
             if is_registry {

@@ -1,0 +1,186 @@
+//! The certificates that are trusted for a registry, and the one that proves who we are: from
+//! `--ca-file`, from the folders `certs.d`, from the environment, from the system.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use rustls::RootCertStore;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::TlsOptions;
+use super::verify::Trust;
+use crate::registry::Error;
+
+/// What nixpkgs sets the variables to where a shell is to find no certificates of the system.
+const NO_FILE: &str = "/no-cert-file.crt";
+
+/// Variables that name a file of certificates, the first that is set counts; as in nixpkgs' OpenSSL.
+const FILE_VARIABLES: [&str; 2] = ["NIX_SSL_CERT_FILE", "SSL_CERT_FILE"];
+/// The variable that names folders of certificates.
+const FOLDERS_VARIABLE: &str = "SSL_CERT_DIR";
+
+/// The certificates that are trusted for the registry with these folders in `certs.d`.
+pub fn trust(options: &TlsOptions, folder: &HostFolder) -> Result<Trust, Error> {
+    if options.skip_verify {
+        return Ok(Trust::Anyone);
+    }
+    let (mut certificates, missing) = system();
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(certificates.iter().cloned());
+    for file in options.ca_file.iter().chain(&folder.authorities) {
+        for certificate in read(file)? {
+            roots.add(certificate.clone()).map_err(|_| {
+                unusable(file, "a certificate in it is damaged, or of an unknown form")
+            })?;
+            certificates.push(certificate);
+        }
+    }
+    let certificates = HashSet::from_iter(certificates);
+    Ok(Trust::Only { roots, certificates, missing })
+}
+
+/// The certificates that the environment names, or else the system's; and what the environment
+/// names in vain.
+fn system() -> (Vec<CertificateDer<'static>>, Option<String>) {
+    let set = |name: &str| {
+        std::env::var_os(name).filter(|value| !value.is_empty() && value.as_os_str() != NO_FILE)
+    };
+    let file = FILE_VARIABLES.iter().find_map(|name| Some((*name, set(name)?)));
+    let folders = set(FOLDERS_VARIABLE);
+    let mut found = Vec::new();
+    let mut missing = Vec::new();
+    let named = file.into_iter().map(|(name, path)| (name, PathBuf::from(path)));
+    let in_folders = folders.iter().flat_map(|folders: &OsString| std::env::split_paths(folders));
+    let in_folders = in_folders.filter(|path| !path.as_os_str().is_empty());
+    for (name, path) in named.chain(in_folders.map(|path| (FOLDERS_VARIABLE, path))) {
+        let loaded = match name {
+            FOLDERS_VARIABLE => rustls_native_certs::load_certs_from_paths(None, Some(&path)),
+            _ => rustls_native_certs::load_certs_from_paths(Some(&path), None),
+        };
+        if loaded.certs.is_empty() {
+            let problem = match std::fs::metadata(&path) {
+                Err(error) => plain(&error),
+                Ok(meta) if meta.is_dir() && name != FOLDERS_VARIABLE => "is a folder".to_owned(),
+                Ok(meta) if !meta.is_dir() && name == FOLDERS_VARIABLE => {
+                    "is not a folder".to_owned()
+                }
+                Ok(_) => "holds no certificate that can be read".to_owned(),
+            };
+            missing.push(format!("{name} names {}, which {problem}", path.display()));
+        }
+        found.extend(loaded.certs);
+    }
+    if found.is_empty() {
+        found = usual();
+    }
+    (found, (!missing.is_empty()).then(|| missing.join("; ")))
+}
+
+/// The certificates in the system's usual places.
+#[cfg(not(target_os = "macos"))]
+fn usual() -> Vec<CertificateDer<'static>> {
+    let places = openssl_probe::probe();
+    let folders = places.cert_dir.iter().map(|folder| (None, Some(folder.as_path())));
+    let all = folders.chain([(places.cert_file.as_deref(), None)]);
+    all.flat_map(|(file, folder)| rustls_native_certs::load_certs_from_paths(file, folder).certs)
+        .collect()
+}
+
+/// The certificates of the system's keychain.
+#[cfg(target_os = "macos")]
+fn usual() -> Vec<CertificateDer<'static>> {
+    rustls_native_certs::load_native_certs().certs
+}
+
+/// The certificate that proves who we are, with those that lead from it to its authority, and its
+/// key.
+pub fn identity(
+    certificate: &Path,
+    key: &Path,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Error> {
+    let chain = read(certificate)?;
+    let key = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, &problem(error)))?;
+    Ok((chain, key))
+}
+
+fn read(file: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let found = CertificateDer::pem_file_iter(file)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| unusable(file, &problem(error)))?;
+    if found.is_empty() {
+        return Err(unusable(file, "it holds no PEM certificate (BEGIN CERTIFICATE)"));
+    }
+    Ok(found)
+}
+
+/// What is wrong with a PEM file.
+fn problem(error: pem::Error) -> String {
+    match error {
+        pem::Error::Io(error) => plain(&error),
+        pem::Error::NoItemsFound => "it holds no PEM private key (BEGIN PRIVATE KEY)".to_owned(),
+        pem::Error::MissingSectionEnd { .. } => "it ends in the middle of a PEM section".to_owned(),
+        pem::Error::Base64Decode(_) => "a PEM section in it is not base64".to_owned(),
+        _ => "it is not a PEM file".to_owned(),
+    }
+}
+
+/// An I/O error without its number.
+fn plain(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "does not exist".to_owned(),
+        std::io::ErrorKind::PermissionDenied => "may not be read by this user".to_owned(),
+        std::io::ErrorKind::IsADirectory => "is a folder".to_owned(),
+        _ => format!("cannot be read ({error})"),
+    }
+}
+
+/// The error for a file that cannot be used.
+pub fn unusable(file: &Path, why: &str) -> Error {
+    Error::Settings(format!("cannot use {} for TLS: {why}", file.display()))
+}
+
+/// What Docker's and containers' `certs.d/<host:port>/` folders hold for a registry: `*.crt` are
+/// authorities, `*.cert` with its `*.key` is the client's identity.
+#[derive(Debug, Default)]
+pub struct HostFolder {
+    pub authorities: Vec<PathBuf>,
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+impl HostFolder {
+    pub fn find(host: &str) -> Self {
+        let folder = |variable| std::env::var_os(variable).map(PathBuf::from);
+        let mut parents = Vec::new();
+        if let Some(config) = folder("XDG_CONFIG_HOME") {
+            parents.push(config.join("containers/certs.d"));
+        }
+        if let Some(home) = folder("HOME") {
+            parents.push(home.join(".config/containers/certs.d"));
+            parents.push(home.join(".docker/certs.d"));
+        }
+        parents.push("/etc/containers/certs.d".into());
+        parents.push("/etc/docker/certs.d".into());
+
+        let mut found = Self::default();
+        for parent in parents {
+            let Ok(entries) = std::fs::read_dir(parent.join(host)) else {
+                continue;
+            };
+            let mut files: Vec<_> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
+            files.sort();
+            for file in files {
+                match file.extension().and_then(|e| e.to_str()) {
+                    Some("crt") => found.authorities.push(file),
+                    Some("cert") if found.identity.is_none() => {
+                        let key = file.with_extension("key");
+                        found.identity = Some((file, key));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        found
+    }
+}

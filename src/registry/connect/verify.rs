@@ -1,0 +1,266 @@
+//! Which server certificates are accepted, and in which words the others are refused.
+//!
+//! webpki follows chains to a trusted authority, as RFC 5280 has it. OpenSSL and Go accept two more
+//! kinds, which people make with `openssl req -x509`: a certificate that is itself among the
+//! trusted ones, and one that says it is an authority (CA:TRUE) and is used by a server. Names,
+//! dates and signatures count for these as for any other.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
+
+use super::issuer;
+
+/// How a server's certificate is verified.
+#[derive(Debug)]
+pub struct Verifier {
+    algorithms: WebPkiSupportedAlgorithms,
+    trust: Trust,
+}
+
+/// What a server's certificate must lead to.
+#[derive(Debug)]
+pub enum Trust {
+    /// One of these.
+    Only {
+        /// As authorities.
+        roots: RootCertStore,
+        /// The same certificates, as a server may show them itself.
+        certificates: HashSet<CertificateDer<'static>>,
+        /// Why the system's certificates are not all here, for messages.
+        missing: Option<String>,
+    },
+    /// Nothing: `--insecure-skip-tls-verify`.
+    Anyone,
+}
+
+/// A certificate that was refused, and what to do about it.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{reason}")]
+pub struct CertificateProblem {
+    reason: String,
+    /// What to do.
+    pub hint: String,
+}
+
+impl Verifier {
+    pub fn new(provider: &CryptoProvider, trust: Trust) -> Self {
+        Self { algorithms: provider.signature_verification_algorithms, trust }
+    }
+
+    fn verify(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        let Trust::Only { roots, certificates, .. } = &self.trust else {
+            return Ok(());
+        };
+        let parsed = ParsedCertificate::try_from(certificate)?;
+        let algorithms = self.algorithms.all;
+        let chain = verify_server_cert_signed_by_trust_anchor(
+            &parsed,
+            roots,
+            intermediates,
+            now,
+            algorithms,
+        );
+        match chain {
+            Err(rustls::Error::InvalidCertificate(error))
+                if is_about_issuer(&error)
+                    && (certificates.contains(certificate)
+                        || issuer::is_signed_by(certificate, &roots.roots, algorithms)) => {}
+            other => other?,
+        }
+        verify_server_name(&parsed, name)
+    }
+
+    fn problem(
+        &self,
+        certificate: &CertificateDer<'_>,
+        name: &ServerName<'_>,
+        error: CertificateError,
+    ) -> CertificateProblem {
+        let host = name.to_str();
+        let missing = match &self.trust {
+            Trust::Only { missing: Some(missing), .. } => format!("; {missing}"),
+            _ => String::new(),
+        };
+        let trust = format!(
+            "if you trust that registry, name its certificate, or that of its authority, with \
+             --ca-file FILE{missing}; for plain HTTP there is --plain-http"
+        );
+        let clock = format!(
+            "check the clock of this machine, where it is {} now; else the registry needs a new \
+             certificate",
+            date(UnixTime::now().as_secs())
+        );
+        let (reason, hint) = match error {
+            // To anyone who does not trust it, it is like any other unknown certificate.
+            CertificateError::Other(error) if is_authority(&error) => {
+                return self.problem(certificate, name, CertificateError::UnknownIssuer);
+            }
+            CertificateError::ExpiredContext { not_after, .. } => {
+                (format!("its certificate expired on {}", date(not_after.as_secs())), clock)
+            }
+            CertificateError::NotValidYetContext { not_before, .. } => (
+                format!("its certificate is not valid before {}", date(not_before.as_secs())),
+                clock,
+            ),
+            CertificateError::NotValidForNameContext { presented, .. } => {
+                wrong_name(&host, &presented)
+            }
+            CertificateError::UnknownIssuer => (
+                match issuer::is_self_signed(certificate) {
+                    true => "its certificate is self-signed and not among the trusted ones",
+                    false => "its certificate was issued by an authority that is not trusted here",
+                }
+                .to_owned(),
+                trust,
+            ),
+            CertificateError::BadSignature => (
+                "its certificate names a trusted authority and was not signed with that \
+                 authority's key"
+                    .to_owned(),
+                format!("the authority may have got a new certificate; {trust}"),
+            ),
+            CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => (
+                "its certificate is not one for servers (its extended key usage lacks serverAuth)"
+                    .to_owned(),
+                "the registry needs a certificate for servers".to_owned(),
+            ),
+            other => (
+                format!("its certificate cannot be verified: {}", words(other)),
+                "the registry needs another certificate; to go on without this check, there is \
+                 --insecure-skip-tls-verify"
+                    .to_owned(),
+            ),
+        };
+        CertificateProblem { reason, hint }
+    }
+}
+
+/// Whether the error is about the way to an authority. webpki looks at the certificate's own dates
+/// before that, so these are right.
+fn is_about_issuer(error: &CertificateError) -> bool {
+    match error {
+        CertificateError::UnknownIssuer
+        | CertificateError::BadSignature
+        | CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => true,
+        CertificateError::Other(error) => is_authority(error),
+        _ => false,
+    }
+}
+
+/// Whether the error is that a server shows a certificate with CA:TRUE.
+fn is_authority(error: &OtherError) -> bool {
+    // webpki's own error type is not among what rustls shows.
+    error.0.to_string() == "CaUsedAsEndEntity"
+}
+
+/// Reason and hint for a certificate that is for other names; `presented` are webpki's words for
+/// them: `DnsName("a.example")`, `IpAddress(10.0.0.1)`.
+fn wrong_name(host: &str, presented: &[String]) -> (String, String) {
+    let kind = if host.parse::<std::net::IpAddr>().is_ok() { "IP" } else { "DNS" };
+    if presented.is_empty() {
+        return (
+            format!("its certificate names no host at all, so not {host}"),
+            format!(
+                "a common name (CN) does not count; the certificate needs \
+                 subjectAltName={kind}:{host} (openssl req -addext)"
+            ),
+        );
+    }
+    let names: Vec<_> = presented
+        .iter()
+        .map(|name| {
+            let inner = name.split_once('(').map_or(name.as_str(), |(_, inner)| inner);
+            inner.trim_end_matches(')').trim_matches('"')
+        })
+        .collect();
+    (
+        format!("its certificate is for {}, not for {host}", names.join(", ")),
+        format!(
+            "use one of these names, or give the registry a certificate with \
+             subjectAltName={kind}:{host}"
+        ),
+    )
+}
+
+/// `UnsupportedCriticalExtension` as `unsupported critical extension`.
+fn words(error: CertificateError) -> String {
+    let name = match error {
+        CertificateError::Other(error) => error.0.to_string(),
+        error => format!("{error:?}"),
+    };
+    let name = name.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
+    let mut words = String::new();
+    for c in name.strip_suffix("Context").unwrap_or(name).chars() {
+        if c.is_ascii_uppercase() && !words.is_empty() {
+            words.push(' ');
+        }
+        words.push(c.to_ascii_lowercase());
+    }
+    words
+}
+
+fn date(seconds: u64) -> impl fmt::Display {
+    let latest = UNIX_EPOCH + Duration::from_secs(253_402_300_799);
+    let time = UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).unwrap_or(latest);
+    humantime::format_rfc3339_seconds(SystemTime::min(time, latest))
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        match self.verify(end_entity, intermediates, server_name, now) {
+            Ok(()) => Ok(ServerCertVerified::assertion()),
+            Err(rustls::Error::InvalidCertificate(error)) => {
+                let problem = self.problem(end_entity, server_name, error);
+                Err(CertificateError::Other(OtherError(Arc::new(problem))).into())
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
