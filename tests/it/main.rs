@@ -40,5 +40,5 @@ mod stream_push;
 mod tag;
 mod tls_and_proxies;
 mod together;
-mod wire;
 mod trust;
+mod wire;
