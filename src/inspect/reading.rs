@@ -24,6 +24,7 @@ pub async fn read(
     let (location, selection) = (location.clone(), selection.clone());
     let (reading, noting) = (events.clone(), events.clone());
     let options = source::Options {
+        images: source::ImagesKnown::WhenTold,
         may_run,
         progress: Box::new(move |position, total| reading(Event::Reading { position, total })),
         note: Arc::new(move |note| noting(Event::Note(note))),

@@ -11,13 +11,17 @@ use crate::event::{self, Event, Events};
 use crate::image::Digest;
 use crate::reuse::Cache;
 use crate::source::layout::Tree;
-use crate::source::{self, Contents, Image, LayerId, LayerKey, Location, Source};
+use crate::source::{
+    self, Contents, Image, ImagesKnown, LayerId, LayerKey, Location, Selection, Source,
+};
 
 /// An image's location, and whether it can be read more than once.
 pub struct Input {
     location: Location,
     /// Whether it may be run.
     may_run: bool,
+    /// When its images must be known.
+    images: ImagesKnown,
     /// A pipe's content, kept because it has to be read twice.
     _spooled: Option<std::fs::File>,
 }
@@ -77,15 +81,20 @@ impl Input {
     /// The input of an item. If the destination is the name that the image carries, the image is
     /// read twice.
     pub async fn of(item: &Item, may_run: bool) -> Result<Self, Error> {
-        match item.destination {
-            Some(_) => Ok(Self::new(&item.image, may_run)),
-            None => Self::repeatable(&item.image, may_run).await,
-        }
+        let input = match item.destination {
+            Some(_) => Self::new(&item.image, may_run),
+            None => Self::repeatable(&item.image, may_run).await?,
+        };
+        // One of several images was chosen: layers of the others must not be sent.
+        let is_chosen = item.selection != Selection::default();
+        let images = if is_chosen { ImagesKnown::First } else { input.images };
+        Ok(Self { images, ..input })
     }
 
     /// To be read once; a file can be read again all the same.
     pub fn new(location: &Location, may_run: bool) -> Self {
-        Self { location: location.clone(), may_run, _spooled: None }
+        let images = ImagesKnown::UnlessSingle;
+        Self { location: location.clone(), may_run, images, _spooled: None }
     }
 
     /// To be read twice: a pipe's content is put into a file first.
@@ -110,7 +119,8 @@ impl Input {
             ))
         })?;
         let path = descriptor_path(&file);
-        Ok(Self { location: Location::Path(path), may_run, _spooled: Some(file) })
+        let images = ImagesKnown::UnlessSingle;
+        Ok(Self { location: Location::Path(path), may_run, images, _spooled: Some(file) })
     }
 
     /// Opens the image, or takes from the cache what opening it would show.
@@ -141,15 +151,16 @@ impl Input {
     /// Begins to read the image.
     pub async fn source(&self, events: &Events) -> Result<Contents, Error> {
         let location = self.location.clone();
-        let options = self.open_options(Some(events));
+        let options = self.open_options(self.images, Some(events));
         blocking(move || Ok(source::open(&location, options)?)).await
     }
 
     /// With events, whoever listens hears how the reading goes.
-    fn open_options(&self, events: Option<&Events>) -> source::Options {
+    fn open_options(&self, images: ImagesKnown, events: Option<&Events>) -> source::Options {
         let events = events.cloned().unwrap_or_else(event::ignore);
         let noting = events.clone();
         source::Options {
+            images,
             may_run: self.may_run,
             progress: Box::new(move |position, total| events(Event::Reading { position, total })),
             note: Arc::new(move |note| noting(Event::Note(note))),
@@ -159,7 +170,7 @@ impl Input {
     /// The images, read for nothing but their names.
     pub async fn images(&self) -> Result<Vec<Image>, Error> {
         let location = self.location.clone();
-        let options = self.open_options(None);
+        let options = self.open_options(ImagesKnown::WhenTold, None);
         blocking(move || {
             let Contents::Layers(mut source) = source::open(&location, options)? else {
                 return Ok(Vec::new());
@@ -173,7 +184,7 @@ impl Input {
     /// The names of all that it holds, with the digests by which each can be chosen.
     pub async fn names(&self) -> Result<Vec<(Digest, Vec<String>)>, Error> {
         let location = self.location.clone();
-        let options = self.open_options(None);
+        let options = self.open_options(ImagesKnown::WhenTold, None);
         blocking(move || match source::open(&location, options)? {
             Contents::Layers(mut source) => {
                 while source.images().is_none() && source.next_layer()?.is_some() {}

@@ -1,19 +1,31 @@
 //! Archives: a tar, plain or compressed, that holds a docker archive or an OCI layout. What is both
 //! is a docker archive, as Docker itself takes it.
 //!
-//! Comes in: a file. Goes out: its [`Contents`].
+//! Comes in: a file or a stream. Goes out: its [`Contents`].
+//!
+//! A stream tells its images at its end, and nothing may be sent that belongs to another image. So
+//! where that matters ([`ImagesKnown`]), a file is read twice, and a pipe is put into a temporary
+//! file. Only archives as Nix builds them, which hold one image, are read once; of these a short one
+//! is put into a temporary file too, as that costs nothing and leaves nothing to assume.
 
 use std::fs::{self, File};
 use std::io::{Cursor, Read};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::decompress;
-use super::docker_archive::{seekable, streamed};
+use parking_lot::Mutex;
+
+use super::decompress::{self, Stream};
+use super::docker_archive::read_twice;
+use super::docker_archive::seekable;
+use super::docker_archive::streamed::StreamedArchive;
 use super::error::Error;
+use super::file::FileError;
+use super::first_entry::FirstEntry;
 use super::interface::Source;
 use super::layout::{self, Layout};
-use super::location::{Location, Options, Progress};
+use super::location::{ImagesKnown, Location, Options, Progress};
 use super::open_file::OpenFile;
 use super::spool;
 use super::tar::{MANIFEST, OCI_LAYOUT, TarError, TarFile};
@@ -28,6 +40,23 @@ pub enum Contents {
     Layout(Layout),
 }
 
+/// An archive that is read front to back.
+pub struct ArchiveStream {
+    /// Its bytes, decompressed.
+    pub stream: Stream,
+    /// Its name for messages, safe to print.
+    pub name: Arc<str>,
+    /// How it is compressed.
+    pub wrapping: Wrapping,
+    /// The most memory, in bytes, that decompressing it takes.
+    pub memory: usize,
+    /// Begins to read it once more; `None` where it can be read only once.
+    pub again: Option<Again>,
+}
+
+/// Begins to read a stream from its beginning.
+pub type Again = Box<dyn FnOnce() -> Result<Stream, Error>>;
+
 /// Opens a plain tar in a file.
 pub fn open_seekable(opened: OpenFile) -> Result<Contents, Error> {
     let length = opened.metadata.len();
@@ -36,22 +65,61 @@ pub fn open_seekable(opened: OpenFile) -> Result<Contents, Error> {
 
 /// Opens a tar that is compressed, or comes from a pipe.
 pub fn open_streamed(opened: OpenFile) -> Result<Contents, Error> {
-    let wrapping = Wrapping::of(&opened.head);
-    let total = Some(&opened.metadata).filter(|metadata| metadata.is_file()).map(fs::Metadata::len);
-    let memory = wrapping::memory(wrapping, &opened.head);
-    let mut stream = decompress::stream(
-        Cursor::new(opened.head).chain(opened.file),
-        opened.name.clone(),
-        total,
-        (wrapping, memory),
-        opened.progress,
-    )?;
-    if spool::may_be_layout(stream.peek()?) {
-        let (file, length) = spool::spool(stream, &opened.name)?;
-        // All of the original file was read by now, and its progress was told.
-        return open_tar(file, length, opened.name, Box::new(|_, _| {}));
+    let OpenFile { name, path, file, metadata, head, images, progress, .. } = opened;
+    let wrapping = Wrapping::of(&head);
+    let total = Some(&metadata).filter(|metadata| metadata.is_file()).map(fs::Metadata::len);
+    let memory = wrapping::memory(wrapping, &head);
+    let progress = Arc::new(Mutex::new(progress));
+    let is_first_of_two = Arc::new(AtomicBool::new(false));
+    let (told, silent) = (progress.clone(), is_first_of_two.clone());
+    let told: Progress = Box::new(move |position, total| {
+        if !silent.load(Ordering::Relaxed) {
+            told.lock()(position, total);
+        }
+    });
+    let input = Cursor::new(head).chain(file);
+    let stream = decompress::stream(input, name.clone(), total, (wrapping, memory), told)?;
+    let again = path.filter(|_| total.is_some()).map(|path| -> Again {
+        let name = name.clone();
+        Box::new(move || {
+            let file = File::open(&path)
+                .map_err(|source| FileError::Open { file: name.clone(), source })?;
+            let told: Progress = Box::new(move |position, total| progress.lock()(position, total));
+            decompress::stream(file, name, total, (wrapping, memory), told)
+        })
+    });
+    let input = ArchiveStream { stream, name, wrapping, memory, again };
+    open_stream(input, images, || is_first_of_two.store(true, Ordering::Relaxed))
+}
+
+/// Opens an archive that is read front to back. `reading_twice` is called before the first of two
+/// readings.
+pub fn open_stream(
+    input: ArchiveStream,
+    images: ImagesKnown,
+    reading_twice: impl FnOnce(),
+) -> Result<Contents, Error> {
+    let ArchiveStream { mut stream, name, wrapping, memory, again } = input;
+    let first = FirstEntry::of(stream.peek()?);
+    let read_once = match images {
+        ImagesKnown::WhenTold => true,
+        ImagesKnown::UnlessSingle => first.is_of_nix() && !stream.is_short()?,
+        ImagesKnown::First => false,
+    };
+    let archive = move |stream| StreamedArchive::new(stream, name.clone(), (wrapping, memory));
+    match again {
+        _ if first.may_be_of_layout() => {}
+        _ if read_once => return Ok(Contents::Layers(Box::new(archive(stream)))),
+        Some(again) if !stream.is_short()? => {
+            reading_twice();
+            let second = || Ok(archive(again()?));
+            return read_twice::open(archive(stream), second, name).map(Contents::Layers);
+        }
+        _ => {}
     }
-    Ok(Contents::Layers(streamed::open(stream, opened.name, (wrapping, memory))))
+    let (file, length) = spool::spool(stream, &name)?;
+    // All of the original was read by now, and its progress was told.
+    open_tar(file, length, name, Box::new(|_, _| {}))
 }
 
 /// Opens the docker archive at `path`; anything else is an error.

@@ -5,10 +5,11 @@
 //! Everything is read to the very end, checksums verified.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::io::{self, BufReader, Read};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvError, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 
 use super::error::Error;
@@ -56,6 +57,8 @@ impl From<DecompressError> for Error {
 /// gives something.
 pub struct Stream {
     messages: Receiver<Message>,
+    /// Messages that were received before their turn.
+    ahead: VecDeque<Message>,
     used: Sender<Vec<u8>>,
     chunk: Vec<u8>,
     start: usize,
@@ -100,7 +103,16 @@ pub fn stream(
             let _ = messages_in.send(message);
         })
         .map_err(|source| FileError::Open { file: file.clone(), source })?;
-    Ok(Stream { messages, used, chunk: Vec::new(), start: 0, end: 0, at_end: false, file })
+    Ok(Stream {
+        messages,
+        ahead: VecDeque::new(),
+        used,
+        chunk: Vec::new(),
+        start: 0,
+        end: 0,
+        at_end: false,
+        file,
+    })
 }
 
 impl Stream {
@@ -117,6 +129,7 @@ impl Stream {
         let chunk = Vec::new();
         Self {
             messages,
+            ahead: VecDeque::new(),
             used: channel().0,
             chunk,
             start: 0,
@@ -129,7 +142,7 @@ impl Stream {
     /// The bytes at hand, fetched if there are none; empty at the end. They are not passed yet.
     pub fn peek(&mut self) -> Result<&[u8], Error> {
         while self.start == self.end && !self.at_end {
-            match self.messages.recv() {
+            match self.next_message() {
                 Ok(Message::Data(chunk, length)) => {
                     let used = std::mem::replace(&mut self.chunk, chunk);
                     (self.start, self.end) = (0, length);
@@ -146,6 +159,27 @@ impl Stream {
             }
         }
         Ok(&self.chunk[self.start..self.end])
+    }
+
+    /// Whether everything that is left of it fits into as many chunks as are read ahead. They are
+    /// kept, and come next.
+    pub fn is_short(&mut self) -> Result<bool, Error> {
+        while self.ahead.len() < CHUNKS_AHEAD {
+            match self.messages.recv() {
+                Ok(message @ Message::Data(..)) => self.ahead.push_back(message),
+                Ok(last) => {
+                    self.ahead.push_back(last);
+                    return Ok(true);
+                }
+                // The thread has sent its last message before.
+                Err(_) => return Ok(true),
+            }
+        }
+        Ok(false)
+    }
+
+    fn next_message(&mut self) -> Result<Message, RecvError> {
+        self.ahead.pop_front().map_or_else(|| self.messages.recv(), Ok)
     }
 
     /// Passes the bytes at hand.

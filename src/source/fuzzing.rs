@@ -4,7 +4,7 @@ use std::io::{Cursor, Read, Seek, Write};
 
 use super::archive::{self, Contents};
 use super::decompress::{self, Stream};
-use super::docker_archive::streamed;
+use super::docker_archive::streamed::StreamedArchive;
 use super::error::Error;
 use super::interface::{Claim, Image, Source};
 use super::layout::Layout;
@@ -72,8 +72,8 @@ pub fn archive(data: &[u8]) {
     let data = mended(data);
     let sought = sought(&data).inspect_err(checked);
     let wrapping = Wrapping::of(&data);
-    let streamed = streamed::open(stream(data, wrapping), "x.tar".into(), (wrapping, 0));
-    let streamed = walked(streamed).inspect_err(checked);
+    let streamed = StreamedArchive::new(stream(data, wrapping), "x.tar".into(), (wrapping, 0));
+    let streamed = walked(Box::new(streamed)).inspect_err(checked);
     if let (Ok(sought), Ok(streamed)) = (sought, streamed) {
         assert_eq!(sought, streamed);
     }
@@ -94,8 +94,8 @@ pub fn docker_manifest(data: &[u8]) {
     let data = builder.into_inner().unwrap_or_default();
     let sought = sought(&data).inspect_err(checked);
     let streamed =
-        streamed::open(stream(data, Wrapping::None), "x.tar".into(), (Wrapping::None, 0));
-    let streamed = walked(streamed).inspect_err(checked);
+        StreamedArchive::new(stream(data, Wrapping::None), "x.tar".into(), (Wrapping::None, 0));
+    let streamed = walked(Box::new(streamed)).inspect_err(checked);
     assert_eq!(sought.ok(), streamed.ok());
 }
 

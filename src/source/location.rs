@@ -22,8 +22,23 @@ pub type Progress = Box<dyn Fn(u64, Option<u64>) + Send>;
 /// Called, from any thread, with a line that `-v` shows.
 pub type Note = Arc<dyn Fn(String) + Send + Sync>;
 
+/// When the images of an archive must be known. A compressed archive tells them only at its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ImagesKnown {
+    /// When the archive tells them. Layers are yielded as they are stored, including layers that
+    /// belong to no image, or to another than the caller wants.
+    #[default]
+    WhenTold,
+    /// Before the first layer, unless the archive is of a builder that stores one image only.
+    UnlessSingle,
+    /// Before the first layer.
+    First,
+}
+
 /// What opening and reading may do, and who is told of it.
 pub struct Options {
+    /// When the images of an archive must be known.
+    pub images: ImagesKnown,
     /// Whether a program that writes an image may be run.
     pub may_run: bool,
     /// Called as the file is read.

@@ -9,6 +9,7 @@ mod decompress;
 mod docker_archive;
 mod error;
 mod file;
+mod first_entry;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod gzip;
@@ -38,7 +39,7 @@ pub use error::Error;
 pub use file::FileError;
 pub use identity::identity;
 pub use interface::{Claim, Image, Layer, LayerMismatch, Source};
-pub use location::{Location, Options};
+pub use location::{ImagesKnown, Location, Options};
 pub use names::{command, name_from_history, package_name, store_path_name, store_paths};
 pub use printable::{is_harmful, printable};
 pub use selection::{Selection, list};

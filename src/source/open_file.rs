@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::error::Error;
 use super::file::FileError;
-use super::location::{Location, Note, Options, Progress};
+use super::location::{ImagesKnown, Location, Note, Options, Progress};
 use super::printable::printable_path;
 use super::tar::{self, BLOCK};
 use super::wrapping::Wrapping;
@@ -25,6 +25,8 @@ pub struct OpenFile {
     pub metadata: fs::Metadata,
     /// Its first bytes: 512, or fewer where it ends before.
     pub head: Vec<u8>,
+    /// When its images must be known.
+    pub images: ImagesKnown,
     /// Called as the file is read.
     pub progress: Progress,
     /// Whether it may be run.
@@ -92,8 +94,8 @@ impl OpenFile {
                 .read_to_end(&mut head)
                 .map_err(|source| FileError::Read { file: name.clone(), at: 0, source })?;
         }
-        let Options { may_run, progress, note } = options;
-        Ok(Self { name, path, file, metadata, head, progress, may_run, note })
+        let Options { images, may_run, progress, note } = options;
+        Ok(Self { name, path, file, metadata, head, images, progress, may_run, note })
     }
 
     /// Its path, if it is a folder that has one.

@@ -67,7 +67,7 @@ fn open_executable(opened: OpenFile) -> Result<Contents, Error> {
         let what = if opened.head.starts_with(b"#!") { "a script" } else { "a program" };
         return Err(UnknownKind::Unknown { file: opened.name, what }.into());
     }
-    nix_stream::open(opened).map(Contents::Layers)
+    nix_stream::open(opened)
 }
 
 fn is_json(file: &OpenFile) -> bool {

@@ -1,5 +1,5 @@
-//! A stream that has to be read in another order than it comes in: a tar whose blobs stand before
-//! what tells them apart is put into a file without a name, and opened as any other.
+//! A stream that has to be read in another order than it comes in: it is put into a temporary file
+//! without a name.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -7,8 +7,6 @@ use std::sync::Arc;
 
 use super::decompress::Stream;
 use super::error::Error;
-use super::tar::{EntryKind, OCI_LAYOUT, Tar, normalise};
-use super::wrapping::Wrapping;
 
 /// A stream cannot be put into a temporary file.
 #[derive(Debug, thiserror::Error)]
@@ -26,19 +24,6 @@ impl From<SpoolError> for Error {
     fn from(error: SpoolError) -> Self {
         Self::image(error)
     }
-}
-
-/// Whether a tar that begins so may be an OCI layout, by its first file. Docker's own archives
-/// have been both since Docker 25, and which it is only its end tells.
-pub fn may_be_layout(head: &[u8]) -> bool {
-    let mut tar = Tar::new(head, "".into(), Wrapping::None);
-    while let Ok(Some(entry)) = tar.next_entry() {
-        if matches!(entry.kind, EntryKind::File | EntryKind::Sparse) {
-            let name = normalise(&entry.name);
-            return name.starts_with("blobs/") || name == OCI_LAYOUT || name == "index.json";
-        }
-    }
-    false
 }
 
 /// Puts all of a stream into a temporary file, the last checksum verified: the file, and its length.

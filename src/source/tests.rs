@@ -143,7 +143,12 @@ fn open_with(
     path: &Path,
     progress: impl Fn(u64, Option<u64>) + Send + 'static,
 ) -> Result<Box<dyn Source>, Error> {
-    let options = Options { may_run: false, progress: Box::new(progress), note: Arc::new(|_| {}) };
+    let options = Options {
+        images: ImagesKnown::WhenTold,
+        may_run: false,
+        progress: Box::new(progress),
+        note: Arc::new(|_| {}),
+    };
     match open(&Location::Path(path.to_owned()), options)? {
         Contents::Layers(source) => Ok(source),
         Contents::Layout(_) => panic!("{} is a layout", path.display()),

@@ -11,7 +11,7 @@ use crate::support::archive::{self, gzip, sha256, testdata};
 use crate::support::run::{Pushimg, finish};
 use pushimg::image::{Digest, Platform};
 use pushimg::source::layout::{Layout, Tree};
-use pushimg::source::{Contents, Error, Location, Options, Selection, open};
+use pushimg::source::{Contents, Error, ImagesKnown, Location, Options, Selection, open};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -82,7 +82,12 @@ impl Bench {
 }
 
 fn options() -> Options {
-    Options { may_run: false, progress: Box::new(|_, _| {}), note: Arc::new(|_| {}) }
+    Options {
+        images: ImagesKnown::WhenTold,
+        may_run: false,
+        progress: Box::new(|_, _| {}),
+        note: Arc::new(|_| {}),
+    }
 }
 
 fn try_layout(path: &Path) -> Result<Layout, Error> {

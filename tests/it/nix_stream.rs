@@ -15,7 +15,7 @@ use crate::support::pull;
 use crate::support::registry::{self, DevRegistry};
 use crate::support::run::Pushimg;
 use pushimg::image::{DiffId, Digest};
-use pushimg::source::{self, Claim, Contents, Error, Location, Options, Source};
+use pushimg::source::{self, Claim, Contents, Error, ImagesKnown, Location, Options, Source};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -86,7 +86,8 @@ fn open(path: &Path, may_run: bool) -> (Result<Box<dyn Source>, Error>, Notes) {
     let notes = Notes::default();
     let kept = notes.clone();
     let note = Arc::new(move |note| kept.lock().expect("no panic").push(note));
-    let options = Options { may_run, progress: Box::new(|_, _| {}), note };
+    let options =
+        Options { images: ImagesKnown::WhenTold, may_run, progress: Box::new(|_, _| {}), note };
     let source = source::open(&Location::Path(path.to_owned()), options);
     let source = source.map(|contents| match contents {
         Contents::Layers(source) => source,

@@ -60,6 +60,9 @@ pub enum DockerArchiveError {
     /// The config is not JSON.
     #[error("{file}: config {entry:?} is not JSON; the archive is broken, make it again")]
     ConfigNotJson { file: Arc<str>, entry: String },
+    /// The second reading found other images than the first.
+    #[error("{file} changed while it was being read; push it again when it is complete")]
+    Changed { file: Arc<str> },
     /// A stream that proves to be a layout when its blobs have gone by.
     #[error(
         "{file} is an OCI layout behind other files, which shows too late while it streams by; make \

@@ -3,9 +3,11 @@
 //! Image JSON + Filesystem Changeset Format").
 //!
 //! A plain tar in a file is read by seeking ([`seekable`]), everything else front to back
-//! ([`streamed`]); the two share how the images are put together ([`images`]).
+//! ([`streamed`]), or twice where the images must be known before their layers ([`read_twice`]).
+//! They share how the images are put together ([`images`]).
 
 mod error;
 mod images;
+pub mod read_twice;
 pub mod seekable;
 pub mod streamed;

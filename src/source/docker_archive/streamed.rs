@@ -22,29 +22,8 @@ use crate::source::tar::{
 };
 use crate::source::wrapping::Wrapping;
 
-/// Begins to read the archive in `stream`, which takes as much as `memory` bytes.
-pub fn open(
-    stream: Stream,
-    name: Arc<str>,
-    (wrapping, memory): (Wrapping, usize),
-) -> Box<dyn Source> {
-    Box::new(StreamedArchive {
-        file: name.clone(),
-        entries: Entries::new(name.clone()),
-        content: Content {
-            tar: Tar::new(stream, name, wrapping),
-            head: [0; BLOCK],
-            head_start: 0,
-            head_end: 0,
-        },
-        memory,
-        next_id: 0,
-        json_left: MAX_JSON_BYTES,
-        images: None,
-    })
-}
-
-struct StreamedArchive {
+/// An archive of which everything before the current layer was read.
+pub struct StreamedArchive {
     file: Arc<str>,
     entries: Entries<EntryFate>,
     content: Content,
@@ -91,7 +70,40 @@ impl Source for StreamedArchive {
             }
             return Ok(None);
         };
-        Ok(Some(Layer {
+        Ok(Some(self.layer(found)))
+    }
+}
+
+/// A file that could be a layer.
+pub struct Candidate {
+    /// Its place among these.
+    pub id: LayerId,
+    entry: String,
+    size: u64,
+}
+
+impl StreamedArchive {
+    /// Begins to read the archive in `stream`, which takes as much as `memory` bytes.
+    pub fn new(stream: Stream, file: Arc<str>, (wrapping, memory): (Wrapping, usize)) -> Self {
+        Self {
+            entries: Entries::new(file.clone()),
+            content: Content {
+                tar: Tar::new(stream, file.clone(), wrapping),
+                head: [0; BLOCK],
+                head_start: 0,
+                head_end: 0,
+            },
+            file,
+            memory,
+            next_id: 0,
+            json_left: MAX_JSON_BYTES,
+            images: None,
+        }
+    }
+
+    /// The candidate that was found last, as a layer.
+    pub fn layer(&mut self, found: Candidate) -> Layer<'_> {
+        Layer {
             id: found.id,
             claim: match hex_of(&found.entry).map(Digest::from_sha256_hex) {
                 Some(Ok(digest)) => Claim::Hint(digest.into()),
@@ -100,19 +112,11 @@ impl Source for StreamedArchive {
             entry: found.entry,
             size: found.size,
             content: &mut self.content,
-        }))
+        }
     }
-}
 
-struct Candidate {
-    id: LayerId,
-    entry: String,
-    size: u64,
-}
-
-impl StreamedArchive {
     /// Walks on to the next file that could be a layer; `None` at the end.
-    fn next_candidate(&mut self) -> Result<Option<Candidate>, Error> {
+    pub fn next_candidate(&mut self) -> Result<Option<Candidate>, Error> {
         while let Some(entry) = self.content.tar.next_entry()? {
             self.content.head_start = 0;
             self.content.head_end = 0;

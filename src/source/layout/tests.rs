@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::image::{Digest, Platform};
-use crate::source::{Contents, Location, Options, open};
+use crate::source::{Contents, ImagesKnown, Location, Options, open};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -131,7 +131,12 @@ fn merge(into: &mut Value, from: Value) {
 }
 
 fn layout_at(path: &Path) -> Result<Layout, Error> {
-    let options = Options { may_run: false, progress: Box::new(|_, _| {}), note: Arc::new(|_| {}) };
+    let options = Options {
+        images: ImagesKnown::WhenTold,
+        may_run: false,
+        progress: Box::new(|_, _| {}),
+        note: Arc::new(|_| {}),
+    };
     match open(&Location::Path(path.to_owned()), options)? {
         Contents::Layout(layout) => Ok(layout),
         Contents::Layers(_) => panic!("{} is no layout", path.display()),
@@ -918,7 +923,12 @@ fn what_streams_by_with_other_files_first_asks_for_a_plain_tar() {
     fs::write(&path, tar_of(&files)).unwrap();
     assert!(layout_at(&path).unwrap().select(&any()).is_ok());
     fs::write(&path, gzip(&tar_of(&files))).unwrap();
-    let options = Options { may_run: false, progress: Box::new(|_, _| {}), note: Arc::new(|_| {}) };
+    let options = Options {
+        images: ImagesKnown::WhenTold,
+        may_run: false,
+        progress: Box::new(|_, _| {}),
+        note: Arc::new(|_| {}),
+    };
     let Ok(Contents::Layers(mut source)) = open(&Location::Path(path.clone()), options) else {
         panic!("a stream");
     };

@@ -37,10 +37,10 @@ use self::conf::Conf;
 use self::error::NixStreamError;
 use self::script::Facts;
 use self::source::{Customisation, NixStream};
+use super::archive::Contents;
 use super::error::Error;
 use super::file::FileError;
-use super::interface::Source;
-use super::location::Options;
+use super::location::{ImagesKnown, Options};
 use super::open_file::OpenFile;
 use super::printable::printable_path;
 use crate::image::Digest;
@@ -66,7 +66,7 @@ impl From<Error> for Trouble {
 }
 
 /// Opens an executable.
-pub fn open(opened: OpenFile) -> Result<Box<dyn Source>, Error> {
+pub fn open(opened: OpenFile) -> Result<Contents, Error> {
     let what = if opened.head.starts_with(b"#!") { "a script" } else { "a program" };
     // Only a file with a path is opened here.
     let path = opened.path.clone().unwrap_or_default();
@@ -75,12 +75,12 @@ pub fn open(opened: OpenFile) -> Result<Box<dyn Source>, Error> {
             let OpenFile { name, progress, .. } = opened;
             let source =
                 NixStream::new(name, conf, facts.store_mode, base, customisation, progress);
-            return Ok(Box::new(source));
+            return Ok(Contents::Layers(Box::new(source)));
         }
         Err(Trouble::Error(error)) => return Err(error),
         Err(Trouble::Unclear(why)) => why,
     };
-    let OpenFile { name: file, metadata, may_run, progress, note, .. } = opened;
+    let OpenFile { name: file, metadata, images, may_run, progress, note, .. } = opened;
     if metadata.permissions().mode() & 0o111 == 0 {
         return Err(NixStreamError::NotExecutable { file, what }.into());
     }
@@ -88,7 +88,7 @@ pub fn open(opened: OpenFile) -> Result<Box<dyn Source>, Error> {
         return Err(NixStreamError::MayNotRun { file, why }.into());
     }
     note(format!("{file} is run to have its image: {why}"));
-    program::open(&path, file, progress, note)
+    program::open(&path, file, images, progress, note)
 }
 
 /// Reads all that says what the image is made of.
@@ -133,7 +133,9 @@ fn understand(opened: &OpenFile) -> Result<(Conf, Facts, Option<Base>, Customisa
         Some(path) => {
             is_there(image, path)?;
             let progress = Box::new(|_, _| {});
-            let options = Options { may_run: false, progress, note: opened.note.clone() };
+            let images = ImagesKnown::WhenTold;
+            let note = opened.note.clone();
+            let options = Options { images, may_run: false, progress, note };
             Some(Base::open(path, options)?)
         }
         None => None,

@@ -13,12 +13,12 @@ use std::thread;
 use std::time::Duration;
 
 use super::error::{LastLines, NixStreamError};
+use crate::source::archive::{self, ArchiveStream, Contents};
 use crate::source::decompress;
-use crate::source::docker_archive::streamed;
 use crate::source::error::Error;
 use crate::source::file::FileError;
 use crate::source::interface::{Image, Layer, Source};
-use crate::source::location::{Note, Progress};
+use crate::source::location::{ImagesKnown, Note, Progress};
 use crate::source::printable::printable;
 use crate::source::tar::{self, BLOCK};
 use crate::source::wrapping::{self, Wrapping};
@@ -37,9 +37,10 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub fn open(
     path: &Path,
     file: Arc<str>,
+    images: ImagesKnown,
     progress: Progress,
     note: Note,
-) -> Result<Box<dyn Source>, Error> {
+) -> Result<Contents, Error> {
     // A name without a slash would be looked up in PATH.
     let mut child = Command::new(Path::new(".").join(path))
         .stdin(Stdio::null())
@@ -69,8 +70,13 @@ pub fn open(
     let memory = wrapping::memory(wrapping, &head);
     let input = Cursor::new(head).chain(output);
     let stream = decompress::stream(input, file.clone(), None, (wrapping, memory), progress)?;
-    let archive = streamed::open(stream, file, (wrapping, memory));
-    Ok(Box::new(Streamed { archive, _running: running }))
+    let input = ArchiveStream { stream, name: file, wrapping, memory, again: None };
+    Ok(match archive::open_stream(input, images, || {})? {
+        Contents::Layers(archive) => {
+            Contents::Layers(Box::new(Streamed { archive, _running: running }))
+        }
+        layout @ Contents::Layout(_) => layout,
+    })
 }
 
 /// The image that a program writes. With it ends the program.

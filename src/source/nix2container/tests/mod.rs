@@ -175,8 +175,12 @@ fn a_layer_that_cannot_be_is_named_and_what_is_wrong_with_it() {
 fn a_file_that_is_too_long_is_not_read_to_its_end() {
     let folder = tempfile::tempdir().unwrap();
     let open = |path: &Path| {
-        let options =
-            Options { may_run: false, progress: Box::new(|_, _| {}), note: Arc::new(|_| {}) };
+        let options = Options {
+            images: ImagesKnown::WhenTold,
+            may_run: false,
+            progress: Box::new(|_, _| {}),
+            note: Arc::new(|_| {}),
+        };
         crate::source::open(&Location::Path(path.to_owned()), options)
     };
     let path = folder.path().join("image.json");
