@@ -106,14 +106,14 @@ pub fn open_stream(
         ImagesKnown::UnlessSingle => first.is_of_nix() && !stream.is_short()?,
         ImagesKnown::First => false,
     };
-    let archive = move |stream| StreamedArchive::new(stream, name.clone(), (wrapping, memory));
+    let archive = |stream| StreamedArchive::new(stream, name.clone(), (wrapping, memory));
     match again {
         _ if first.may_be_of_layout() => {}
         _ if read_once => return Ok(Contents::Layers(Box::new(archive(stream)))),
         Some(again) if !stream.is_short()? => {
             reading_twice();
             let second = || Ok(archive(again()?));
-            return read_twice::open(archive(stream), second, name).map(Contents::Layers);
+            return read_twice::open(archive(stream), second, name.clone()).map(Contents::Layers);
         }
         _ => {}
     }

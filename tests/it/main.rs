@@ -7,6 +7,7 @@ mod support;
 
 mod auth;
 mod cache;
+mod choice;
 mod completions;
 mod docker_archives;
 mod documents;

@@ -176,7 +176,7 @@ fn a_file_that_is_too_long_is_not_read_to_its_end() {
     let folder = tempfile::tempdir().unwrap();
     let open = |path: &Path| {
         let options = Options {
-            images: ImagesKnown::WhenTold,
+            images: crate::source::ImagesKnown::WhenTold,
             may_run: false,
             progress: Box::new(|_, _| {}),
             note: Arc::new(|_| {}),
