@@ -83,7 +83,7 @@ pub(crate) async fn images(
     };
     // Attestations have the platform unknown/unknown.
     let is_meant =
-        |of: &Platform| of.os != "unknown" && platform.is_none_or(|platform| platform.matches(of));
+        |of: &Platform| !of.is_unknown() && platform.is_none_or(|platform| platform.matches(of));
     let mut images = Vec::new();
     for (digest, _) in entries.iter().filter(|(_, of)| is_meant(of)).take(MAX_IMAGES) {
         let (host, name) = (reference.registry().to_owned(), reference.repository().to_owned());

@@ -1,11 +1,15 @@
 //! Content digests (OCI image-spec 1.1, "Digests"): parsed once, valid from then on.
 
 use std::fmt;
+use std::io::{self, Read};
 use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
+
+/// How much is read at a time to be hashed.
+const READ_AT_ONCE: usize = 256 << 10;
 
 /// The digest of some bytes: `sha256:` and 64 lower-case hex digits, or `sha512:` and 128.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -140,6 +144,23 @@ impl Hasher {
     /// Takes in the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
+    }
+
+    /// Hashes all that is left to read: the digest, and how many bytes it was.
+    pub fn read(content: &mut (impl Read + ?Sized)) -> io::Result<(Digest, u64)> {
+        let (mut hasher, mut length) = (Self::new(), 0);
+        let mut buffer = vec![0; READ_AT_ONCE];
+        loop {
+            match content.read(&mut buffer) {
+                Ok(0) => return Ok((hasher.finish(), length)),
+                Ok(count) => {
+                    hasher.update(&buffer[..count]);
+                    length += count as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// The digest of all bytes taken in.

@@ -218,6 +218,12 @@ impl Listed {
 }
 
 impl Platform {
+    /// Whether it is the platform that attestations have: they are stored like images, but nothing
+    /// of them can be run.
+    pub fn is_unknown(&self) -> bool {
+        self.os == "unknown"
+    }
+
     /// Whether an image for `self` is what a machine of `other` would pick: the variant counts
     /// only where both name one.
     pub fn matches(&self, other: &Self) -> bool {

@@ -50,6 +50,23 @@ pub fn parse_reference(text: &str) -> Option<Reference> {
     })
 }
 
+/// Whether two names of an image are forms of one reference, as `app` and
+/// `docker.io/library/app:latest` are.
+pub fn is_same_name(one: &str, other: &str) -> bool {
+    one == other || parse_reference(one).is_some_and(|one| Some(one) == parse_reference(other))
+}
+
+/// The names without those that are another form of one before.
+pub fn distinct_names(names: impl IntoIterator<Item = String>) -> Vec<String> {
+    let mut distinct: Vec<String> = Vec::new();
+    for name in names {
+        if !distinct.iter().any(|before| is_same_name(before, &name)) {
+            distinct.push(name);
+        }
+    }
+    distinct
+}
+
 /// Whether text is a tag (OCI distribution-spec 1.1, "Pulling manifests").
 pub fn is_tag(text: &str) -> bool {
     let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';

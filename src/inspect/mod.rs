@@ -165,7 +165,7 @@ impl Inspection {
         let images = nodes.filter_map(|(tree, place, node)| {
             let config = node.config.as_ref()?;
             // An attestation: it looks like an image for the platform unknown/unknown.
-            if place != tree.root && config.platform().os == "unknown" {
+            if place != tree.root && config.platform().is_unknown() {
                 return None;
             }
             let names = if place == tree.root { tree.names.clone() } else { Vec::new() };

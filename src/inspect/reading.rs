@@ -2,7 +2,6 @@
 //! them to know what they are.
 
 use std::collections::HashMap;
-use std::io::Read;
 use std::sync::Arc;
 
 use super::Inspection;
@@ -10,9 +9,6 @@ use crate::error::Error;
 use crate::event::{Event, Events};
 use crate::image::{DiffId, Hasher};
 use crate::source::{self, Claim, Contents, Location, Selection, Source};
-
-/// How much is read at a time of a layer that is hashed.
-const BLOCK: usize = 256 * 1024;
 
 /// Reads what is at `location`, on a thread where it may block.
 pub async fn read(
@@ -54,10 +50,12 @@ pub(super) fn layers(
     while let Some(layer) = source.next_layer()? {
         let id = layer.id;
         let mut length = layer.size;
-        let mut made = None;
+        let mut made: Option<DiffId> = None;
         if let Claim::Key(_) = layer.claim {
-            let (diff_id, read) = hash(layer.content, &layer.entry)?;
-            (length, made) = (read, Some(diff_id));
+            let hashed = Hasher::read(layer.content);
+            let (digest, read) =
+                hashed.map_err(|error| source::Error::from_read(error, &layer.entry))?;
+            (length, made) = (read, Some(digest.into()));
         }
         if let Some(diff_id) = made {
             source.learn(&diff_id);
@@ -73,22 +71,4 @@ pub(super) fn layers(
         )));
     }
     Ok(Inspection::of_images(&meant, &lengths))
-}
-
-/// The digest of a layer's bytes, and their length.
-fn hash(content: &mut dyn Read, entry: &str) -> Result<(DiffId, u64), Error> {
-    let mut hasher = Hasher::new();
-    let mut block = vec![0; BLOCK];
-    let mut length = 0;
-    loop {
-        match content.read(&mut block) {
-            Ok(0) => return Ok((hasher.finish().into(), length)),
-            Ok(count) => {
-                hasher.update(&block[..count]);
-                length += count as u64;
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(source::Error::from_read(error, entry).into()),
-        }
-    }
 }

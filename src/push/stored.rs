@@ -180,7 +180,7 @@ fn images(tree: &Tree) -> Vec<&Node> {
         if !seen.insert(place) {
             continue;
         }
-        let is_known = |platform: &Platform| platform.os != "unknown";
+        let is_known = |platform: &Platform| !platform.is_unknown();
         if node.config.is_some() && node.platform.as_ref().is_some_and(is_known) {
             images.push(node);
         }

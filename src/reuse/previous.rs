@@ -168,7 +168,7 @@ async fn of_index(
     let chosen: Vec<Digest> = entries
         .into_iter()
         // Attestations have the platform "unknown".
-        .filter(|(_, theirs)| theirs.os != "unknown" && fits(theirs))
+        .filter(|(_, theirs)| !theirs.is_unknown() && fits(theirs))
         .map(|(digest, _)| digest)
         .take(MAX_PLATFORMS)
         .collect();

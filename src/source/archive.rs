@@ -117,7 +117,7 @@ pub fn open_stream(
         }
         _ => {}
     }
-    let (file, length) = spool::spool(stream, &name)?;
+    let (file, length) = spool::spool(stream, &name, wrapping)?;
     // All of the original was read by now, and its progress was told.
     open_tar(file, length, name, Box::new(|_, _| {}))
 }

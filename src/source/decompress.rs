@@ -37,6 +37,12 @@ pub enum DecompressError {
     /// The compressed data is not what was compressed.
     #[error("{file}: corrupt {wrapping}, noticed at byte {bytes}: {what}; make or fetch it again")]
     Corrupt { file: Arc<str>, wrapping: Wrapping, bytes: u64, what: String },
+    /// Nothing but padding came for a long time.
+    #[error(
+        "{file}: more than {limit_mib} MiB of the {wrapping} data hold nothing; does the program that \
+         writes it end? Make it again"
+    )]
+    Padding { file: Arc<str>, wrapping: Wrapping, limit_mib: u64 },
     /// Decompressing would take more memory than is allowed.
     #[error(
         "{file}: its {wrapping} compression needs more than {limit_mib} MiB of memory to read; \
@@ -50,6 +56,9 @@ impl From<DecompressError> for Error {
         Self::image(error)
     }
 }
+
+/// So much of a file is read without any output of the decompressor: more is padding without end.
+const MAX_PADDING: u64 = 64 << 20;
 
 /// The content of a file, as the thread hands it over.
 ///
@@ -88,13 +97,21 @@ pub fn stream(
     thread::Builder::new()
         .name("read image".into())
         .spawn(move || {
-            let consumed = Rc::new(Cell::new(0));
-            let input =
-                Counted { input, file: name.clone(), total, consumed: consumed.clone(), progress };
+            let (consumed, at_output) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+            let input = Counted {
+                input,
+                file: name.clone(),
+                wrapping,
+                total,
+                consumed: consumed.clone(),
+                at_output: at_output.clone(),
+                progress,
+            };
+            let output = || at_output.set(consumed.get());
             let fail = |error| classify(error, &name, wrapping, memory, consumed.get());
             let result = decoder(input, wrapping, memory)
                 .map_err(fail)
-                .and_then(|content| read(content, fail, &messages_in, &used_out));
+                .and_then(|content| read(content, output, fail, &messages_in, &used_out));
             let message = match result {
                 Ok(()) => Message::End,
                 Err(error) => Message::Failed(error),
@@ -181,19 +198,6 @@ impl Stream {
     fn next_message(&mut self) -> Result<Message, RecvError> {
         self.ahead.pop_front().map_or_else(|| self.messages.recv(), Ok)
     }
-
-    /// Passes the bytes at hand.
-    pub fn pass(&mut self) {
-        self.start = self.end;
-    }
-
-    /// Reads to the end, where the last checksums are.
-    pub fn drain(&mut self) -> Result<(), Error> {
-        while !self.peek()?.is_empty() {
-            self.pass();
-        }
-        Ok(())
-    }
 }
 
 impl Bytes for Stream {
@@ -223,6 +227,7 @@ impl Bytes for Stream {
 /// What the thread does.
 fn read(
     mut content: impl Read,
+    output: impl Fn(),
     fail: impl Fn(io::Error) -> Error,
     out: &SyncSender<Message>,
     used: &Receiver<Vec<u8>>,
@@ -233,7 +238,10 @@ fn read(
         let result = loop {
             match content.read(&mut chunk[length..]) {
                 Ok(0) => break Ok(()),
-                Ok(count) => length += count,
+                Ok(count) => {
+                    length += count;
+                    output();
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => break Err(fail(error)),
             }
@@ -318,8 +326,11 @@ fn is_memory_limit(error: &io::Error) -> bool {
 struct Counted<R> {
     input: R,
     file: Arc<str>,
+    wrapping: Wrapping,
     total: Option<u64>,
     consumed: Rc<Cell<u64>>,
+    /// What was consumed when something came of it last.
+    at_output: Rc<Cell<u64>>,
     progress: Progress,
 }
 
@@ -343,6 +354,13 @@ impl<R: Read> Read for Counted<R> {
             }
         };
         if count > 0 {
+            if self.consumed.get() - self.at_output.get() > MAX_PADDING {
+                return Err(io::Error::other(Error::from(DecompressError::Padding {
+                    file: self.file.clone(),
+                    wrapping: self.wrapping,
+                    limit_mib: MAX_PADDING >> 20,
+                })));
+            }
             self.consumed.set(self.consumed.get() + count as u64);
             (self.progress)(self.consumed.get(), self.total);
         }

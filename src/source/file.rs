@@ -1,8 +1,8 @@
 //! Reading files: the errors that all sources have in common, and reads at an offset.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::sync::Arc;
 
 /// A file that cannot be read. Names are safe to print.
@@ -12,6 +12,11 @@ pub enum FileError {
     /// The file is there but cannot be opened.
     #[error("{file}: cannot be opened: {source}; check its permissions and those of its folders")]
     Open { file: Arc<str>, source: io::Error },
+    /// A pipe, which might never end, a device or a folder where a file is needed.
+    #[error(
+        "{file}: it is not a regular file but {what}, which is not read; put the file itself there"
+    )]
+    NotRegular { file: Arc<str>, what: &'static str },
     /// Reading failed after `at` bytes.
     #[error("{file}: reading failed at byte {at}: {source}; check the disk, then try again")]
     Read { file: Arc<str>, at: u64, source: io::Error },
@@ -24,6 +29,20 @@ pub enum FileError {
     /// The thread that reads the file ended without a result.
     #[error("{file}: reading stopped unexpectedly; this is a fault in pushimg, please report it")]
     ReaderGone { file: Arc<str> },
+}
+
+/// What a file is that is not a regular one.
+pub fn kind_of(metadata: &Metadata) -> &'static str {
+    let kind = metadata.file_type();
+    if kind.is_dir() {
+        "a folder"
+    } else if kind.is_fifo() {
+        "a pipe"
+    } else if kind.is_socket() {
+        "a socket"
+    } else {
+        "a device"
+    }
 }
 
 /// Reads from the offset `at`; 0 at the end.

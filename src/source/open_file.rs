@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::error::Error;
 use super::file::FileError;
 use super::location::{ImagesKnown, Location, Note, Options, Progress};
-use super::printable::printable_path;
+use super::printable::{printable, printable_path};
 use super::tar::{self, BLOCK};
 use super::wrapping::Wrapping;
 
@@ -44,6 +44,12 @@ pub enum OpenError {
          to read it from standard input"
     )]
     Absent { file: Arc<str> },
+    /// The name of a transport of skopeo's before the path.
+    #[error("{file}: no such file; leave off the {transport} and give {path}")]
+    Transport { file: Arc<str>, transport: &'static str, path: Arc<str> },
+    /// The images are in a daemon or in podman's storage, and not in a file.
+    #[error("{file}: images in {place} are not read; pipe one: `{command} | pushimg - DEST`")]
+    NotAFile { file: Arc<str>, place: &'static str, command: String },
     /// A symlink whose target does not exist.
     #[error(
         "{file} is a symlink to {target}, which is gone (did the Nix store collect its garbage?); \
@@ -122,6 +128,60 @@ fn cannot_open(path: &Path, name: &Arc<str>, source: io::Error) -> Error {
     }
     match fs::read_link(path) {
         Ok(target) => OpenError::Dangling { file, target: printable_path(&target) }.into(),
-        Err(_) => OpenError::Absent { file }.into(),
+        Err(_) => absent(path, file).into(),
+    }
+}
+
+/// What skopeo writes before the path of a file or folder.
+const TRANSPORTS: [&str; 6] =
+    ["docker-archive:", "oci-archive:", "oci:", "dir:", "tarball:", "file://"];
+
+/// What skopeo writes before the name of an image that is in no file: what that means, and the
+/// command that writes it to a pipe.
+const ELSEWHERE: [(&str, &str, &str); 2] = [
+    ("docker-daemon:", "a Docker daemon", "docker save"),
+    ("containers-storage:", "podman's storage", "podman save"),
+];
+
+/// The error for a path where there is nothing.
+fn absent(path: &Path, file: Arc<str>) -> OpenError {
+    // A relative path may have been joined to a folder.
+    let text = path.to_string_lossy();
+    let begins = |prefix: &str| match text.strip_prefix(prefix) {
+        Some(rest) => Some(rest.to_owned()),
+        None => text.split_once(&format!("/{prefix}")).map(|(_, rest)| rest.to_owned()),
+    };
+    for transport in TRANSPORTS {
+        if let Some(rest) = begins(transport) {
+            let path = printable(&rest).into();
+            return OpenError::Transport { file, transport, path };
+        }
+    }
+    for (prefix, place, command) in ELSEWHERE {
+        if let Some(rest) = begins(prefix) {
+            let command = format!("{command} {}", printable(&rest));
+            return OpenError::NotAFile { file, place, command };
+        }
+    }
+    OpenError::Absent { file }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_transport_is_to_be_left_off() {
+        for (text, message) in [
+            ("docker-archive:a.tar", "no such file; leave off the docker-archive: and give a.tar"),
+            ("/x/oci:lay:v1", "no such file; leave off the oci: and give lay:v1"),
+            ("dir:/srv/image", "no such file; leave off the dir: and give /srv/image"),
+            ("docker-daemon:app:v1", "pipe one: `docker save app:v1 | pushimg - DEST`"),
+            ("containers-storage:app", "pipe one: `podman save app | pushimg - DEST`"),
+            ("other:a.tar", "no such file; build the image first"),
+        ] {
+            let error = absent(Path::new(text), "FILE".into()).to_string();
+            assert!(error.contains(message), "{error}");
+        }
     }
 }

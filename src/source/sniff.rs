@@ -8,7 +8,7 @@ use super::error::Error;
 use super::location::{Location, Options};
 use super::open_file::OpenFile;
 use super::tar::{BLOCK, OCI_LAYOUT, TarError, TarPosition};
-use super::unknown::{UnknownKind, unknown};
+use super::unknown::{UnknownKind, directory, unknown};
 use super::{layout, nix_stream, nix2container};
 
 /// One kind of content.
@@ -90,10 +90,6 @@ fn damaged_tar(opened: OpenFile) -> Error {
     }
     let what = "the header's checksum is wrong";
     TarError::Corrupt { file, at: 0, position, what }.into()
-}
-
-fn directory(opened: OpenFile) -> Error {
-    UnknownKind::Directory { file: opened.name }.into()
 }
 
 fn empty(opened: OpenFile) -> Error {

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use super::decompress::Stream;
 use super::error::Error;
+use super::tar::{Bytes, Entries, Tar, normalise};
+use super::wrapping::Wrapping;
 
 /// A stream cannot be put into a temporary file.
 #[derive(Debug, thiserror::Error)]
@@ -26,22 +28,64 @@ impl From<SpoolError> for Error {
     }
 }
 
-/// Puts all of a stream into a temporary file, the last checksum verified: the file, and its length.
-pub fn spool(mut stream: Stream, file: &Arc<str>) -> Result<(File, u64), Error> {
-    let failed = |source| SpoolError {
-        file: file.clone(),
-        folder: std::env::temp_dir().display().to_string(),
-        source,
-    };
-    let mut spooled = tempfile::tempfile().map_err(failed)?;
-    let mut length = 0;
-    loop {
-        let piece = stream.peek()?;
-        if piece.is_empty() {
-            return Ok((spooled, length));
+/// Puts a tar that comes as a stream into a temporary file, the last checksum verified: the file, and
+/// its length.
+///
+/// The tar is walked on the way, so that a stream without end is noticed.
+pub fn spool(stream: Stream, name: &Arc<str>, wrapping: Wrapping) -> Result<(File, u64), Error> {
+    let folder = std::env::temp_dir().display().to_string();
+    let failed = |source| SpoolError { file: name.clone(), folder: folder.clone(), source };
+    let file = tempfile::tempfile().map_err(failed)?;
+    let copied = Copied { stream, file, length: 0, failed: &failed };
+    let mut tar = Tar::new(copied, name.clone(), wrapping);
+    let mut entries: Entries<()> = Entries::new(name.clone());
+    while let Some(entry) = tar.next_entry()? {
+        let entry_name = normalise(&entry.name);
+        if entries.may_be_needed(&entry_name) {
+            entries.check_kind()?;
+            entries.insert_file(entry_name, ())?;
         }
-        spooled.write_all(piece).map_err(failed)?;
-        length += piece.len() as u64;
-        stream.pass();
+    }
+    tar.drain()?;
+    let Copied { file, length, .. } = tar.into_bytes();
+    Ok((file, length))
+}
+
+/// A stream of which all that is read or skipped is copied.
+struct Copied<'a> {
+    stream: Stream,
+    file: File,
+    length: u64,
+    failed: &'a dyn Fn(io::Error) -> SpoolError,
+}
+
+impl Copied<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.length += bytes.len() as u64;
+        Ok(self.file.write_all(bytes).map_err(self.failed)?)
+    }
+}
+
+impl Bytes for Copied<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
+        let count = self.stream.read(buffer)?;
+        self.write(&buffer[..count])?;
+        Ok(count)
+    }
+
+    fn skip(&mut self, count: u64) -> Result<u64, Error> {
+        let mut left = count;
+        while left > 0 {
+            let piece = self.stream.peek()?;
+            if piece.is_empty() {
+                break;
+            }
+            let length = piece.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            self.length += length as u64;
+            self.file.write_all(&piece[..length]).map_err(self.failed)?;
+            self.stream.skip(length as u64)?;
+            left -= length as u64;
+        }
+        Ok(count - left)
     }
 }

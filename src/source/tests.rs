@@ -500,8 +500,7 @@ fn what_manifest_and_config_say_is_checked() {
         ),
         (
             Archive::new().file("oci-layout", "{}").file("index.json", "{}"),
-            "FILE: oci-layout is broken: missing field `imageLayoutVersion` at line 1 column 2; make \
-             the layout again",
+            "FILE: oci-layout is broken: `imageLayoutVersion` is missing; make the layout again",
         ),
     ] {
         let text = error_both_ways(&archive.bytes());
@@ -519,8 +518,8 @@ fn a_layer_that_is_none_is_an_error_in_a_stream() {
         .bytes();
     assert_eq!(
         error_of(&compress(&archive, Wrapping::Zstd)),
-        "FILE: layer \"l.tar\" is neither a tar nor gzip or zstd; the archive is broken, make it \
-         again"
+        "FILE: layer \"l.tar\" is neither a tar nor gzip, zstd, xz or bzip2; the archive is broken, \
+         make it again"
     );
     let archive = Archive::new()
         .file("no.json", "\x01")
@@ -697,12 +696,12 @@ fn a_file_that_shrinks_while_it_is_read_is_an_error() {
 #[test]
 fn a_window_that_takes_too_much_memory_is_an_error() {
     let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
-    encoder.window_log(27).unwrap();
+    encoder.window_log(28).unwrap();
     encoder.write_all(&nix_archive(&[])).unwrap();
     let text = error_of(&encoder.finish().unwrap());
     assert_eq!(
         text,
-        "FILE: its zstd compression needs more than 64 MiB of memory to read; decompress it first: \
+        "FILE: its zstd compression needs more than 128 MiB of memory to read; decompress it first: \
          `zstd -dc --long=31 FILE | pushimg - DEST`"
     );
     let mut options = liblzma::stream::LzmaOptions::new_preset(0).unwrap();

@@ -1,9 +1,15 @@
 //! Files that are none of the kinds that can be read: the best guess at what they are.
 
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::Error;
 use super::open_file::OpenFile;
+use super::printable::printable_path;
+use super::tar::{self, BLOCK};
+use super::wrapping::Wrapping;
 
 /// A file that is none of the kinds that can be read.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +21,9 @@ pub enum UnknownKind {
          output that is the image (`nix build .#docker`, not the package)"
     )]
     Directory { file: Arc<str> },
+    /// A folder that holds just one image archive.
+    #[error("{file} is a directory; give the image archive in it: {archive}")]
+    FolderOfArchive { file: Arc<str>, archive: Arc<str> },
     /// Neither an archive nor anything else that is known.
     #[error(
         "{file} is not an image: it is {what}; give a docker archive, as `nix build .#docker`, \
@@ -33,6 +42,40 @@ impl From<UnknownKind> for Error {
     fn from(error: UnknownKind) -> Self {
         Self::image(error)
     }
+}
+
+/// How many files of a folder are looked at.
+const MAX_FILES: usize = 100;
+
+/// The error for a folder that is no image. If there is just one archive in it, the error names it.
+pub fn directory(opened: OpenFile) -> Error {
+    let file = opened.name;
+    let archives = opened.path.map_or(Vec::new(), |path| archives_in(&path));
+    match archives.as_slice() {
+        [archive] => {
+            let archive = printable_path(archive);
+            UnknownKind::FolderOfArchive { file, archive }.into()
+        }
+        _ => UnknownKind::Directory { file }.into(),
+    }
+}
+
+/// The files of a folder that begin as archives do. A file that cannot be read is not counted.
+fn archives_in(folder: &Path) -> Vec<PathBuf> {
+    let Ok(files) = fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    let paths = files.take(MAX_FILES).filter_map(|file| Some(file.ok()?.path()));
+    let is_archive = |path: &PathBuf| {
+        let mut head = Vec::new();
+        let is_file = fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
+        is_file
+            && File::open(path)
+                .and_then(|file| file.take(BLOCK as u64).read_to_end(&mut head))
+                .is_ok()
+            && (tar::is_tar(&head) || Wrapping::of(&head) != Wrapping::None)
+    };
+    paths.filter(is_archive).collect()
 }
 
 /// The error for a file of an unknown kind.

@@ -4,9 +4,12 @@ use std::fmt;
 
 use super::gzip;
 
-/// The largest zstd window, as a power of two: 64 MiB, what every level but `--ultra -22` and
-/// `--long` stays below. It and the rest of the program share 100 MiB.
-const MAX_ZSTD_WINDOW_LOG: u32 = 26;
+/// The largest zstd window, as a power of two: 128 MiB, which `zstd -d` takes without an option.
+const MAX_ZSTD_WINDOW_LOG: u32 = 27;
+
+/// What is allowed where the first frame does not say what it needs: 64 MiB, which every level but
+/// `--ultra -22` and `--long` stays below. It and the rest of the program share 100 MiB.
+const UNTOLD_ZSTD_WINDOW_LOG: u32 = 26;
 
 /// What any frame may ask for, whatever the first one does: 8 MiB (RFC 8878, section 3.1.1.1.2).
 const LEAST_ZSTD_WINDOW_LOG: u32 = 23;
@@ -68,6 +71,17 @@ pub fn memory(wrapping: Wrapping, head: &[u8]) -> usize {
     }
 }
 
+/// The content size that a frame's header says, where it has one (RFC 8878, section 3.1.1.1.4).
+fn content_size(descriptor: u8, fields: &[u8]) -> u64 {
+    let dictionary_id = [0, 1, 2, 4][usize::from(descriptor & 3)];
+    let length = [1, 2, 4, 8][usize::from(descriptor >> 6)];
+    let mut bytes = [0; 8];
+    let size = fields.get(dictionary_id..dictionary_id + length).unwrap_or_default();
+    bytes[..size.len()].copy_from_slice(size);
+    // Any frame may ask for a little; no file is longer than this.
+    u64::from_le_bytes(bytes).saturating_add(256).min(1 << 62)
+}
+
 /// The window that the first frame asks for (RFC 8878, section 3.1.1.1), within limits; the largest
 /// where that is told further on.
 fn zstd_window_log(head: &[u8]) -> u32 {
@@ -77,7 +91,11 @@ fn zstd_window_log(head: &[u8]) -> u32 {
             let (exponent, eighths) = (window >> 3, window & 7);
             10 + u32::from(exponent) + u32::from(eighths > 0)
         }
-        _ => MAX_ZSTD_WINDOW_LOG,
+        // Its window is all of its content.
+        [0x28, 0xb5, 0x2f, 0xfd, descriptor, fields @ ..] => {
+            content_size(*descriptor, fields).max(1).next_power_of_two().ilog2()
+        }
+        _ => UNTOLD_ZSTD_WINDOW_LOG,
     };
     asked.clamp(LEAST_ZSTD_WINDOW_LOG, MAX_ZSTD_WINDOW_LOG)
 }

@@ -13,6 +13,7 @@ mod docker_archives;
 mod documents;
 mod errors;
 mod every_push_ends;
+mod found;
 mod gateways;
 mod hostile;
 mod inspect;

@@ -1,10 +1,12 @@
 //! What can be wrong with a docker archive whose tar is sound.
 
+use std::io;
 use std::sync::Arc;
 
 use crate::image::{ConfigError, DiffId};
 use crate::source::error::Error;
 use crate::source::role::Role;
+use crate::source::wrapping::Wrapping;
 
 /// A docker archive that cannot be read. `file` is its name, safe to print; names from inside it are
 /// printed quoted and escaped.
@@ -41,10 +43,13 @@ pub enum DockerArchiveError {
     TwoDiffIds { file: Arc<str>, entry: String, one: DiffId, other: DiffId },
     /// A layer that is neither a tar nor compressed in a way that images use.
     #[error(
-        "{file}: layer {entry:?} is neither a tar nor gzip or zstd; the archive is broken, make it \
-         again"
+        "{file}: layer {entry:?} is neither a tar nor gzip, zstd, xz or bzip2; the archive is broken, \
+         make it again"
     )]
     NotALayer { file: Arc<str>, entry: String },
+    /// A layer whose compressed bytes are damaged.
+    #[error("{file}: layer {entry:?} is corrupt {wrapping} data: {what}; make the archive again")]
+    CorruptLayer { file: Arc<str>, entry: String, wrapping: Wrapping, what: String },
     /// A file with holes, where the bytes themselves are needed.
     #[error(
         "{file}: {role} {entry:?} is stored as a sparse file, which is not read; make the archive \
@@ -69,6 +74,17 @@ pub enum DockerArchiveError {
          a plain tar file of it: `{command} {file} > image.tar`, then push image.tar"
     )]
     LateLayout { file: Arc<str>, command: &'static str },
+}
+
+/// The error for a layer whose compressed bytes cannot be read. An error of the archive stays what it
+/// is.
+pub fn corrupt_layer(file: &Arc<str>, entry: &str, head: &[u8], error: io::Error) -> io::Error {
+    if error.get_ref().is_some_and(|inner| inner.is::<Error>()) {
+        return error;
+    }
+    let (file, entry, what) = (file.clone(), entry.to_owned(), error.to_string());
+    let wrapping = Wrapping::of(head);
+    io::Error::other(Error::from(DockerArchiveError::CorruptLayer { file, entry, wrapping, what }))
 }
 
 impl From<DockerArchiveError> for Error {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::error::DockerArchiveError;
-use crate::image::{Bounded, Config, DiffId, LayerId, MAX_LAYERS};
+use crate::image::{Bounded, Config, DiffId, LayerId, MAX_LAYERS, distinct_names};
 use crate::json;
 use crate::source::error::Error;
 use crate::source::interface::Image;
@@ -81,7 +81,7 @@ pub fn list<'a, T>(
                 .iter()
                 .map(|layer| Ok(entries.resolve(layer, Role::Layer)?.0))
                 .collect::<Result<_, Error>>()?;
-            let names = item.repo_tags.map_or(Vec::new(), |list| list.0);
+            let names = distinct_names(item.repo_tags.map_or(Vec::new(), |list| list.0));
             Ok(ListedImage { names, config: config.clone(), layers })
         })
         .collect()

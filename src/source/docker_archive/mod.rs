@@ -11,3 +11,4 @@ mod images;
 pub mod read_twice;
 pub mod seekable;
 pub mod streamed;
+mod unpack;

@@ -17,6 +17,7 @@ pub fn open(
     name: Arc<str>,
 ) -> Result<Box<dyn Source>, Error> {
     while first.next_layer()?.is_some() {}
+    let memory = first.memory();
     let stored = first.images().unwrap_or_default().to_vec();
     drop(first);
     let mut layers: Vec<LayerId> = stored.iter().flat_map(|image| image.layers.clone()).collect();
@@ -35,12 +36,14 @@ pub fn open(
         }
     }
     let archive = second()?;
-    Ok(Box::new(ReadTwice { name, archive, stored, images, numbers, diff_ids }))
+    Ok(Box::new(ReadTwice { name, archive, memory, stored, images, numbers, diff_ids }))
 }
 
 struct ReadTwice {
     name: Arc<str>,
     archive: StreamedArchive,
+    /// What reading takes, with the layers that are decompressed.
+    memory: usize,
     /// The images as the first reading found them.
     stored: Vec<Image>,
     /// The same, with only their own layers numbered.
@@ -55,7 +58,7 @@ impl Source for ReadTwice {
     }
 
     fn memory(&self) -> usize {
-        self.archive.memory()
+        self.memory
     }
 
     fn next_layer(&mut self) -> Result<Option<Layer<'_>>, Error> {

@@ -5,8 +5,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use super::error::DockerArchiveError;
+use super::error::{DockerArchiveError, corrupt_layer};
 use super::images::{self, MAX_JSON_BYTES, MAX_MANIFEST_BYTES};
+use super::unpack::{self, Unpacker};
 use crate::image::{Config, DiffId, LayerId, MAX_CONFIG_BYTES};
 use crate::source::error::Error;
 use crate::source::file::read_at;
@@ -14,6 +15,9 @@ use crate::source::interface::{Claim, Image, Layer, Source};
 use crate::source::location::Progress;
 use crate::source::role::Role;
 use crate::source::tar::{MANIFEST, StoredFile, TarError, TarFile, TarPosition};
+
+/// How much of a layer is looked at to know its compression.
+const HEAD: usize = 8;
 
 /// Opens the archive, which has a `manifest.json`.
 pub fn open(tar: TarFile, progress: Progress) -> Result<Box<dyn Source>, Error> {
@@ -30,17 +34,21 @@ pub fn open(tar: TarFile, progress: Progress) -> Result<Box<dyn Source>, Error> 
         })
     })?;
 
-    let mut layers = Vec::new();
+    let (mut layers, mut memory) = (Vec::new(), 0);
     for (entry, diff_id) in images::diff_ids(name, &listed)? {
         let (_, stored) = entries.resolve(entry, Role::Layer)?;
         if stored.sparse {
             let (file, role, entry) = (name.clone(), Role::Layer, entry.to_owned());
             return Err(DockerArchiveError::Sparse { file, role, entry }.into());
         }
+        let mut head = [0; HEAD];
+        read_at(&tar.file, name, &mut head, stored.offset)?;
+        memory = memory.max(unpack::memory(&head));
         layers.push(StoredLayer {
             entry: entry.to_owned(),
             diff_id: diff_id.clone(),
             stored: *stored,
+            head,
         });
     }
     layers.sort_by_key(|layer| layer.stored.offset);
@@ -59,6 +67,7 @@ pub fn open(tar: TarFile, progress: Progress) -> Result<Box<dyn Source>, Error> 
         images,
         layers,
         next: 0,
+        memory,
         content: Content {
             file,
             name,
@@ -66,6 +75,8 @@ pub fn open(tar: TarFile, progress: Progress) -> Result<Box<dyn Source>, Error> 
             position: 0,
             end: 0,
             entry: String::new(),
+            head: [0; HEAD],
+            unpacker: None,
             progress,
         },
     }))
@@ -76,6 +87,8 @@ struct SeekableArchive {
     /// In the order of storage, which is that of their ids.
     layers: Vec<StoredLayer>,
     next: usize,
+    /// What decompressing one of its layers takes.
+    memory: usize,
     content: Content,
 }
 
@@ -83,9 +96,15 @@ struct StoredLayer {
     entry: String,
     diff_id: DiffId,
     stored: StoredFile,
+    /// Its first bytes, by which its compression is known.
+    head: [u8; HEAD],
 }
 
 impl Source for SeekableArchive {
+    fn memory(&self) -> usize {
+        self.memory
+    }
+
     fn images(&self) -> Option<&[Image]> {
         Some(&self.images)
     }
@@ -101,6 +120,11 @@ impl Source for SeekableArchive {
         content.position = layer.stored.offset;
         content.end = layer.stored.offset + layer.stored.size;
         content.entry.clone_from(&layer.entry);
+        content.head = layer.head;
+        content.unpacker = Unpacker::new(&layer.head).map_err(|error| {
+            let error = corrupt_layer(&content.name, &layer.entry, &layer.head, error);
+            Error::from_read(error, &layer.entry)
+        })?;
         (content.progress)(content.position, Some(content.length));
         Ok(Some(Layer {
             id,
@@ -154,11 +178,33 @@ struct Content {
     position: u64,
     end: u64,
     entry: String,
+    head: [u8; HEAD],
+    unpacker: Option<Unpacker>,
     progress: Progress,
 }
 
 impl Read for Content {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(mut unpacker) = self.unpacker.take() else {
+            return self.read_stored(buffer);
+        };
+        let read = unpacker.read(&mut Stored(self), buffer);
+        self.unpacker = Some(unpacker);
+        read.map_err(|error| corrupt_layer(&self.name, &self.entry, &self.head, error))
+    }
+}
+
+/// The bytes of the current layer as they are stored.
+struct Stored<'a>(&'a mut Content);
+
+impl Read for Stored<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read_stored(buffer)
+    }
+}
+
+impl Content {
+    fn read_stored(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let want =
             usize::try_from(self.end - self.position).unwrap_or(usize::MAX).min(buffer.len());
         if want == 0 {

@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::error::DockerArchiveError;
+use super::error::{DockerArchiveError, corrupt_layer};
 use super::images::{self, MAX_JSON_BYTES, MAX_MANIFEST_BYTES};
+use super::unpack::{self, Unpacker};
 use crate::image::{Config, Digest, LayerId, MAX_CONFIG_BYTES};
 use crate::source::decompress::Stream;
 use crate::source::error::Error;
@@ -28,6 +29,8 @@ pub struct StreamedArchive {
     entries: Entries<EntryFate>,
     content: Content,
     memory: usize,
+    /// What decompressing one of the layers takes that have come.
+    layer_memory: usize,
     next_id: usize,
     json_left: u64,
     images: Option<Vec<Image>>,
@@ -56,7 +59,7 @@ enum PassedOver {
 
 impl Source for StreamedArchive {
     fn memory(&self) -> usize {
-        self.memory
+        self.memory + self.layer_memory
     }
 
     fn images(&self) -> Option<&[Image]> {
@@ -92,9 +95,13 @@ impl StreamedArchive {
                 head: [0; BLOCK],
                 head_start: 0,
                 head_end: 0,
+                file: file.clone(),
+                entry: String::new(),
+                unpacker: None,
             },
             file,
             memory,
+            layer_memory: 0,
             next_id: 0,
             json_left: MAX_JSON_BYTES,
             images: None,
@@ -118,6 +125,7 @@ impl StreamedArchive {
     /// Walks on to the next file that could be a layer; `None` at the end.
     pub fn next_candidate(&mut self) -> Result<Option<Candidate>, Error> {
         while let Some(entry) = self.content.tar.next_entry()? {
+            self.content.unpacker = None;
             self.content.head_start = 0;
             self.content.head_end = 0;
             let name = normalise(&entry.name);
@@ -157,11 +165,13 @@ impl StreamedArchive {
         self.content.peek()?;
         let head = self.content.peeked();
         let is_layer = tar::is_tar(head)
-            || matches!(Wrapping::of(head), Wrapping::Gzip | Wrapping::Zstd)
+            || Wrapping::of(head) != Wrapping::None
             || (head.is_empty() && (hex_of(name).is_some() || name.ends_with(".tar")));
         if name != MANIFEST && is_layer {
             let id = LayerId(self.next_id);
             self.next_id += 1;
+            self.layer_memory = self.layer_memory.max(unpack::memory(head));
+            self.content.unpack(name)?;
             return Ok(EntryFate::Layer(id));
         }
         let limit = match name {
@@ -188,7 +198,7 @@ impl StreamedArchive {
 
     /// Reads to the very end and puts the images together.
     fn end(&mut self) -> Result<Vec<Image>, Error> {
-        self.content.tar.bytes_mut().drain()?;
+        self.content.tar.drain()?;
         let file = &self.file;
         let manifest = match self.entries.manifest()? {
             Some(EntryFate::Kept(manifest)) => manifest,
@@ -256,6 +266,10 @@ struct Content {
     head: [u8; BLOCK],
     head_start: usize,
     head_end: usize,
+    file: Arc<str>,
+    /// The layer that is decompressed.
+    entry: String,
+    unpacker: Option<Unpacker>,
 }
 
 impl Content {
@@ -275,8 +289,42 @@ impl Content {
     }
 }
 
+impl Content {
+    /// Decompresses the entry from here on, if it is a layer that must be.
+    fn unpack(&mut self, entry: &str) -> Result<(), Error> {
+        let unpacker = Unpacker::new(self.peeked());
+        self.unpacker = unpacker.map_err(|error| Error::from_read(self.corrupt(error), entry))?;
+        entry.clone_into(&mut self.entry);
+        Ok(())
+    }
+
+    fn corrupt(&self, error: io::Error) -> io::Error {
+        corrupt_layer(&self.file, &self.entry, &self.head, error)
+    }
+}
+
 impl Read for Content {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(mut unpacker) = self.unpacker.take() else {
+            return self.read_stored(buffer);
+        };
+        let read = unpacker.read(&mut Stored(self), buffer);
+        self.unpacker = Some(unpacker);
+        read.map_err(|error| self.corrupt(error))
+    }
+}
+
+/// The bytes of the current entry as they are stored.
+struct Stored<'a>(&'a mut Content);
+
+impl Read for Stored<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read_stored(buffer)
+    }
+}
+
+impl Content {
+    fn read_stored(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let peeked = self.peeked();
         if peeked.is_empty() {
             return self.tar.read(buffer);

@@ -19,9 +19,10 @@ pub fn open(tar: TarFile) -> Result<(Box<dyn Store>, Index), Error> {
         return Err(tar.incomplete(error));
     }
     let TarFile { file, name, entries, .. } = tar;
-    let archive = Archive { name: name.clone(), file: Arc::new(file), entries };
+    let mut archive = Archive { name: name.clone(), file: Arc::new(file), entries, whole: None };
     check_version(&name, &json(&name, OCI_LAYOUT, archive.region(OCI_LAYOUT)?)?)?;
     let index = Index::parse(&name, &json(&name, INDEX, archive.region(INDEX)?)?)?;
+    archive.whole = index.whole().map(|whole| whole.digest.clone());
     Ok((Box::new(archive), index))
 }
 
@@ -29,6 +30,8 @@ struct Archive {
     name: Arc<str>,
     file: Arc<std::fs::File>,
     entries: Entries<StoredFile>,
+    /// The digest of `index.json`, where it is an image's index itself.
+    whole: Option<Digest>,
 }
 
 impl Archive {
@@ -50,6 +53,13 @@ impl Archive {
 }
 
 impl Store for Archive {
+    fn manifest(&self, digest: &Digest) -> Result<Option<Region>, Error> {
+        match self.whole.as_ref() == Some(digest) {
+            true => self.region(INDEX),
+            false => self.blob(digest),
+        }
+    }
+
     fn blob(&self, digest: &Digest) -> Result<Option<Region>, Error> {
         self.region(&format!("blobs/{}", path_of(digest)))
     }

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use super::check;
 use super::error::{LayoutError, Listing};
 use super::index::{Chosen, Referrer};
 use super::manifest::Descriptor;
@@ -81,6 +82,17 @@ impl<'r, 'a> Collector<'r, 'a> {
         }
         for layer in &manifest.layers {
             blobs.push(self.blob(layer, &this, Role::Layer)?);
+        }
+        if let Some(config) = &config {
+            // The first blob is the config.
+            let regions: Vec<_> = blobs[1..].iter().map(|blob| blob.region.clone()).collect();
+            check::config_fits(
+                self.reader.file(),
+                &descriptor.digest,
+                &manifest,
+                config,
+                &regions,
+            )?;
         }
 
         if self.nodes.len() == MAX_NODES {

@@ -14,7 +14,7 @@ use super::read::{MAX_MANIFEST_BYTES, Store};
 use super::region::{Region, RegionFile};
 use crate::image::Digest;
 use crate::source::error::Error;
-use crate::source::file::FileError;
+use crate::source::file::{FileError, kind_of};
 use crate::source::printable::printable_path;
 use crate::source::tar::OCI_LAYOUT;
 
@@ -29,16 +29,26 @@ pub fn open(path: &Path, file: &Arc<str>) -> Result<(Box<dyn Store>, Index), Err
     };
     check_version(file, &read(OCI_LAYOUT)?)?;
     let index = Index::parse(file, &read(INDEX)?)?;
-    Ok((Box::new(Directory { blobs: path.join("blobs") }), index))
+    let whole = index.whole().map(|whole| whole.digest.clone());
+    Ok((Box::new(Directory { path: path.to_owned(), whole }), index))
 }
 
 struct Directory {
-    blobs: PathBuf,
+    path: PathBuf,
+    /// The digest of `index.json`, where it is an image's index itself.
+    whole: Option<Digest>,
 }
 
 impl Store for Directory {
+    fn manifest(&self, digest: &Digest) -> Result<Option<Region>, Error> {
+        match self.whole.as_ref() == Some(digest) {
+            true => Ok(region(&self.path.join(INDEX))?),
+            false => self.blob(digest),
+        }
+    }
+
     fn blob(&self, digest: &Digest) -> Result<Option<Region>, Error> {
-        Ok(region(&self.blobs.join(path_of(digest)))?)
+        Ok(region(&self.path.join("blobs").join(path_of(digest)))?)
     }
 }
 
@@ -56,9 +66,7 @@ pub fn region(path: &Path) -> Result<Option<Region>, FileError> {
         Err(source) => return Err(FileError::Open { file: name, source }),
     };
     if !metadata.is_file() {
-        // A pipe would be waited for, and a device may never end.
-        let source = io::Error::other("it is not a regular file");
-        return Err(FileError::Open { file: name, source });
+        return Err(FileError::NotRegular { file: name, what: kind_of(&metadata) });
     }
     let (file, length) = (RegionFile::Path(path.into()), metadata.len());
     Ok(Some(Region { name, file, offset: 0, length }))
@@ -92,7 +100,7 @@ pub fn check_version(file: &Arc<str>, bytes: &[u8]) -> Result<(), LayoutError> {
         image_layout_version: String,
     }
     let file = file.clone();
-    match serde_json::from_slice::<LayoutFile>(bytes) {
+    match crate::json::from_slice::<LayoutFile>(bytes) {
         Ok(fields) if fields.image_layout_version == VERSION => Ok(()),
         Ok(fields) => Err(LayoutError::Version {
             file,

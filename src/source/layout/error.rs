@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::image::{ConfigError, Digest};
+use crate::image::{ConfigError, DiffId, Digest};
 use crate::source::error::Error;
 use crate::source::role::Role;
 
@@ -32,6 +32,18 @@ pub enum LayoutError {
     /// The image config cannot be used.
     #[error("{file}: config {entry:?}: {source}; the archive is broken, make it again")]
     BadConfig { file: Arc<str>, entry: String, source: ConfigError },
+    /// A config and a manifest list different numbers of layers.
+    #[error(
+        "{file}: manifest {manifest} lists {layers} layers, but its config has {diff_ids} diff IDs, so \
+         the config is that of another image; make the layout again"
+    )]
+    LayerCount { file: Arc<str>, manifest: Digest, diff_ids: usize, layers: usize },
+    /// A layer's diff ID is not the one in the config.
+    #[error(
+        "{file}: layer {blob} of manifest {manifest} has the diff ID {actual}, but the config lists \
+         {listed}, so the config is that of another image; make the layout again"
+    )]
+    OtherLayer { file: Arc<str>, manifest: Digest, blob: Digest, listed: DiffId, actual: Digest },
     /// The layout lists no image.
     #[error("{file}: index.json lists no image; was anything copied into this layout?")]
     Empty { file: Arc<str> },

@@ -3,12 +3,14 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use oci_client::manifest as media;
 use serde::Deserialize;
 
 use super::error::{LayoutError, Listing};
 use super::manifest::{Descriptor, is_index};
 use super::read::Reader;
-use crate::image::{Bounded, Digest, is_tag, parse_reference};
+use crate::image::{Bounded, Digest, Platform, distinct_names, is_same_name, is_tag};
+use crate::json;
 use crate::source::error::Error;
 
 /// The name of the list of images.
@@ -22,6 +24,8 @@ pub struct Index {
     /// Where they are listed.
     by: Listing,
     entries: Vec<IndexEntry>,
+    /// The list itself, where it is one image for several platforms.
+    whole: Option<IndexEntry>,
 }
 
 /// What `index.json` says of a manifest.
@@ -66,14 +70,18 @@ impl Index {
     /// Reads `index.json`.
     pub fn parse(file: &Arc<str>, bytes: &[u8]) -> Result<Self, LayoutError> {
         #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
         struct IndexFile {
+            media_type: Option<String>,
             manifests: Option<Bounded<Descriptor, MAX_ENTRIES>>,
         }
         let by = Listing::File(INDEX);
-        let fields: IndexFile = serde_json::from_slice(bytes).map_err(|error| {
-            LayoutError::Json { file: file.clone(), of: by.clone(), what: error.to_string() }
+        let fields: IndexFile = json::from_slice(bytes).map_err(|error| LayoutError::Json {
+            file: file.clone(),
+            of: by.clone(),
+            what: error.to_string(),
         })?;
-        let mut index = Self { by, entries: Vec::new() };
+        let mut index = Self { by, entries: Vec::new(), whole: None };
         let mut places: HashMap<Digest, usize> = HashMap::new();
         for descriptor in fields.manifests.map_or(Vec::new(), |list| list.0) {
             let names = descriptor.names();
@@ -83,11 +91,7 @@ impl Index {
                 index.entries.push(IndexEntry::new(descriptor));
             }
             let entry = &mut index.entries[place];
-            for name in names {
-                if !entry.names.contains(&name) {
-                    entry.names.push(name);
-                }
-            }
+            entry.names = distinct_names(entry.names.drain(..).chain(names));
         }
         for entry in &mut index.entries {
             entry.lists_referrers_of = entry.names.iter().find_map(|name| {
@@ -95,18 +99,46 @@ impl Index {
                 is_index(&entry.descriptor.media_type).then_some(subject)
             });
         }
+        if index.lists_platforms() {
+            let media_type = fields.media_type.filter(|own| is_index(own));
+            let media_type = media_type.unwrap_or(media::OCI_IMAGE_INDEX_MEDIA_TYPE.to_owned());
+            let descriptor = Descriptor::of(media_type, Digest::of(bytes), bytes.len() as u64);
+            let names = index.entries.first().map_or(Vec::new(), |entry| entry.names.clone());
+            let lists_referrers_of = None;
+            index.whole = Some(IndexEntry { descriptor, names, lists_referrers_of });
+        }
         Ok(index)
+    }
+
+    /// Whether it is one image for several platforms: it lists manifests only, each with a platform
+    /// of its own, and none with a name that the others do not have.
+    fn lists_platforms(&self) -> bool {
+        let mut platforms = HashSet::new();
+        let fits = |entry: &IndexEntry| {
+            let descriptor = &entry.descriptor;
+            let is_manifest = descriptor.is_manifest() && !descriptor.may_be_index();
+            let is_new =
+                |platform: &Platform| platform.is_unknown() || platforms.insert(platform.clone());
+            is_manifest
+                && entry.names == self.entries[0].names
+                && descriptor.platform.as_ref().is_some_and(is_new)
+        };
+        self.entries.iter().all(fits) && platforms.len() > 1
+    }
+
+    /// The descriptor of `index.json`, where it is an image's index itself.
+    pub fn whole(&self) -> Option<&Descriptor> {
+        self.whole.as_ref().map(|whole| &whole.descriptor)
     }
 
     /// The one manifest of what has no list, from the file of this name.
     pub fn of(by: &'static str, descriptor: Descriptor) -> Self {
-        Self { by: Listing::File(by), entries: vec![IndexEntry::new(descriptor)] }
+        Self { by: Listing::File(by), entries: vec![IndexEntry::new(descriptor)], whole: None }
     }
 
     /// The names of all images.
     pub fn names(&self) -> Vec<String> {
-        let images = self.entries.iter().filter(|entry| entry.lists_referrers_of.is_none());
-        images.flat_map(|entry| entry.names.iter().cloned()).collect()
+        self.images().flat_map(|entry| entry.names.iter().cloned()).collect()
     }
 
     /// Finds out what belongs to what. A layout of one image is not read for it.
@@ -157,33 +189,40 @@ impl Index {
         Ok(Survey { roots: own.into_iter().map(|(place, _)| place).collect(), referrers })
     }
 
+    /// The images that may be meant by a name.
+    fn images(&self) -> impl Iterator<Item = &IndexEntry> {
+        let entries = if self.whole.is_some() { &[][..] } else { &self.entries };
+        let images = entries.iter().filter(|entry| entry.lists_referrers_of.is_none());
+        self.whole.iter().chain(images)
+    }
+
     /// The images, without what belongs to another.
     pub fn roots(&self, survey: &Survey) -> Vec<Chosen> {
+        if let Some(whole) = &self.whole {
+            return vec![self.chosen(whole)];
+        }
         survey.roots.iter().map(|&place| self.chosen(&self.entries[place])).collect()
     }
 
     /// All that is listed.
     pub fn all(&self) -> Vec<Chosen> {
-        self.entries.iter().map(|entry| self.chosen(entry)).collect()
+        self.entries.iter().chain(&self.whole).map(|entry| self.chosen(entry)).collect()
     }
 
     /// The images of this name: those that have it as it is written, or else those that have it in
     /// another form, as `v1` and `app:v1` are forms of `docker.io/library/app:v1`.
     pub fn named(&self, wanted: &str) -> Vec<Chosen> {
-        let images = self.entries.iter().filter(|entry| entry.lists_referrers_of.is_none());
         let having = |fits: &dyn Fn(&String) -> bool| -> Vec<Chosen> {
-            let fitting = images.clone().filter(|entry| entry.names.iter().any(fits));
+            let fitting = self.images().filter(|entry| entry.names.iter().any(fits));
             fitting.map(|entry| self.chosen(entry)).collect()
         };
         let exact = having(&|name| name == wanted);
         if !exact.is_empty() {
             return exact;
         }
-        let whole = parse_reference(wanted);
         having(&|name| {
             let tag = name.rsplit_once(':').map(|(_, tag)| tag);
-            let is_form = whole.is_some() && parse_reference(name) == whole;
-            is_form || (is_tag(wanted) && tag == Some(wanted))
+            is_same_name(name, wanted) || (is_tag(wanted) && tag == Some(wanted))
         })
     }
 

@@ -9,7 +9,8 @@ use oci_client::manifest as media;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
-use crate::image::{Bounded, Digest, MAX_LAYERS, Platform};
+use crate::image::{Bounded, Digest, MAX_LAYERS, Platform, distinct_names};
+use crate::json;
 
 /// More manifests than any index lists.
 pub const MAX_CHILDREN: usize = 4096;
@@ -97,8 +98,7 @@ impl Descriptor {
         let Some(Naming { image_name, ref_name }) = self.annotations.clone() else {
             return Vec::new();
         };
-        let ref_name = ref_name.filter(|name| Some(name) != image_name.as_ref());
-        image_name.into_iter().chain(ref_name).filter(|name| !name.is_empty()).collect()
+        distinct_names(image_name.into_iter().chain(ref_name).filter(|name| !name.is_empty()))
     }
 
     /// Whether it says to be a manifest or an index, of a kind that is known.
@@ -115,12 +115,10 @@ impl Descriptor {
         self.media_type.is_empty() || is_index(&self.media_type)
     }
 
-    /// Whether a layout need not have it: others hand it out, or only its owner may (image-spec
-    /// 1.1, "Non-Distributable Layers"; Docker's foreign layers).
+    /// Whether a layout need not have it: runtimes can fetch it from its `urls` (image-spec 1.1,
+    /// "Non-Distributable Layers"; Docker's foreign layers).
     pub fn may_be_absent(&self) -> bool {
         self.urls.as_ref().is_some_and(|urls| !urls.is_empty())
-            || self.media_type.starts_with("application/vnd.oci.image.layer.nondistributable.")
-            || self.media_type.starts_with("application/vnd.docker.image.rootfs.foreign.")
     }
 }
 
@@ -138,8 +136,7 @@ impl Manifest {
     /// What it lists makes it one or the other. A media type that is not known is no error
     /// (image-spec 1.1, "Image Index"): whoever stores an image does not have to understand it.
     pub fn parse(bytes: &[u8], said: &str) -> Result<Self, String> {
-        let fields: ManifestFields =
-            serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        let fields: ManifestFields = json::from_slice(bytes).map_err(|error| error.to_string())?;
         if fields.schema_version == Some(1) {
             return Err("it is a Docker manifest of schema 1, which registries take no more; \
                         convert it with `skopeo copy`"

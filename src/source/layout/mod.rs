@@ -5,6 +5,7 @@
 //! [`Layout::select`] gives a [`Tree`], ready to be put into a registry as it is.
 
 mod archive;
+mod check;
 mod collect;
 mod directory;
 mod error;

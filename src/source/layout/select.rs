@@ -101,7 +101,7 @@ impl Chooser<'_> {
                     first_same.get_or_insert_with(|| found.chosen(start));
                 } else if wanted.matches(&platform) {
                     first_matching.get_or_insert_with(|| found.chosen(start));
-                } else if platform.os != "unknown" && once.insert(platform.clone()) {
+                } else if !platform.is_unknown() && once.insert(platform.clone()) {
                     // Attestations are for no platform that anybody has.
                     others.push(platform);
                 }

@@ -601,32 +601,43 @@ fn manifests_that_are_listed_besides_their_index_are_no_images_of_their_own() {
 #[test]
 fn only_layers_that_others_hand_out_may_be_absent() {
     let mut layout = Builder::new();
-    let config = layout.blob(CONFIG, r#"{"rootfs":{"diff_ids":[]}}"#);
-    let absent = |media_type: &str| json!({ "mediaType": media_type, "digest": Digest::of(b"absent"), "size": 6 });
-    let mut elsewhere = absent(LAYER);
-    merge(&mut elsewhere, json!({ "urls": ["https://example.com/layer"] }));
-    let foreign = absent("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip");
-    let private = absent("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip");
-    let layers = json!({ "config": config, "layers": [elsewhere, foreign, private] });
+    let diff_id = Digest::of(b"absent");
+    let of = |layers: usize| {
+        json!({ "rootfs": { "diff_ids": vec![diff_id.clone(); layers] } }).to_string()
+    };
+    let config = layout.blob(CONFIG, of(3));
+    let absent =
+        |media_type: &str| json!({ "mediaType": media_type, "digest": diff_id, "size": 6 });
+    let elsewhere = |media_type: &str| {
+        let mut descriptor = absent(media_type);
+        merge(&mut descriptor, json!({ "urls": ["https://example.com/layer"] }));
+        descriptor
+    };
+    let foreign = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
+    let private = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip";
+    let layers = [elsewhere(LAYER), elsewhere(foreign), elsewhere(private)];
+    let layers = json!({ "config": config, "layers": layers });
     let image = layout.manifest(layers);
     layout.list(&image);
     let tree = layout.select(&any());
     let regions: Vec<_> = tree.nodes[0].blobs.iter().map(|blob| blob.region.is_some()).collect();
     assert_eq!(regions, [true, false, false, false]);
 
-    let mut layout = Builder::new();
-    let config = layout.blob(CONFIG, r#"{"rootfs":{"diff_ids":[]}}"#);
-    let image = layout.manifest(json!({ "config": config, "layers": [absent(LAYER)] }));
-    layout.list(&image);
-    assert_eq!(
-        layout.refused(&any()),
-        format!(
-            "FILE: manifest {} lists {} (layer), which is missing; the layout is incomplete, make \
-             it again",
-            digest_of(&image),
-            Digest::of(b"absent")
-        )
-    );
+    for media_type in [LAYER, foreign, private] {
+        let mut layout = Builder::new();
+        let config = layout.blob(CONFIG, of(1));
+        let image = layout.manifest(json!({ "config": config, "layers": [absent(media_type)] }));
+        layout.list(&image);
+        assert_eq!(
+            layout.refused(&any()),
+            format!(
+                "FILE: manifest {} lists {} (layer), which is missing; the layout is incomplete, \
+                 make it again",
+                digest_of(&image),
+                Digest::of(b"absent")
+            )
+        );
+    }
 }
 
 #[test]
@@ -731,18 +742,18 @@ fn an_index_in_a_circle_or_without_end_is_an_error() {
 fn json_that_is_no_manifest_is_refused() {
     let descriptor = |media_type: &str| json!({ "mediaType": media_type });
     for (media_type, bytes, expected) in [
-        (MANIFEST, "no JSON".to_owned(), "is broken: expected"),
-        (MANIFEST, "[]".to_owned(), "is broken: invalid length"),
+        (MANIFEST, "no JSON".to_owned(), "is broken: it is not JSON"),
+        (MANIFEST, "[]".to_owned(), "is broken: it must be an object, and is a list"),
         (MANIFEST, "{}".to_owned(), "it is said to be a manifest"),
         (INDEX, "{}".to_owned(), "it is said to be an index"),
-        ("application/x", "garbage\x1b".to_owned(), "is broken: expected value"),
+        ("application/x", "garbage\x1b".to_owned(), "is broken: it is not JSON"),
         (MANIFEST, r#"{"schemaVersion":1,"fsLayers":[]}"#.to_owned(), "of schema 1"),
         (INDEX, r#"{"manifests":[],"layers":[]}"#.to_owned(), "both layers and manifests"),
-        (INDEX, "[".repeat(100_000), "is broken: invalid type"),
+        (INDEX, "[".repeat(100_000), "is broken: it is not JSON"),
         (
             INDEX,
             format!(r#"{{"manifests":[],"x":{}}}"#, "[".repeat(100_000)),
-            "is broken: expected value",
+            "is broken: it is not JSON",
         ),
         (
             INDEX,
@@ -752,12 +763,12 @@ fn json_that_is_no_manifest_is_refused() {
         (
             INDEX,
             format!(r#"{{"manifests":[{{"digest":"{}","size":-1}}]}}"#, Digest::of(b"")),
-            "invalid value: integer `-1`",
+            "must be a whole number from 0 to 18446744073709551615, and is -1",
         ),
         (
             INDEX,
             format!(r#"{{"manifests":[{{"digest":"{}","size":1e30}}]}}"#, Digest::of(b"")),
-            "invalid type: floating point `1e+30`",
+            "must be a whole number from 0 to 18446744073709551615, and is 1e30",
         ),
         (
             INDEX,
@@ -792,10 +803,14 @@ fn json_that_is_no_manifest_is_refused() {
     }
     let whole = Builder::new().files();
     for (name, bytes, expected) in [
-        ("index.json", "", "FILE: index.json is broken: EOF while parsing"),
-        ("index.json", "{\"manifests\":7}", "FILE: index.json is broken: invalid type: integer"),
+        ("index.json", "", "FILE: index.json is broken: it is not JSON: it ends"),
+        (
+            "index.json",
+            "{\"manifests\":7}",
+            "FILE: index.json is broken: `manifests` must be a list",
+        ),
         ("index.json", "{}", "FILE: index.json lists no image; was anything copied"),
-        ("oci-layout", "1", "FILE: oci-layout is broken: invalid type: integer `1`"),
+        ("oci-layout", "1", "FILE: oci-layout is broken: it must be an object"),
         (
             "oci-layout",
             r#"{"imageLayoutVersion":"2.0.0"}"#,
@@ -846,7 +861,9 @@ fn too_much_of_anything_is_refused() {
     // One layer, listed again and again.
     let mut layout = Builder::new();
     let layer = layout.blob(LAYER, "x");
-    let config = layout.blob(CONFIG, r#"{"rootfs":{"diff_ids":[]}}"#);
+    let diff_ids = vec![layer["digest"].clone(); crate::image::MAX_LAYERS];
+    let config = json!({ "rootfs": { "diff_ids": diff_ids } });
+    let config = layout.blob(CONFIG, config.to_string());
     let layers = vec![layer.to_string(); crate::image::MAX_LAYERS].join(",");
     let children: Vec<_> = (0..17)
         .map(|n| {
@@ -1058,7 +1075,7 @@ fn a_folder_of_skopeos_is_one_image() {
         ("Directory Transport Version: 1.1 beta", &manifest, "and only 1.1 is known"),
         ("1.1", &manifest, "is a directory, but neither"),
         (version, b"{}", "and has no config"),
-        (version, b"\xff", "is broken: expected value"),
+        (version, b"\xff", "is broken: it is not JSON"),
     ] {
         let (_folder, layout) = skopeo_dir(version, &[("manifest.json", manifest)]);
         let text = layout.and_then(|layout| layout.select(&any())).unwrap_err().to_string();

@@ -231,15 +231,9 @@ impl OwnLayers {
         let paths = self.conf.store_layers.get(index);
         if let (None, Some(paths)) = (&self.diff_ids[index], paths) {
             let mut content = StoreLayer::look(paths, &self.making)?.content();
-            let mut hasher = Hasher::new();
-            let mut buffer = vec![0; 256 << 10];
-            loop {
-                match content.read(&mut buffer).map_err(|error| Error::from_read(error, "layer"))? {
-                    0 => break,
-                    count => hasher.update(&buffer[..count]),
-                }
-            }
-            self.diff_ids[index] = Some(hasher.finish().into());
+            let hashed = Hasher::read(&mut content);
+            let (digest, _) = hashed.map_err(|error| Error::from_read(error, "layer"))?;
+            self.diff_ids[index] = Some(digest.into());
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::error::{TarError, Via};
+use crate::source::printable::printable;
 use crate::source::role::Role;
 
 /// More entries than this are not remembered; they are an error.
@@ -28,6 +29,10 @@ pub struct Entries<T> {
     by_name: HashMap<String, Target<T>>,
     name_bytes: usize,
     root_file_system: Option<String>,
+    /// The folder of the archive that has a `manifest.json` or an `oci-layout`.
+    image_folder: Option<String>,
+    /// Whether there is a layer as Docker stored it before 1.10, `<id>/json` beside it.
+    is_legacy: bool,
 }
 
 enum Target<T> {
@@ -39,7 +44,14 @@ enum Target<T> {
 impl<T> Entries<T> {
     /// None yet, of the archive `file`.
     pub fn new(file: Arc<str>) -> Self {
-        Self { file, by_name: HashMap::new(), name_bytes: 0, root_file_system: None }
+        Self {
+            file,
+            by_name: HashMap::new(),
+            name_bytes: 0,
+            root_file_system: None,
+            image_folder: None,
+            is_legacy: false,
+        }
     }
 
     /// Takes a name (normalised) in passing, before it is known whether its entry is needed.
@@ -50,6 +62,10 @@ impl<T> Entries<T> {
             self.root_file_system = Some(name.to_owned());
         }
         let last = name.rsplit('/').next().unwrap_or(name);
+        if let Some((folder, MANIFEST | OCI_LAYOUT)) = name.rsplit_once('/') {
+            self.image_folder.get_or_insert_with(|| folder.to_owned());
+        }
+        self.is_legacy |= name.ends_with("/json");
         let is_of_old_format = name.contains('/') && matches!(last, "VERSION" | "json");
         !is_of_old_format && !matches!(name, "" | "repositories")
     }
@@ -147,7 +163,11 @@ impl<T> Entries<T> {
         let file = self.file.clone();
         match &self.root_file_system {
             Some(entry) => TarError::RootFileSystem { file, entry: entry.clone() },
-            None => TarError::NoManifest { file },
+            None => match &self.image_folder {
+                Some(folder) => TarError::InFolder { file, folder: printable(folder) },
+                None if self.is_legacy => TarError::Legacy { file },
+                None => TarError::NoManifest { file },
+            },
         }
     }
 }

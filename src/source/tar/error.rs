@@ -23,6 +23,12 @@ pub enum TarError {
          or the build cut off? Make or fetch it again"
     )]
     Truncated { file: Arc<str>, at: u64, position: TarPosition },
+    /// The archive has ended, but its stream goes on.
+    #[error(
+        "{file}: more than {limit_mib} MiB follow the end of the archive; does the program that writes \
+         it end? Make it again"
+    )]
+    Endless { file: Arc<str>, limit_mib: u64 },
     /// A header of the tar makes no sense.
     #[error(
         "{file}: the tar archive is damaged at byte {at}, in {position}: {what}; make or fetch it \
@@ -47,6 +53,18 @@ pub enum TarError {
          no OCI layout; make one with `nix build .#docker`, `docker save` or `podman save`"
     )]
     NoManifest { file: Arc<str> },
+    /// The archive of an image, packed with the folder that it was in.
+    #[error(
+        "{file} has its image in the folder {folder:?}; pack what is in the folder: \
+         `tar -xf {file} && tar -C {folder} -cf image.tar .`, then push image.tar"
+    )]
+    InFolder { file: Arc<str>, folder: String },
+    /// An archive as Docker wrote it before version 1.10, without manifest.json.
+    #[error(
+        "{file} is a docker archive of the format before Docker 1.10 (it has no manifest.json), which \
+         is not read; convert it: `docker load -i {file}`, then `docker save IMAGE`"
+    )]
+    Legacy { file: Arc<str> },
     /// manifest.json names something that is not in the archive.
     #[error(
         "{file}: manifest.json names the {role} {entry:?}, which is not in the archive{via}; it is \

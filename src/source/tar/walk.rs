@@ -19,6 +19,12 @@ use crate::source::wrapping::Wrapping;
 /// The longest PAX header, GNU long name or link name that is read.
 const MAX_EXTENSION: u64 = 1 << 20;
 
+/// The most that may follow the end of an archive. Programs pad to a whole record, of some KiB.
+const MAX_TRAILING: u64 = 64 << 20;
+
+/// How much of it is read at a time.
+const READ_AT_ONCE: u64 = 1 << 20;
+
 /// A name longer than this is cut where it is only shown.
 const MAX_SHOWN: usize = 200;
 
@@ -107,11 +113,6 @@ impl<B: Bytes> Tar<B> {
         }
     }
 
-    /// The bytes below, to be read from wherever they stand.
-    pub fn bytes_mut(&mut self) -> &mut B {
-        &mut self.bytes
-    }
-
     /// The bytes below, the walk being over.
     pub fn into_bytes(self) -> B {
         self.bytes
@@ -145,6 +146,23 @@ impl<B: Bytes> Tar<B> {
             },
         }
         .into()
+    }
+
+    /// Reads what follows the end of the archive: padding, and the last checksums of a stream.
+    pub fn drain(&mut self) -> Result<(), Error> {
+        let mut left = MAX_TRAILING;
+        loop {
+            let passed = self.bytes.skip(left.min(READ_AT_ONCE))?;
+            left -= passed;
+            match (passed, left) {
+                (0, 1..) => return Ok(()),
+                (_, 0) => {
+                    let (file, limit_mib) = (self.file.clone(), MAX_TRAILING >> 20);
+                    return Err(TarError::Endless { file, limit_mib }.into());
+                }
+                _ => {}
+            }
+        }
     }
 
     /// The next entry; `None` at the end. What is left of the one before is passed over.

@@ -1,0 +1,71 @@
+//! Whether a config is that of its manifest's layers, as far as that can be seen without reading
+//! much: their number, and the diff IDs of layers that are short or not compressed.
+
+use std::io::Read;
+
+use super::error::LayoutError;
+use super::manifest::{Descriptor, Manifest};
+use super::region::Region;
+use crate::image::{Compression, Config, Digest, Hasher};
+
+/// No layer longer than this is decompressed.
+const MAX_LAYER: u64 = 64 << 10;
+
+/// Nor so many that they are longer than this together.
+const MAX_LAYERS_TOGETHER: u64 = 512 << 10;
+
+/// And none that becomes longer than this.
+const MAX_TAR: u64 = 4 << 20;
+
+/// What is wrong with a config, if anything is.
+pub fn config_fits(
+    file: &std::sync::Arc<str>,
+    digest: &Digest,
+    manifest: &Manifest,
+    config: &Config,
+    regions: &[Option<Region>],
+) -> Result<(), LayoutError> {
+    let layers = &manifest.layers;
+    // The config of an artifact may have an image's media type.
+    if !layers.iter().any(|layer| Compression::of_media_type(&layer.media_type).is_some()) {
+        return Ok(());
+    }
+    let (file, manifest) = (file.clone(), digest.clone());
+    let diff_ids = config.diff_ids();
+    if diff_ids.len() != layers.len() {
+        let (diff_ids, layers) = (diff_ids.len(), layers.len());
+        return Err(LayoutError::LayerCount { file, manifest, diff_ids, layers });
+    }
+    let mut left = MAX_LAYERS_TOGETHER;
+    for ((layer, listed), region) in layers.iter().zip(diff_ids).zip(regions) {
+        let Some(actual) = diff_id(layer, region.as_ref(), &mut left) else { continue };
+        if actual != *listed.digest() {
+            let (blob, listed) = (layer.digest.clone(), listed.clone());
+            return Err(LayoutError::OtherLayer { file, manifest, blob, listed, actual });
+        }
+    }
+    Ok(())
+}
+
+/// The diff ID of a layer, where it is cheap to know. A blob that is damaged is not looked into:
+/// uploading it tells what is wrong.
+fn diff_id(layer: &Descriptor, region: Option<&Region>, left: &mut u64) -> Option<Digest> {
+    let compression = Compression::of_media_type(&layer.media_type)?;
+    if compression == Compression::None {
+        return Some(layer.digest.clone());
+    }
+    let region = region.filter(|region| region.length <= MAX_LAYER)?;
+    *left = left.checked_sub(region.length)?;
+    let blob = region.bytes().ok()?;
+    if Digest::of(&blob) != layer.digest {
+        return None;
+    }
+    let decoder: Box<dyn Read + '_> = match compression {
+        Compression::None => return None,
+        Compression::Gzip => Box::new(flate2::read::MultiGzDecoder::new(&*blob)),
+        Compression::Zstd => Box::new(zstd::Decoder::new(&*blob).ok()?),
+    };
+    let mut tar = decoder.take(MAX_TAR + 1);
+    let (digest, length) = Hasher::read(&mut tar).ok()?;
+    (length <= MAX_TAR).then_some(digest)
+}
