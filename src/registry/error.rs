@@ -9,9 +9,8 @@ use super::send::mask::SafeUrl;
 /// A request that failed for good.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No connection: the host is unknown or down, or one side does not trust the other; or there
-    /// is one, over which the host has never answered anything. What was attempted has no part in
-    /// it.
+    /// No connection: the host is unknown or down, one side does not trust the other, or the host
+    /// has never answered over it. The message names no request, as any other would fail, too.
     #[error("cannot reach {host}: {reason}{}", hint_line(.hint))]
     Unreachable {
         /// The host, with its port where it is not the usual one.
@@ -43,13 +42,13 @@ pub enum Error {
         /// Where it answered, and what.
         answered: String,
     },
-    /// No authorization was to be had: the credentials are missing or wrong, or the token server
+    /// There is no authorization: the credentials are missing or wrong, or the token server
     /// failed.
     #[error("cannot log in to {host}: {source}")]
     Auth {
         /// The registry, as the user wrote it.
         host: String,
-        /// Why no authorization was to be had.
+        /// Why there is none.
         source: Box<AuthError>,
     },
     /// An answer that the distribution specification does not allow.
@@ -60,7 +59,7 @@ pub enum Error {
         /// What is wrong with the answer.
         problem: String,
     },
-    /// The bytes to be sent could not be had.
+    /// The bytes to be sent could not be read.
     #[error("cannot {doing}: {reason}")]
     Content {
         /// What was attempted, on what.
@@ -68,7 +67,7 @@ pub enum Error {
         /// Why there are no bytes.
         reason: String,
     },
-    /// It was tried again and again, as long as the user allows, or as the registry does.
+    /// It was retried for as long as the user allows, or the registry asks for a longer pause.
     #[error("{error}\nhint: {hint}")]
     GaveUp {
         /// The last failure.
@@ -76,10 +75,10 @@ pub enum Error {
         /// How often it was tried.
         hint: String,
     },
-    /// A manifest's PUT was never answered, and neither was the question what became of it.
+    /// A manifest's PUT was not answered, and neither was the question whether it was stored.
     #[error("{0}\nit is not known whether the tag points to the new image now")]
     Unsettled(Box<Error>),
-    /// A setting of ours is unusable: a CA file that is none, a key without its certificate.
+    /// A setting is unusable: a CA file without certificates, a key without its certificate.
     #[error("{0}")]
     Settings(String),
 }

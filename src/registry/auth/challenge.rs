@@ -15,7 +15,7 @@ use super::error::excerpt;
 
 /// Header lines that are looked at.
 const MAX_HEADERS: usize = 16;
-/// Bytes of one header line; a longer line is passed over.
+/// Bytes of one header line; a longer line is skipped.
 const MAX_HEADER_BYTES: usize = 8 * 1024;
 /// Challenges of one header line that are looked at.
 const MAX_CHALLENGES: usize = 32;

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// Scopes that a registry may add by its challenge; more are passed over.
+/// Scopes that a registry may add by its challenge; more are skipped.
 const MAX_CHALLENGED: usize = 32;
 
 /// A set of resources, each with the actions wanted on it.
@@ -33,7 +33,7 @@ impl Scopes {
         self.with(&format!("repository:{repository}"), ["pull"])
     }
 
-    /// These and those that a challenge's `scope` asks for. What is malformed is passed over.
+    /// These and those that a challenge's `scope` asks for. Malformed scopes are skipped.
     #[must_use]
     pub fn with_challenged(self, scope: &str) -> Self {
         scope

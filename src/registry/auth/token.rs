@@ -109,7 +109,7 @@ impl TokenRequest {
                     status,
                     said,
                     origin: self.found.to_string(),
-                    advice: hosts::log_in(self.door.host()),
+                    advice: self.advice(status),
                 }))
             }
             _ => self.failed(&answer, said),
@@ -161,6 +161,17 @@ impl TokenRequest {
         // A credential could go along.
         request.redirects = Redirects::Return;
         request
+    }
+
+    /// 401 is about the login; some token servers say 403 to a wrong password, too.
+    fn advice(&self, status: StatusCode) -> String {
+        let log_in = hosts::log_in(self.door.host());
+        match status {
+            StatusCode::FORBIDDEN if self.found.credential.is_some() => {
+                format!("either this user may not do that, or the login is wrong; {log_in}")
+            }
+            _ => log_in,
+        }
     }
 
     fn host(&self) -> String {

@@ -41,7 +41,7 @@ impl Registry {
             _ if refused => self.login_hint(call, &message, not_allowed),
             status => self.hint(call, status, &message),
         };
-        // It is not about what was asked for, but about who asks.
+        // The login failed, not the request.
         let doing = match answer.status {
             StatusCode::UNAUTHORIZED if is_registry && !not_allowed => {
                 format!("log in to {}", self.host())
