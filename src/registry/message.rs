@@ -92,6 +92,13 @@ impl ErrorMessage {
         self.errors.iter().any(|error| error.code == code)
     }
 
+    /// Whether it speaks of the login itself, as Amazon ECR does that answers a login of yesterday
+    /// with `DENIED: Your authorization token has expired`.
+    pub fn is_about_login(&self) -> bool {
+        let text = self.to_string().to_ascii_lowercase();
+        ["expired", "credential", "password", "authenticat"].iter().any(|word| text.contains(word))
+    }
+
     /// Whether it says by a code that the request can never succeed, although the status is that of
     /// a failing server.
     pub fn is_final(&self, status: StatusCode) -> bool {

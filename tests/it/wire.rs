@@ -478,6 +478,18 @@ fn a_quota_is_not_answered_with_log_in() {
 }
 
 #[test]
+fn a_login_that_has_expired_is_answered_with_log_in() {
+    for status in [401, 403] {
+        let scene = Scene::with(basic());
+        let denied = Answer::status(status)
+            .header("www-authenticate", "Basic realm=\"laboratory\"")
+            .error("DENIED", "Your authorization token has expired. Reauthenticate and try again.");
+        scene.rules(vec![Rule::at(Step::UploadPost, Fault::Answer(denied))]);
+        scene.login(BASIC_USER, BASIC_PASSWORD).exits(4).says("log in with `docker login");
+    }
+}
+
+#[test]
 fn a_challenge_that_cannot_be_answered_is_shown() {
     let scene = Scene::new();
     let negotiate = Answer::status(401)

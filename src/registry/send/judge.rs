@@ -106,14 +106,18 @@ impl Registry {
         let says_so = answer.status == StatusCode::FORBIDDEN
             || is_scope_too_narrow(answer)
             || message.has_code("DENIED");
-        is_user && (says_so || !is_basic(sent))
+        match is_basic(sent) {
+            true => is_user && says_so && !message.is_about_login(),
+            false => is_user,
+        }
     }
 
     /// The same for an answer whose text was not read yet.
     pub(super) fn is_about_rights(&self, call: &Call<'_>, answer: &Answer) -> bool {
         let message = ErrorMessage::parse(&answer.body);
         let is_user = matches!(self.auth.identity(call.repository), Identity::User(_));
-        is_user && (is_scope_too_narrow(answer) || message.has_code("DENIED"))
+        let says_so = is_scope_too_narrow(answer) || message.has_code("DENIED");
+        is_user && says_so && !message.is_about_login()
     }
 
     /// The hint for a 401 or 403.
