@@ -8,12 +8,22 @@ use super::super::error::Error;
 use super::door::Door;
 use super::failure::Failure;
 use super::mask::{SafeUrl, Secrets};
-use super::request::{Answer, Redirects, Request, RequestTarget};
+use super::request::{Answer, Payload, Redirects, Request, RequestTarget};
 
 /// How many redirects are followed; storage behind a registry needs one or two.
 const MAX_REDIRECTS: usize = 5;
 
 impl Door {
+    /// Opens a connection for a blob's body before there is one, so that the body need not wait for
+    /// the handshakes. Whether that succeeds shows when the body is sent.
+    pub async fn open_connection(&self) {
+        let to = RequestTarget::Path("/v2/".to_owned());
+        let mut request = Request::new("open a connection".to_owned(), Method::GET, to);
+        request.payload = Payload::OpenConnection;
+        request.redirects = Redirects::Return;
+        let _ = self.follow(&request, None, &Secrets::default()).await;
+    }
+
     /// Sends a request once and follows redirects. The authorization goes along only as long as they
     /// stay at the registry.
     pub async fn follow(

@@ -41,6 +41,8 @@ pub enum Payload {
     Empty,
     Bytes(Bytes),
     Stream(StreamPayload),
+    /// Nothing; the request only opens a connection, for the body of a later one.
+    OpenConnection,
 }
 
 /// A body that is made anew each time the request is sent, with the number that the timer gives to

@@ -91,7 +91,7 @@ impl Door {
             led_by: (!is_registry && request.redirects == Redirects::Follow).then_some(self.host()),
         };
         let client = match &request.payload {
-            Payload::Stream(_) => &clients.bodies,
+            Payload::Stream(_) | Payload::OpenConnection => &clients.bodies,
             Payload::Empty | Payload::Bytes(_) => &clients.small,
         };
         let mut builder =
@@ -108,6 +108,7 @@ impl Door {
             {
                 builder
             }
+            Payload::OpenConnection => builder,
             // Some servers want a length on every POST, PUT and PATCH.
             Payload::Empty => builder.header(CONTENT_LENGTH, 0),
             Payload::Bytes(bytes) => {

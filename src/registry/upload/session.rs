@@ -83,6 +83,12 @@ impl Repository {
         self.open_upload_for(doing, &mut self.budget()).await
     }
 
+    /// Opens a connection for the body of a blob that is still being compressed. A failure is no
+    /// error: the upload opens another one then.
+    pub async fn open_connection(&self) {
+        self.registry().door.open_connection().await;
+    }
+
     pub(super) async fn open_upload_for(
         &self,
         doing: String,
@@ -302,7 +308,65 @@ pub fn arrived(headers: &HeaderMap) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+    use std::net::SocketAddr;
+
+    use axum::Router;
+    use axum::extract::ConnectInfo;
+    use parking_lot::Mutex;
+    use tokio::net::TcpListener;
+
+    use super::super::super::options::Options;
+    use super::super::super::repository::Registry;
     use super::*;
+
+    /// The ports of the clients that have asked.
+    type Clients = Arc<Mutex<HashSet<u16>>>;
+
+    /// A registry that answers every request with a session.
+    async fn registry() -> (Arc<Registry>, Clients) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        let clients = Clients::default();
+        let seen = clients.clone();
+        let answer = |ConnectInfo(client): ConnectInfo<SocketAddr>| async move {
+            seen.lock().insert(client.port());
+            let headers = [
+                ("location", "/v2/app/blobs/uploads/1"),
+                ("oci-chunk-min-length", "5"),
+                ("oci-chunk-max-length", "1000000"),
+            ];
+            (axum::http::StatusCode::ACCEPTED, headers)
+        };
+        let app = Router::new().fallback(answer);
+        let service = app.into_make_service_with_connect_info::<SocketAddr>();
+        tokio::spawn(async move { axum::serve(listener, service).await });
+        let options = Arc::new(Options::default());
+        (Registry::new(&host, options, crate::event::ignore()), clients)
+    }
+
+    #[tokio::test]
+    async fn a_session_is_opened_ahead_and_given_up_if_it_is_not_used() {
+        let (registry, _) = registry().await;
+        let repository = registry.repository("app");
+        let session = repository.open_upload().await.unwrap();
+        assert_eq!((session.limits().least, session.limits().most), (5, 1_000_000));
+        let sessions = &registry.door.options().sessions;
+        assert_eq!(format!("{sessions:?}"), "1 open upload sessions");
+        drop(session);
+        sessions.cancel_abandoned(Duration::from_secs(5)).await;
+        assert_eq!(format!("{sessions:?}"), "0 open upload sessions");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_was_opened_ahead_is_used() {
+        let (registry, clients) = registry().await;
+        let repository = registry.repository("app");
+        repository.open_connection().await;
+        assert_eq!(clients.lock().len(), 1);
+        repository.open_upload().await.unwrap();
+        assert_eq!(clients.lock().len(), 1, "over the same connection");
+    }
 
     #[test]
     fn a_range_tells_how_much_arrived_unless_it_is_ambiguous() {
