@@ -24,7 +24,7 @@ fn push(machine: &Pushimg, image: &Path, host: &str, more: &[&str]) -> Output {
     machine.push(image, &format!("{host}/app:v1"), more)
 }
 
-/// A proxy as companies have them: CONNECT and absolute URLs. Names below `.test` are this machine.
+/// A proxy as companies have them: CONNECT and absolute URLs. Names below `.invalid` are this machine.
 struct WebProxy {
     addr: SocketAddr,
     seen: Arc<Mutex<Vec<String>>>,
@@ -145,7 +145,7 @@ fn https_goes_through_the_proxy_of_the_environment_by_connect() {
     let registry = DockerRegistry::tls(&authority);
     let web = WebProxy::start();
     let image = image(&dir);
-    let host = format!("registry.test:{}", registry.addr().port());
+    let host = format!("registry.invalid:{}", registry.addr().port());
     let through = format!("http://user:hunter2@{}", web.addr);
     for variable in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"] {
         let machine = Pushimg::new().env(variable, &through);
@@ -163,7 +163,8 @@ fn https_goes_through_the_proxy_of_the_environment_by_connect() {
     }
     // Named as one that needs none, or on this machine.
     let before = web.seen().len();
-    let machine = Pushimg::new().env("HTTPS_PROXY", &through).env("NO_PROXY", "other.test,.test");
+    let machine =
+        Pushimg::new().env("HTTPS_PROXY", &through).env("NO_PROXY", "other.invalid,.invalid");
     push(&machine, &image, &host, &["--insecure-skip-tls-verify", "--retry-for=1s"]).exits(5);
     let machine = Pushimg::new().env("HTTPS_PROXY", &through).env("HTTP_PROXY", &through);
     push(&machine, &image, &registry.host(), &["--insecure-skip-tls-verify"]).success();
@@ -175,7 +176,7 @@ fn plain_http_goes_through_the_proxy_too() {
     let dir = TempDir::new().expect("a folder");
     let registry = DevRegistry::start(registry::Options::default());
     let web = WebProxy::start();
-    let host = format!("registry.test:{}", registry.addr().port());
+    let host = format!("registry.invalid:{}", registry.addr().port());
     let machine = Pushimg::new().env("HTTP_PROXY", format!("http://{}", web.addr));
     push(&machine, &image(&dir), &host, &["--plain-http"]).success();
     assert!(registry.tag("app", "v1").is_some());
@@ -222,13 +223,14 @@ fn a_proxy_that_does_not_let_us_through_is_named_at_once_with_its_variable() {
     ] {
         let address = value.rsplit_once('@').map_or(value.as_str(), |(_, address)| address);
         let address = address.trim_start_matches("http://");
-        let output = push(&Pushimg::new().env(variable, &value), &image, "registry.test", options)
-            .exits(5)
-            .says(said)
-            .says(address)
-            .says(&format!("({variable})"))
-            .says("registry.test")
-            .never_says("hunter2");
+        let output =
+            push(&Pushimg::new().env(variable, &value), &image, "registry.invalid", options)
+                .exits(5)
+                .says(said)
+                .says(address)
+                .says(&format!("({variable})"))
+                .says("registry.invalid")
+                .never_says("hunter2");
         assert!(output.took < Duration::from_secs(5), "{output}");
     }
 }
@@ -240,7 +242,7 @@ fn a_variable_that_names_no_proxy_is_an_error_and_not_passed_over() {
     for (variable, value) in
         [("HTTPS_PROXY", "htp://me:hunter2@proxy.test:1"), ("https_proxy", "http//proxy.test")]
     {
-        push(&Pushimg::new().env(variable, value), &image, "registry.test", &[])
+        push(&Pushimg::new().env(variable, value), &image, "registry.invalid", &[])
             .exits(2)
             .says(variable)
             .says("proxy.test")
@@ -334,7 +336,7 @@ fn a_password_goes_to_a_far_host_in_the_open_only_when_told_so() {
         ..Default::default()
     });
     let web = WebProxy::start();
-    let host = format!("registry.test:{}", registry.addr().port());
+    let host = format!("registry.invalid:{}", registry.addr().port());
     let through = format!("http://{}", web.addr);
     let machine = Pushimg::new()
         .env("HTTP_PROXY", &through)
