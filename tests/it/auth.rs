@@ -1,4 +1,5 @@
-//! Credentials: found where people keep them, asked for once, sent to nobody else, never printed.
+//! Credentials are found where people keep them, asked for once, sent only to the host that they
+//! are for, and never printed.
 
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;

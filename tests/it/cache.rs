@@ -1,4 +1,5 @@
-//! The local cache makes pushes faster and changes nothing else, whatever becomes of it.
+//! The local cache makes pushes faster and changes nothing else, even when it is damaged or
+//! missing.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -298,8 +299,7 @@ fn a_process_that_was_killed_leaves_a_cache_that_works() {
     assert_eq!(count(&report, "mounted"), 6);
 }
 
-/// A file in the Nix store of this machine, taken away at the end. Where there is no store, and
-/// none can be made, there is none.
+/// A file in the Nix store of this machine, removed at the end.
 struct StorePath(PathBuf);
 
 impl StorePath {

@@ -1,5 +1,5 @@
-//! Docker archives of several images, and archives with links: the image that is meant arrives, or
-//! each under its own name.
+//! Docker archives with several images or with links: the chosen image arrives, or each image under
+//! its own name.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! Every failure names the thing and says what to do, by the right exit code, within a time limit,
-//! and leaves the tag as it was.
+//! Every failure has the right exit code and names what failed and what to do. It ends within a
+//! time limit, and the tag stays as it was.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

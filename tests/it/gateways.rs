@@ -1,4 +1,4 @@
-//! Pushes through nginx and HAProxy, as they stand before registries.
+//! Pushes through nginx and HAProxy before a registry.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! No input makes it panic, hang or use more memory than it may.
+//! No input makes pushimg panic, hang or use more memory than its limit.
 
 use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
@@ -145,7 +145,7 @@ fn json_of_a_gigabyte_is_not_read() {
         scene.refused(&path).says("config.json");
         std::fs::remove_file(path).expect("remove");
     }
-    // Much JSON that nobody needs is no harm.
+    // Many unknown JSON fields do no harm.
     for name in ["other.tar", "other.tar.gz"] {
         let path = scene.path(name);
         let after =

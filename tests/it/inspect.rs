@@ -1,4 +1,4 @@
-//! `pushimg inspect`: what is in an image, and what a push of it would send.
+//! `pushimg inspect` shows what is in an image and what a push would send.
 
 use std::io::{Seek, SeekFrom, Write};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM stop a push at once, and leave nothing behind.
+//! Ctrl-C and SIGTERM stop a push at once, and it leaves nothing behind.
 
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
@@ -110,8 +110,8 @@ fn a_signal_is_heeded_whatever_the_push_is_waiting_for() {
         proxy.set_rules(vec![Rule::at(step, Fault::Stall { place, hold })]);
         let machine = Pushimg::new();
         let child = machine.spawn([archive.to_str().unwrap(), &destination]);
-        // All uploads, so that no session is just being opened: of one whose opening was not yet
-        // answered nobody here knows.
+        // Wait for all uploads, so that every session is known: pushimg cannot close a session
+        // whose POST was not answered yet.
         let count = if step == Step::UploadPut { 7 } else { 1 };
         wait_for(&proxy, "the request", || proxy.count_step(step) >= count);
         signal(&child, "INT");

@@ -1,7 +1,8 @@
-//! kill -9 at any moment, then a clean run: nothing half-made is ever visible, what was uploaded is
-//! found again by its digest, and nothing is left behind on this machine.
+//! A push is killed with SIGKILL at any moment, and a second push runs to its end. The registry
+//! never shows half an image, the second push finds the blobs that the first one uploaded, and no
+//! temporary file stays.
 //!
-//! Twenty times by default, two hundred with `PUSHIMG_TEST_FULL=1`.
+//! Twenty kills by default, two hundred with `PUSHIMG_TEST_FULL=1`.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -87,7 +88,7 @@ fn a_push_that_is_killed_leaves_nothing_half_made_and_the_next_goes_on_from_ther
             std::fs::read_dir(machine.home().join("tmp")).expect("TMPDIR").flatten().collect();
         assert!(spool.is_empty(), "seed {seed}, round {round}: left in TMPDIR: {spool:?}");
         if after != before {
-            // It got as far as the manifest: then all of it is there.
+            // It had put the manifest, so the image must be complete.
             pull::assert_same_image(&archive, registry.addr(), "app", TAG);
         }
 

@@ -1,5 +1,5 @@
-//! The blobs of a layout: which are asked for, read, mounted and sent; and that none arrives that is
-//! not what its digest says.
+//! The blobs of a layout: which ones are asked for, read, mounted and sent. A blob that does not
+//! match its digest never arrives.
 
 use std::fs;
 use std::path::PathBuf;

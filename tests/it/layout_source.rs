@@ -1,4 +1,4 @@
-//! OCI layouts and `dir:` folders that real programs wrote are read as what they are.
+//! OCI layouts and `dir:` folders that other programs wrote are read correctly.
 
 use std::fs;
 use std::io::Write;

@@ -1,5 +1,5 @@
-//! OCI layouts and `dir:` folders arrive in a registry as they are stored, to the byte: whichever
-//! program made them, one image of them or all, with everything that belongs to it.
+//! OCI layouts and `dir:` folders arrive byte for byte, one image of them or all, with every
+//! manifest that belongs to them.
 
 use std::path::{Path, PathBuf};
 
@@ -160,7 +160,7 @@ fn a_folder_of_skopeo_arrives_as_it_is() {
             assert_eq!(std::fs::read(&layer.path).unwrap(), std::fs::read(stored).unwrap());
         }
         assert_readable(&host, repository);
-        // Uncompressed as these layers are, nobody chose to keep them so.
+        // These layers are uncompressed, but not by the user's choice.
         let again = push(text(&folder), &format!("{host}/{repository}:v1"), &[]).success();
         again.says("0 of 6 layers uploaded").never_says("kept");
     }

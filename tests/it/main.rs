@@ -1,4 +1,5 @@
-//! All integration tests, in one crate: a module for each promise, and the laboratory they share.
+//! All integration tests in one crate. Each module tests one promise; `support` is the laboratory
+//! that they share.
 //!
 //! `cargo test --test it push::` runs the tests of one module.
 

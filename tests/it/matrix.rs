@@ -1,8 +1,8 @@
-//! Every kind of fault at every step of a push, once, twice and always: a push either gets through,
-//! and the image reads back whole, or ends with a documented exit code and a message that names
-//! the step and the host, and the tag is as it was. There is no third outcome.
+//! Every kind of fault at every step of a push, once, twice and always. There are two permitted
+//! outcomes: the push succeeds and the image reads back whole, or it ends with a documented exit
+//! code and a message that names the step and the host, and the tag is as it was.
 //!
-//! A share of the cases runs by default; all of them with `PUSHIMG_TEST_FULL=1`.
+//! A share of the cases runs by default, all of them with `PUSHIMG_TEST_FULL=1`.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,5 +1,5 @@
-//! An image of nix2container, a JSON file that says what its layers are made of, arrives with the
-//! digests that nix2container itself gave it; and what the registry has is not made again.
+//! An image of nix2container is a JSON file that describes its layers. It arrives with the digests
+//! that nix2container computed, and layers that the registry has are not made again.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};

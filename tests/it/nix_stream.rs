@@ -1,5 +1,5 @@
-//! What Nix's streamLayeredImage leaves is pushed as its script would write it, byte for byte,
-//! without running it; and what is not understood is run.
+//! An image of Nix's streamLayeredImage is pushed without running its script, byte for byte as the
+//! script would write it. A script that pushimg does not recognise is run.
 
 use std::collections::HashMap;
 use std::fs;

@@ -1,5 +1,5 @@
-//! A push to registries that others wrote, besides the one of the other tests: what is true of
-//! docker-registry only, breaks here.
+//! Pushes to registries of other makers. They fail if pushimg relies on what only docker-registry
+//! does.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

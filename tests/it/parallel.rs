@@ -1,4 +1,5 @@
-//! Everything runs at the same time, within the limits that are set, and the manifest comes last.
+//! Reading, packing and uploading run at the same time and within their limits, and the manifest
+//! comes last.
 
 use std::collections::HashSet;
 use std::io::Write;

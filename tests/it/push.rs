@@ -1,5 +1,5 @@
-//! One command brings an image into a registry, whichever program made the archive, and what comes
-//! back is what was in it.
+//! One command pushes an image of any program's archive, and the image that is read back is the
+//! same.
 
 use std::collections::HashSet;
 use std::path::Path;

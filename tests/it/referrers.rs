@@ -1,4 +1,4 @@
-//! What refers to an image is found from it, whether or not the registry keeps account of that.
+//! Manifests that refer to an image are found, with and without the registry's referrers API.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -92,7 +92,7 @@ async fn put_referrer(
     repository.put_referrer(&referrer).await
 }
 
-/// The list under the tag; `None` where there is none.
+/// The list under the tag; `None` if the tag does not exist.
 async fn list_of(host: &str, subject: &Value) -> Option<Value> {
     let list = repository(host).manifest(&tag_of(subject)).await.expect("an answer")?;
     Some(serde_json::from_slice(&list.bytes).expect("JSON"))

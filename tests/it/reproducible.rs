@@ -1,5 +1,4 @@
-//! The same image gives the same manifest digest, whatever it comes out of and whatever it is
-//! pushed by.
+//! The same image gives the same manifest digest, from any kind of archive and on any machine.
 
 use std::path::Path;
 use std::process::Command;

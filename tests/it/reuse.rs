@@ -1,5 +1,5 @@
-//! What the registry has is not sent again, by what the registry itself tells: no machine here
-//! remembers anything (each [`Pushimg::new`] has an empty cache). And no table, however wrong,
+//! Layers that the registry has are not sent again. Each machine here is new ([`Pushimg::new`] has
+//! an empty cache), so all knowledge comes from the registry. A wrong table costs time but never
 //! breaks a push.
 
 use std::path::PathBuf;
@@ -91,7 +91,7 @@ impl Bench {
         self.proxy.clear();
     }
 
-    /// Shows this manifest to whoever asks through the proxy: registries check what they are given.
+    /// Answers GETs through the proxy with this manifest. The registry itself would refuse it.
     fn show(&self, manifest: &Value) {
         let mut answer = Answer::status(200).header("content-type", put::DOCKER_MANIFEST);
         answer.body = manifest.to_string();
@@ -211,7 +211,7 @@ fn the_layers_of_a_plain_file_that_are_known_are_not_even_read() {
     let archive = image.write(dir.path(), "image.tar");
     let destination = format!("{}/app:v1", registry.host());
     pushed(&archive, &destination, &[]);
-    // The bytes of a layer that nobody reads may be anything; the registry has the right ones.
+    // The bytes of a layer that is not read may be anything; the registry has the right ones.
     let bytes = archive::corrupted(&std::fs::read(&archive).expect("an archive"), 1_500_000);
     let damaged = archive::write(dir.path(), "damaged.tar", &bytes);
     let output = pushed(&damaged, &destination, &[]);
@@ -405,7 +405,7 @@ fn of_an_index_the_image_of_the_same_platform_is_the_table() {
     let report = bench.push_right(&[]);
     assert_eq!(outcomes(&report), ["previous-image", "previous-image", "uploaded"]);
 
-    // The platform's image is gone, or there is none: nothing is reused, and nothing breaks.
+    // The platform's image is gone or never existed: nothing is reused, and nothing breaks.
     let mut gone = amd;
     gone["digest"] = json!(arm["digest"]);
     put::tag(&host, "app", "v1", &index(vec![arm.clone()]));

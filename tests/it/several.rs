@@ -1,5 +1,5 @@
-//! Several images in one command: all are pushed that can be, in the order given they are told of,
-//! and the exit code says whether all went well.
+//! Several images in one command: one failure does not stop the others, the results come in the
+//! given order, and the exit code is 0 only if all were pushed.
 
 use std::path::Path;
 
@@ -90,7 +90,7 @@ fn the_exit_code_is_that_of_the_first_failure_in_the_order_given() {
     let folder = TempDir::new().expect("a folder");
     let good = image(folder.path(), "good");
     let absent = format!("{}={}/a:v1", text(&folder.path().join("absent")), registry.host());
-    // Nobody listens there.
+    // No server listens there.
     let unreachable = format!("{good}=127.0.0.1:1/b:v1");
     let fine = format!("{good}={}/c:v1", registry.host());
     let run = |pairs: &[&String]| {

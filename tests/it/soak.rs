@@ -1,8 +1,9 @@
-//! Pushes through faults by chance: each either gets through, and the image reads back whole, or
-//! ends with a documented exit code and the tag as it was.
+//! Pushes through random faults: each one succeeds and the image reads back whole, or it ends with
+//! a documented exit code and the tag is as it was.
 //!
 //! Sixty pushes by default, a thousand with `PUSHIMG_TEST_FULL=1`. A failure prints the seed;
-//! `PUSHIMG_SOAK_SEED` replays it, as far as requests at the same time come in the same order.
+//! `PUSHIMG_SOAK_SEED` runs it again. The same faults strike if parallel requests come in the same
+//! order.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,5 +1,5 @@
-//! Sources that are broken or contradict themselves, line by line of what may be wrong with each:
-//! the exit code, the words, and the tag as it was.
+//! Sources that are broken or contradict themselves, with one case for each possible fault: the
+//! exit code, the words, and the tag as it was.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -127,7 +127,7 @@ fn fields_of_a_conf_that_are_missing_or_of_another_kind_are_named() {
     ] {
         for kind in [None, Some(json!(true))] {
             if kind.is_some() && ["uid", "gid"].contains(&field) {
-                // A number for Python, and so for whoever runs the script.
+                // Python reads it as a number, so the script would run.
                 continue;
             }
             let mut changed: Value = serde_json::from_str(&whole).expect("JSON");

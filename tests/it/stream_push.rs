@@ -1,5 +1,5 @@
-//! The image of a stream script over a real Nix store: what is known of its layers is neither made
-//! nor read, whoever remembers it, and what nobody may be believed about is made.
+//! Images of stream scripts over a real Nix store: a layer that the registry is known to have is
+//! neither made nor read. A layer with doubtful knowledge is made.
 
 use crate::support::archive::{self, Layer, gzip, text};
 use crate::support::layout::{CONFIG, LAYER, MANIFEST};
@@ -345,7 +345,7 @@ fn the_script_is_not_run_where_it_is_understood() {
     let Some(paths) = Paths::new() else { return };
     let image = paths.image();
     let archive = image.archive();
-    // A Python that tells on whoever starts it.
+    // A Python that writes a file when it is started.
     let witness = image.path("witness");
     let python = image.path("python3.11");
     executable(&python, &format!("#!/bin/sh\ntouch {}\nexit 1\n", text(&witness)));

@@ -1,5 +1,5 @@
-//! The way to the registry: whom to trust, how to say who we are by certificate, proxies of the
-//! environment, addresses in brackets, and no credential in the open.
+//! The connection to the registry: trusted certificates, client certificates, proxies from the
+//! environment, IPv6 addresses, and no credential over plain HTTP.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

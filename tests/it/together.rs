@@ -1,4 +1,5 @@
-//! Images that are pushed together: what they share goes once, whoever fails; and an index over them.
+//! Images that are pushed together send their shared layers once, even if one image fails. Includes
+//! indexes over them.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

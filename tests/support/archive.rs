@@ -1,5 +1,5 @@
-//! Docker archives made on the spot, in the form `dockerTools.buildLayeredImage` writes: layers
-//! first, each named by its diff ID, then the config, then `manifest.json`.
+//! Docker archives made by the test, in the form that `dockerTools.buildLayeredImage` writes: the
+//! layers first, each named by its diff ID, then the config, then `manifest.json`.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! Debian's `docker-registry` (the distribution project's own) as a child process on loopback.
+//! Debian's `docker-registry` (the distribution project's own registry) as a child process on
+//! loopback.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

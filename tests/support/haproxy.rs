@@ -1,4 +1,4 @@
-//! HAProxy before a registry; [`GatewayOptions`] says what it does, as for
+//! HAProxy before a registry. [`GatewayOptions`] sets what it does, as for
 //! [`Nginx`](super::nginx::Nginx).
 
 use std::io::{Read, Write};

@@ -1,5 +1,5 @@
-//! OCI layouts (image-spec 1.1, "Image Layout"): made by hand where no program makes what a test
-//! needs, and held against what a registry has.
+//! OCI layouts (image-spec 1.1, "Image Layout") made by the test, and their comparison with what a
+//! registry has.
 
 use std::path::{Path, PathBuf};
 
@@ -101,8 +101,8 @@ impl Layout {
         self.manifest(&manifest)
     }
 
-    /// Stores what buildx says of how it made an image; its descriptor. It looks like an image, of a
-    /// platform that nobody has.
+    /// Stores an attestation as buildx writes it; its descriptor. It looks like an image for the
+    /// platform unknown/unknown.
     pub fn attestation(&self, image: &Value) -> Value {
         let content = format!("{{\"of\":{}}}", image["digest"]);
         let config = json!({ "architecture": "unknown", "os": "unknown", "config": {},
@@ -188,7 +188,7 @@ pub fn digest_of(descriptor: &Value) -> String {
     descriptor["digest"].as_str().expect("a digest").to_owned()
 }
 
-/// Fetches a manifest or a blob by plain HTTP; `None` where there is none.
+/// Fetches a manifest or a blob over plain HTTP; `None` on 404.
 pub fn get(host: &str, repository: &str, what: &str, reference: &str) -> Option<Vec<u8>> {
     let accepted = [
         MANIFEST,

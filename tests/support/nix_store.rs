@@ -1,5 +1,5 @@
-//! Streamed images over store paths of this machine: only what lies in `/nix/store` itself, as Nix
-//! leaves it, is known by its name.
+//! Streamed images over store paths of this machine. pushimg knows a path by its name only if it is
+//! in `/nix/store` itself and as Nix left it, so the tests need a real store.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -64,14 +64,14 @@ impl StorePath {
         self.0.to_str().expect("a path in UTF-8")
     }
 
-    /// Sets modes and times as Nix does: nobody may write, and it is the second second.
+    /// Sets modes and times as Nix does: read-only, and one second after the epoch.
     fn settle(&self) {
         program("chmod", ["-R", "a-w,a+rX", self.text()]);
         program("find", [self.text(), "-exec", "touch", "-hd", "@1", "{}", "+"]);
     }
 
-    /// Replaces the content of each file by as much of something else, of the same mode and time:
-    /// whoever reads it gets another layer, and whoever does not cannot tell.
+    /// Replaces the content of each file by other bytes, with the same length, mode and time. A push
+    /// that reads the files makes another layer; one that only looks at them sees no difference.
     pub fn garble(&self) {
         let files = program("find", [self.text(), "-type", "f"]);
         for file in files.lines() {
@@ -85,7 +85,7 @@ impl StorePath {
 
 impl Drop for StorePath {
     fn drop(&mut self) {
-        // For others than root: what nobody may write, nobody may remove.
+        // Only root can remove a read-only folder's files.
         let _ = Command::new("chmod").args(["-R", "u+w"]).arg(&self.0).status();
         let _ = fs::remove_dir_all(&self.0);
         // Stays where it holds anything else.

@@ -1,5 +1,5 @@
-//! Puts blobs and manifests into a registry as they are, right or wrong: the earlier images that a
-//! push finds there.
+//! Puts blobs and manifests, right or wrong, into a registry: the earlier images that a push finds
+//! there.
 
 use serde_json::{Value, json};
 

@@ -1,5 +1,5 @@
-//! Runs the `pushimg` program the way a person or a CI job would: a clean environment, a home of
-//! its own, and a time limit.
+//! Runs the `pushimg` program as a person or a CI job would: with a clean environment, a home
+//! folder of its own and a time limit.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write};
@@ -191,7 +191,7 @@ pub fn finish(command: Command, stdin: Option<Vec<u8>>, limit: Duration) -> Outp
     watch(command, stdin, limit, |_| ()).0
 }
 
-/// As [`finish`], for who wants to look at the process when it has started.
+/// As [`finish`]; calls `started` once the process runs.
 fn watch<T>(
     mut command: Command,
     stdin: Option<Vec<u8>>,

@@ -1,5 +1,5 @@
-//! A certificate authority for one test: server and client certificates, and the files programs
-//! want them in.
+//! A certificate authority for one test, which issues server and client certificates and writes
+//! them as files.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Once, OnceLock};

@@ -1,5 +1,6 @@
 //! A token server whose ES256 tokens `docker-registry` accepts (Docker Registry v2 "Token
-//! Authentication Specification" and its OAuth2 form), in the forms that registries out there use.
+//! Authentication Specification" and its OAuth2 form). It answers in the forms that other token
+//! servers use.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -61,7 +62,7 @@ pub struct TokenOptions {
     pub anonymous: Vec<String>,
     /// Whether POST is answered, or 405 as by servers that know only GET. Default true.
     pub post: bool,
-    /// Repositories that nobody may pull from: a mount's source that is denied.
+    /// Repositories for which no pull is granted, so that a mount from them is denied.
     pub denied: Vec<String>,
 }
 
@@ -173,7 +174,7 @@ impl TokenServer {
         change(&mut self.shared.options.lock().expect("no holder panics"));
     }
 
-    /// A token for these scopes, whoever asks; for servers in between that go on by themselves.
+    /// A token for these scopes without a login, for the proxy's own requests.
     pub fn sign(&self, scopes: &str) -> String {
         let lifetime = self.shared.options.lock().expect("no holder panics").lifetime;
         self.shared.sign("laboratory", &Scope::parse_all(scopes), lifetime)

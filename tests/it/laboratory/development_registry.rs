@@ -15,7 +15,7 @@ fn the_development_registry_takes_an_image_and_gives_it_back() {
         let name = format!("{auth:?}");
         let registry = DevRegistry::start(registry::Options { auth, ..Default::default() });
         let proxy = FaultProxy::before(registry.addr());
-        // Where nobody asks, a login does no harm.
+        // A registry without auth ignores a login.
         let through = Remote::new(proxy.addr()).login("user", "secret");
         pull::skopeo_push(&archive, through.clone(), "team/app", "v1");
         let pulled = pull::assert_same_image(&archive, through.clone(), "team/app", "v1");

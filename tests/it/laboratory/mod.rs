@@ -1,4 +1,5 @@
-//! The laboratory itself: its registries are registries, its faults arrive, its counts are right.
+//! Tests of the laboratory itself: its registries behave like registries, its faults arrive, its
+//! counts are right.
 
 mod archives;
 mod development_registry;

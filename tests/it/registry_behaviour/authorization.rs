@@ -1,4 +1,5 @@
-//! Logins and tokens: in all dialects, renewed when they end, not sent again when they are refused.
+//! Logins and tokens are taken in all dialects, renewed when they expire, and not sent again once
+//! they were refused.
 
 use super::*;
 

@@ -1,5 +1,5 @@
-//! What registries do, row by row: each behaviour that is seen out there is made at the wire, and
-//! the push gets through, or says clearly why not.
+//! Behaviours of real registries, one by one, made by the proxy: the push succeeds, or it says
+//! clearly why it cannot.
 
 mod authorization;
 mod broken_uploads;

@@ -1,4 +1,4 @@
-//! PUT, PATCH and chunks: the upload method that a registry takes is found and remembered.
+//! PUT, PATCH and chunks: pushimg finds the upload method that a registry accepts and remembers it.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What is tried again, for how long, and when a silent connection is given up.
+//! What is retried and for how long, and when a silent connection is given up.
 
 use super::*;
 
@@ -81,7 +81,7 @@ fn what_cannot_succeed_is_not_tried_again() {
 fn a_host_that_nobody_ever_heard_of_is_given_up_soon() {
     let dir = TempDir::new().expect("a folder");
     let image = ImageBuilder::new(vec![Layer::file("a", b"a")]);
-    // Nobody listens at a port that was just given back.
+    // No server listens at a port that was just freed.
     let (_, addr) = crate::support::served::bind(0);
     for archive in [image.write(dir.path(), "a.tar"), image.write_gz(dir.path(), "a.tar.gz")] {
         let output =

@@ -1,4 +1,4 @@
-//! Bodies on their way through the proxy: counted, and cut or held where a fault says so.
+//! Bodies on their way through the proxy: they are counted, and cut or held if a fault says so.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -1,5 +1,4 @@
-//! One request through the proxy: what the script says goes wrong with it, and the way to the
-//! registry and back.
+//! One request through the proxy: chooses the fault, asks the registry and answers the client.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -423,8 +422,8 @@ impl Exchange {
 
     /// The registry's challenge for this request, as if it had brought no token.
     async fn challenge(&self, parts: &Parts) -> String {
-        // The scope comes from the request's own method and path; a registry that asks nobody
-        // must not see that, lest it acts on it.
+        // The scope comes from the request's own method and path. A registry without auth must not
+        // see that request without its token, because it would act on it.
         let mut challenge = None;
         let base = self.ask_without_token(&Method::GET, "/v2/").await;
         if base.is_some() {

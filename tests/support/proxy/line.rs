@@ -1,8 +1,8 @@
-//! The line to the client: a connection that can be reset with RST, and that can be made as slow
-//! as a real one, by a round trip time and a bandwidth that all connections share.
+//! The connection to the client. It can be reset with RST, and made slow by a round trip time and a
+//! bandwidth that all connections share.
 //!
-//! A connection waits one round trip before it is served, as TCP's handshake would; each byte then
-//! travels for half of one. TCP's slow start is not imitated.
+//! A connection waits one round trip before it is served, like TCP's handshake. Each byte travels
+//! for half a round trip. TCP's slow start is not imitated.
 
 use std::io;
 use std::pin::Pin;

@@ -49,7 +49,7 @@ fn main() {
     );
     let say = |line: String| {
         println!("{line}");
-        // Whoever reads this waits for the line.
+        // The reader waits for this line.
         let _ = std::io::stdout().flush();
     };
     say(format!("listening on {}", proxy.addr()));

@@ -1,9 +1,9 @@
-//! A proxy between a client and a registry that counts every request, makes the line slow, and
-//! does to any request what can go wrong with one.
+//! A proxy between a client and a registry that counts every request, slows the line down, and
+//! makes requests fail.
 //!
-//! It has three addresses, [`Origin`]s: the registry's, the token server's (challenges are
-//! rewritten to name it), and a second, foreign one of the same registry, for redirects and
-//! upload locations. Faults are data: [`Rule`]s strike the requests they match, [`Random`] strikes
+//! It has three addresses, its [`Origin`]s: the registry's, the token server's (challenges are
+//! rewritten to name it), and a second, foreign one of the same registry for redirects and upload
+//! locations. Faults are data: a [`Rule`] strikes the requests that it matches, [`Random`] strikes
 //! by chance from a seed.
 
 pub mod body;

@@ -1,4 +1,4 @@
-//! What passed through the proxy: one record for each request, kept up to date as it goes on.
+//! One record for each request through the proxy, updated until the request ends.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};

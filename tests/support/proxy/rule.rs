@@ -81,9 +81,9 @@ impl Rule {
     }
 }
 
-/// Faults by chance. The decision for a request depends on the seed, on what the request is, and
-/// on how often such a one was seen, not on the order of others; so a run replays as far as the
-/// client asks the same.
+/// Faults by chance. The decision for a request depends on the seed, on the request, and on how
+/// often the same request was seen before; not on the order of other requests. So a run can be
+/// repeated if the client sends the same requests.
 #[derive(Clone, Debug)]
 pub struct Random {
     pub seed: u64,

@@ -1,5 +1,5 @@
-//! Who may do what: nobody asked, Basic, or opaque tokens with scopes from a token endpoint of the
-//! registry's own.
+//! Who may do what: anonymous, Basic, or opaque tokens with scopes from the registry's own token
+//! endpoint.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

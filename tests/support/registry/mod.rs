@@ -1,8 +1,7 @@
-//! A small registry for development and tests (OCI distribution-spec 1.1), blobs on disk.
+//! A small registry for development and tests (OCI distribution-spec 1.1) with blobs on disk.
 //!
-//! It keeps to the specification, so that it can stand in for a real registry where none is
-//! installed; its options make it one of the stricter kinds: Basic or token auth, repositories
-//! that must exist, no mounts, tags that cannot be overwritten.
+//! It keeps to the specification. Options make it stricter: Basic or token auth, repositories that
+//! must exist, no mounts, tags that cannot be overwritten.
 
 pub mod auth;
 pub mod error;

@@ -1,4 +1,4 @@
-//! What a URL path below `/v2/` names. Repository names hold slashes, so it is read from the end.
+//! Parses URL paths below `/v2/`. Repository names contain slashes, so a path is read from its end.
 
 /// A resource of the distribution API.
 #[derive(Clone, Debug, PartialEq, Eq)]

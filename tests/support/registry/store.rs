@@ -1,5 +1,5 @@
-//! What a registry holds: blobs as files named by their digest, and in memory which repository has
-//! which blob, manifest and tag, and the upload sessions.
+//! The registry's state: blobs are files named by their digest; repositories, manifests, tags and
+//! upload sessions are in memory.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
