@@ -311,8 +311,8 @@ fn however_much_is_told_no_secret_is() {
         base64::engine::general_purpose::STANDARD.encode(format!("{BASIC_USER}:{BASIC_PASSWORD}"));
     for host in [by_token.host(), basic.host()] {
         let machine = Pushimg::new().login(&host, BASIC_USER, BASIC_PASSWORD);
-        let destination = format!("{host}/app:v1");
         for verbosity in ["-v", "-vv", "-vvv"] {
+            let destination = format!("{host}/app{verbosity}:v1");
             let output = machine.run([&archive(), &destination, verbosity, "--json"]).success();
             let output = output.says("HEAD").says("PUT");
             let output = output.never_says(BASIC_PASSWORD).never_says(&encoded);

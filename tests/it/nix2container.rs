@@ -168,8 +168,8 @@ fn layers_that_the_registry_has_are_neither_made_nor_looked_for() {
     push(&image, &format!("{}/n2c:v1", proxy.host()), &[]).success();
     drop(store);
     proxy.clear();
-    push(&image, &format!("{}/n2c:v1", proxy.host()), &[]).success();
-    assert_sample(&pull::oci(registry.host(), "n2c", "v1"));
+    push(&image, &format!("{}/n2c:v2", proxy.host()), &[]).success();
+    assert_sample(&pull::oci(registry.host(), "n2c", "v2"));
     let asked = proxy.records();
     let blobs = asked.iter().filter(|record| record.step == Step::BlobHead).count();
     assert_eq!(blobs, 5, "one HEAD for each layer, one for the config");

@@ -345,6 +345,21 @@ async fn chance_from_one_seed_strikes_the_same_requests() {
     assert_ne!(run(2).await.1, first);
 }
 
+/// Demands that something takes so many milliseconds. Other processes can make a line slower than
+/// it says, never faster, so the upper limit must hold in one of five measurements.
+async fn takes(range: std::ops::Range<u128>, measure: impl AsyncFn() -> Duration) {
+    let mut all = Vec::new();
+    for _ in 0..5 {
+        let took = measure().await.as_millis();
+        all.push(took);
+        assert!(took >= range.start, "{all:?} ms, not {range:?}");
+        if took < range.end {
+            return;
+        }
+    }
+    panic!("{all:?} ms, not {range:?}");
+}
+
 #[tokio::test]
 async fn a_slow_line_is_as_slow_as_it_says() {
     let registry = DevRegistry::start(registry::Options::default());
@@ -353,34 +368,32 @@ async fn a_slow_line_is_as_slow_as_it_says() {
         &ProxyOptions { line: Line::new(50, 80), ..Default::default() },
     );
     let base = format!("http://{}", proxy.addr());
-    let client = client();
-    let timed = async |request: reqwest::RequestBuilder| {
+    let ping = async |client: &Client| {
         let began = Instant::now();
-        let status = request.send().await.expect("an answer").status();
-        (status.as_u16(), began.elapsed().as_millis())
+        let answer = client.get(format!("{base}/v2/")).send().await.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::OK);
+        began.elapsed()
     };
     // The first request opens the connection: two round trips; then it is one.
-    let (status, first) = timed(client.get(format!("{base}/v2/"))).await;
-    assert!(status == 200 && (100..180).contains(&first), "{first} ms");
-    let (_, second) = timed(client.get(format!("{base}/v2/"))).await;
-    assert!((50..110).contains(&second), "{second} ms");
+    takes(100..180, async || ping(&client()).await).await;
+    let client = client();
+    ping(&client).await;
+    takes(50..110, async || ping(&client).await).await;
     // 2 MB at 80 Mbit/s are 200 ms; alone, or as two at once.
     let blob = random_bytes(5, 1_000_000);
-    let post = |n: u8| {
+    let post = async |n: u8| {
         let mut blob = blob.clone();
         blob[0] = n;
-        let digest = sha256(&blob);
-        timed(
-            client
-                .request(Method::POST, format!("{base}/v2/lab/blobs/uploads/?digest={digest}"))
-                .body(blob),
-        )
+        let url = format!("{base}/v2/lab/blobs/uploads/?digest={}", sha256(&blob));
+        let answer = client.post(url).body(blob).send().await.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::CREATED);
     };
-    let began = Instant::now();
-    let ((one, _), (two, _)) = tokio::join!(post(1), post(2));
-    let both = began.elapsed().as_millis();
-    assert_eq!((one, two), (201, 201));
-    assert!((250..450).contains(&both), "{both} ms");
+    takes(250..450, async || {
+        let began = Instant::now();
+        tokio::join!(post(1), post(2));
+        began.elapsed()
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -392,12 +405,15 @@ async fn a_fast_line_is_as_fast_as_it_says() {
     );
     let blob = random_bytes(6, 20_000_000);
     let url = format!("http://{}/v2/lab/blobs/uploads/?digest={}", proxy.addr(), sha256(&blob));
-    let began = Instant::now();
-    let response = client().post(url).body(blob).send().await.expect("POST");
-    let took = began.elapsed().as_millis();
-    assert_eq!(response.status(), StatusCode::CREATED);
     // 400 ms for the bytes, two round trips.
-    assert!((500..700).contains(&took), "{took} ms");
+    takes(500..700, async || {
+        let began = Instant::now();
+        let response = client().post(&url).body(blob.clone()).send().await.expect("POST");
+        let took = began.elapsed();
+        assert_eq!(response.status(), StatusCode::CREATED);
+        took
+    })
+    .await;
 }
 
 #[test]
