@@ -80,7 +80,8 @@ pub struct PushArgs {
     #[arg(value_hint = ValueHint::AnyPath)]
     pub image: Option<OsString>,
 
-    /// host[:port]/repository[:tag]; default: the name that the image carries
+    /// host[:port]/repository[:tag], or host[:port]/repository@ for no tag; default: the name that
+    /// the image carries
     pub destination: Option<OsString>,
 
     #[arg(hide = true, value_hint = ValueHint::AnyPath)]
@@ -248,6 +249,10 @@ pub struct ImageArgs {
     #[arg(short, long = "tag", value_name = "TAG", value_parser = name::tag)]
     pub tags: Vec<String>,
 
+    /// Take the tags from the name that the image carries, and the repository from the command line
+    #[arg(long, conflicts_with_all = ["all", "file", "index"])]
+    pub keep_tag: bool,
+
     /// Format of the manifest; auto is docker, but oci for stream scripts and zstd layers
     #[arg(long, value_name = "FORMAT", default_value = "auto", value_parser = formats())]
     pub format: ChosenFormat,
@@ -301,6 +306,10 @@ pub struct OutputArgs {
     /// Write the manifest's digest to this file after the push
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath, conflicts_with_all = ["dry_run", "file", "all"])]
     pub digest_file: Option<PathBuf>,
+
+    /// Append a summary in Markdown to this file, such as $GITHUB_STEP_SUMMARY
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub summary: Option<PathBuf>,
 }
 
 /// `--format`; `None` for `auto`. The alias keeps clap from reading `Option` as "may be left out".

@@ -1,4 +1,4 @@
-//! `--digest-file`: a digest and a newline, there as a whole or not at all.
+//! Files that a push writes: `--digest-file`, replaced atomically, and `--summary`, appended to.
 
 use std::fs::Permissions;
 use std::io::{self, Write};
@@ -7,10 +7,15 @@ use std::path::Path;
 
 use crate::image::Digest;
 
-/// Writes `digest` and a newline to `path`.
-///
-/// A file is replaced at once, through symlinks; a pipe or a device is written to.
-pub fn write(path: &Path, digest: &Digest) -> io::Result<()> {
+/// Appends `text` to `path`, which is created if missing.
+pub fn append(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = fs_err::OpenOptions::new().append(true).create(true).open(path)?;
+    file.write_all(text.as_bytes())
+}
+
+/// Writes `digest` and a newline to `path`. A file is replaced atomically, through symlinks; a pipe
+/// or a device is written to.
+pub fn write_digest(path: &Path, digest: &Digest) -> io::Result<()> {
     let line = format!("{digest}\n");
     let target = match fs_err::canonicalize(path) {
         Ok(target) if target.is_file() => target,
@@ -21,7 +26,7 @@ pub fn write(path: &Path, digest: &Digest) -> io::Result<()> {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
-    // Temporary files are their owner's alone; this one is an ordinary file, less the umask.
+    // Temporary files are private; this one gets the usual permissions, less the umask.
     let mut file = tempfile::Builder::new()
         .prefix(".pushimg-digest-")
         .permissions(Permissions::from_mode(0o666))
@@ -43,11 +48,11 @@ mod tests {
         std::os::unix::fs::symlink(&path, &link).unwrap();
         for content in [b"one", b"two"] {
             let digest = Digest::of(content);
-            write(&path, &digest).unwrap();
+            write_digest(&path, &digest).unwrap();
             assert_eq!(fs_err::read_to_string(&path).unwrap(), format!("{digest}\n"));
         }
         let digest = Digest::of(b"three");
-        write(&link, &digest).unwrap();
+        write_digest(&link, &digest).unwrap();
         assert!(fs_err::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs_err::read_to_string(&path).unwrap(), format!("{digest}\n"));
         assert_eq!(fs_err::read_dir(folder.path()).unwrap().count(), 2);
@@ -56,8 +61,8 @@ mod tests {
 
     #[test]
     fn a_device_is_written_to_and_stays_one() {
-        write(Path::new("/dev/null"), &Digest::of(b"")).unwrap();
+        write_digest(Path::new("/dev/null"), &Digest::of(b"")).unwrap();
         assert!(!Path::new("/dev/null").is_file());
-        assert!(write(Path::new("/dev/full"), &Digest::of(b"")).is_err());
+        assert!(write_digest(Path::new("/dev/full"), &Digest::of(b"")).is_err());
     }
 }

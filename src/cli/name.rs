@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use oci_client::Reference;
 
-use crate::image::{Digest, is_tag, parse_reference};
+use crate::image::{Digest, is_tag, parse_reference, untagged};
 
 /// The example that messages about a wrong reference show.
 const EXAMPLE: &str = "registry.fly.io/app:latest";
@@ -23,8 +23,11 @@ impl InvalidValue {
 }
 
 /// Where an image is pushed to: `host[:port]/repository[:tag][@digest]`. The digest must be SHA-256,
-/// because the manifest is compared with it.
+/// because the manifest is compared with it. `host/repository@` is a push without a tag.
 pub fn destination(text: &str) -> Result<Reference, InvalidValue> {
+    if let Some(repository) = text.strip_suffix('@').filter(|text| !has_tag(text)) {
+        return reference(repository).map(untagged);
+    }
     let reference = reference(text)?;
     if let Some(digest) = reference.digest()
         && !is_sha256(digest)
@@ -85,6 +88,11 @@ pub fn other_tags(mut tags: Vec<String>, destination: Option<&Reference>) -> Vec
     let own = destination.and_then(Reference::tag);
     tags.retain(|tag| own != Some(tag) && seen.insert(tag.clone()));
     tags
+}
+
+/// Whether a name has a tag or a digest.
+pub fn has_tag(text: &str) -> bool {
+    text.rsplit('/').next().is_some_and(|last| last.contains([':', '@']))
 }
 
 /// Whether a name begins with a registry's host, and not with a folder: `r.io/app`, not `./app`.
@@ -199,6 +207,7 @@ fn explain(text: &str, host: Option<&str>, name: &str) -> InvalidValue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::is_untagged;
 
     fn message(text: &str) -> String {
         destination(text).unwrap_err().to_string()
@@ -274,6 +283,15 @@ mod tests {
         ] {
             assert!(message(text).contains(said), "{text}: {}", message(text));
         }
+    }
+
+    #[test]
+    fn a_destination_may_have_no_tag() {
+        let parsed = destination("r.io:5000/team/app@").unwrap();
+        assert!(is_untagged(&parsed));
+        assert_eq!((parsed.registry(), parsed.repository()), ("r.io:5000", "team/app"));
+        assert!(message("r.io/app:v1@").starts_with("a digest is sha256:"));
+        assert!(message("r.io@").contains("the repository is missing: r.io/NAME"));
     }
 
     #[test]

@@ -1,18 +1,18 @@
-//! What came of each of several images: what the summary, the JSON and the exit code are made of.
+//! The result of each of several images, for the summary, the JSON and the exit code.
 
 use super::exit::Code;
 use crate::Error;
 use crate::push::Item;
 use crate::report::Report;
 
-/// What came of one of several images.
+/// The result of one of several images.
 #[derive(Debug)]
 pub enum ImageOutcome {
     /// It was pushed, or would be.
     Pushed(Box<Report>),
-    /// It was not.
+    /// It failed.
     Failed {
-        /// Its destination, or where the image is if that is not known.
+        /// Its destination; if that is not known, where the image is.
         name: String,
         /// Why.
         error: Error,
@@ -20,13 +20,15 @@ pub enum ImageOutcome {
 }
 
 impl ImageOutcome {
-    /// What came of an item.
+    /// The result of an item.
     pub fn of(item: &Item, result: Result<Report, Error>) -> Self {
         match result {
             Ok(report) => Self::Pushed(Box::new(report)),
             Err(error) => {
                 let destination = item.destination.as_ref().map(ToString::to_string);
                 let name = destination.unwrap_or_else(|| item.image.to_string());
+                // A destination without a tag.
+                let name = name.trim_end_matches(':').to_owned();
                 Self::Failed { name, error }
             }
         }
@@ -46,7 +48,7 @@ pub fn bytes_sent(outcomes: &[ImageOutcome]) -> u64 {
     outcomes.iter().filter_map(ImageOutcome::report).map(|report| report.bytes_sent).sum()
 }
 
-/// That of the first image that failed, in the order given; else that all were pushed.
+/// The exit code of the first image that failed, in the order given.
 pub fn exit_code(outcomes: &[ImageOutcome]) -> Code {
     let failure = outcomes.iter().find_map(|outcome| match outcome {
         ImageOutcome::Pushed(_) => None,

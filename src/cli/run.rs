@@ -13,13 +13,14 @@ use oci_client::Reference;
 use super::digest_file;
 use super::exit::Code;
 use super::manual;
+use super::name;
 use super::outcome::{self, ImageOutcome};
-use super::output::{self, Output, labels};
+use super::output::{self, Output, labels, markdown};
 use super::result;
 use super::signals::Signals;
 use crate::Error;
 use crate::event::{Event, Events};
-use crate::image::Platform;
+use crate::image::{Platform, is_tag};
 use crate::inspect::{Comparison, InspectedImage, Inspection, inspect, inspect_remote};
 use crate::push::{Item, PushOptions, expand, push, push_all, push_index};
 use crate::report::Report;
@@ -31,7 +32,8 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// Runs the command, prints its result, and returns the exit code.
 pub async fn run(invocation: Invocation) -> ExitCode {
-    let Invocation { command, options, json, digest_file, verbosity } = invocation;
+    let Invocation { command, options, json, digest_file, summary, keep_tag, verbosity } =
+        invocation;
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => return cannot_start(&error),
@@ -46,7 +48,7 @@ pub async fn run(invocation: Invocation) -> ExitCode {
     let sessions = options.registry.sessions.clone();
     let tagging = Arc::new(AtomicBool::new(false));
     let pushes_several = command.pushes_several();
-    let runner = Runner { options, output: &output, tagging: &tagging };
+    let runner = Runner { options, output: &output, tagging: &tagging, keep_tag };
     let outcome = signals
         .stop(with_ticks(&output, runner.run(command)), async || {
             output.finish();
@@ -57,10 +59,14 @@ pub async fn run(invocation: Invocation) -> ExitCode {
         .await;
     output.finish();
     let code = match outcome {
-        Some(Ok(done)) => print_result(&done, json, digest_file.as_deref(), &output),
+        Some(Ok(done)) => {
+            let code = print_result(&done, json, digest_file.as_deref(), &output);
+            append_summary(summary.as_deref(), &summary_of(&done), code, &output)
+        }
         Some(Err(error)) => {
             output.fail(&error);
-            error.exit_code()
+            let text = markdown::failed(None, &error);
+            append_summary(summary.as_deref(), &text, error.exit_code(), &output)
         }
         None => Code::Interrupted,
     };
@@ -96,17 +102,23 @@ struct Runner<'a> {
     output: &'a Output,
     /// Set before the first manifest is put: from then on a tag may have changed.
     tagging: &'a Arc<AtomicBool>,
+    /// `--keep-tag`.
+    keep_tag: bool,
 }
 
 impl Runner<'_> {
     async fn run(&self, command: Command) -> Result<Done, Error> {
         let options = &self.options;
         match command {
-            Command::Push(item) => {
+            Command::Push(mut item) => {
+                self.keep_tags(std::slice::from_mut(&mut item)).await?;
                 let report = push(&item, options, &self.events_of(0)).await?;
                 Ok(Done::One(Box::new(report)))
             }
-            Command::PushSeveral(items) => Ok(self.several(&items).await),
+            Command::PushSeveral(mut items) => {
+                self.keep_tags(&mut items).await?;
+                Ok(self.several(&items).await)
+            }
             Command::PushAll { archive, platform } => {
                 Ok(self.several(&self.all(&archive, platform).await?).await)
             }
@@ -135,6 +147,29 @@ impl Runner<'_> {
                 Ok(Done::Tagged(tagged))
             }
         }
+    }
+
+    /// With `--keep-tag`, gives the destinations the tags of the images' own names.
+    async fn keep_tags(&self, items: &mut [Item]) -> Result<(), Error> {
+        for item in items.iter_mut().filter(|_| self.keep_tag) {
+            let image = AnyImage::Local(item.image.clone(), item.selection.clone());
+            let images = self.inspect(&image, None).await?.images;
+            let names = images.iter().flat_map(|image| &image.names);
+            // A name in a layout may be a tag alone.
+            let mut tags: Vec<String> = names
+                .map(|name| name.rsplit(':').next().unwrap_or(name).to_owned())
+                .filter(|tag| is_tag(tag))
+                .collect();
+            tags.append(&mut item.tags);
+            item.tags = name::other_tags(tags, None);
+            if item.tags.is_empty() {
+                return Err(Error::Usage(format!(
+                    "{} carries no tag that could be kept; give one: HOST/REPOSITORY:TAG",
+                    item.image
+                )));
+            }
+        }
+        Ok(())
     }
 
     async fn inspect(
@@ -219,7 +254,7 @@ fn print_result(done: &Done, json: bool, digest_file: Option<&Path>, output: &Ou
         Done::One(report) => {
             output.report(report);
             let written = digest_file.map_or(Ok(()), |path| {
-                digest_file::write(path, &report.digest)
+                digest_file::write_digest(path, &report.digest)
                     .map_err(|error| NotWritten::Pushed("the digest file", error))
             });
             let printed = result::print_one(report, json, stdout).map_err(NotWritten::pushed);
@@ -267,6 +302,34 @@ fn print_result(done: &Done, json: bool, digest_file: Option<&Path>, output: &Ou
             output.fail(&error);
             if code == Code::Pushed { Code::Failed } else { code }
         }
+    }
+}
+
+/// What `--summary` gets.
+fn summary_of(done: &Done) -> String {
+    match done {
+        Done::One(report) => markdown::pushed(report),
+        Done::Several(outcomes, _) => {
+            let parts = outcomes.iter().map(|outcome| match outcome {
+                ImageOutcome::Pushed(report) => markdown::pushed(report),
+                ImageOutcome::Failed { name, error } => markdown::failed(Some(name), error),
+            });
+            parts.collect()
+        }
+        Done::Inspected(_) | Done::Compared(_) | Done::Tagged(_) | Done::Text(_) => String::new(),
+    }
+}
+
+/// Appends to the file of `--summary`, if there is one, and returns the exit code: `code`, unless
+/// the file cannot be written.
+fn append_summary(path: Option<&Path>, text: &str, code: Code, output: &Output) -> Code {
+    let Some(path) = path else { return code };
+    match digest_file::append(path, text) {
+        Err(error) if code == Code::Pushed => {
+            output.fail(&NotWritten::Pushed("the summary", error));
+            Code::Failed
+        }
+        _ => code,
     }
 }
 

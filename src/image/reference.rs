@@ -67,6 +67,19 @@ pub fn distinct_names(names: impl IntoIterator<Item = String>) -> Vec<String> {
     distinct
 }
 
+/// The reference's repository, for a push without a tag: only its digest names the image then.
+///
+/// `oci-client` has no reference without both, so this one has an empty tag.
+pub fn untagged(reference: Reference) -> Reference {
+    let (host, repository) = (reference.registry().to_owned(), reference.repository().to_owned());
+    Reference::with_tag(host, repository, String::new())
+}
+
+/// Whether it was made by [`untagged`].
+pub fn is_untagged(reference: &Reference) -> bool {
+    reference.tag() == Some("")
+}
+
 /// Whether text is a tag (OCI distribution-spec 1.1, "Pulling manifests").
 pub fn is_tag(text: &str) -> bool {
     let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';

@@ -36,7 +36,9 @@ impl Destination {
 
     /// The destination of a reference, with these tags besides its own.
     pub fn new(reference: Reference, more_tags: &[String], is_tagged_above: bool) -> Self {
-        let mut tags: Vec<String> = reference.tag().map(str::to_owned).into_iter().collect();
+        // An empty tag is none: see `image::untagged`.
+        let own = reference.tag().filter(|tag| !tag.is_empty());
+        let mut tags: Vec<String> = own.map(str::to_owned).into_iter().collect();
         for tag in more_tags {
             if !tags.contains(tag) {
                 tags.push(tag.clone());

@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod action;
 mod auth;
 mod cache;
 mod choice;
@@ -27,6 +28,7 @@ mod layout_source;
 mod layouts;
 mod matrix;
 mod nix2container;
+mod nix_package;
 mod nix_stream;
 mod other_registries;
 mod parallel;
@@ -44,4 +46,5 @@ mod tag;
 mod tls_and_proxies;
 mod together;
 mod trust;
+mod untagged;
 mod wire;

@@ -12,7 +12,7 @@ use super::forms::PAIRS;
 use crate::cli::args::{Args, ImageArgs, PushArgs};
 use crate::cli::options::{RegistryArgs, ReuseArgs};
 use crate::cli::usage::Usage;
-use crate::image::{Compression, Format};
+use crate::image::{Compression, Format, is_untagged};
 use crate::source::Location;
 
 /// The format must support the compression, and the compression the level.
@@ -102,6 +102,36 @@ pub fn options_fit(args: &PushArgs, command: &Command) -> Result<(), Usage> {
     }
 }
 
+/// `--keep-tag` needs destinations without tags, and images that can be read twice.
+pub fn keep_tag(command: &Command) -> Result<(), Usage> {
+    let conflict = |other: &str, tip: &str| {
+        let what = format!("the argument '--keep-tag' cannot be used with {other}");
+        Err(Usage::new(ErrorKind::ArgumentConflict, &what, tip))
+    };
+    let items = match command {
+        Command::Push(item) => std::slice::from_ref(item),
+        Command::PushSeveral(items) => items,
+        _ => return Ok(()),
+    };
+    for item in items {
+        match &item.destination {
+            _ if item.image == Location::Stdin => {
+                return conflict("the image '-'", "the image is read twice; put it into a file");
+            }
+            None => {
+                let tip = "without a destination, the image goes to the name that it carries";
+                return conflict("no destination", tip);
+            }
+            Some(destination) if !is_untagged(destination) => {
+                let tip = "give the repository alone: HOST/REPOSITORY";
+                return conflict("a destination with a tag", tip);
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
 /// Standard input can be an image or hold the password, but not both, and an image is not read
 /// from a terminal. Layers can be reused only within the registry of the destination.
 pub fn command(
@@ -150,7 +180,7 @@ pub fn password(registry: &RegistryArgs, other: Option<&str>) -> Result<(), Usag
 }
 
 /// Checked now, because after the push it would be too late.
-pub fn digest_file(file: &Path) -> Result<(), Usage> {
+pub fn output_file(option: &str, file: &Path) -> Result<(), Usage> {
     let folder = match file.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
@@ -160,7 +190,7 @@ pub fn digest_file(file: &Path) -> Result<(), Usage> {
     }
     Err(Usage::new(
         ErrorKind::ValueValidation,
-        &format!("invalid value '{}' for '--digest-file <PATH>'", file.display()),
+        &format!("invalid value '{}' for '{option}'", file.display()),
         "it must be a file in a folder that exists",
     ))
 }

@@ -21,7 +21,8 @@ pub fn same_destination(items: &[Item]) -> Option<String> {
             continue;
         };
         let digest = destination.digest().filter(|_| destination.tag().is_none());
-        let tags = destination.tag().into_iter().chain(item.tags.iter().map(String::as_str));
+        let own = destination.tag().filter(|tag| !tag.is_empty());
+        let tags = own.into_iter().chain(item.tags.iter().map(String::as_str));
         for (separator, reference) in tags.map(|tag| (':', tag)).chain(digest.map(|d| ('@', d))) {
             let (host, repository) = (destination.registry(), destination.repository());
             if let Some(other) = taken.insert((host, repository, reference), &item.image) {

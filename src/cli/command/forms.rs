@@ -155,8 +155,12 @@ fn item(args: &PushArgs, image: &OsStr, destination: Option<&OsStr>) -> Result<I
     let destination = destination
         .map(|text| {
             let text = text.to_string_lossy();
-            name::destination(&text)
-                .map_err(|why| Usage::invalid(&text, "DESTINATION", &why.to_string()))
+            // With --keep-tag, the tag comes from the image later.
+            let read = match args.image_args.keep_tag && !name::has_tag(&text) {
+                true => name::destination(&format!("{text}@")),
+                false => name::destination(&text),
+            };
+            read.map_err(|why| Usage::invalid(&text, "DESTINATION", &why.to_string()))
         })
         .transpose()?;
     let tags = name::other_tags(args.image_args.tags.clone(), destination.as_ref());

@@ -47,6 +47,10 @@ pub struct Invocation {
     pub(super) json: bool,
     /// `--digest-file`.
     pub(super) digest_file: Option<PathBuf>,
+    /// `--summary`.
+    pub(super) summary: Option<PathBuf>,
+    /// `--keep-tag`: the destinations get the tags of the images' own names.
+    pub(super) keep_tag: bool,
     /// `-q`, `-v`.
     pub(super) verbosity: Verbosity,
 }
@@ -195,8 +199,15 @@ impl Invocation {
         let command = push_command(&args, stdin)?;
         checks::options_fit(&args, &command)?;
         checks::command(&command, &args.reuse, &args.registry, stdin_is_terminal)?;
-        if let Some(path) = &args.output.digest_file {
-            checks::digest_file(path)?;
+        if args.image_args.keep_tag {
+            checks::keep_tag(&command)?;
+        }
+        let files = [
+            ("--digest-file <PATH>", &args.output.digest_file),
+            ("--summary <FILE>", &args.output.summary),
+        ];
+        for (option, path) in files {
+            path.as_ref().map_or(Ok(()), |path| checks::output_file(option, path))?;
         }
         let options = PushOptions {
             format: args.image_args.format,
@@ -213,6 +224,8 @@ impl Invocation {
             options,
             json: args.output.json,
             digest_file: args.output.digest_file,
+            summary: args.output.summary,
+            keep_tag: args.image_args.keep_tag,
             verbosity: verbosity(&args.verbosity),
         })
     }
@@ -243,13 +256,8 @@ impl Invocation {
             may_run: !args.selection.no_exec,
             ..options(args.reuse, args.registry, &args.verbosity, stdin)?
         };
-        Ok(Self {
-            command,
-            options,
-            json: args.json,
-            digest_file: None,
-            verbosity: verbosity(&args.verbosity),
-        })
+        let verbosity = verbosity(&args.verbosity);
+        Ok(Self { options, json: args.json, verbosity, ..command.into() })
     }
 }
 
@@ -291,6 +299,8 @@ impl From<Command> for Invocation {
             options: default_options(),
             json: false,
             digest_file: None,
+            summary: None,
+            keep_tag: false,
             verbosity: Verbosity::Normal,
         }
     }

@@ -60,6 +60,7 @@ fn last(path: &str) -> &str {
 
 fn suffix(to: &Reference) -> String {
     match (to.tag(), to.digest()) {
+        (Some(""), _) => String::new(),
         (Some(tag), _) => format!(":{tag}"),
         (None, Some(digest)) => format!("@{digest}"),
         (None, None) => String::new(),

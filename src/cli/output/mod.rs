@@ -7,6 +7,7 @@ mod failure;
 pub mod inspect;
 pub mod labels;
 mod lines;
+pub mod markdown;
 mod progress;
 pub mod summary;
 mod text;

@@ -70,7 +70,7 @@ pub fn whole(report: &Report, paint: Paint) -> String {
 }
 
 /// `1 of 43 layers`. Of an artifact that is not an image `1 of 2 blobs`, or `no layers`.
-fn layer_counts(report: &Report) -> String {
+pub fn layer_counts(report: &Report) -> String {
     let is_image = report.layers.iter().any(|layer| layer.diff_id.is_some());
     match report.layers.len() {
         0 => "no layers".to_owned(),
