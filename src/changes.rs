@@ -71,7 +71,7 @@ pub enum PackageChangeKind {
 pub struct PackageName<'a> {
     /// `openssl`.
     pub name: &'a str,
-    /// `3.0.13`; empty if there is none.
+    /// `3.0.13`; empty without a version.
     pub version: &'a str,
 }
 

@@ -1,10 +1,10 @@
-//! `pushimg`: parse the command line, run it, tell by the exit code how it went.
+//! `pushimg`: parse the command line, run it, and return the exit code.
 
 use std::process::ExitCode;
 
 use pushimg::cli::{self, Invocation};
 
-/// Waiting needs few threads; compression and hashing bring their own.
+/// The runtime only waits; compression and hashing have threads of their own.
 const RUNTIME_THREADS: usize = 2;
 
 fn main() -> ExitCode {
@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     match runtime {
         Ok(runtime) => {
             let code = runtime.block_on(cli::run(invocation));
-            // A thread may sit in a read of standard input that never ends: do not wait for it.
+            // Do not wait for a thread that still reads standard input.
             runtime.shutdown_background();
             code
         }

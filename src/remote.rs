@@ -11,7 +11,7 @@ use crate::image::{Config, Digest, Format, Listed, MAX_CONFIG_BYTES, Manifest, P
 use crate::json;
 use crate::registry::{self, Registry, Repository};
 
-/// More images of one index than anybody looks at.
+/// At most this many images of an index are read.
 const MAX_IMAGES: usize = 64;
 
 /// An image, or one of an index.

@@ -1,4 +1,4 @@
-//! The result: what goes to standard output, where everything else is standard error.
+//! The result of a push on standard output.
 
 use std::error::Error as _;
 use std::io::{self, Write};
@@ -10,8 +10,7 @@ use super::outcome::{ImageOutcome, bytes_sent};
 use crate::Error;
 use crate::report::Report;
 
-/// The name an image can be pulled by for ever, or a JSON document. A dry run has no such name, as
-/// nothing was pushed.
+/// The pinned name of an image, or a JSON document. After a dry run there is no such name.
 pub fn print_one(report: &Report, json: bool, stdout: &mut dyn Write) -> io::Result<()> {
     if json {
         return print_json(report, stdout);
@@ -20,7 +19,8 @@ pub fn print_one(report: &Report, json: bool, stdout: &mut dyn Write) -> io::Res
     print(line.as_bytes(), stdout)
 }
 
-/// The same for several images, in their order: a line for each that was pushed, or one document.
+/// The same for several images, in their order: a line for each image that was pushed, or one
+/// document.
 pub fn print_all(
     outcomes: &[ImageOutcome],
     took: Duration,
@@ -28,7 +28,7 @@ pub fn print_all(
     stdout: &mut dyn Write,
 ) -> io::Result<()> {
     if json {
-        return print_json(&Document::of(outcomes, took), stdout);
+        return print_json(&JsonReport::of(outcomes, took), stdout);
     }
     let reports = outcomes.iter().filter_map(ImageOutcome::report);
     let pushed = reports.filter(|report| !report.dry_run);
@@ -46,7 +46,7 @@ pub fn print_json(document: &impl Serialize, stdout: &mut dyn Write) -> io::Resu
 /// Text as it is.
 pub fn print(text: &[u8], stdout: &mut dyn Write) -> io::Result<()> {
     match stdout.write_all(text).and_then(|()| stdout.flush()) {
-        // Whoever closed the pipe has no more interest in it.
+        // The reader of the pipe needs no more.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         printed => printed,
     }
@@ -54,24 +54,24 @@ pub fn print(text: &[u8], stdout: &mut dyn Write) -> io::Result<()> {
 
 /// `--json` for several images.
 #[derive(Serialize)]
-struct Document<'a> {
-    images: Vec<Element<'a>>,
+struct JsonReport<'a> {
+    images: Vec<JsonImage<'a>>,
     bytes_sent: u64,
     seconds: f64,
 }
 
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Element<'a> {
+enum JsonImage<'a> {
     Pushed(&'a Report),
     Failed { reference: &'a str, error: String, exit_code: u8 },
 }
 
-impl<'a> Document<'a> {
+impl<'a> JsonReport<'a> {
     fn of(outcomes: &'a [ImageOutcome], took: Duration) -> Self {
         let images = outcomes.iter().map(|outcome| match outcome {
-            ImageOutcome::Pushed(report) => Element::Pushed(report),
-            ImageOutcome::Failed { name, error } => Element::Failed {
+            ImageOutcome::Pushed(report) => JsonImage::Pushed(report),
+            ImageOutcome::Failed { name, error } => JsonImage::Failed {
                 reference: name,
                 error: with_causes(error),
                 exit_code: error.exit_code() as u8,
@@ -85,7 +85,7 @@ impl<'a> Document<'a> {
     }
 }
 
-/// An error's message, and those of its causes that it does not quote.
+/// An error's message, and those of its causes that it does not contain.
 fn with_causes(error: &Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();

@@ -1,7 +1,6 @@
 //! Runs an invocation: the work on one side, the terminal and the signals on the other.
 
 use std::io::{self, Write};
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,22 +9,20 @@ use std::time::{Duration, Instant};
 use super::command::{AnyImage, Command, Invocation, SAME_DESTINATION, same_destination};
 use oci_client::Reference;
 
-use super::digest_file;
+use super::done::{Done, append_summary};
 use super::exit::Code;
 use super::manual;
 use super::name;
-use super::outcome::{self, ImageOutcome};
+use super::outcome::ImageOutcome;
 use super::output::{self, Output, labels, markdown};
-use super::result;
 use super::signals::Signals;
 use crate::Error;
 use crate::event::{Event, Events};
 use crate::image::{Platform, is_tag};
 use crate::inspect::{Comparison, InspectedImage, Inspection, inspect, inspect_remote};
 use crate::push::{Item, PushOptions, expand, push, push_all, push_index};
-use crate::report::Report;
 use crate::source::Location;
-use crate::tag::{Tagged, tag};
+use crate::tag::tag;
 
 /// How long a stopped push waits for the registry to close its upload sessions.
 const GRACE: Duration = Duration::from_secs(2);
@@ -49,8 +46,10 @@ pub async fn run(invocation: Invocation) -> ExitCode {
     let tagging = Arc::new(AtomicBool::new(false));
     let pushes_several = command.pushes_several();
     let runner = Runner { options, output: &output, tagging: &tagging, keep_tag };
+    // Boxed, because the compiler's recursion limit is too low for the whole type.
+    let running = Box::pin(runner.run(command));
     let outcome = signals
-        .stop(with_ticks(&output, runner.run(command)), async || {
+        .stop(with_ticks(&output, running), async || {
             output.finish();
             let tagging = tagging.load(Ordering::Relaxed);
             output.print(&interrupted(tagging, pushes_several));
@@ -60,8 +59,8 @@ pub async fn run(invocation: Invocation) -> ExitCode {
     output.finish();
     let code = match outcome {
         Some(Ok(done)) => {
-            let code = print_result(&done, json, digest_file.as_deref(), &output);
-            append_summary(summary.as_deref(), &summary_of(&done), code, &output)
+            let code = done.print(json, digest_file.as_deref(), &output);
+            append_summary(summary.as_deref(), &done.markdown(), code, &output)
         }
         Some(Err(error)) => {
             output.fail(&error);
@@ -78,22 +77,6 @@ pub fn cannot_start(error: &io::Error) -> ExitCode {
     // If standard error is closed there is nowhere to say so.
     let _ = writeln!(io::stderr(), "error: cannot start: {error}");
     Code::Failed.into()
-}
-
-/// The result of a command.
-enum Done {
-    /// One image, or an index, was pushed.
-    One(Box<Report>),
-    /// Several images were pushed, or some of them, in this time.
-    Several(Vec<ImageOutcome>, Duration),
-    /// An image was inspected.
-    Inspected(Inspection),
-    /// Two images were compared.
-    Compared(Comparison),
-    /// An image got tags.
-    Tagged(Tagged),
-    /// The result is this text.
-    Text(Vec<u8>),
 }
 
 /// What running a command needs.
@@ -244,109 +227,6 @@ impl Runner<'_> {
             }
             events(event);
         })
-    }
-}
-
-/// Prints the summary on standard error and the result on standard output.
-fn print_result(done: &Done, json: bool, digest_file: Option<&Path>, output: &Output) -> Code {
-    let stdout = &mut io::stdout().lock();
-    let (code, written) = match done {
-        Done::One(report) => {
-            output.report(report);
-            let written = digest_file.map_or(Ok(()), |path| {
-                digest_file::write_digest(path, &report.digest)
-                    .map_err(|error| NotWritten::Pushed("the digest file", error))
-            });
-            let printed = result::print_one(report, json, stdout).map_err(NotWritten::pushed);
-            (Code::Pushed, written.and(printed))
-        }
-        Done::Several(outcomes, took) => {
-            output.report_all(outcomes, *took);
-            let printed = result::print_all(outcomes, *took, json, stdout);
-            (outcome::exit_code(outcomes), printed.map_err(NotWritten::pushed))
-        }
-        Done::Inspected(inspection) => {
-            let printed = if json {
-                result::print_json(inspection, stdout)
-            } else {
-                let columns = output::inspect::columns();
-                result::print(output::inspect::text(inspection, columns).as_bytes(), stdout)
-            };
-            (Code::Pushed, printed.map_err(NotWritten::Printed))
-        }
-        Done::Compared(comparison) => {
-            let printed = if json {
-                result::print_json(comparison, stdout)
-            } else {
-                let columns = output::inspect::columns();
-                result::print(output::diff::text(comparison, columns).as_bytes(), stdout)
-            };
-            (Code::Pushed, printed.map_err(NotWritten::Printed))
-        }
-        Done::Tagged(tagged) => {
-            output.tagged(tagged);
-            let printed = if json {
-                result::print_json(tagged, stdout)
-            } else {
-                result::print(format!("{}\n", tagged.pinned).as_bytes(), stdout)
-            };
-            (Code::Pushed, printed.map_err(NotWritten::Tagged))
-        }
-        Done::Text(text) => {
-            (Code::Pushed, result::print(text, stdout).map_err(NotWritten::Printed))
-        }
-    };
-    match written {
-        Ok(()) => code,
-        Err(error) => {
-            output.fail(&error);
-            if code == Code::Pushed { Code::Failed } else { code }
-        }
-    }
-}
-
-/// What `--summary` gets.
-fn summary_of(done: &Done) -> String {
-    match done {
-        Done::One(report) => markdown::pushed(report),
-        Done::Several(outcomes, _) => {
-            let parts = outcomes.iter().map(|outcome| match outcome {
-                ImageOutcome::Pushed(report) => markdown::pushed(report),
-                ImageOutcome::Failed { name, error } => markdown::failed(Some(name), error),
-            });
-            parts.collect()
-        }
-        Done::Inspected(_) | Done::Compared(_) | Done::Tagged(_) | Done::Text(_) => String::new(),
-    }
-}
-
-/// Appends to the file of `--summary`, if there is one, and returns the exit code: `code`, unless
-/// the file cannot be written.
-fn append_summary(path: Option<&Path>, text: &str, code: Code, output: &Output) -> Code {
-    let Some(path) = path else { return code };
-    match digest_file::append(path, text) {
-        Err(error) if code == Code::Pushed => {
-            output.fail(&NotWritten::Pushed("the summary", error));
-            Code::Failed
-        }
-        _ => code,
-    }
-}
-
-/// The command succeeded, but its result could not be written.
-#[derive(Debug, thiserror::Error)]
-enum NotWritten {
-    #[error("the image is pushed, but {0} could not be written: {1}")]
-    Pushed(&'static str, #[source] io::Error),
-    #[error("the tags are set, but the result could not be written to standard output: {0}")]
-    Tagged(#[source] io::Error),
-    #[error("cannot write to standard output: {0}")]
-    Printed(#[source] io::Error),
-}
-
-impl NotWritten {
-    fn pushed(error: io::Error) -> Self {
-        Self::Pushed("the result to standard output", error)
     }
 }
 

@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signals that ask the program to stop, from when this was made.
+/// The signals that ask the program to stop.
 pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -12,7 +12,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Takes the signals over: they do not end the process from now on.
+    /// From now on, the signals do not end the process.
     pub fn listen() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
@@ -21,7 +21,7 @@ impl Signals {
         })
     }
 
-    /// Waits for the next of them.
+    /// Waits for the next signal.
     async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
@@ -30,8 +30,8 @@ impl Signals {
         }
     }
 
-    /// Runs `work` to its end, or until a signal: then drops it and runs `clean_up`, which a second
-    /// signal stops too. `None` if there was a signal.
+    /// Runs `work`. A signal drops it and runs `clean_up`, which a second signal stops as well.
+    /// `None` if there was a signal.
     pub async fn stop<T>(
         &mut self,
         work: impl Future<Output = T>,

@@ -124,7 +124,7 @@ fn every_command_in_the_documents_runs() {
             if let Some(rest) = line.strip_prefix("nix build .#docker && ") {
                 line = rest.to_owned();
             }
-            run &= !NOT_RUN.iter().any(|prefix| line.starts_with(prefix));
+            run &= !NOT_RUN.iter().any(|prefix| line.trim_start().starts_with(prefix));
             if !run || !done.insert(line.clone()) {
                 continue;
             }

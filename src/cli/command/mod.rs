@@ -3,7 +3,7 @@
 //! - `forms` reads the positional arguments, `image_name` one image of them, `list_file` the file
 //!   of `--file`.
 //! - `checks` and `conflict` reject options and images that do not fit together.
-//! - `password` reads `--password-stdin`.
+//! - `settings` turns options into the library's options; `password` reads `--password-stdin`.
 
 mod checks;
 mod conflict;
@@ -11,6 +11,7 @@ mod forms;
 mod image_name;
 mod list_file;
 mod password;
+mod settings;
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, IsTerminal};
@@ -24,16 +25,14 @@ use oci_client::Reference;
 pub use self::conflict::{SAME_DESTINATION, same_destination};
 #[cfg(any(test, feature = "fuzzing"))]
 pub use self::list_file::parse as parse_list;
-use self::password::password;
+use self::settings::{default_options, options, verbosity};
 use super::args::{Args, DiffArgs, InspectArgs, PushArgs, Subcommand, TagArgs};
 use super::name;
-use super::options::{RegistryArgs, ReuseArgs, SelectionArgs, VerbosityArgs};
+use super::options::{ReuseArgs, SelectionArgs};
 use super::output::Verbosity;
 use super::usage::Usage;
-use crate::image::{Compression, Platform};
-use crate::push::{DEFAULT_JOBS, Index, Item, PushOptions};
-use crate::registry::{self, auth};
-use crate::reuse::CacheLocation;
+use crate::image::Platform;
+use crate::push::{Index, Item, PushOptions};
 use crate::source::{Location, Selection};
 
 /// A command and how to run it. Everything that can be checked before it starts has been checked.
@@ -321,89 +320,6 @@ fn push_command(args: &PushArgs, stdin: &mut dyn BufRead) -> Result<Command, Usa
         (None, None) if args.several.all => forms::all(args, &positional),
         (None, None) => forms::images(args, &positional),
     }
-}
-
-/// The options that all commands have in common. The others have their defaults.
-fn options(
-    reuse: ReuseArgs,
-    registry: RegistryArgs,
-    verbosity: &VerbosityArgs,
-    stdin: &mut dyn BufRead,
-) -> Result<PushOptions, Usage> {
-    if let Some(path) = &registry.auth_file {
-        checks::auth_file(path)?;
-    }
-    Ok(PushOptions {
-        reuse_from: reuse.reuse_from,
-        trust_annotations: reuse.trust_annotations,
-        cache: match (reuse.no_cache, reuse.cache_dir) {
-            (true, _) => None,
-            (false, Some(folder)) => Some(CacheLocation::Folder(folder)),
-            (false, None) => Some(CacheLocation::User),
-        },
-        registry: registry::Options {
-            show_headers: verbosity.verbose > 1,
-            ..registry_options(registry, stdin)?
-        },
-        ..default_options()
-    })
-}
-
-fn default_options() -> PushOptions {
-    PushOptions {
-        format: None,
-        compression: Compression::Gzip,
-        level: None,
-        jobs: DEFAULT_JOBS,
-        dry_run: false,
-        reuse_from: vec![],
-        trust_annotations: false,
-        may_run: true,
-        fail_fast: false,
-        cache: None,
-        registry: registry::Options::default(),
-    }
-}
-
-fn verbosity(args: &VerbosityArgs) -> Verbosity {
-    match (args.quiet, args.verbose) {
-        (true, _) => Verbosity::Quiet,
-        (false, 0) => Verbosity::Normal,
-        (false, 1) => Verbosity::Requests,
-        (false, _) => Verbosity::Headers,
-    }
-}
-
-fn registry_options(
-    args: RegistryArgs,
-    stdin: &mut dyn BufRead,
-) -> Result<registry::Options, Usage> {
-    let explicit = match args.username {
-        Some(name) if name.contains(':') => {
-            return Err(Usage::new(
-                ErrorKind::ValueValidation,
-                "invalid value for '--username <NAME>': a user name has no ':'",
-                "give the name alone, and the password on standard input",
-            ));
-        }
-        Some(name) => Some((name, password(stdin)?)),
-        None => None,
-    };
-    Ok(registry::Options {
-        plain_http: args.plain_http,
-        credentials: auth::Sources {
-            explicit,
-            auth_file: args.auth_file,
-            environment: auth::Environment::capture(),
-        },
-        retry_for: args.retry_for,
-        idle_timeout: args.idle_timeout,
-        tls: registry::TlsOptions {
-            ca_file: args.ca_file,
-            skip_verify: args.insecure_skip_tls_verify,
-        },
-        ..Default::default()
-    })
 }
 
 #[cfg(test)]

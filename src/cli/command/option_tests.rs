@@ -10,6 +10,8 @@ use crate::cli::exit::Code;
 use crate::cli::help::{self, Body};
 use crate::image;
 use crate::push::Item;
+use crate::registry;
+use crate::reuse::CacheLocation;
 
 fn parse_with(arguments: &str, mut stdin: &[u8]) -> Result<Invocation, Usage> {
     let arguments = std::iter::once("pushimg").chain(arguments.split_whitespace());
