@@ -24,7 +24,7 @@ use self::certificates::HostFolder;
 use self::dns::Resolver;
 use self::proxy::Proxies;
 use self::verify::{Trust, Verifier};
-use super::Error;
+use super::error::Error;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
