@@ -10,6 +10,7 @@ XORed with a constant, which hides the repetition and leaves the compressibility
 """
 
 import io
+import itertools
 import json
 import os
 import random
@@ -134,6 +135,32 @@ def single(folder: Path, size: int) -> Path:
         nodes = {f"{app}/{name}": node for name, node in _Pool().take(size).items()}
         with _finished(path) as out:
             nix.write_build_image(out, nodes, NAME, "single", {"Cmd": ["/bin/sh"]}, str(folder))
+    return path
+
+
+def dense(folder: Path, size: int, run: int) -> Path:
+    """A plain archive with one layer of `size` bytes of one file: all of it random, or every other
+    run of `run` bytes, with pieces of this machine's files between."""
+    path = folder / f"dense-{size // MB}M-{run}.tar"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        source = folder / f"dense-{run}.bin"
+        generator = random.Random(run)
+        files = itertools.cycle(_Pool().files)
+        rest = b""
+        with open(source, "wb") as out:
+            while out.tell() < size:
+                out.write(generator.randbytes(run or MB))
+                while len(rest) < run:
+                    rest += next(files).read_bytes()
+                out.write(rest[:run])
+                rest = rest[run:]
+            out.truncate(size)
+        app = nix.store_name("model-1.0")[1:]
+        with _finished(path) as out:
+            node = nix.Node("file", source, False)
+            nix.write_build_image(out, {f"{app}/model": node}, NAME, "dense", {"Cmd": ["/bin/sh"]}, str(folder))
+        source.unlink()
     return path
 
 

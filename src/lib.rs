@@ -32,6 +32,7 @@ pub mod fuzzing;
 pub mod image;
 pub mod inspect;
 mod json;
+mod open_files;
 pub mod pack;
 pub mod push;
 pub mod registry;

@@ -20,6 +20,7 @@ use crate::Error;
 use crate::event::{Event, Events};
 use crate::image::{Platform, is_tag};
 use crate::inspect::{Comparison, InspectedImage, Inspection, inspect, inspect_remote};
+use crate::open_files;
 use crate::push::{Item, PushOptions, expand, push, push_all, push_index};
 use crate::source::Location;
 use crate::tag::tag;
@@ -31,6 +32,7 @@ const GRACE: Duration = Duration::from_secs(2);
 pub async fn run(invocation: Invocation) -> ExitCode {
     let Invocation { command, options, json, digest_file, summary, keep_tag, verbosity } =
         invocation;
+    open_files::raise_limit();
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => return cannot_start(&error),

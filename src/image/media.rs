@@ -28,6 +28,18 @@ pub enum Format {
 }
 
 impl Compression {
+    /// The highest level of its compressor, libdeflate or zstd; the lowest is 1. `None` where
+    /// nothing is compressed.
+    ///
+    /// libdeflate's level 0 does not compress at all; zstd takes 0 for its default.
+    pub(crate) fn highest_level(self) -> Option<i32> {
+        match self {
+            Self::None => None,
+            Self::Gzip => Some(12),
+            Self::Zstd => Some(22),
+        }
+    }
+
     /// The compression that a layer's media type tells, Docker's or OCI's.
     ///
     /// `None` for a layer whose bytes are not to be had from the registry (foreign,

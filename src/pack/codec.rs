@@ -1,6 +1,6 @@
 //! The compressors: what one block becomes, and what each costs in memory.
 //!
-//! A block is compressed by itself, to a gzip member (RFC 1952, section 2.2) or a Zstandard frame
+//! A block is compressed by itself, to gzip members (RFC 1952, section 2.2) or a Zstandard frame
 //! (RFC 8878, section 3.1). Members and frames may be concatenated, so blocks can be compressed on
 //! all cores at once, and the blob still depends on nothing but the bytes, the level, and the
 //! version of the compressor. libdeflate writes no name, mtime 0 and operating system 255 on every
@@ -10,33 +10,31 @@ use libdeflater::{CompressionLvl, Compressor as Deflate};
 use zstd::bulk::Compressor as Zstandard;
 use zstd::zstd_safe;
 
-use super::Error;
+use super::{Error, gzip};
 use crate::image::Compression;
 
 /// The lowest level of libdeflate at which layers of binaries are no larger than by `gzip -6`:
 /// 108.3 MB from 335 MB, where `gzip -6` makes 108.7 MB and level 4 makes 110.3 MB.
 const GZIP_LEVEL: i32 = 5;
 
-/// What `zstd` takes unless told otherwise.
+/// The default of the program `zstd`.
 const ZSTD_LEVEL: i32 = 3;
 
 /// The memory that blocks may take together. Compressors come on top: see
 /// [`Codec::most_threads`].
 const BLOCKS_MEMORY: usize = 48 << 20;
 
-/// The memory that blocks and whatever else there is may take together.
+/// The memory that blocks and the rest of the program may take together.
 const MEMORY: usize = 80 << 20;
 
-/// With fewer blocks one would be read, compressed and written by turns.
+/// With fewer blocks, reading, compressing and writing would take turns.
 const FEWEST_BLOCKS: usize = 3;
 
 /// A compression with a level that it has.
 #[derive(Clone, Copy)]
 pub(super) enum Codec {
     None,
-    /// 1 to 12.
     Gzip(i32),
-    /// 1 to 22.
     Zstd(i32),
 }
 
@@ -48,16 +46,17 @@ pub(super) enum Encoder {
 
 impl Codec {
     pub(super) fn new(compression: Compression, level: Option<i32>) -> Result<Self, Error> {
-        // libdeflate's level 0 does not compress at all; zstd takes 0 for its default, and has
-        // faster levels below.
-        match (compression, level) {
-            (Compression::None, None) => Ok(Self::None),
-            (Compression::Gzip, None) => Ok(Self::Gzip(GZIP_LEVEL)),
-            (Compression::Gzip, Some(level @ 1..=12)) => Ok(Self::Gzip(level)),
-            (Compression::Zstd, None) => Ok(Self::Zstd(ZSTD_LEVEL)),
-            (Compression::Zstd, Some(level @ 1..=22)) => Ok(Self::Zstd(level)),
-            (_, Some(level)) => Err(Error::Level { compression, level }),
+        let highest = compression.highest_level().unwrap_or(0);
+        if let Some(level) = level
+            && !(1..=highest).contains(&level)
+        {
+            return Err(Error::Level { compression, level });
         }
+        Ok(match compression {
+            Compression::None => Self::None,
+            Compression::Gzip => Self::Gzip(level.unwrap_or(GZIP_LEVEL)),
+            Compression::Zstd => Self::Zstd(level.unwrap_or(ZSTD_LEVEL)),
+        })
     }
 
     pub(super) fn compression(self) -> Compression {
@@ -125,7 +124,7 @@ impl Encoder {
     /// The most bytes that [`encode`](Self::encode) can make of `len`.
     pub(super) fn bound(&mut self, len: usize) -> usize {
         match self {
-            Self::Gzip(deflate) => deflate.gzip_compress_bound(len),
+            Self::Gzip(deflate) => gzip::bound(deflate, len),
             Self::Zstd(_) => zstd_safe::compress_bound(len),
         }
     }
@@ -133,9 +132,7 @@ impl Encoder {
     /// Compresses `raw` to the start of `out`; returns how long it became.
     pub(super) fn encode(&mut self, raw: &[u8], out: &mut [u8]) -> Result<usize, String> {
         match self {
-            Self::Gzip(deflate) => {
-                deflate.gzip_compress(raw, out).map_err(|error| error.to_string())
-            }
+            Self::Gzip(deflate) => gzip::encode(deflate, raw, out),
             Self::Zstd(zstandard) => {
                 zstandard.compress_to_buffer(raw, out).map_err(|error| error.to_string())
             }

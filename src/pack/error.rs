@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::image::Compression;
+use crate::open_files;
 
-/// A layer could not be packed. Cloned to everyone who waits for the layer.
+/// A layer could not be packed. All that wait for the layer get a clone.
 ///
-/// No variant knows which layer it was: whoever began the packing does.
+/// No variant says which layer it was; the caller that began the packing knows it.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// The compression has no such level.
@@ -22,19 +23,15 @@ pub enum Error {
     /// No thread could be started.
     #[error("cannot start a thread to pack layers on: {0}")]
     Threads(#[source] Arc<io::Error>),
-    /// The spool file could not be made, written or read; most often the disk is full.
-    #[error(
-        "cannot spool a layer in {}: {source}; set TMPDIR to a directory {}",
-        dir.display(),
-        wanted_directory(source)
-    )]
+    /// The spool file could not be made, written or read, for example because the disk is full.
+    #[error("cannot spool a layer in {}: {source}; {}", dir.display(), advice(source))]
     Spool {
         /// The directory of the spool files.
         dir: PathBuf,
         /// What the system said.
         source: Arc<io::Error>,
     },
-    /// The compressor failed, which no input makes it do.
+    /// The compressor failed; no input should make it fail.
     #[error("{compression} compression failed: {reason}")]
     Compressor {
         /// Which.
@@ -69,7 +66,7 @@ pub enum Error {
     /// A block came after one that was not full: the blob would depend on how its bytes were cut.
     #[error("a block that is not full must be a layer's last")]
     ShortBlock,
-    /// The blob was given up: its packing was dropped, or told to hash only.
+    /// The blob is not made: its packing was dropped, or changed to hash only.
     #[error("the packing of the layer was given up")]
     Abandoned,
 }
@@ -80,17 +77,19 @@ impl Error {
     }
 }
 
-fn levels(compression: Compression) -> &'static str {
-    match compression {
-        Compression::None => "no levels",
-        Compression::Gzip => "the levels 1 to 12",
-        Compression::Zstd => "the levels 1 to 22",
+fn levels(compression: Compression) -> String {
+    match compression.highest_level() {
+        None => "no levels".to_owned(),
+        Some(highest) => format!("the levels 1 to {highest}"),
     }
 }
 
-fn wanted_directory(source: &io::Error) -> &'static str {
-    match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "with more room",
-        _ => "that can be written to",
-    }
+fn advice(source: &io::Error) -> &'static str {
+    let otherwise = match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "set TMPDIR to a directory with more room"
+        }
+        _ => "set TMPDIR to a directory that can be written to",
+    };
+    open_files::advice(source, otherwise)
 }

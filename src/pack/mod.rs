@@ -25,17 +25,21 @@
 //! ```
 //!
 //! A blob is a function of the layer's bytes, the compression and its level: blocks of a fixed
-//! size are compressed independently and put together in order. Memory is bounded by the number of
-//! blocks, 48 MiB at most for them all; whoever asks for one waits while all are in use.
+//! size are compressed independently and put together in order. With gzip, stretches of a block that
+//! do not compress are stored. Memory is bounded by the number of blocks, which take 48 MiB at most;
+//! [`Packer::block`] waits while all are in use.
 //!
 //! A layer that is stored as gzip or zstd already is its own blob, and is decompressed only to
 //! learn its diff ID and to see that it is whole.
 
 mod block;
 mod codec;
+mod density;
 mod error;
+mod gzip;
 mod packing;
 mod spool;
+mod spool_file;
 mod stored;
 #[cfg(test)]
 mod tests;
@@ -45,8 +49,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
+use parking_lot::Mutex;
+
 use self::block::Pool;
 use self::codec::Codec;
+use self::spool_file::SpoolFile;
 use self::threads::Threads;
 use crate::image::{Blob, Compression, DiffId, Digest};
 
@@ -68,7 +75,7 @@ pub struct Options {
     /// Memory, in bytes, that something else takes meanwhile, up to some 70 MiB: packing then does
     /// with less, if more slowly. The blobs do not depend on it.
     pub taken: usize,
-    /// The directory of the spool files; they have no name there.
+    /// The directory of the spool file, which has no name there.
     pub spool_dir: PathBuf,
 }
 
@@ -84,6 +91,8 @@ struct Inner {
     /// The largest window (log2) of a layer that is stored as zstd.
     window_log_max: u32,
     spool_dir: PathBuf,
+    /// Made for the first blob: a push that packs nothing needs none.
+    spool_file: Mutex<Option<Arc<SpoolFile>>>,
 }
 
 /// What a layer has become.
@@ -114,7 +123,14 @@ impl Packer {
         let window_log_max = stored::window_log_max(options.taken);
         let pool = Pool::new(codec.block_size(), blocks);
         let (threads, handles) = Threads::start(codec, threads)?;
-        let inner = Inner { codec, threads, pool, window_log_max, spool_dir: options.spool_dir };
+        let inner = Inner {
+            codec,
+            threads,
+            pool,
+            window_log_max,
+            spool_dir: options.spool_dir,
+            spool_file: Mutex::default(),
+        };
         Ok((Self(Arc::new(inner)), handles))
     }
 
@@ -127,8 +143,16 @@ impl Packer {
     /// Begins a layer whose blob is wanted. Once the spool and its clones are dropped, the blob is
     /// not made any more.
     pub fn begin(&self) -> Result<(Packing, Spool), Error> {
-        let (spool, tail) = Spool::new(&self.0.spool_dir)?;
+        let (spool, tail) = Spool::new(&self.spool_file()?);
         Ok((Packing::new(self.clone(), Some(tail)), spool))
+    }
+
+    fn spool_file(&self) -> Result<Arc<SpoolFile>, Error> {
+        let mut file = self.0.spool_file.lock();
+        match &*file {
+            Some(file) => Ok(Arc::clone(file)),
+            None => Ok(Arc::clone(file.insert(SpoolFile::create(&self.0.spool_dir)?))),
+        }
     }
 
     /// Begins a layer of which only the diff ID is wanted.

@@ -1,24 +1,23 @@
-//! The spool: an unlinked temporary file that a blob grows in, and that may be read, as often as
-//! needed and by several readers, while it still grows.
+//! The spool: room on the disk that a blob grows in. It can be read, several times and by several
+//! readers, while the blob still grows.
 //!
 //! A [`Spool`] is the readers' side, the [`Tail`] the writer's. Each may outlive the other: without
-//! readers nothing more is written, and readers of a blob that will never be finished are told so.
+//! readers nothing more is written, and readers of a blob that will not be finished get an error.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task;
 
+use super::spool_file::{SpoolFile, SpoolSpace};
 use super::{Error, Packed};
 use crate::image::{Digest, Hasher};
 
-/// The readers' side of a blob in the making. Cheap to clone; the file goes with the last clone,
-/// and so does the work of filling it.
+/// The readers' side of a blob in the making. Cheap to clone. When the last clone is dropped, the
+/// blob's room on the disk is freed and the blob is not made any further.
 #[derive(Clone)]
 pub struct Spool(Arc<Shared>);
 
@@ -35,27 +34,23 @@ struct Written {
 }
 
 struct Shared {
-    dir: PathBuf,
+    file: Arc<SpoolFile>,
     state: watch::Sender<State>,
 }
 
-/// The file is in the state, so that a blob that failed takes no more room on the disk.
+/// The space is in the state, so that a blob that failed takes no more room on the disk.
 enum State {
-    Growing { file: Arc<File>, available: u64 },
-    Finished { file: Arc<File>, packed: Packed },
+    Growing { space: Arc<SpoolSpace>, available: u64 },
+    Finished { space: Arc<SpoolSpace>, packed: Packed },
     Failed(Error),
 }
 
 impl Spool {
-    /// Makes an empty spool in `dir`.
-    pub(super) fn new(dir: &Path) -> Result<(Self, Tail), Error> {
-        let file = tempfile::tempfile_in(dir).map_err(|error| Error::spool(dir, error))?;
-        Ok(Self::over(file, dir))
-    }
-
-    pub(super) fn over(file: File, dir: &Path) -> (Self, Tail) {
-        let growing = State::Growing { file: Arc::new(file), available: 0 };
-        let shared = Arc::new(Shared { dir: dir.to_owned(), state: watch::Sender::new(growing) });
+    /// Makes an empty spool in this file.
+    pub(super) fn new(file: &Arc<SpoolFile>) -> (Self, Tail) {
+        let space = Arc::new(SpoolSpace::new(file));
+        let state = watch::Sender::new(State::Growing { space, available: 0 });
+        let shared = Arc::new(Shared { file: Arc::clone(file), state });
         let tail = Tail { spool: Arc::downgrade(&shared), written: Mutex::default() };
         (Self(shared), tail)
     }
@@ -72,12 +67,10 @@ impl Spool {
         }
     }
 
-    /// The bytes at `offset`, at most `max` (not 0) of them and at least one, once there are any;
-    /// `None` at the end of the whole blob.
-    ///
-    /// Bytes that were read before may be read again.
+    /// Waits for bytes at `offset`: at most `max` (not 0) and at least one; `None` at the end of the
+    /// whole blob. Bytes can be read again.
     pub async fn chunk(&self, offset: u64, max: usize) -> Result<Option<Bytes>, Error> {
-        let (file, available) = {
+        let (space, available) = {
             let mut states = self.0.state.subscribe();
             let state = states
                 .wait_for(|state| match state {
@@ -86,8 +79,8 @@ impl Spool {
                 })
                 .await;
             match state.as_deref() {
-                Ok(State::Growing { file, available }) => (Arc::clone(file), *available),
-                Ok(State::Finished { file, packed }) => (Arc::clone(file), packed.blob.size),
+                Ok(State::Growing { space, available }) => (Arc::clone(space), *available),
+                Ok(State::Finished { space, packed }) => (Arc::clone(space), packed.blob.size),
                 Ok(State::Failed(error)) => return Err(error.clone()),
                 // The sender cannot go while `self` has it.
                 Err(_) => return Err(Error::Abandoned),
@@ -98,14 +91,10 @@ impl Spool {
             return Ok(None);
         }
         let len = usize::try_from(left).map_or(max, |left| left.min(max));
-        let read = task::spawn_blocking(move || {
-            let mut bytes = BytesMut::zeroed(len);
-            file.read_exact_at(&mut bytes, offset)?;
-            Ok(bytes.freeze())
-        });
+        let read = task::spawn_blocking(move || space.read(offset, len));
         // The task fails by itself only where the runtime is being shut down.
         let read = read.await.unwrap_or_else(|error| Err(io::Error::other(error)));
-        read.map(Some).map_err(|error| Error::spool(&self.0.dir, error))
+        read.map(Some).map_err(|error| self.0.file.error(error))
     }
 
     /// The blob's length, once it is whole.
@@ -129,7 +118,7 @@ impl Spool {
 impl Tail {
     /// Whether anyone would read what is appended.
     pub(super) fn is_wanted(&self) -> bool {
-        self.spool.upgrade().is_some_and(|spool| spool.growing_file().is_some())
+        self.spool.upgrade().is_some_and(|spool| spool.growing().is_some())
     }
 
     /// Why the blob failed, if it has.
@@ -145,14 +134,13 @@ impl Tail {
         let Some(spool) = self.spool.upgrade() else {
             return;
         };
-        let Some(file) = spool.growing_file() else {
+        let Some(space) = spool.growing() else {
             return;
         };
-        // If a thread panicked in here, its `Tail` is never finished.
-        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut written = self.written.lock();
         written.hasher.update(bytes);
-        if let Err(error) = file.write_all_at(bytes, written.size) {
-            spool.settle(State::Failed(Error::spool(&spool.dir, error)));
+        if let Err(error) = space.write(bytes, written.size) {
+            spool.settle(State::Failed(spool.file.error(error)));
             return;
         }
         written.size += bytes.len() as u64;
@@ -170,13 +158,12 @@ impl Tail {
         let Some(spool) = self.spool.upgrade() else {
             return;
         };
-        let Some(file) = spool.growing_file() else {
+        let Some(space) = spool.growing() else {
             return;
         };
-        let written =
-            std::mem::take(&mut *self.written.lock().unwrap_or_else(PoisonError::into_inner));
+        let written = std::mem::take(&mut *self.written.lock());
         let packed = packed((written.hasher.finish(), written.size));
-        spool.settle(State::Finished { file, packed });
+        spool.settle(State::Finished { space, packed });
     }
 
     /// Ends the blob with an error, unless it has ended already.
@@ -194,21 +181,23 @@ impl Drop for Tail {
 }
 
 impl Shared {
-    fn growing_file(&self) -> Option<Arc<File>> {
+    fn growing(&self) -> Option<Arc<SpoolSpace>> {
         match &*self.state.borrow() {
-            State::Growing { file, .. } => Some(Arc::clone(file)),
+            State::Growing { space, .. } => Some(Arc::clone(space)),
             State::Finished { .. } | State::Failed(_) => None,
         }
     }
 
-    /// Goes to a state that is final, if this one is not.
-    fn settle(&self, last: State) {
+    /// Goes to a final state, if this one is not final.
+    fn settle(&self, mut last: State) {
         self.state.send_if_modified(|state| {
             let growing = matches!(state, State::Growing { .. });
             if growing {
-                *state = last;
+                std::mem::swap(state, &mut last);
             }
             growing
         });
+        // The old state is dropped only here: freeing its room on the disk may take a while, and
+        // readers wait for the lock.
     }
 }

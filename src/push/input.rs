@@ -9,6 +9,7 @@ use super::Item;
 use crate::error::Error;
 use crate::event::{self, Event, Events};
 use crate::image::Digest;
+use crate::open_files;
 use crate::reuse::Cache;
 use crate::source::layout::Tree;
 use crate::source::{
@@ -113,9 +114,13 @@ impl Input {
         };
         let file = spooled().map_err(|error| {
             Error::Failed(format!(
-                "cannot spool standard input in {}: {error}; set TMPDIR to a directory with room, \
-                 or give the destination, and no copy is needed",
-                std::env::temp_dir().display()
+                "cannot spool standard input in {}: {error}; {}",
+                std::env::temp_dir().display(),
+                open_files::advice(
+                    &error,
+                    "set TMPDIR to a directory with room, or give the destination, and no copy is \
+                     needed"
+                )
             ))
         })?;
         let path = descriptor_path(&file);

@@ -104,9 +104,10 @@ impl PushOptions {
             .collect()
     }
 
-    /// How these options pack. Another version of the program may pack otherwise.
+    /// How these options pack. Another version of the program may pack otherwise; the number is
+    /// raised when the same version packs otherwise.
     pub(super) fn recipe(&self) -> String {
         let level = self.level.map_or("default".to_owned(), |level| level.to_string());
-        format!("pushimg {} {} {level}", env!("CARGO_PKG_VERSION"), self.compression)
+        format!("pushimg {} 2 {} {level}", env!("CARGO_PKG_VERSION"), self.compression)
     }
 }

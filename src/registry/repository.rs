@@ -18,6 +18,7 @@ use super::send::request::{Answer, Request, RequestTarget};
 use super::send::retry::RetryBudget;
 use super::upload::method::UploadMethods;
 use crate::event::Events;
+use crate::open_files;
 
 /// How many small requests to one registry are under way at the same time, as long as it answers at
 /// once: more connections to a near registry only cost work.
@@ -115,7 +116,8 @@ impl Registry {
         let _permit = self.small_requests.acquire().await;
         let answer = self.send(call, budget).await;
         if self.door.is_far() && !self.is_far.swap(true, Ordering::Relaxed) {
-            self.small_requests.add_permits(SMALL_REQUESTS_FAR - SMALL_REQUESTS_NEAR);
+            let most = open_files::connections(SMALL_REQUESTS_FAR);
+            self.small_requests.add_permits(most.saturating_sub(SMALL_REQUESTS_NEAR));
         }
         answer
     }

@@ -9,12 +9,17 @@ use super::decompress::Stream;
 use super::error::Error;
 use super::tar::{Bytes, Entries, Tar, normalise};
 use super::wrapping::Wrapping;
+use crate::open_files;
 
 /// A stream cannot be put into a temporary file.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{file}: cannot spool it in {folder}, as an archive whose blobs come first is: {source}; set \
-     TMPDIR to a directory with room, or give the archive as a plain tar file, and no copy is needed"
+    "{file}: cannot spool it in {folder}, as an archive whose blobs come first is: {source}; {}",
+    open_files::advice(
+        source,
+        "set TMPDIR to a directory with room, or give the archive as a plain tar file, and no copy \
+         is needed"
+    )
 )]
 pub struct SpoolError {
     file: Arc<str>,

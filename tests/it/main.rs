@@ -30,6 +30,7 @@ mod matrix;
 mod nix2container;
 mod nix_package;
 mod nix_stream;
+mod open_files;
 mod other_registries;
 mod parallel;
 mod push;

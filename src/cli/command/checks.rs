@@ -28,16 +28,12 @@ pub fn compression(args: &ImageArgs) -> Result<(), Usage> {
     let Some(level) = args.compression_level else {
         return Ok(());
     };
-    let highest = match args.compression {
-        Compression::Gzip => 12,
-        Compression::Zstd => 22,
-        Compression::None => {
-            return Err(Usage::new(
-                ErrorKind::ArgumentConflict,
-                "the argument '--compression-level' cannot be used with '--compression none'",
-                "leave one of them out",
-            ));
-        }
+    let Some(highest) = args.compression.highest_level() else {
+        return Err(Usage::new(
+            ErrorKind::ArgumentConflict,
+            "the argument '--compression-level' cannot be used with '--compression none'",
+            "leave one of them out",
+        ));
     };
     if (1..=highest).contains(&level) {
         return Ok(());

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use proptest::prelude::*;
 
-use super::{bytes, gunzip, options, pack, packer, unpack};
+use super::{bytes, gunzip, options, pack, packer, random, unpack};
 use crate::image::{Compression, DiffId, Digest};
 use crate::pack::{Error, Options, Packer};
 
@@ -53,9 +53,53 @@ proptest! {
     }
 }
 
+/// A layer of runs that compress and runs that do not.
+fn mixed(runs: &[(usize, bool)], seed: u64) -> Vec<u8> {
+    let run = |(number, (len, is_random)): (usize, &(usize, bool))| match is_random {
+        true => random(*len, seed ^ number as u64),
+        false => bytes(*len, seed ^ number as u64),
+    };
+    runs.iter().enumerate().flat_map(run).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn a_layer_that_compresses_in_parts_decompresses_to_itself(
+        runs in prop::collection::vec(
+            (prop_oneof![1..20_000usize, 100_000..1_500_000usize], any::<bool>()), 1..9,
+        ),
+        seed: u64,
+        threads in 1..5usize,
+    ) {
+        let layer = mixed(&runs, seed);
+        let (packed, blob) = pack(&packer(Compression::Gzip, threads), &*layer).unwrap();
+        prop_assert_eq!(&packed.blob.digest, &Digest::of(&blob));
+        prop_assert!(gunzip(&blob).unwrap() == layer);
+        let (alone, _) = pack(&packer(Compression::Gzip, 1), &*layer).unwrap();
+        prop_assert_eq!(packed, alone);
+        // Stored blocks, members and the checksums of members that do not compress.
+        prop_assert!(blob.len() < layer.len() + layer.len() / 500 + 200);
+    }
+}
+
+#[test]
+fn other_programs_read_a_layer_that_compresses_in_parts() {
+    let runs = [(5_000, false), (8_192, true), (9_000, false), (1_400_000, true), (70_000, false)];
+    let layer = mixed(&runs.repeat(3), 7);
+    let (_, blob) = pack(&packer(Compression::Gzip, 2), &*layer).unwrap();
+    let members = blob.windows(10).filter(|at| at.starts_with(b"\x1f\x8b\x08\0\0\0\0\0\0\xff"));
+    assert!(members.count() > 10);
+    let python = "import gzip,sys; sys.stdout.buffer.write(gzip.open(sys.stdin.buffer).read())";
+    assert!(filter(Command::new("gzip").arg("-dc"), &blob) == layer);
+    assert!(filter(Command::new("pigz").arg("-dc"), &blob) == layer);
+    assert!(filter(Command::new("python3").args(["-c", python]), &blob) == layer);
+}
+
 #[test]
 fn a_blob_is_the_same_with_any_number_of_threads() {
-    let layer = bytes(20_000_000, 1);
+    let layer = [bytes(12_000_000, 1), random(5_000_000, 2), bytes(3_000_000, 3)].concat();
     for compression in COMPRESSIONS {
         let digests = [1, 2, 7].map(|threads| {
             let (packed, _) = pack(&packer(compression, threads), &*layer).unwrap();
@@ -134,13 +178,7 @@ fn filter(command: &mut Command, input: &[u8]) -> Vec<u8> {
 
 #[test]
 fn bytes_that_do_not_shrink_are_packed_too() {
-    let mut state = 1u64;
-    let layer: Vec<u8> = std::iter::repeat_with(|| {
-        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(99);
-        (state >> 56) as u8
-    })
-    .take(9_000_000)
-    .collect();
+    let layer = random(9_000_000, 1);
     for compression in COMPRESSIONS {
         let (_, blob) = pack(&packer(compression, 2), &*layer).unwrap();
         assert!(blob.len() >= layer.len(), "{compression}");

@@ -6,7 +6,8 @@ mod spool;
 mod stored;
 
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use tokio::runtime::Runtime;
 
@@ -80,6 +81,15 @@ fn bytes(len: usize, seed: u64) -> Vec<u8> {
     bytes
 }
 
+/// Random bytes, the same for the same length and seed.
+fn random(len: usize, mut seed: u64) -> Vec<u8> {
+    let next = || {
+        seed = seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(99);
+        (seed >> 56) as u8
+    };
+    std::iter::repeat_with(next).take(len).collect()
+}
+
 fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(bytes).unwrap();
@@ -100,13 +110,22 @@ fn unpack(blob: &[u8], compression: Compression) -> Vec<u8> {
     }
 }
 
+/// The descriptors of this process that are unlinked files of `dir`.
+fn spool_descriptors(dir: &Path) -> Vec<PathBuf> {
+    let of_dir = |path: &PathBuf| std::fs::read_link(path).is_ok_and(|file| file.starts_with(dir));
+    let descriptors = std::fs::read_dir("/proc/self/fd").unwrap();
+    descriptors.map(|entry| entry.unwrap().path()).filter(of_dir).collect()
+}
+
 /// How many unlinked files of `dir` this process has open.
 fn spool_files(dir: &Path) -> usize {
-    std::fs::read_dir("/proc/self/fd")
-        .unwrap()
-        .filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok())
-        .filter(|target| target.starts_with(dir))
-        .count()
+    spool_descriptors(dir).len()
+}
+
+/// How much room on the disk they take.
+fn spooled_bytes(dir: &Path) -> u64 {
+    let room = |path: PathBuf| std::fs::metadata(path).map_or(0, |file| 512 * file.blocks());
+    spool_descriptors(dir).into_iter().map(room).sum()
 }
 
 /// Waits until `holds`, as things that threads do come about in their own time.

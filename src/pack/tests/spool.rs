@@ -5,8 +5,10 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{bytes, eventually, options, pack, packer, read, spool_files, unpack, wait, write};
+use super::{bytes, eventually, options, pack, packer, read, spool_files, spooled_bytes};
+use super::{unpack, wait, write};
 use crate::image::{Compression, Digest};
+use crate::pack::spool_file::SpoolFile;
 use crate::pack::{Error, Options, Packer, Packing, Spool};
 
 #[test]
@@ -87,7 +89,7 @@ fn an_abandoned_layer_leaves_nothing_behind_and_holds_up_nobody() {
     });
     eventually("all blocks are free", || packer.0.pool.free() == free);
     // Even though the spools are still held.
-    eventually("no spool file is open", || spool_files(dir.path()) == 0);
+    eventually("no room is taken on the disk", || spooled_bytes(dir.path()) == 0);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
@@ -101,7 +103,7 @@ fn a_layer_that_turns_out_to_be_known_is_only_hashed_from_there_on() {
     let (mut packing, spool) = packer.begin().unwrap();
     write(&mut packing, &packer, &layer[..3 << 20]).unwrap();
     packing.hash_only();
-    eventually("the spool file is gone", || spool_files(dir.path()) == 0);
+    eventually("its room is freed", || spooled_bytes(dir.path()) == 0);
     write(&mut packing, &packer, &layer[3 << 20..]).unwrap();
     assert_eq!(packing.finish().unwrap(), Digest::of(&layer).into());
     assert!(matches!(wait(spool.finished()), Err(Error::Abandoned)));
@@ -129,7 +131,7 @@ fn a_blob_that_nobody_reads_any_more_is_not_made() {
     let (mut packing, spool) = packer.begin().unwrap();
     write(&mut packing, &packer, &layer[..4 << 20]).unwrap();
     drop(spool);
-    eventually("the spool file is gone", || spool_files(dir.path()) == 0);
+    eventually("its room is freed", || spooled_bytes(dir.path()) == 0);
     write(&mut packing, &packer, &layer[4 << 20..]).unwrap();
     assert_eq!(packing.finish().unwrap(), Digest::of(&layer).into());
 }
@@ -150,10 +152,52 @@ fn a_blob_is_finished_after_its_packer_is_gone() {
 }
 
 #[test]
+fn blobs_that_wait_for_their_upload_share_one_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let packer =
+        Packer::new(Options { spool_dir: dir.path().to_owned(), ..options(Compression::None, 2) })
+            .unwrap();
+    let lengths = [0, 1, 300, 262_143, 262_144, 262_145, 1_000_000, 2_500_000];
+    let mut blobs: Vec<(Vec<u8>, Spool)> = Vec::new();
+    for number in 0..400 {
+        let layer = bytes(lengths[number % lengths.len()], number as u64);
+        let (mut packing, spool) = packer.begin().unwrap();
+        write(&mut packing, &packer, &*layer).unwrap();
+        packing.finish().unwrap();
+        blobs.push((layer, spool));
+        // Some go early, so that later ones use their slots.
+        if number % 3 == 2 {
+            blobs.remove(number / 5);
+        }
+        assert_eq!(spool_files(dir.path()), 1);
+    }
+    wait(async {
+        for (layer, spool) in &blobs {
+            spool.finished().await.unwrap();
+            assert!(read(spool, 100_000).await.unwrap() == *layer);
+        }
+    });
+    blobs.clear();
+    eventually("all room is freed", || spooled_bytes(dir.path()) == 0);
+    drop(packer);
+    eventually("the file is closed", || spool_files(dir.path()) == 0);
+}
+
+#[test]
+fn when_no_more_files_can_be_opened_the_advice_is_about_that() {
+    let file = SpoolFile::over(tempfile::tempfile().unwrap(), Path::new("/var/tmp"));
+    for errno in [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE] {
+        let error = file.error(errno.into()).to_string();
+        assert!(error.contains("raise the limit of open files"), "{error}");
+        assert!(!error.contains("TMPDIR"), "{error}");
+    }
+}
+
+#[test]
 fn a_full_disk_ends_the_layer_with_advice() {
     let packer = packer(Compression::Gzip, 2);
     let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let (spool, tail) = Spool::over(full, Path::new("/var/tmp"));
+    let (spool, tail) = Spool::new(&SpoolFile::over(full, Path::new("/var/tmp")));
     let mut packing = Packing::new(packer.clone(), Some(tail));
     // Longer than all blocks together: the writer must come by an error before the end.
     let error = write(&mut packing, &packer, std::io::repeat(7).take(100 << 20)).unwrap_err();
