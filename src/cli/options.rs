@@ -56,7 +56,7 @@ pub struct RegistryArgs {
     #[arg(long, value_name = "NAME", requires = "password_stdin", value_parser = NonEmptyStringValueParser::new())]
     pub username: Option<String>,
 
-    /// Read the password from the first line of standard input
+    /// Read the password from standard input
     #[arg(long, requires = "username")]
     pub password_stdin: bool,
 

@@ -23,7 +23,7 @@ struct Row {
 const OTHERS: Row = Row {
     is: |_| true,
     api: None,
-    log_in: "log in with `docker login {host}`, or give --username with --password-stdin",
+    log_in: "log in with `pushimg login {host}`, or give --username with --password-stdin",
     create: "create the repository {repository} there, or check its name",
     permission: "ask its owner for that right, or log in as another user",
     says_not_found: false,
@@ -42,7 +42,7 @@ const ROWS: &[Row] = &[
     // An account's registry: <account>.dkr.ecr.<region>.amazonaws.com.
     Row {
         is: |host| host.contains(".dkr.ecr.") && host.contains(".amazonaws.com"),
-        log_in: "log in with `aws ecr get-login-password --region {label 3} | docker login \
+        log_in: "log in with `aws ecr get-login-password --region {label 3} | pushimg login \
                  --username AWS --password-stdin {host}` (it lasts 12 hours)",
         create: "ECR creates no repositories by itself; create it: \
                  aws ecr create-repository --repository-name {repository}",
@@ -50,13 +50,13 @@ const ROWS: &[Row] = &[
     },
     Row {
         is: |host| host == "public.ecr.aws",
-        log_in: "log in with `aws ecr-public get-login-password --region us-east-1 | docker login \
+        log_in: "log in with `aws ecr-public get-login-password --region us-east-1 | pushimg login \
                  --username AWS --password-stdin {host}` (it lasts 12 hours)",
         ..OTHERS
     },
     Row {
         is: |host| host == "ghcr.io",
-        log_in: "log in with `docker login {host}`, or give --username with --password-stdin; the \
+        log_in: "log in with `pushimg login {host}`, or give --username with --password-stdin; the \
                  password is a token with the scope write:packages (in GitHub Actions, \
                  GITHUB_TOKEN with the permission `packages: write`)",
         ..OTHERS
@@ -69,6 +69,19 @@ const ROWS: &[Row] = &[
                  gcloud artifacts repositories create {part 1} --repository-format=docker",
         ..OTHERS
     },
+    // GitLab's own, and inside a job of GitLab CI that of any GitLab.
+    Row {
+        is: |host| host == "registry.gitlab.com" || is_gitlab_ci(host),
+        log_in: "log in with `pushimg login {host}`, or give --username with --password-stdin; in \
+                 GitLab CI, pipe \"$CI_REGISTRY_PASSWORD\" into pushimg --username \
+                 \"$CI_REGISTRY_USER\" --password-stdin, or CI_JOB_TOKEN for the user \
+                 gitlab-ci-token; elsewhere the password is a token with the scopes read_registry \
+                 and write_registry",
+        permission: "in GitLab CI, CI_JOB_TOKEN may push to the registry of its own project only; \
+                     elsewhere a token with the scope write_registry, of a user with the role \
+                     Developer, is needed",
+        ..OTHERS
+    },
     Row {
         is: |host| host.ends_with(".azurecr.io"),
         log_in: "log in with `az acr login --name {label 0}`, or give --username with \
@@ -78,12 +91,17 @@ const ROWS: &[Row] = &[
     Row {
         is: |host| matches!(host, "docker.io" | "index.docker.io" | "registry-1.docker.io"),
         api: Some("registry-1.docker.io"),
-        log_in: "log in with `docker login`, or give --username with --password-stdin; the \
+        log_in: "log in with `pushimg login docker.io`, or give --username with --password-stdin; the \
                  password is best an access token with the permission Read & Write",
         ..OTHERS
     },
     OTHERS,
 ];
+
+/// Whether this process is a job of GitLab CI, and this is the registry of that GitLab.
+fn is_gitlab_ci(host: &str) -> bool {
+    std::env::var("CI_REGISTRY").is_ok_and(|registry| registry.eq_ignore_ascii_case(host))
+}
 
 fn row(host: &str) -> &'static Row {
     let name = host.to_ascii_lowercase();
@@ -137,16 +155,18 @@ mod tests {
             ("registry.fly.io", "`fly auth docker`"),
             (
                 "123456789012.dkr.ecr.eu-central-1.amazonaws.com",
-                "`aws ecr get-login-password --region eu-central-1 | docker login --username AWS \
+                "`aws ecr get-login-password --region eu-central-1 | pushimg login --username AWS \
                  --password-stdin 123456789012.dkr.ecr.eu-central-1.amazonaws.com`",
             ),
             ("public.ecr.aws", "aws ecr-public"),
             ("ghcr.io", "write:packages"),
             ("europe-docker.pkg.dev", "configure-docker europe-docker.pkg.dev`"),
+            ("registry.gitlab.com", "--username \"$CI_REGISTRY_USER\" --password-stdin"),
+            ("registry.gitlab.com", "CI_JOB_TOKEN"),
             ("team.azurecr.io", "`az acr login --name team`"),
-            ("docker.io", "`docker login`"),
-            ("127.0.0.1:5000", "`docker login 127.0.0.1:5000`"),
-            ("ghcr.io.evil.test", "`docker login ghcr.io.evil.test`"),
+            ("docker.io", "`pushimg login docker.io`"),
+            ("127.0.0.1:5000", "`pushimg login 127.0.0.1:5000`"),
+            ("ghcr.io.evil.test", "`pushimg login ghcr.io.evil.test`"),
         ] {
             let advice = log_in(host);
             assert!(advice.contains(command), "{advice}");

@@ -85,6 +85,16 @@ impl Registry {
         self.door.host()
     }
 
+    /// Asks the registry whether it takes the login that the options give (OCI distribution-spec
+    /// 1.1, "Determining Support"). One that asks for no login takes any.
+    pub async fn check_login(&self) -> Result<(), Error> {
+        let to = RequestTarget::Path("/v2/".to_owned());
+        let request = Request::new(format!("log in to {}", self.host()), Method::GET, to);
+        let call = Call { request, repository: "", scopes: &Scopes::default() };
+        let mut budget = RetryBudget::new(self.door.options().retry_for);
+        self.send(&call, &mut budget).await.map(drop)
+    }
+
     /// A repository here, for pulling and pushing.
     pub fn repository(self: &Arc<Self>, name: &str) -> Repository {
         self.repository_for(name, Scopes::push(name))

@@ -208,7 +208,7 @@ fn without_credentials_an_anonymous_token_is_asked_for() {
     tokens.configure(|options| options.anonymous = vec!["pull".to_owned()]);
     let destination = format!("{}/closed/app:v1", registry.host());
     let output = Pushimg::new().run([&archive, &destination]).exits(4);
-    output.says(&registry.host()).says("docker login");
+    output.says(&registry.host()).says("pushimg login");
     assert_eq!(registry.tag("closed/app", "v1"), None);
 }
 

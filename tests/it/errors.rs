@@ -372,7 +372,7 @@ fn a_refusal_says_who_we_were_and_how_to_log_in() {
         let destination = format!("{host}/team/app:v1");
         let nobody = Pushimg::new().run([path, &destination]).exits(4);
         let nobody = nobody.says(&format!("error: cannot log in to {host}: "));
-        let nobody = nobody.says("docker login").says("config.json");
+        let nobody = nobody.says("pushimg login").says("config.json");
         assert_eq!(nobody.stdout, "");
         let wrong = Pushimg::new().login(&host, "pushimg", "wr0ng-passw0rd");
         let wrong = wrong.run([path, &destination, "-vv"]).exits(4);

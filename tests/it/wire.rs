@@ -431,7 +431,7 @@ fn a_user_who_may_not_push_is_not_told_to_log_in() {
         .exits(4)
         .says(&format!("this user may not push to {host}/app"))
         .says("user pushimg")
-        .never_says("docker login")
+        .never_says("pushimg login")
         .never_says("cannot log in");
     // The same from a registry that lets the user pull, in its own words.
     let scene = Scene::with(bearer());
@@ -450,10 +450,10 @@ fn a_user_who_may_not_push_is_not_told_to_log_in() {
         .exits(4)
         .says("reporters may pull only")
         .says("this user may not push to")
-        .never_says("docker login");
+        .never_says("pushimg login");
     // A wrong password, and none.
     for machine in [Pushimg::new().login(&host, &options.user, "wrong"), Pushimg::new()] {
-        push(&machine, &image, &host, &[]).exits(4).says("docker login").says("cannot log in");
+        push(&machine, &image, &host, &[]).exits(4).says("pushimg login").says("cannot log in");
     }
 }
 

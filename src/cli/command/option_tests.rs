@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::CommandFactory;
 
-use super::password::first_line;
+use super::password::read;
 use super::*;
 use crate::cli::exit::Code;
 use crate::cli::help::{self, Body};
@@ -109,16 +109,20 @@ fn standard_input_is_an_image_or_a_password() {
 }
 
 #[test]
-fn a_password_is_the_first_line() {
-    for (input, word) in
-        [(&b"secret\n"[..], "secret"), (b"secret", "secret"), (b"sec ret \r\nmore", "sec ret ")]
-    {
+fn a_password_is_all_of_standard_input_but_its_last_line_end() {
+    for (input, word) in [
+        (&b"secret\n"[..], "secret"),
+        (b"secret", "secret"),
+        (b"sec ret \r\n", "sec ret "),
+        (b"{\n  \"type\": \"service_account\"\n}\n", "{\n  \"type\": \"service_account\"\n}"),
+        (b"two\n\n", "two\n"),
+    ] {
         let arguments = "x --username me --password-stdin";
         let push = parse_with(arguments, input).unwrap().options;
         let (name, _) = push.registry.credentials.explicit.as_ref().unwrap();
         assert_eq!(name, "me");
         // Read again, as a secret does not tell what it is.
-        let read = first_line(&mut &input[..]).unwrap();
+        let read = read(&mut &input[..]).unwrap();
         assert_eq!(read.as_str(), word);
         assert!(!format!("{push:?}").contains(word));
     }

@@ -8,12 +8,12 @@ use zeroize::Zeroizing;
 use crate::cli::usage::Usage;
 use crate::registry::auth;
 
-/// No password is longer; a token of a cloud's registry has some 2,000 bytes.
+/// No password is longer; the key of a Google service account has some 2,400 bytes.
 const MAX_PASSWORD: u64 = 64 * 1024;
 
 /// The password on standard input.
 pub fn password(stdin: &mut dyn BufRead) -> Result<auth::Secret, Usage> {
-    first_line(stdin).map(|line| auth::Secret::new(line.as_str())).map_err(|what| {
+    read(stdin).map(|text| auth::Secret::new(text.as_str())).map_err(|what| {
         Usage::new(
             ErrorKind::ValueValidation,
             &format!("the password on standard input {what}"),
@@ -22,19 +22,20 @@ pub fn password(stdin: &mut dyn BufRead) -> Result<auth::Secret, Usage> {
     })
 }
 
-/// The first line of `stdin`, without what ends it; or what is wrong with it.
-pub fn first_line(stdin: &mut dyn BufRead) -> Result<Zeroizing<String>, String> {
-    let mut line = Zeroizing::new(Vec::new());
+/// All of `stdin` but its last line end, as docker reads it: some passwords have several lines, such
+/// as the JSON key of a Google service account. Or what is wrong with it.
+pub fn read(stdin: &mut dyn BufRead) -> Result<Zeroizing<String>, String> {
+    let mut bytes = Zeroizing::new(Vec::new());
     stdin
         .take(MAX_PASSWORD + 1)
-        .read_until(b'\n', &mut line)
+        .read_to_end(&mut bytes)
         .map_err(|error| format!("cannot be read: {error}"))?;
-    if line.len() as u64 > MAX_PASSWORD {
+    if bytes.len() as u64 > MAX_PASSWORD {
         return Err("has no end".into());
     }
-    let line = line.strip_suffix(b"\n").unwrap_or(&line);
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    match std::str::from_utf8(line) {
+    let password = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+    let password = password.strip_suffix(b"\r").unwrap_or(password);
+    match std::str::from_utf8(password) {
         Ok("") => Err("is empty".into()),
         Ok(text) => Ok(Zeroizing::new(text.to_owned())),
         Err(_) => Err("is not UTF-8".into()),

@@ -1,8 +1,8 @@
 //! Docker's `config.json` and containers' `auth.json`: what such a file says of one registry.
 //!
 //! In go a file's bytes, out comes, for a registry and repository, the entry that fits best and
-//! the credential programs to ask. Nothing is run here and nothing of the file is shown: a syntax
-//! error is told by its place alone, since its text may be a password.
+//! the credential programs to ask. The file is read as Go reads it. Nothing is run here and nothing
+//! of the file is shown: an error names a place or a field, since the text may be a password.
 //!
 //! containers-auth.json(5); docker/cli `cli/config`.
 
@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 use super::credential::Credential;
 use super::error::CredentialError;
 use super::secret::Secret;
+use crate::json;
 
 /// What `docker login` calls Docker Hub, and what credential programs know it by.
 const HUB_SERVER: &str = "https://index.docker.io/v1/";
@@ -34,12 +35,12 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 #[derive(Debug)]
 pub(super) struct DockerConfig {
     path: PathBuf,
-    content: Content,
+    content: ConfigJson,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Content {
+struct ConfigJson {
     auths: Option<BTreeMap<String, Option<Entry>>>,
     cred_helpers: Option<BTreeMap<String, String>>,
     creds_store: Option<String>,
@@ -74,19 +75,10 @@ pub(super) struct Listed {
 impl DockerConfig {
     /// Reads a file's content. An empty file is one without entries.
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self, CredentialError> {
-        let content = if bytes.trim_ascii().is_empty() {
-            Content::default()
-        } else {
-            serde_json::from_slice(bytes).map_err(|error| CredentialError::Syntax {
-                path: path.to_owned(),
-                line: error.line(),
-                column: error.column(),
-                problem: match error.classify() {
-                    serde_json::error::Category::Data => "a value is of the wrong type",
-                    serde_json::error::Category::Eof => "it ends in the middle",
-                    _ => "it is not JSON",
-                },
-            })?
+        let content = match bytes.trim_ascii() {
+            [] => ConfigJson::default(),
+            bytes => json::from_slice(bytes)
+                .map_err(|source| CredentialError::Json { path: path.to_owned(), source })?,
         };
         Ok(Self { path: path.to_owned(), content })
     }
@@ -95,12 +87,7 @@ impl DockerConfig {
     pub fn lookup(&self, registry: &str, repository: &str) -> Result<Listed, CredentialError> {
         let host = canonical_host(registry);
         let entry = self.entry(&host, registry, repository);
-        let mut servers = Vec::new();
-        if host == HUB {
-            servers.push(HUB_SERVER.to_owned());
-        } else {
-            servers.push(registry.to_owned());
-        }
+        let mut servers = vec![server_name(registry)];
         let credential = match entry {
             Some((key, entry)) => {
                 if !servers.contains(key) {
@@ -114,13 +101,7 @@ impl DockerConfig {
             }
             None => None,
         };
-        let helper = self
-            .content
-            .cred_helpers
-            .iter()
-            .flatten()
-            .find(|(key, _)| Key::parse(key).matches(&host, repository).is_some())
-            .map(|(_, program)| program.clone());
+        let helper = self.helper(&host, repository);
         Ok(Listed {
             in_store: entry.is_some() && credential.is_none(),
             helper: helper.filter(|name| !name.is_empty()),
@@ -128,6 +109,19 @@ impl DockerConfig {
             store: self.content.creds_store.clone().filter(|name| !name.is_empty()),
             servers,
         })
+    }
+
+    /// The program that keeps the logins of a registry.
+    pub fn program_for(&self, registry: &str) -> Option<String> {
+        let helper = self.helper(&canonical_host(registry), "");
+        helper.or_else(|| self.content.creds_store.clone()).filter(|name| !name.is_empty())
+    }
+
+    /// The program for this registry alone.
+    fn helper(&self, host: &str, repository: &str) -> Option<String> {
+        let mut all = self.content.cred_helpers.iter().flatten();
+        let fits = |key: &str| Key::parse(key).matches(host, repository).is_some();
+        all.find(|(key, _)| fits(key)).map(|(_, program)| program.clone())
     }
 
     /// The entry with the longest path that fits; of several, one that holds something, and is
@@ -183,6 +177,20 @@ impl Entry {
             (None, None) => Ok(None),
         }
     }
+}
+
+/// By which name docker and credential programs know a registry.
+pub(super) fn server_name(registry: &str) -> String {
+    match canonical_host(registry).as_str() {
+        HUB => HUB_SERVER.to_owned(),
+        _ => registry.to_owned(),
+    }
+}
+
+/// Whether a key of `auths` stands for a whole registry.
+pub(super) fn is_key_of(key: &str, registry: &str) -> bool {
+    let key = Key::parse(key);
+    key.path.is_empty() && key.host == canonical_host(registry)
 }
 
 fn filled(secret: &Option<Secret>) -> Option<&Secret> {
@@ -424,6 +432,29 @@ mod tests {
             let text = format!("{error} {error:?}");
             assert!(text.contains("/c.json") && !text.contains("hunter2"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_file_is_read_as_go_reads_it() {
+        for json in [
+            r#"{"Auths":{"h":{"AUTH":"dTpw"}}}"#,
+            r#"{"auths":{"h":{"auth":"eDp5","auth":"dTpw"}}}"#,
+            r#"{"auths":{"h":{"auth":"dTpw","email":null,"identitytoken":null}},"credHelpers":null}"#,
+            r#"{"auths":{"h":{"auth":"dTpw"}},"HttpHeaders":{"x":"\ud800"}}"#,
+        ] {
+            assert_eq!(lookup(json, "h", "r").credential, login("u", "p"), "{json}");
+        }
+        let bytes = b"{\"auths\":{\"h\":{\"auth\":\"dTpw\",\"email\":\"\xff\"}}}";
+        let config = DockerConfig::parse(Path::new("/c"), bytes).unwrap();
+        assert_eq!(config.lookup("h", "r").unwrap().credential, login("u", "p"));
+        let listed = lookup(r#"{"credSstore":"desktop"}"#, "h", "r");
+        assert_eq!(listed.store.as_deref(), Some("desktop"));
+        let error = DockerConfig::parse(Path::new("/c"), br#"{"auths":{"h":{"auth":1}}}"#);
+        let said = error.unwrap_err().to_string();
+        assert!(
+            said.contains("/c") && said.contains("auth") && said.contains("a string"),
+            "{said}"
+        );
     }
 
     #[test]

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 
+use crate::json;
+
 /// The search for a credential failed. Nothing secret is in it.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CredentialError {
     /// A file cannot be read, or is missing although the user named it.
-    #[error("cannot read the credentials file {}{named_by}: {source}", path.display())]
+    #[error("cannot read the credentials in {}{named_by}: {source}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -31,24 +33,34 @@ pub enum CredentialError {
         /// In bytes.
         limit: u64,
     },
-    /// A file is not what it should be. The offending text is not told: it may be a password.
+    /// A file is not what it should be. The offending text is not shown: it may be a password.
     #[error(
-        "cannot read the credentials file {}: {problem}, at line {line}, column {column}; \
-         correct it, or remove it and log in again", path.display()
+        "cannot read the credentials in {}: {source}; correct it, or remove it and log in again",
+        path.display()
     )]
-    Syntax {
+    Json {
         /// The file.
         path: PathBuf,
-        /// From 1.
-        line: usize,
-        /// From 1.
-        column: usize,
-        /// What is wrong.
-        problem: &'static str,
+        /// Which field, and what was expected.
+        source: json::Error,
     },
+    /// A file cannot be changed; it is as it was.
+    #[error("cannot change the credentials file {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: Arc<io::Error>,
+    },
+    /// There is no place for a file of credentials.
+    #[error(
+        "there is no place to keep a login: neither DOCKER_CONFIG nor HOME is set; name a file with \
+         --auth-file"
+    )]
+    NoFile,
     /// The entry for the registry cannot be used.
     #[error(
-        "the entry {key:?} in the credentials file {} cannot be used: {problem}; log in again",
+        "the entry {key:?} in the credentials in {} cannot be used: {problem}; log in again",
         path.display()
     )]
     Entry {
@@ -95,23 +107,29 @@ pub enum CredentialError {
     },
     /// A credential program did not answer in time.
     #[error(
-        "the credential program {program} did not answer within {} seconds when asked for {server}; \
-         run `echo {server} | {program} get` to see what it waits for, or give --username with \
-         --password-stdin", limit.as_secs_f32()
+        "the credential program {program} did not answer within {} seconds when asked to {verb} the \
+         login for {server}; run `echo {server} | {program} get` to see what it waits for, or give \
+         --username with --password-stdin", limit.as_secs_f32()
     )]
     ProgramTimeout {
         /// `docker-credential-…`.
         program: String,
+        /// `get`, `store` or `erase`.
+        verb: &'static str,
         /// The server it was asked for.
         server: String,
         /// The time it had.
         limit: Duration,
     },
     /// A credential program failed.
-    #[error("the credential program {program} failed when asked for {server} ({status}): {said}")]
+    #[error(
+        "the credential program {program} failed to {verb} the login for {server} ({status}): {said}"
+    )]
     ProgramFailed {
         /// `docker-credential-…`.
         program: String,
+        /// `get`, `store` or `erase`.
+        verb: &'static str,
         /// The server it was asked for.
         server: String,
         /// How it ended.

@@ -1,4 +1,5 @@
-//! Credential programs: `docker-credential-<name> get`, with the server on stdin.
+//! Credential programs: `docker-credential-<name> get`, with the server on stdin; `store` and
+//! `erase` likewise.
 //!
 //! A program is found by its name in the folders of `PATH`, never by a path from a file, and has
 //! [`LIMIT`] to answer. What it says when it fails is shown; what it answers is not.
@@ -8,11 +9,11 @@
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 use zeroize::Zeroizing;
@@ -20,6 +21,7 @@ use zeroize::Zeroizing;
 use super::credential::Credential;
 use super::error::{CredentialError, excerpt};
 use super::secret::Secret;
+use crate::json;
 
 /// How long a program may take: time enough to type a passphrase.
 pub(super) const LIMIT: Duration = Duration::from_secs(30);
@@ -77,10 +79,59 @@ impl Program {
 
     /// What the program has for a server; `None`: nothing.
     pub async fn get(&self, server: &str) -> Result<Option<Credential>, CredentialError> {
-        let (success, status, stdout, stderr) = tokio::time::timeout(self.limit, self.run(server))
+        let Some(run) = self.run("get", server, server.as_bytes()).await? else {
+            return Ok(None);
+        };
+        let answer: Answer =
+            json::from_slice(&run.stdout).map_err(|_| CredentialError::ProgramAnswer {
+                program: self.name.clone(),
+                server: server.to_owned(),
+                said: said(&run.stderr),
+            })?;
+        if answer.secret.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Credential::from_login(answer.username, answer.secret)))
+    }
+
+    /// Gives the program a login to keep.
+    pub async fn store(
+        &self,
+        server: &str,
+        username: &str,
+        password: &Secret,
+    ) -> Result<(), CredentialError> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Login<'a> {
+            #[serde(rename = "ServerURL")]
+            server: &'a str,
+            username: &'a str,
+            secret: &'a str,
+        }
+        let login = Login { server, username, secret: password.expose() };
+        // Cannot fail: it is text.
+        let input = Zeroizing::new(serde_json::to_vec(&login).unwrap_or_default());
+        self.run("store", server, &input).await.map(drop)
+    }
+
+    /// Makes the program forget the login for a server. Returns whether there was one.
+    pub async fn erase(&self, server: &str) -> Result<bool, CredentialError> {
+        Ok(self.run("erase", server, server.as_bytes()).await?.is_some())
+    }
+
+    /// Runs the program with an input. `None`: it knows nothing of the server.
+    async fn run(
+        &self,
+        verb: &'static str,
+        server: &str,
+        input: &[u8],
+    ) -> Result<Option<Run>, CredentialError> {
+        let run = tokio::time::timeout(self.limit, self.start(verb, input))
             .await
             .map_err(|_| CredentialError::ProgramTimeout {
                 program: self.name.clone(),
+                verb,
                 server: server.to_owned(),
                 limit: self.limit,
             })?
@@ -89,41 +140,31 @@ impl Program {
                 file: self.file.clone(),
                 source: Arc::new(error),
             })?;
-        let said = |bytes: &[u8]| excerpt(&String::from_utf8_lossy(bytes));
-        if !success {
-            let message = String::from_utf8_lossy(&stdout);
-            if message.contains(NOT_FOUND) || said(&stderr).contains(NOT_FOUND) {
-                return Ok(None);
-            }
-            // A message is plain text; an answer, which is JSON, must not be shown.
-            let message =
-                if message.contains(['{', '"']) { String::new() } else { excerpt(&message) };
-            let both = [message, said(&stderr)];
-            let spoken: Vec<_> = both.into_iter().filter(|text| !text.is_empty()).collect();
-            return Err(CredentialError::ProgramFailed {
-                program: self.name.clone(),
-                server: server.to_owned(),
-                status,
-                said: if spoken.is_empty() { "it said nothing".into() } else { spoken.join("; ") },
-            });
+        if run.status.success() {
+            return Ok(Some(run));
         }
-        let answer: Answer =
-            serde_json::from_slice(&stdout).map_err(|_| CredentialError::ProgramAnswer {
-                program: self.name.clone(),
-                server: server.to_owned(),
-                said: said(&stderr),
-            })?;
-        if answer.secret.is_empty() {
+        let message = String::from_utf8_lossy(&run.stdout);
+        let complaint = said(&run.stderr);
+        if message.contains(NOT_FOUND) || complaint.contains(NOT_FOUND) {
             return Ok(None);
         }
-        Ok(Some(Credential::from_login(answer.username, answer.secret)))
+        // A message is plain text; an answer, which is JSON, must not be shown.
+        let message = if message.contains(['{', '"']) { String::new() } else { excerpt(&message) };
+        let spoken: Vec<_> =
+            [message, complaint].into_iter().filter(|text| !text.is_empty()).collect();
+        Err(CredentialError::ProgramFailed {
+            program: self.name.clone(),
+            verb,
+            server: server.to_owned(),
+            status: run.status.to_string(),
+            said: if spoken.is_empty() { "it said nothing".into() } else { spoken.join("; ") },
+        })
     }
 
-    /// Exit status (as a flag and as text), stdout and stderr of one run. The program ends with
-    /// the future.
-    async fn run(&self, server: &str) -> std::io::Result<(bool, String, Output, Output)> {
+    /// The program ends with the future.
+    async fn start(&self, verb: &str, input: &[u8]) -> std::io::Result<Run> {
         let mut child = Command::new(&self.file)
-            .arg("get")
+            .arg(verb)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -134,14 +175,24 @@ impl Program {
         let stderr = child.stderr.take();
         let ask = async {
             if let Some(mut stdin) = stdin {
-                // A program that does not read its question may still answer.
-                let _ = stdin.write_all(server.as_bytes()).await;
+                // A program that does not read its input may still answer.
+                let _ = stdin.write_all(input).await;
             }
         };
         let ((), stdout, stderr) = tokio::join!(ask, read(stdout), read(stderr));
-        let status = child.wait().await?;
-        Ok((status.success(), status.to_string(), stdout?, stderr?))
+        Ok(Run { status: child.wait().await?, stdout: stdout?, stderr: stderr? })
     }
+}
+
+/// What one run of a program left.
+struct Run {
+    status: ExitStatus,
+    stdout: Output,
+    stderr: Output,
+}
+
+fn said(bytes: &[u8]) -> String {
+    excerpt(&String::from_utf8_lossy(bytes))
 }
 
 type Output = Zeroizing<Vec<u8>>;

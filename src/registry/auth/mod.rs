@@ -26,6 +26,7 @@ mod realm;
 mod scopes;
 mod secret;
 mod sources;
+pub mod store;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -34,6 +35,7 @@ pub use authenticator::{Authenticator, Identity};
 pub use challenge::Challenge;
 pub use credential::{Credential, Found};
 pub use error::{AuthError, CredentialError, Denied};
+pub use fly::login as fly_login;
 pub use realm::Realm;
 pub(super) use realm::is_loopback_host;
 pub use scopes::Scopes;

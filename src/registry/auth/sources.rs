@@ -41,8 +41,14 @@ pub struct Environment {
     pub registry_auth_file: Option<PathBuf>,
     /// `DOCKER_CONFIG`: the folder of `config.json`.
     pub docker_config: Option<PathBuf>,
-    /// `XDG_RUNTIME_DIR`: the folder of `containers/auth.json`.
-    pub xdg_runtime_dir: Option<PathBuf>,
+    /// `DOCKER_AUTH_CONFIG`: the content of such a file.
+    pub docker_auth_config: Option<Secret>,
+    /// The folder of `auth.json`, where podman and skopeo log in: `$XDG_RUNTIME_DIR/containers`, or
+    /// `/run/containers/<user ID>` where that variable is not set.
+    pub containers_runtime: Option<PathBuf>,
+    /// The folder of `auth.json` that outlives a restart: `$XDG_CONFIG_HOME/containers`, or
+    /// `$HOME/.config/containers`.
+    pub containers_config: Option<PathBuf>,
     /// `HOME`: the folder of `.docker/config.json`.
     pub home: Option<PathBuf>,
     /// `FLY_ACCESS_TOKEN`.
@@ -56,13 +62,22 @@ pub struct Environment {
 impl Environment {
     /// The process's own. A variable that is empty counts as not set.
     pub fn capture() -> Self {
-        let text = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        Self::of(|name| std::env::var_os(name), rustix::process::getuid().as_raw())
+    }
+
+    fn of(variable: impl Fn(&str) -> Option<OsString>, user_id: u32) -> Self {
+        let text = |name| variable(name).filter(|value| !value.is_empty());
         let file = |name| text(name).map(PathBuf::from);
-        let secret = |name| std::env::var(name).ok().map(Secret::new);
+        let secret = |name| text(name)?.into_string().ok().map(Secret::new);
+        let runtime = file("XDG_RUNTIME_DIR").map(|folder| folder.join("containers"));
+        let config = file("XDG_CONFIG_HOME").or_else(|| Some(file("HOME")?.join(".config")));
         Self {
             registry_auth_file: file("REGISTRY_AUTH_FILE"),
             docker_config: file("DOCKER_CONFIG"),
-            xdg_runtime_dir: file("XDG_RUNTIME_DIR"),
+            docker_auth_config: secret("DOCKER_AUTH_CONFIG"),
+            containers_runtime: runtime
+                .or_else(|| Some(format!("/run/containers/{user_id}").into())),
+            containers_config: config.map(|folder| folder.join("containers")),
             home: file("HOME"),
             fly_access_token: secret("FLY_ACCESS_TOKEN"),
             fly_api_token: secret("FLY_API_TOKEN"),
@@ -72,10 +87,18 @@ impl Environment {
 }
 
 /// A file to look into.
-struct Place {
+struct CredentialFile {
     path: PathBuf,
-    /// What the user said to name it: such a file must exist.
-    named_by: Option<&'static str>,
+    content: Content,
+}
+
+enum Content {
+    /// On the disk, in its usual place.
+    Usual,
+    /// On the disk, named by the user in this way: it must exist.
+    Named(&'static str),
+    /// The value of a variable.
+    Value(Secret),
 }
 
 impl Sources {
@@ -122,7 +145,7 @@ impl Sources {
             origin: if looked.is_empty() {
                 format!(
                     "no credentials for {registry} were found: none of REGISTRY_AUTH_FILE, \
-                     DOCKER_CONFIG, XDG_RUNTIME_DIR and HOME is set"
+                     DOCKER_AUTH_CONFIG, DOCKER_CONFIG, XDG_RUNTIME_DIR and HOME is set"
                 )
             } else {
                 format!("no credentials for {registry} were found in {}", looked.join(", "))
@@ -130,20 +153,27 @@ impl Sources {
         })
     }
 
-    fn places(&self) -> Vec<Place> {
+    fn places(&self) -> Vec<CredentialFile> {
         let environment = &self.environment;
-        let named = |path: &Option<PathBuf>, named_by| {
-            path.clone().map(|path| Place { path, named_by: Some(named_by) })
+        let named = |path: &Option<PathBuf>, by| {
+            path.clone().map(|path| CredentialFile { path, content: Content::Named(by) })
         };
         let usual = |folder: &Option<PathBuf>, below: &str| {
-            folder.as_ref().map(|folder| Place { path: folder.join(below), named_by: None })
+            let path = folder.as_ref()?.join(below);
+            Some(CredentialFile { path, content: Content::Usual })
         };
-        let mut places: Vec<Place> = Vec::new();
+        let value = environment.docker_auth_config.clone().map(|value| CredentialFile {
+            path: "$DOCKER_AUTH_CONFIG".into(),
+            content: Content::Value(value),
+        });
+        let mut places: Vec<CredentialFile> = Vec::new();
         for place in [
             named(&self.auth_file, "--auth-file"),
             named(&environment.registry_auth_file, "$REGISTRY_AUTH_FILE"),
+            value,
             usual(&environment.docker_config, "config.json"),
-            usual(&environment.xdg_runtime_dir, "containers/auth.json"),
+            usual(&environment.containers_runtime, "auth.json"),
+            usual(&environment.containers_config, "auth.json"),
             usual(&environment.home, ".docker/config.json"),
         ]
         .into_iter()
@@ -158,7 +188,7 @@ impl Sources {
 
     async fn look_into(
         &self,
-        place: &Place,
+        place: &CredentialFile,
         registry: &str,
         repository: &str,
     ) -> Result<Looked, CredentialError> {
@@ -241,8 +271,12 @@ async fn ask(program: &Program, servers: &[String]) -> Result<Option<Credential>
 }
 
 /// The file's content; `None` where it does not exist and need not.
-async fn read(place: &Place) -> Result<Option<Zeroizing<Vec<u8>>>, CredentialError> {
+async fn read(place: &CredentialFile) -> Result<Option<Zeroizing<Vec<u8>>>, CredentialError> {
     let mut bytes = Zeroizing::new(Vec::new());
+    if let Content::Value(value) = &place.content {
+        bytes.extend_from_slice(value.expose().as_bytes());
+        return Ok(Some(bytes));
+    }
     let read = async {
         let file = tokio::fs::File::open(&place.path).await?;
         file.take(MAX_FILE + 1).read_to_end(&mut bytes).await
@@ -253,14 +287,17 @@ async fn read(place: &Place) -> Result<Option<Zeroizing<Vec<u8>>>, CredentialErr
         }
         Ok(_) => Ok(Some(bytes)),
         Err(error)
-            if place.named_by.is_none()
+            if matches!(place.content, Content::Usual)
                 && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
         {
             Ok(None)
         }
         Err(error) => Err(CredentialError::Read {
             path: place.path.clone(),
-            named_by: place.named_by.map(|name| format!(" (named by {name})")).unwrap_or_default(),
+            named_by: match place.content {
+                Content::Named(name) => format!(" (named by {name})"),
+                Content::Usual | Content::Value(_) => String::new(),
+            },
             source: Arc::new(error),
         }),
     }
@@ -288,7 +325,8 @@ mod tests {
             let sources = Sources {
                 environment: Environment {
                     docker_config: Some(at("docker")),
-                    xdg_runtime_dir: Some(at("run")),
+                    containers_runtime: Some(at("run/containers")),
+                    containers_config: Some(at("config/containers")),
                     home: Some(at("home")),
                     path: Some(at("bin").into()),
                     ..Environment::default()
@@ -332,10 +370,14 @@ mod tests {
             assert!(found.origin.ends_with(origin), "{}", found.origin);
         };
         expect(&machine, "home", "/home/.docker/config.json").await;
+        machine.write("config/containers/auth.json", &login("config"));
+        expect(&machine, "config", "/config/containers/auth.json").await;
         machine.write("run/containers/auth.json", &login("run"));
         expect(&machine, "run", "/run/containers/auth.json").await;
         machine.write("docker/config.json", &login("docker"));
         expect(&machine, "docker", "/docker/config.json").await;
+        machine.sources.environment.docker_auth_config = Some(Secret::new(login("value")));
+        expect(&machine, "value", "from $DOCKER_AUTH_CONFIG").await;
         machine.sources.environment.registry_auth_file =
             Some(machine.write("env.json", &login("env")));
         expect(&machine, "env", "/env.json").await;
@@ -365,6 +407,7 @@ mod tests {
             "no credentials for other.example were found in",
             "/docker/config.json (no entry)",
             "/run/containers/auth.json (does not exist)",
+            "/config/containers/auth.json (does not exist)",
             "/home/.docker/config.json (does not exist)",
         ] {
             assert!(found.origin.contains(part), "{}", found.origin);
@@ -391,6 +434,43 @@ mod tests {
         let path = machine.write("docker/config.json", "{");
         let error = machine.fail("h.example").await;
         assert!(error.contains(path.to_str().unwrap()), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_broken_value_is_told_by_its_variable_and_its_field() {
+        let mut machine = Machine::new();
+        machine.write("docker/config.json", &login("file"));
+        for (value, said) in [
+            (r#"{"auths":{"h.example":{"auth":["hunter2"]}}}"#, "must be a string, and is a list"),
+            ("hunter2", "it is not JSON"),
+        ] {
+            machine.sources.environment.docker_auth_config = Some(Secret::new(value));
+            let error = machine.fail("h.example").await;
+            assert!(error.contains("$DOCKER_AUTH_CONFIG") && error.contains(said), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_files_of_podman_and_skopeo_are_where_the_environment_says() {
+        let of = |variables: &[(&str, &str)]| {
+            let value = |name: &str| {
+                variables.iter().find(|(it, _)| *it == name).map(|(_, value)| value.into())
+            };
+            let found = Environment::of(value, 1000);
+            let shown = |path: Option<PathBuf>| path.map(|path| path.display().to_string());
+            (shown(found.containers_runtime), shown(found.containers_config))
+        };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(of(&[]), (some("/run/containers/1000"), None));
+        assert_eq!(
+            of(&[("HOME", "/h"), ("XDG_RUNTIME_DIR", "")]),
+            (some("/run/containers/1000"), some("/h/.config/containers"))
+        );
+        assert_eq!(
+            of(&[("HOME", "/h"), ("XDG_RUNTIME_DIR", "/r"), ("XDG_CONFIG_HOME", "/c")]),
+            (some("/r/containers"), some("/c/containers"))
+        );
     }
 
     #[tokio::test]

@@ -191,7 +191,7 @@ async fn a_password_that_was_refused_is_not_given_again() {
     let sent = auth.challenged(REPOSITORY, &push(), &headers, None).await.unwrap();
     let error =
         auth.challenged(REPOSITORY, &push(), &headers, Some(&sent)).await.unwrap_err().to_string();
-    for part in ["localhost:5000", "user me from --username", "docker login"] {
+    for part in ["localhost:5000", "user me from --username", "pushimg login"] {
         assert!(error.contains(part), "{error}");
     }
 }
@@ -452,7 +452,7 @@ async fn scopes_that_are_denied_leave_the_narrow_token_in_place() {
         "403 Forbidden",
         "DENIED: not yours",
         "user me from --username",
-        "docker login localhost:5000",
+        "pushimg login localhost:5000",
     ] {
         assert!(said.contains(part), "{part}: {said}");
     }

@@ -1,0 +1,152 @@
+//! Keeps and forgets logins where docker, podman and skopeo look for them: in Docker's
+//! `config.json` or the file that the user names, or in the credential program that this file names.
+//!
+//! A file is replaced as a whole by a rename, by one process at a time, with mode 0600. A symlink
+//! stays, and its target is replaced. Everything else in the file stays as it is, byte for byte.
+
+mod file;
+
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
+use serde_json::value::RawValue;
+use zeroize::Zeroizing;
+
+use self::file::ConfigFile;
+use super::docker_config::{DockerConfig, is_key_of, server_name};
+use super::error::CredentialError;
+use super::fly;
+use super::helper::Program;
+use super::secret::Secret;
+use super::sources::Sources;
+use crate::event::Events;
+use crate::registry::{Error, Options, Registry};
+
+/// A login that cannot be checked or kept.
+#[derive(Debug, thiserror::Error)]
+pub enum LoginError {
+    /// The registry refused it, or could not be asked. Nothing was kept.
+    #[error(transparent)]
+    Check(#[from] Error),
+    /// It cannot be written.
+    #[error(transparent)]
+    Keep(#[from] CredentialError),
+}
+
+/// Checks a user and a password with a registry, and keeps them if it does not refuse them. Returns
+/// where they are: a file, or a credential program and the file that names it.
+///
+/// `options.credentials` tell which file: `--auth-file`, `$REGISTRY_AUTH_FILE`, or else Docker's
+/// `config.json`. For registry.fly.io the password may be any form of a Fly token.
+pub async fn login(
+    registry: &str,
+    username: &str,
+    password: &Secret,
+    options: Options,
+    events: Events,
+) -> Result<String, LoginError> {
+    let password = match registry.eq_ignore_ascii_case(fly::REGISTRY) {
+        true => fly::password(password).unwrap_or_else(|| password.clone()),
+        false => password.clone(),
+    };
+    let sources = options.credentials.clone();
+    let mut options = options;
+    options.credentials.explicit = Some((username.to_owned(), password.clone()));
+    Registry::new(registry, options.into(), events).check_login().await?;
+    Ok(keep(registry, username, &password, &sources).await?)
+}
+
+/// Keeps a login without asking the registry.
+async fn keep(
+    registry: &str,
+    username: &str,
+    password: &Secret,
+    sources: &Sources,
+) -> Result<String, CredentialError> {
+    let path = path(sources)?;
+    let file = ConfigFile::lock(&path).await?;
+    let server = server_name(registry);
+    let program = program(&file, registry, sources)?;
+    let (entry, place) = match &program {
+        Some(program) => {
+            program.store(&server, username, password).await?;
+            // As docker does, so that it is known that the program has one.
+            let place = format!("{} (named in {})", program.name(), path.display());
+            (Zeroizing::new("{}".to_owned()), place)
+        }
+        None => {
+            let login = Zeroizing::new(format!("{username}:{}", password.expose()));
+            let auth = Zeroizing::new(STANDARD.encode(login.as_bytes()));
+            let entry = Zeroizing::new(json!({ "auth": auth.as_str() }).to_string());
+            (entry, path.display().to_string())
+        }
+    };
+    file.change_auths(|auths| {
+        let entry = RawValue::from_string(entry.to_string()).ok()?;
+        match auths.iter_mut().find(|(key, _)| *key == server) {
+            Some((_, old)) => *old = entry,
+            None => auths.push((server.clone(), entry)),
+        }
+        Some(())
+    })?;
+    Ok(place)
+}
+
+/// Forgets the login for a registry. Returns where it was; `None`: there was none.
+pub async fn logout(registry: &str, sources: &Sources) -> Result<Option<String>, CredentialError> {
+    let path = path(sources)?;
+    let file = ConfigFile::lock(&path).await?;
+    let mut place = None;
+    if let Some(program) = program(&file, registry, sources)?
+        && program.erase(&server_name(registry)).await?
+    {
+        place = Some(format!("{} (named in {})", program.name(), path.display()));
+    }
+    let mut removed = false;
+    file.change_auths(|auths| {
+        let before = auths.len();
+        auths.retain(|(key, _)| !is_key_of(key, registry));
+        removed = auths.len() < before;
+        removed.then_some(())
+    })?;
+    Ok(place.or_else(|| removed.then(|| path.display().to_string())))
+}
+
+/// The file that logins are kept in.
+fn path(sources: &Sources) -> Result<PathBuf, CredentialError> {
+    let environment = &sources.environment;
+    let named = sources.auth_file.as_ref().or(environment.registry_auth_file.as_ref()).cloned();
+    let usual = || {
+        let docker = environment.docker_config.as_ref().map(|folder| folder.join("config.json"));
+        docker.or_else(|| Some(environment.home.as_ref()?.join(".docker/config.json")))
+    };
+    named.or_else(usual).ok_or(CredentialError::NoFile)
+}
+
+/// The credential program that the file names for a registry.
+fn program(
+    file: &ConfigFile,
+    registry: &str,
+    sources: &Sources,
+) -> Result<Option<Program>, CredentialError> {
+    let path = file.path();
+    let config = DockerConfig::parse(path, file.bytes())?;
+    let Some(name) = config.program_for(registry) else {
+        return Ok(None);
+    };
+    let found = Program::find(&name, sources.environment.path.as_deref(), path)?;
+    found.map(Some).ok_or_else(|| missing(&name, path, registry))
+}
+
+fn missing(name: &str, config: &Path, registry: &str) -> CredentialError {
+    CredentialError::ProgramMissing {
+        program: format!("docker-credential-{name}"),
+        config: config.to_owned(),
+        registry: registry.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

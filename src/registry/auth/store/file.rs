@@ -1,0 +1,180 @@
+//! A file of credentials that is changed: locked, read, replaced.
+
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use zeroize::Zeroizing;
+
+use super::super::error::CredentialError;
+
+/// How long another process may hold the lock: its credential program may ask for a passphrase.
+const LONGEST_WAIT: Duration = Duration::from_secs(40);
+/// How long between two attempts to take it.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// A file that no other process of ours changes meanwhile.
+pub struct ConfigFile {
+    /// As the user knows it.
+    named: PathBuf,
+    /// Where its bytes are, after symlinks.
+    path: PathBuf,
+    bytes: Zeroizing<Vec<u8>>,
+    /// The folder, whose lock ends with this value.
+    _lock: File,
+}
+
+/// An object whose fields stay in order, and their values as they are written.
+pub type Fields = Vec<(String, Box<RawValue>)>;
+
+impl ConfigFile {
+    /// Creates the folder if it is missing, locks it, and reads the file; a missing file is empty.
+    pub async fn lock(named: &Path) -> Result<Self, CredentialError> {
+        let failed = |source| write_error(named, source);
+        let path = target(named).map_err(failed)?;
+        let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(failed)?;
+        let lock = File::open(&folder).map_err(failed)?;
+        let began = tokio::time::Instant::now();
+        // A file system without locks is used without.
+        while flock(&lock, FlockOperation::NonBlockingLockExclusive)
+            == Err(rustix::io::Errno::WOULDBLOCK)
+        {
+            if began.elapsed() > LONGEST_WAIT {
+                return Err(failed(std::io::Error::other("another process changes it")));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        let bytes = match std::fs::metadata(&path) {
+            Ok(meta) if !meta.is_file() => {
+                return Err(failed(std::io::Error::other("it is not a regular file")));
+            }
+            Ok(_) => std::fs::read(&path).map_err(failed)?,
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(failed(error)),
+        };
+        let named = named.to_owned();
+        Ok(Self { named, path, bytes: Zeroizing::new(bytes), _lock: lock })
+    }
+
+    /// As the user knows it.
+    pub fn path(&self) -> &Path {
+        &self.named
+    }
+
+    /// Its content.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Replaces the file with one whose `auths` are changed; `None` from `change`: nothing is to be
+    /// written.
+    pub fn change_auths(
+        &self,
+        change: impl FnOnce(&mut Fields) -> Option<()>,
+    ) -> Result<(), CredentialError> {
+        let not_object = |error: serde_json::Error| {
+            let at = format!("line {}, column {}", error.line(), error.column());
+            let problem = format!("it is not a JSON object, or its \"auths\" is none ({at})");
+            write_error(&self.named, std::io::Error::other(problem))
+        };
+        let mut fields = match self.bytes.trim_ascii() {
+            [] => Fields::new(),
+            bytes => serde_json::from_slice::<Object>(bytes).map_err(not_object)?.0,
+        };
+        // As for Go's decoder, the name counts in any case, and the last one wins.
+        let index = fields.iter().rposition(|(name, _)| name.eq_ignore_ascii_case("auths"));
+        let mut auths = match index.map(|index| fields[index].1.get()) {
+            None | Some("null") => Fields::new(),
+            Some(text) => serde_json::from_str::<Object>(text).map_err(not_object)?.0,
+        };
+        if change(&mut auths).is_none() {
+            return Ok(());
+        }
+        let text = written(&auths, 2);
+        // Cannot fail: it is made of JSON.
+        let value = RawValue::from_string(text.to_string()).map_err(not_object)?;
+        match index {
+            Some(index) => fields[index].1 = value,
+            None => fields.push(("auths".to_owned(), value)),
+        }
+        self.replace(&written(&fields, 1)).map_err(|error| write_error(&self.named, error))
+    }
+
+    fn replace(&self, text: &str) -> std::io::Result<()> {
+        let folder = self.path.parent().unwrap_or(Path::new("/"));
+        // With mode 0600.
+        let mut file = tempfile::Builder::new().prefix(".config.json.").tempfile_in(folder)?;
+        file.write_all(text.as_bytes())?;
+        file.write_all(b"\n")?;
+        file.as_file().sync_all()?;
+        file.persist(&self.path).map_err(|error| error.error)?;
+        Ok(())
+    }
+}
+
+/// The object as text, indented by tabs as docker writes it.
+fn written(fields: &Fields, depth: usize) -> Zeroizing<String> {
+    let mut text = Zeroizing::new(String::from("{"));
+    for (i, (name, value)) in fields.iter().enumerate() {
+        let comma = if i == 0 { "\n" } else { ",\n" };
+        let name = serde_json::Value::from(name.as_str());
+        text.push_str(&format!("{comma}{}{name}: ", "\t".repeat(depth)));
+        text.push_str(value.get());
+    }
+    if !fields.is_empty() {
+        text.push('\n');
+        text.push_str(&"\t".repeat(depth - 1));
+    }
+    text.push('}');
+    text
+}
+
+/// Where a path leads to, the last link included: its target need not exist.
+fn target(path: &Path) -> std::io::Result<PathBuf> {
+    let mut path = std::path::absolute(path)?;
+    // As many links as Linux follows.
+    for _ in 0..40 {
+        match std::fs::read_link(&path) {
+            Ok(link) => path = path.parent().unwrap_or(Path::new("/")).join(link),
+            Err(_) => return Ok(path),
+        }
+    }
+    Err(std::io::Error::other("too many symlinks lead on from it"))
+}
+
+fn write_error(path: &Path, source: std::io::Error) -> CredentialError {
+    CredentialError::Write { path: path.to_owned(), source: Arc::new(source) }
+}
+
+struct Object(Fields);
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InOrder;
+
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Object;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
+                let mut fields = Fields::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(Object(fields))
+            }
+        }
+
+        deserializer.deserialize_map(InOrder)
+    }
+}
