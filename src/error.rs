@@ -36,6 +36,9 @@ pub enum Error {
     /// The registry refused, or could not be reached.
     #[error(transparent)]
     Registry(Arc<registry::Error>),
+    /// A login cannot be kept or forgotten.
+    #[error(transparent)]
+    Credentials(#[from] registry::auth::CredentialError),
     /// Of several tags some were put and some were not.
     #[error("{source}\nthe image is already there as {}", .put.join(", "))]
     SomeTags {
@@ -122,5 +125,14 @@ impl From<registry::Error> for Error {
 impl From<Arc<registry::Error>> for Error {
     fn from(error: Arc<registry::Error>) -> Self {
         Self::Registry(error)
+    }
+}
+
+impl From<registry::auth::store::LoginError> for Error {
+    fn from(error: registry::auth::store::LoginError) -> Self {
+        match error {
+            registry::auth::store::LoginError::Check(error) => error.into(),
+            registry::auth::store::LoginError::Keep(error) => error.into(),
+        }
     }
 }

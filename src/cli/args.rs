@@ -20,7 +20,9 @@ const FORMS: &str = "pushimg [OPTIONS] <IMAGE> [DESTINATION]
        pushimg [OPTIONS] --index <DESTINATION> <[PLATFORM=]IMAGE>...
        pushimg inspect [OPTIONS] <IMAGE>
        pushimg diff [OPTIONS] <OLD> <NEW>
-       pushimg tag [OPTIONS] <IMAGE> <TAG>...";
+       pushimg tag [OPTIONS] <IMAGE> <TAG>...
+       pushimg login [OPTIONS] <REGISTRY>
+       pushimg logout [OPTIONS] <REGISTRY>";
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -64,6 +66,12 @@ pub enum Subcommand {
 
     /// Point tags to an image that is already in a registry
     Tag(Box<TagArgs>),
+
+    /// Check a user and a password with a registry, and keep them
+    Login(Box<LoginArgs>),
+
+    /// Forget the login for a registry
+    Logout(LogoutArgs),
 
     /// Print a script that completes the arguments of pushimg in a shell
     Completions(CompletionsArgs),
@@ -213,6 +221,71 @@ pub struct TagArgs {
 
     /// Print the options; --help adds examples
     #[arg(short = 'h', long = "help", action = ArgAction::Help, help_heading = "Output")]
+    help: Option<bool>,
+}
+
+/// The arguments of `pushimg login`.
+#[derive(Debug, clap::Args)]
+#[command(
+    override_usage = "pushimg login [OPTIONS] <REGISTRY>",
+    after_long_help = help::text(help::LOGIN),
+    disable_help_flag = true
+)]
+pub struct LoginArgs {
+    /// host[:port], or docker.io
+    #[arg(value_parser = name::registry)]
+    pub registry: String,
+
+    /// User name; asked for at the terminal if it is missing
+    #[arg(short, long, value_name = "NAME", help_heading = "Registry")]
+    pub username: Option<String>,
+
+    /// Read the password from standard input; without it, it is asked for at the terminal
+    #[arg(long, help_heading = "Registry")]
+    pub password_stdin: bool,
+
+    /// Keep the login in this file, in the format of Docker's config.json
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Registry")]
+    pub auth_file: Option<PathBuf>,
+
+    /// Use plain HTTP; for loopback addresses it is tried without this option
+    #[arg(long, help_heading = "Registry")]
+    pub plain_http: bool,
+
+    /// PEM file with certificates to trust besides the system's
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Registry")]
+    pub ca_file: Option<PathBuf>,
+
+    /// Accept any certificate: others on the network can read the password
+    #[arg(long, help_heading = "Registry")]
+    pub insecure_skip_tls_verify: bool,
+
+    #[command(flatten)]
+    pub verbosity: VerbosityArgs,
+
+    /// Print the options; --help adds examples
+    #[arg(short = 'h', long = "help", action = ArgAction::Help, help_heading = "Output")]
+    help: Option<bool>,
+}
+
+/// The arguments of `pushimg logout`.
+#[derive(Debug, clap::Args)]
+#[command(
+    override_usage = "pushimg logout [OPTIONS] <REGISTRY>",
+    after_long_help = help::text(help::LOGOUT),
+    disable_help_flag = true
+)]
+pub struct LogoutArgs {
+    /// host[:port], or docker.io
+    #[arg(value_parser = name::registry)]
+    pub registry: String,
+
+    /// The file that the login is in, in the format of Docker's config.json
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Registry")]
+    pub auth_file: Option<PathBuf>,
+
+    /// Print the options; --help adds examples
+    #[arg(short = 'h', long = "help", action = ArgAction::Help)]
     help: Option<bool>,
 }
 

@@ -61,6 +61,7 @@ impl Error {
             | Self::Packer(_)
             | Self::Manifest(_)
             | Self::Failed(_)
+            | Self::Credentials(_)
             | Self::GivenUp => Code::Failed,
             Self::ForeignLayer { .. } => Code::Refused,
             Self::Unrepeatable(error) => error.exit_code(),

@@ -64,6 +64,7 @@ pub const PUSH: &[Section] = &[
         title: "Environment",
         body: Table(&[
             ("REGISTRY_AUTH_FILE", "file with credentials, read after --auth-file"),
+            ("DOCKER_AUTH_CONFIG", "the content of such a file"),
             ("DOCKER_CONFIG", "folder of Docker's config.json, else ~/.docker"),
             ("FLY_ACCESS_TOKEN, FLY_API_TOKEN", "credentials for registry.fly.io"),
             ("HTTPS_PROXY, HTTP_PROXY, NO_PROXY", "proxies, and hosts that need none"),
@@ -136,6 +137,31 @@ pub const TAG: &[Section] = &[
     },
 ];
 
+/// The sections for `pushimg login`.
+pub const LOGIN: &[Section] = &[
+    Section {
+        title: "Examples",
+        body: Commands(&[
+            "pushimg login ghcr.io --username me",
+            "echo \"$TOKEN\" | pushimg login ghcr.io -u me --password-stdin",
+            "FLY_API_TOKEN=... pushimg login registry.fly.io",
+        ]),
+    },
+    Section {
+        title: "Result",
+        body: Paragraph(
+            "The login is kept where docker, podman and skopeo find it: in the file of --auth-file, \
+             $REGISTRY_AUTH_FILE or $DOCKER_CONFIG/config.json, else in ~/.docker/config.json, or \
+             in the credential helper that this file names. If the registry refuses the login, \
+             nothing is kept, and the exit code is 4.",
+        ),
+    },
+];
+
+/// The sections for `pushimg logout`.
+pub const LOGOUT: &[Section] =
+    &[Section { title: "Examples", body: Commands(&["pushimg logout ghcr.io"]) }];
+
 /// The sections for `pushimg completions`.
 pub const COMPLETIONS: &[Section] = &[Section {
     title: "Examples",
@@ -157,6 +183,8 @@ pub fn sections(command: &str) -> &'static [Section] {
         "inspect" => INSPECT,
         "diff" => DIFF,
         "tag" => TAG,
+        "login" => LOGIN,
+        "logout" => LOGOUT,
         "completions" => COMPLETIONS,
         "man" => MAN,
         _ => &[],
@@ -221,7 +249,9 @@ mod tests {
 
     #[test]
     fn sections_fit_a_terminal_of_eighty_columns() {
-        for section in [PUSH, INSPECT, DIFF, TAG, COMPLETIONS, MAN].into_iter().flatten() {
+        for section in
+            [PUSH, INSPECT, DIFF, TAG, LOGIN, LOGOUT, COMPLETIONS, MAN].into_iter().flatten()
+        {
             let text = section_text(section);
             assert!(text.lines().all(|line| line.len() <= COLUMNS), "{text}");
         }

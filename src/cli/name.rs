@@ -66,6 +66,17 @@ pub fn reference(text: &str) -> Result<Reference, InvalidValue> {
     parse_reference(text).ok_or_else(|| explain(text, host, name))
 }
 
+/// A registry alone: `host[:port]`. The scheme and the slash that people copy from a browser are
+/// left out.
+pub fn registry(text: &str) -> Result<String, InvalidValue> {
+    let name = text.split_once("://").map_or(text, |(_, rest)| rest).trim_end_matches('/');
+    let is_host = parse_reference(&format!("{name}/a")).is_some_and(|it| it.registry() == name);
+    match is_host && !name.contains('/') {
+        true => Ok(name.to_owned()),
+        false => Err(InvalidValue("give the registry alone, such as registry.fly.io".into())),
+    }
+}
+
 /// A tag alone (OCI distribution-spec 1.1, "Pulling manifests"): `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`.
 pub fn tag(text: &str) -> Result<String, InvalidValue> {
     if is_tag(text) {
@@ -312,6 +323,22 @@ mod tests {
         let digest = format!("r.io/app:v1@sha256:{}", "0".repeat(64));
         for plain in ["r.io/app:v1", "app@sha256:12", &digest, "r.io/app@latest"] {
             assert_eq!(mask_login(plain), None, "{plain}");
+        }
+    }
+
+    #[test]
+    fn a_registry_is_a_host() {
+        for (text, host) in [
+            ("registry.fly.io", "registry.fly.io"),
+            ("https://r.io:5000/", "r.io:5000"),
+            ("localhost", "localhost"),
+            ("docker.io", "docker.io"),
+            ("[::1]:5000", "[::1]:5000"),
+        ] {
+            assert_eq!(registry(text).as_deref(), Ok(host));
+        }
+        for wrong in ["", "app", "r.io/app", "user:pw@r.io", "r io", "r.io:port"] {
+            assert!(registry(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -22,6 +22,7 @@ use crate::image::{Platform, is_tag};
 use crate::inspect::{Comparison, InspectedImage, Inspection, inspect, inspect_remote};
 use crate::open_files;
 use crate::push::{Item, PushOptions, expand, push, push_all, push_index};
+use crate::registry::auth::store;
 use crate::source::Location;
 use crate::tag::tag;
 
@@ -112,6 +113,21 @@ impl Runner<'_> {
                 let events = |image: Option<usize>| self.events_of(image.unwrap_or(0));
                 let report = push_index(&index, options, &events).await?;
                 Ok(Done::One(Box::new(report)))
+            }
+            Command::Login { registry, username, password } => {
+                let events = self.events_of(0);
+                let asked = options.registry.clone();
+                let place = store::login(&registry, &username, &password, asked, events).await?;
+                self.output.print(&format!("logged in to {registry} as {username}: {place}"));
+                Ok(Done::Text(vec![]))
+            }
+            Command::Logout { registry } => {
+                let place = store::logout(&registry, &options.registry.credentials).await;
+                self.output.print(&match place.map_err(store::LoginError::Keep)? {
+                    Some(place) => format!("logged out of {registry}: {place}"),
+                    None => format!("there is no login for {registry} to forget"),
+                });
+                Ok(Done::Text(vec![]))
             }
             Command::Completions(shell) => Ok(Done::Text(manual::completions(shell))),
             Command::Man(folder) => {

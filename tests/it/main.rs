@@ -26,6 +26,7 @@ mod laboratory;
 mod layout_blobs;
 mod layout_source;
 mod layouts;
+mod login;
 mod matrix;
 mod nix2container;
 mod nix_package;

@@ -4,12 +4,14 @@
 //!   of `--file`.
 //! - `checks` and `conflict` reject options and images that do not fit together.
 //! - `settings` turns options into the library's options; `password` reads `--password-stdin`.
+//! - `login` reads the login to keep, and asks for the password at the terminal.
 
 mod checks;
 mod conflict;
 mod forms;
 mod image_name;
 mod list_file;
+mod login;
 mod password;
 mod settings;
 
@@ -88,6 +90,20 @@ pub(super) enum Command {
         /// The new image.
         new: AnyImage,
     },
+    /// Check a login, and keep it.
+    Login {
+        /// The registry.
+        registry: String,
+        /// The user.
+        username: String,
+        /// The password.
+        password: auth::Secret,
+    },
+    /// Forget a login.
+    Logout {
+        /// The registry.
+        registry: String,
+    },
     /// Point tags to an image in a registry.
     Tag {
         /// The image.
@@ -121,7 +137,11 @@ impl Command {
             Self::PushIndex(index) => index.images.iter().map(|image| &image.image).collect(),
             Self::Inspect { image, .. } => image.location().into_iter().collect(),
             Self::Diff { old, new } => old.location().into_iter().chain(new.location()).collect(),
-            Self::Tag { .. } | Self::Completions(_) | Self::Man(_) => vec![],
+            Self::Tag { .. }
+            | Self::Login { .. }
+            | Self::Logout { .. }
+            | Self::Completions(_)
+            | Self::Man(_) => vec![],
         }
     }
 
@@ -135,6 +155,8 @@ impl Command {
             Self::PushAll { .. }
             | Self::Diff { .. }
             | Self::Tag { .. }
+            | Self::Login { .. }
+            | Self::Logout { .. }
             | Self::Completions(_)
             | Self::Man(_) => vec![],
             Self::PushIndex(index) => vec![&index.destination],
@@ -180,6 +202,8 @@ impl Invocation {
             Some(Subcommand::Inspect(inspect)) => Self::inspect(*inspect, stdin, stdin_is_terminal),
             Some(Subcommand::Diff(args)) => Self::diff(*args, stdin, stdin_is_terminal),
             Some(Subcommand::Tag(args)) => Self::tag(*args, stdin),
+            Some(Subcommand::Login(args)) => Self::login(*args, stdin, stdin_is_terminal),
+            Some(Subcommand::Logout(args)) => Ok(Self::logout(args)),
             Some(Subcommand::Completions(args)) => Ok(Command::Completions(args.shell).into()),
             Some(Subcommand::Man(args)) => Ok(Command::Man(args.folder).into()),
             None => Self::push(args.push, stdin, stdin_is_terminal),

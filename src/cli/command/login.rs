@@ -1,0 +1,85 @@
+//! `pushimg login` and `pushimg logout`: which registry, which user, and the password from standard
+//! input, from the terminal, or for registry.fly.io from the environment.
+
+use std::io::BufRead;
+
+use clap::error::ErrorKind;
+use console::Term;
+
+use super::password::password;
+use super::{Command, Invocation, verbosity};
+use crate::cli::args::{LoginArgs, LogoutArgs};
+use crate::cli::usage::Usage;
+use crate::registry::auth::{Environment, Secret, Sources, fly_login};
+use crate::registry::{Options, TlsOptions};
+
+impl Invocation {
+    pub(super) fn login(
+        args: LoginArgs,
+        stdin: &mut dyn BufRead,
+        stdin_is_terminal: bool,
+    ) -> Result<Self, Usage> {
+        let environment = Environment::capture();
+        let fly = fly_login(&args.registry, &environment);
+        let (username, password) = match (args.username, fly) {
+            (username, _) if args.password_stdin => {
+                let username = username.or_else(|| fly_user(&args.registry));
+                let username =
+                    username.ok_or_else(|| missing("the user name", "--username NAME"))?;
+                (username, password(stdin)?)
+            }
+            (None, Some(login)) => login,
+            (username, _) if stdin_is_terminal => {
+                let username = username.or_else(|| fly_user(&args.registry));
+                let username = username.map_or_else(|| ask("User name: ", Term::read_line), Ok)?;
+                let password = ask("Password: ", Term::read_secure_line)?;
+                (username, Secret::new(password))
+            }
+            _ => return Err(missing("the password", "--password-stdin")),
+        };
+        let registry = Options {
+            plain_http: args.plain_http,
+            credentials: Sources { explicit: None, auth_file: args.auth_file, environment },
+            tls: TlsOptions { ca_file: args.ca_file, skip_verify: args.insecure_skip_tls_verify },
+            ..Options::default()
+        };
+        let command = Command::Login { registry: args.registry, username, password };
+        let mut invocation = Self { verbosity: verbosity(&args.verbosity), ..command.into() };
+        invocation.options.registry = registry;
+        Ok(invocation)
+    }
+
+    pub(super) fn logout(args: LogoutArgs) -> Self {
+        let environment = Environment::capture();
+        let mut invocation = Self::from(Command::Logout { registry: args.registry });
+        invocation.options.registry.credentials =
+            Sources { explicit: None, auth_file: args.auth_file, environment };
+        invocation
+    }
+}
+
+/// The user that goes with every token of registry.fly.io.
+fn fly_user(registry: &str) -> Option<String> {
+    registry.eq_ignore_ascii_case("registry.fly.io").then(|| "x".to_owned())
+}
+
+fn missing(what: &str, option: &str) -> Usage {
+    Usage::new(
+        ErrorKind::MissingRequiredArgument,
+        &format!("{what} is missing: standard input is not a terminal to ask at, or it is in use"),
+        &format!(
+            "give it with {option}: echo \"$TOKEN\" | pushimg login REGISTRY --username NAME \
+             --password-stdin"
+        ),
+    )
+}
+
+/// Asks at the terminal.
+fn ask(prompt: &str, read: fn(&Term) -> std::io::Result<String>) -> Result<String, Usage> {
+    let terminal = Term::stderr();
+    let answer = terminal.write_str(prompt).and_then(|()| read(&terminal));
+    match answer {
+        Ok(answer) if !answer.trim().is_empty() => Ok(answer.trim_end_matches(['\r', '\n']).into()),
+        _ => Err(missing("the user name or the password", "--password-stdin")),
+    }
+}

@@ -1,0 +1,58 @@
+//! `pushimg login` and `pushimg logout`: checked with the registry, kept where other programs look.
+
+use std::os::unix::fs::PermissionsExt;
+
+use crate::support::archive::testdata;
+use crate::support::docker_registry::{BASIC_PASSWORD, BASIC_USER};
+use crate::support::run::{Pushimg, program};
+use crate::support::*;
+
+#[test]
+fn a_login_is_checked_and_kept_and_forgotten() {
+    let registry = DockerRegistry::basic();
+    let host = registry.host();
+    let archive = testdata("layered-v1.tar.gz").to_str().expect("UTF-8").to_owned();
+    let destination = format!("{host}/team/app:v1");
+    let login = ["login", &host, "-u", BASIC_USER, "--password-stdin"];
+
+    let machine = Pushimg::new().stdin("wrong\n");
+    let config = machine.home().join("docker/config.json");
+    machine.run(login).exits(4).says(&host).never_says("wrong\n");
+    assert!(!config.exists());
+
+    let machine = machine.stdin(format!("{BASIC_PASSWORD}\n"));
+    machine
+        .run(login)
+        .success()
+        .says(&format!("logged in to {host} as {BASIC_USER}"))
+        .says("docker/config.json")
+        .never_says(BASIC_PASSWORD);
+    let config = machine.home().join("docker/config.json");
+    let mode = std::fs::metadata(&config).expect("config.json").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    machine.run([&archive, &destination]).success();
+
+    let file = config.to_str().expect("UTF-8");
+    let user = program("skopeo", ["login", "--get-login", "--authfile", file, &host]);
+    assert_eq!(user.trim(), BASIC_USER);
+    let image = format!("docker://{destination}");
+    program("skopeo", ["inspect", "--raw", "--tls-verify=false", "--authfile", file, &image]);
+
+    machine.run(["logout", &host]).success().says("logged out of");
+    machine.run([&archive, &destination]).exits(4).says("pushimg login");
+    machine.run(["logout", &host]).success().says("there is no login");
+
+    let text = std::fs::read_to_string(&config).expect("config.json");
+    std::fs::write(&config, "not JSON").expect("write config.json");
+    machine.run(login).exits(1).says("config.json");
+    assert_eq!(std::fs::read_to_string(&config).expect("config.json"), "not JSON");
+    std::fs::write(&config, text).expect("write config.json");
+}
+
+#[test]
+fn without_a_terminal_a_password_must_come_by_an_option() {
+    let machine = Pushimg::new();
+    machine.run(["login", "127.0.0.1:1", "-u", "me"]).exits(2).says("--password-stdin");
+    machine.run(["login", "127.0.0.1:1"]).exits(2).says("--password-stdin");
+    machine.run(["login", "r.io/app", "-u", "me"]).exits(2).says("give the registry alone");
+}
