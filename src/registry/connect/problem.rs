@@ -123,6 +123,9 @@ fn of_proxy(
             format!("the proxy must allow it; if {name} needs no proxy, name it in NO_PROXY");
         return ConnectionProblem::new(reason, hint);
     }
+    // A SOCKS proxy that cannot be reached; the error does not say why.
+    let is_down = cause.ends_with("failed to create underlying connection");
+    let cause = if is_down { "it refused the connection, or its name is unknown" } else { cause };
     let reason = format!("no connection through the proxy {proxy}: {cause}");
     let hint = format!("check {}; if {name} needs no proxy, name it in NO_PROXY", proxy.variable);
     let problem = ConnectionProblem::new(reason, hint);
