@@ -97,7 +97,7 @@ pub(super) enum Command {
         /// The user.
         username: String,
         /// The password.
-        password: auth::Secret,
+        password: crate::registry::auth::Secret,
     },
     /// Forget a login.
     Logout {

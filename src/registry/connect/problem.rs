@@ -53,6 +53,14 @@ impl ConnectionProblem {
                 });
             }
         }
+        // HTTP/2 keeps only the text of such an error.
+        let text = innermost(error);
+        if let Some(alert) = text.strip_prefix("received fatal alert: ") {
+            let problem = of_alert_named(alert);
+            if error.is_connect() || problem.about_trust {
+                return Some(problem);
+            }
+        }
         if !error.is_connect() {
             return None;
         }
@@ -185,17 +193,27 @@ fn of_alert(alert: AlertDescription) -> ConnectionProblem {
             "check the registry's name".to_owned(),
         )
         .about_trust(),
-        alert => {
-            let code = format!("{alert:?}");
-            ConnectionProblem::new(
-                format!("it ended the TLS handshake (alert {})", alert_name(&code)),
-                "if it requires a client certificate, put client.cert and client.key into \
-                 ~/.config/containers/certs.d/HOST:PORT/"
-                    .to_owned(),
-            )
-            .about_trust()
-        }
+        alert => rejected(&format!("{alert:?}")),
     }
+}
+
+/// The same by the alert's name alone.
+fn of_alert_named(alert: &str) -> ConnectionProblem {
+    match alert {
+        "InternalError" => of_alert(AlertDescription::InternalError),
+        "ProtocolVersion" => of_alert(AlertDescription::ProtocolVersion),
+        other => rejected(other),
+    }
+}
+
+fn rejected(alert: &str) -> ConnectionProblem {
+    ConnectionProblem::new(
+        format!("it ended the TLS handshake (alert {})", alert_name(alert)),
+        "if it requires a client certificate, put client.cert and client.key into \
+         ~/.config/containers/certs.d/HOST:PORT/"
+            .to_owned(),
+    )
+    .about_trust()
 }
 
 /// `CertificateRequired` as RFC 8446 writes it: `certificate_required`.
