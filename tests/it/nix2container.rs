@@ -165,7 +165,7 @@ fn layers_that_the_registry_has_are_neither_made_nor_looked_for() {
     let proxy = FaultProxy::before(registry.addr());
     let (store, machine) = (Store::new(), Pushimg::new());
     let image = store.write_image(&machine);
-    push(&image, &format!("{}/n2c:v1", proxy.host()), &[]).success();
+    push(&image, &format!("{}/n2c:latest", proxy.host()), &[]).success();
     drop(store);
     proxy.clear();
     push(&image, &format!("{}/n2c:v2", proxy.host()), &[]).success();
