@@ -82,6 +82,11 @@ impl Block {
         self.len == self.buffers.raw.len()
     }
 
+    /// Leaves only this many bytes of the layer in it.
+    pub(super) fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
     /// What goes into the blob: the bytes compressed, if they were, or as they are.
     pub(super) fn stored(&self) -> &[u8] {
         match self.packed {

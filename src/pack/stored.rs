@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 
 use super::Error;
 use super::block::Block;
@@ -120,7 +120,7 @@ fn diff_id(
     };
     let mut decoder: Box<dyn Read + '_> = match compression {
         Compression::None => Box::new(pieces),
-        Compression::Gzip => Box::new(MultiGzDecoder::new(pieces)),
+        Compression::Gzip => Box::new(GzipMembers { member: Some(GzDecoder::new(pieces)) }),
         Compression::Zstd => {
             let mut decoder = zstd::Decoder::with_buffer(pieces).map_err(damaged)?;
             decoder.window_log_max(window_log_max).map_err(damaged)?;
@@ -141,6 +141,31 @@ fn diff_id(
     Err(Error::Abandoned)
 }
 
+/// All members of a gzip file. Zeros behind the last, which `gzip` and `docker load` pass over, but
+/// not every client of a registry, do not become part of the blob.
+struct GzipMembers<'a> {
+    /// `None` after the last member.
+    member: Option<GzDecoder<&'a mut Pieces>>,
+}
+
+impl Read for GzipMembers<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = &mut self.member {
+            let read = member.read(buffer)?;
+            if read > 0 || buffer.is_empty() {
+                return Ok(read);
+            }
+            let pieces = self.member.take().map(GzDecoder::into_inner);
+            if let Some(pieces) = pieces
+                && pieces.has_another_member()?
+            {
+                self.member = Some(GzDecoder::new(pieces));
+            }
+        }
+        Ok(0)
+    }
+}
+
 /// The pieces as a stream. It passes a piece on before it waits for the next one, since the next
 /// may need the block that this one holds.
 struct Pieces {
@@ -152,6 +177,26 @@ struct Pieces {
 impl Pieces {
     fn new(input: Receiver<Piece>) -> Self {
         Self { input, current: None, position: 0 }
+    }
+
+    /// Whether another gzip member follows the one that has ended. Zeros to the very end are cut off.
+    fn has_another_member(&mut self) -> io::Result<bool> {
+        let mut is_padded = false;
+        loop {
+            let rest = self.fill_buf()?;
+            match rest.first() {
+                None => return Ok(false),
+                Some(0) if rest.iter().all(|byte| *byte == 0) => is_padded = true,
+                Some(_) if !is_padded => return Ok(true),
+                Some(_) => {
+                    let what = "other data follows the zeros behind the last member";
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+                }
+            }
+            if let Some(piece) = &mut self.current {
+                piece.block.truncate(self.position);
+            }
+        }
     }
 
     fn rest(&self) -> &[u8] {

@@ -103,6 +103,28 @@ fn layers_that_no_registry_takes_are_packed_anew() {
 }
 
 #[test]
+fn zeros_behind_a_gzip_layer_are_no_part_of_its_blob() {
+    let registry = DockerRegistry::plain();
+    let dir = TempDir::new().expect("a folder");
+    let host = registry.host();
+    push(text(&testdata("gzip-layer-zero-padding.tar")), &format!("{host}/app:v1")).success();
+    assert_readable(&host, "v1");
+    let layer = Layer::random("layer", 1, 3 << 20);
+    let stored = gzip(&layer.tar);
+    for padding in [1, 512, 2 << 20] {
+        let padded = [stored.clone(), vec![0; padding]].concat();
+        let archive = archive_of(dir.path(), &padded, &sha256(&layer.tar));
+        push(text(&archive), &format!("{host}/app:{padding}")).success();
+        assert_readable(&host, &padding.to_string());
+        let pulled = pull::oci(&host, "app", &padding.to_string());
+        assert_eq!(pulled.layers[0].digest, sha256(&stored));
+    }
+    let other = [stored, vec![0; 512], b"other".to_vec()].concat();
+    let archive = archive_of(dir.path(), &other, &sha256(&layer.tar));
+    fails(text(&archive)).says("other data follows the zeros");
+}
+
+#[test]
 fn a_window_as_zstd_itself_reads_it_is_read() {
     let registry = DockerRegistry::plain();
     let archive = testdata("zstd-long-window-128-mib.tar.zst");
