@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use oci_client::Reference;
+use crate::image::Reference;
 use serde::Deserialize;
 
 use crate::error::Error;
@@ -86,8 +86,8 @@ pub(crate) async fn images(
         |of: &Platform| !of.is_unknown() && platform.is_none_or(|platform| platform.matches(of));
     let mut images = Vec::new();
     for (digest, _) in entries.iter().filter(|(_, of)| is_meant(of)).take(MAX_IMAGES) {
-        let (host, name) = (reference.registry().to_owned(), reference.repository().to_owned());
-        let child = Reference::with_digest(host, name, digest.to_string());
+        let (host, name) = (reference.registry(), reference.repository());
+        let child = Reference::with_digest(host, name, digest.clone());
         let manifest = manifest(repository, &child).await?;
         images.push(image(repository, &child, &manifest).await?);
     }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use futures::future::join_all;
-use oci_client::Reference;
+use crate::image::Reference;
 use serde::Serialize;
 
 use crate::error::Error;

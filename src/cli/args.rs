@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Parser, ValueHint, value_parser};
 use clap_complete::Shell;
-use oci_client::Reference;
+use crate::image::Reference;
 
 use super::options::{RegistryArgs, ReuseArgs, SelectionArgs, VerbosityArgs};
 use super::{help, name, platform};

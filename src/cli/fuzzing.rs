@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use oci_client::Reference;
 
 use super::{command, duration, name, platform};
 use crate::image::parse_reference;
@@ -25,7 +24,8 @@ pub fn reference(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
     };
-    let (ours, theirs) = (parse_reference(text), Reference::try_from(text).ok());
+    let ours = parse_reference(text).map(|ours| ours.whole());
+    let theirs = oci_client::Reference::try_from(text).ok().map(|theirs| theirs.whole());
     // Theirs takes the `Foo` of `Foo/bar` and the `a.b_c` of `a.b_c/d` for hosts, any letter for
     // one of a tag, and digests that nobody uses; ours takes addresses in brackets.
     let host_has_underscore = text.split_once('/').is_some_and(|(host, _)| host.contains('_'));

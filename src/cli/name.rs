@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::str::FromStr;
 
-use oci_client::Reference;
+use crate::image::Reference;
 
 use crate::image::{Digest, is_tag, parse_reference, untagged};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgAction, ValueHint};
-use oci_client::Reference;
+use crate::image::Reference;
 
 use super::{duration, name, platform};
 use crate::image::Platform;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::command::{AnyImage, Command, Invocation, SAME_DESTINATION, same_destination};
-use oci_client::Reference;
+use crate::image::Reference;
 
 use super::done::{Done, append_summary};
 use super::exit::Code;

@@ -16,4 +16,7 @@ pub use manifest::{
     IndexEntry, KEY_ANNOTATION, Listed, Manifest, ManifestError, ManifestLayer, Platform,
 };
 pub use media::{Compression, Format};
-pub use reference::{distinct_names, is_same_name, is_tag, is_untagged, parse_reference, untagged};
+pub use reference::{
+    InvalidReference, Reference, distinct_names, is_same_name, is_tag, is_untagged, parse_reference,
+    untagged,
+};

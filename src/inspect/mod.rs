@@ -10,7 +10,7 @@ mod reading;
 
 use std::collections::{HashMap, HashSet};
 
-use oci_client::Reference;
+use crate::image::Reference;
 use serde::{Serialize, Serializer};
 
 use crate::error::Error;

@@ -1,6 +1,6 @@
 //! Where an image goes: a repository, and the tags or the digest there.
 
-use oci_client::Reference;
+use crate::image::Reference;
 
 use super::Item;
 use super::index::IndexSlot;
@@ -36,9 +36,7 @@ impl Destination {
 
     /// The destination of a reference, with these tags besides its own.
     pub fn new(reference: Reference, more_tags: &[String], is_tagged_above: bool) -> Self {
-        // An empty tag is none: see `image::untagged`.
-        let own = reference.tag().filter(|tag| !tag.is_empty());
-        let mut tags: Vec<String> = own.map(str::to_owned).into_iter().collect();
+        let mut tags: Vec<String> = reference.tag().map(str::to_owned).into_iter().collect();
         for tag in more_tags {
             if !tags.contains(tag) {
                 tags.push(tag.clone());

@@ -88,8 +88,19 @@ impl<'a> Root<'a> {
             if now.as_ref() == Some(&manifest.digest) {
                 return Ok(());
             }
-            let put = self.repository.put_manifest(reference, manifest).await;
-            put.map_err(|error| (reference, now, error))
+            let Err(error) = self.repository.put_manifest(reference, manifest).await else {
+                return Ok(());
+            };
+            let now = match now {
+                // It could not be read at the beginning.
+                None if error.is_refusal() => self.repository.manifest_digest(reference).await.ok(),
+                now => Some(now),
+            };
+            let now = now.flatten();
+            match now.as_ref() == Some(&manifest.digest) {
+                true => Ok(()),
+                false => Err((reference, now, error)),
+            }
         });
         let (mut put, mut failed) = (Vec::new(), None);
         for (reference, result) in references.iter().zip(join_all(puts).await) {
@@ -144,12 +155,8 @@ pub fn judge(
         .map(|blob| blob.digest().clone())
         .collect();
     let denied: HashSet<Digest> = named.intersection(&relied_on).cloned().collect();
-    let names_other_blobs = blobs.iter().any(|blob| named.contains(blob.digest()));
-    let is_about_trust = match denied.is_empty() {
-        true => is_unknown && !names_other_blobs && !relied_on.is_empty(),
-        false => is_unknown || refused.is_refusal(),
-    };
-    if !is_about_trust {
+    let is_about_trust = is_unknown || (refused.is_refusal() && !denied.is_empty());
+    if !is_about_trust || relied_on.is_empty() {
         return Failure::Final(error);
     }
     // A registry that names one blob may name only the first of several that it misses.

@@ -1,6 +1,6 @@
 //! What to push, where to, and how.
 
-use oci_client::Reference;
+use crate::image::Reference;
 
 use crate::image::{Compression, Format, Platform};
 use crate::{registry, reuse, source};

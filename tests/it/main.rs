@@ -49,4 +49,5 @@ mod tls_and_proxies;
 mod together;
 mod trust;
 mod untagged;
+mod what_is_put;
 mod wire;

@@ -8,7 +8,7 @@ use std::io::BufRead;
 use std::path::Path;
 
 use clap::error::ErrorKind;
-use oci_client::Reference;
+use crate::image::Reference;
 
 use super::conflict::{SAME_DESTINATION, check_stdin, same_destination, stdin_twice};
 use super::{AnyImage, Command, image_name, list_file};

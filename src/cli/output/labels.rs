@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use oci_client::Reference;
+use crate::image::Reference;
 
 use super::text::{escape, fit};
 use crate::push::{IndexItem, Item};
