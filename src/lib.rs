@@ -1,45 +1,93 @@
-//! Push a locally built container image to a registry, sending only what the
-//! registry lacks, without a Docker daemon.
+//! Push a locally built container image to a registry, without a Docker daemon. Only what the
+//! registry lacks is sent.
 //!
-//! ```text
-//!  source ──► Layer{claim, content} ──► reuse: is this diff ID known as a blob? ──► HEAD ──► settled
-//!    │                                    │ no
-//!    │                                    ▼
-//!    │                                  pack: hash the raw bytes, compress in blocks on all cores, spool
-//!    │                                    ▼
-//!    │                                  registry: HEAD ─► mount from a sibling repository ─► upload
-//!    ▼                                    ▼
-//!  config ───────────────────────────► manifest ─► PUT under each tag ─► report
+//! ```no_run
+//! use pushimg::{Environment, Item, Location, PushOptions, event, push};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let destination = "registry.fly.io/app:v1".parse()?;
+//! let item = Item::new(Location::Path("result".into()), Some(destination));
+//! let mut options = PushOptions::default();
+//! // Credentials as docker, podman and fly leave them.
+//! options.registry.credentials.environment = Environment::capture();
+//! let report = push(&item, &options, &event::ignore()).await?;
+//! println!("{}: {} bytes sent", report.pinned, report.bytes_sent);
+//! # Ok(())
+//! # }
 //! ```
 //!
-//! - [`source`] reads images, and knows nothing of registries.
-//! - [`reuse`] finds out which blobs are already uploaded.
-//! - [`pack`] turns raw layer bytes into a blob.
-//! - [`registry`] speaks the OCI distribution protocol, and knows nothing of archives.
-//! - [`push`] is the one place where the four meet.
-//! - [`event`] is what happens meanwhile, as data; [`report`] is what came of it.
-//! - [`inspect`] looks at an image without pushing it; [`changes`] compares two images; [`tag`]
-//!   points tags to an image that is already in a registry.
-//! - [`cli`] is all that a person sees.
+//! [`push`] pushes one image, [`push_all`] several at once, and [`push_index`] several with an
+//! index over them. [`inspect::inspect`] looks at an image without pushing it, [`changes`] compares
+//! two images, and [`tag`] points tags to an image that is in a registry. [`event`] is what happens
+//! meanwhile, as data. A [`Report`](report::Report) says what a push did, an [`Error`] why it
+//! failed. All need a tokio runtime.
+//!
+//! # What happens to a layer
+//!
+//! A docker archive holds uncompressed layers, known by their *diff ID*. A registry holds compressed
+//! blobs, known by their digest. The image that was pushed before knows which blob is which layer:
+//! its config lists the diff IDs, and its manifest, in the same order, the blobs.
+//!
+//! ```text
+//!  source ──► IncomingLayer ──► reuse: which blobs may be this diff ID?
+//!    │                            │
+//!    │                            ▼
+//!    │                          ledger: does the repository have one, or can one be mounted? ──► skip the bytes
+//!    │                            │ no
+//!    │                            ▼
+//!    │                          pack: hash the bytes, compress them in blocks on all cores, spool the blob
+//!    │                            ▼
+//!    │                          ledger: HEAD ─► mount from another repository ─► upload
+//!    ▼                            ▼
+//!  config ───────────────────► manifest ─► PUT under each tag ─► report
+//! ```
+//!
+//! 1. The source yields the layers in the order of storage, on a thread of its own. With each comes
+//!    what is known of it unread, such as its diff ID.
+//! 2. `reuse` reads the images that the destination's tags point to, and names candidates: blobs
+//!    that may be the layer.
+//! 3. The *ledger* knows which repository has which blob. If the repository has a candidate, or the
+//!    registry mounts it from another repository, the layer's bytes are skipped.
+//! 4. Otherwise `pack` makes a blob of the layer, and the ledger has it mounted or uploaded. A big
+//!    layer is uploaded while it is being compressed.
+//! 5. When all blobs are there, the manifest is put under each tag.
+//!
+//! A layout holds blobs as a registry does, so its layers are neither looked up by diff ID nor
+//! packed.
 
 pub mod changes;
+#[doc(hidden)]
 pub mod cli;
-pub mod error;
+mod error;
 pub mod event;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+#[doc(hidden)]
 pub mod image;
 pub mod inspect;
 mod json;
 mod open_files;
+#[doc(hidden)]
 pub mod pack;
-pub mod push;
+mod push;
+#[doc(hidden)]
 pub mod registry;
 mod remote;
 pub mod report;
-pub mod reuse;
+mod reuse;
+#[doc(hidden)]
 pub mod source;
 pub mod tag;
 
 pub use error::Error;
+pub use image::{
+    Compression, DiffId, Digest, Format, InvalidReference, LayerId, Platform, Reference,
+};
+pub use push::{
+    DEFAULT_JOBS, EventsOf, Index, IndexItem, Item, PushOptions, expand, push, push_all, push_index,
+};
+pub use registry::auth::{Environment, Secret, Sources as CredentialSources};
+pub use registry::{Options as RegistryOptions, Sessions, TlsOptions};
+pub use reuse::CacheLocation;
+pub use source::{Location, Selection};

@@ -23,7 +23,7 @@ mod stored;
 use std::time::Instant;
 
 pub use self::expand::expand;
-pub use self::index::{push_all, push_index};
+pub use self::index::{EventsOf, push_all, push_index};
 pub use self::options::{DEFAULT_JOBS, Index, IndexItem, Item, PushOptions};
 
 use self::archive::Archive;

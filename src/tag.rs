@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use futures::future::join_all;
 use crate::image::Reference;
+use futures::future::join_all;
 use serde::Serialize;
 
 use crate::error::Error;

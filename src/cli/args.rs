@@ -4,10 +4,10 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use crate::image::Reference;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Parser, ValueHint, value_parser};
 use clap_complete::Shell;
-use crate::image::Reference;
 
 use super::options::{RegistryArgs, ReuseArgs, SelectionArgs, VerbosityArgs};
 use super::{help, name, platform};

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-
 use super::{command, duration, name, platform};
 use crate::image::parse_reference;
 

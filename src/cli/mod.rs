@@ -4,7 +4,7 @@
 //!
 //! - `args` and `options` are the arguments as clap reads them; `name`, `platform` and `duration`
 //!   read single values. `command` checks them all: the result is an [`Invocation`].
-//! - [`run`] runs an invocation, and stops it at a signal. `done` is what a command gives.
+//! - `run` runs an invocation, and stops it at a signal. `done` is what a command gives.
 //! - `output` turns events, reports and errors into text on standard error. `result` prints the
 //!   result on standard output.
 //! - `help` is the text of `--help`; `manual` makes man pages and completions from it.

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::image::Reference;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgAction, ValueHint};
-use crate::image::Reference;
 
 use super::{duration, name, platform};
 use crate::image::Platform;

@@ -1,8 +1,6 @@
 //! What to push, where to, and how.
 
-use crate::image::Reference;
-
-use crate::image::{Compression, Format, Platform};
+use crate::image::{Compression, Format, Platform, Reference};
 use crate::{registry, reuse, source};
 
 /// What to push, and where to.
@@ -16,6 +14,14 @@ pub struct Item {
     pub destination: Option<Reference>,
     /// Tags besides the destination's own, in the same repository.
     pub tags: Vec<String>,
+}
+
+impl Item {
+    /// The only image at `image`, to its destination and no further tag.
+    pub fn new(image: source::Location, destination: Option<Reference>) -> Self {
+        let selection = source::Selection::default();
+        Self { image, selection, destination, tags: Vec::new() }
+    }
 }
 
 /// Images of several platforms, and the index over them.

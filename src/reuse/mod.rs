@@ -96,8 +96,8 @@ pub(crate) struct Reuse {
     made: Mutex<HashMap<LayerKey, DiffId>>,
     allowed: Vec<Compression>,
     recipe: Option<String>,
-    /// Reads the tables in the background; ends with this value.
-    _reading: JoinSet<()>,
+    /// Reads in the background; ends with this value.
+    reading: Mutex<JoinSet<()>>,
 }
 
 type Pending<T> = Shared<BoxFuture<'static, Arc<T>>>;
@@ -151,7 +151,7 @@ impl Table {
 }
 
 impl Reuse {
-    /// Begins to read the previous images, in the background.
+    /// Begins to read the manifests that the tags point to, in the background.
     pub fn begin(
         repository: Repository,
         options: Options,
@@ -198,8 +198,9 @@ impl Reuse {
             .shared()
         };
         let mut reading = JoinSet::new();
-        reading.spawn(tagged.clone().map(drop));
-        reading.spawn(listed.clone().map(drop));
+        for image in &tags {
+            reading.spawn(image.manifests.clone().map(drop));
+        }
         Self {
             repository,
             tags,
@@ -212,12 +213,16 @@ impl Reuse {
             made: Mutex::default(),
             allowed,
             recipe,
-            _reading: reading,
+            reading: Mutex::new(reading),
         }
     }
 
-    /// Looks up in the cache, at once, what is known of these layers.
+    /// Begins to read the tables, in the background, and looks up in the cache, at once, what is
+    /// known of these layers. Without this call only the manifests of previous images are read.
     pub async fn expect(&self, diff_ids: &[DiffId], keys: &[LayerKey]) {
+        for table in [&self.tagged, &self.listed] {
+            self.reading.lock().spawn(table.clone().map(drop));
+        }
         let made = self.cache.made(keys).await;
         let Some(recipe) = &self.recipe else { return };
         let all: Vec<DiffId> = diff_ids.iter().chain(made.values()).cloned().collect();

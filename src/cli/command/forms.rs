@@ -7,8 +7,8 @@ use std::fs::File;
 use std::io::BufRead;
 use std::path::Path;
 
-use clap::error::ErrorKind;
 use crate::image::Reference;
+use clap::error::ErrorKind;
 
 use super::conflict::{SAME_DESTINATION, check_stdin, same_destination, stdin_twice};
 use super::{AnyImage, Command, image_name, list_file};

@@ -19,10 +19,10 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
 
+use crate::image::Reference;
 use clap::Parser;
 use clap::error::ErrorKind;
 use clap_complete::Shell;
-use crate::image::Reference;
 
 pub use self::conflict::{SAME_DESTINATION, same_destination};
 #[cfg(any(test, feature = "fuzzing"))]
