@@ -102,7 +102,7 @@ fn an_index_that_the_tag_stands_for_is_not_put_and_its_blobs_are_not_asked_for()
     let layout = layout::Layout::new(dir.path().join("layout"));
     let manifests = ["amd64", "arm64"]
         .map(|architecture| layout.image(architecture, &[Layer::random(architecture, 1, 20_000)]));
-    let index = layout.index(&manifests);
+    let index = layout.index(&[&manifests[0], &manifests[1]]);
     layout.list(&[(&index, Some("v1"))]);
     let destination = format!("{}/app:v1", proxy.host());
     let first = Pushimg::new().run([layout.text(), &destination]).success();
