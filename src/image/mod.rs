@@ -17,6 +17,6 @@ pub use manifest::{
 };
 pub use media::{Compression, Format};
 pub use reference::{
-    InvalidReference, Reference, distinct_names, is_same_name, is_tag, is_untagged, parse_reference,
-    untagged,
+    InvalidReference, Reference, distinct_names, is_same_name, is_tag, is_untagged,
+    parse_reference, untagged,
 };
