@@ -326,7 +326,7 @@ pub struct ImageArgs {
     #[arg(long, conflicts_with_all = ["all", "file", "index"])]
     pub keep_tag: bool,
 
-    /// Format of the manifest; auto is docker, but oci for stream scripts and zstd layers
+    /// Format of the manifest; auto is docker, but oci for zstd layers and with --trust-annotations
     #[arg(long, value_name = "FORMAT", default_value = "auto", value_parser = formats())]
     pub format: ChosenFormat,
 

@@ -35,7 +35,7 @@ pub struct ReuseArgs {
     #[arg(long, value_name = "REF", value_parser = name::reference)]
     pub reuse_from: Vec<Reference>,
 
-    /// Trust annotations of earlier images that say what their layers are made of
+    /// Write, and trust, annotations that say what a stream script's layers are made of
     #[arg(long)]
     pub trust_annotations: bool,
 

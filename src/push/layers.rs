@@ -446,7 +446,10 @@ impl<'a> Layers<'a> {
                 // bytes need a blob of their own.
                 return Err(Failure::Untrue(source::Error::from(mismatch()).into()));
             }
-            layers.push(ManifestLayer { blob: layer.blob.clone(), key: layer.key.clone() });
+            // Written only if the user asks for it: the manifest of an image must not depend on
+            // whether its script was read, run or piped.
+            let key = layer.key.clone().filter(|_| self.push.options().trust_annotations);
+            layers.push(ManifestLayer { blob: layer.blob.clone(), key });
         }
         Ok(layers)
     }

@@ -23,6 +23,7 @@ mod nix_stream;
 mod open_file;
 mod pieces;
 mod printable;
+mod regular_file;
 mod role;
 mod selection;
 mod sniff;

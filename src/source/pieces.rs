@@ -3,13 +3,13 @@
 //! Comes in: an iterator over pieces, headers as bytes and contents as files. Goes out: their bytes
 //! one after another, each content filled up to a whole block.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
 
 use super::error::Error;
 use super::file::FileError;
 use super::printable::printable_path;
+use super::regular_file::RegularFile;
 use super::tar::BLOCK;
 
 /// A part of a tar.
@@ -34,8 +34,8 @@ pub struct Pieces<I> {
 enum Current {
     /// Bytes, and how many of them were read.
     Bytes(Vec<u8>, usize),
-    /// A file, its path, what is left of it, and the zeros that follow.
-    File { file: File, path: PathBuf, left: u64, padding: usize },
+    /// A file, and the zeros that follow it.
+    File { file: RegularFile, padding: usize },
     /// Zeros.
     Padding(usize),
 }
@@ -52,10 +52,11 @@ impl<I: Iterator<Item = Result<Piece, Error>>> Pieces<I> {
             None => return Ok(false),
             Some(Piece::Bytes(bytes)) => Current::Bytes(bytes, 0),
             Some(Piece::File { path, size }) => {
-                let file = File::open(&path)
-                    .map_err(|source| FileError::Store { path: printable_path(&path), source })?;
+                let file = RegularFile::open(&path)
+                    .map_err(|source| FileError::Store { path: printable_path(&path), source })?
+                    .with_length(size);
                 let padding = (size.next_multiple_of(BLOCK as u64) - size) as usize;
-                Current::File { file, path, left: size, padding }
+                Current::File { file, padding }
             }
         };
         Ok(true)
@@ -75,22 +76,7 @@ impl<I: Iterator<Item = Result<Piece, Error>>> Read for Pieces<I> {
                     *read += count;
                     return Ok(count);
                 }
-                Current::File { file, path, left, .. } if *left > 0 => {
-                    let most = usize::try_from(*left).map_or(buffer.len(), |l| l.min(buffer.len()));
-                    let failed = |source| {
-                        let path = printable_path(path);
-                        io::Error::other(Error::from(FileError::Store { path, source }))
-                    };
-                    match file.read(&mut buffer[..most]) {
-                        Ok(0) => return Err(failed(io::ErrorKind::UnexpectedEof.into())),
-                        Ok(count) => {
-                            *left -= count as u64;
-                            return Ok(count);
-                        }
-                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                        Err(error) => return Err(failed(error)),
-                    }
-                }
+                Current::File { file, .. } if file.left() > 0 => return file.read(buffer),
                 Current::File { padding, .. } => self.current = Current::Padding(*padding),
                 Current::Padding(left) if *left > 0 => {
                     let count = (*left).min(buffer.len());

@@ -4,6 +4,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::support::archive::{self, Layer, gzip, sha256, testdata};
 use crate::support::proxy::Step;
@@ -282,4 +283,55 @@ fn a_layer_that_occurs_twice_is_made_and_sent_once() {
     assert_eq!((digests.len(), digests[4]), (5, digests[0]));
     let uploads = proxy.records().iter().filter(|record| record.step == Step::UploadPut).count();
     assert_eq!(uploads, 5, "four layers and the config");
+}
+
+#[test]
+fn a_pipe_or_a_device_in_place_of_a_layer_is_named_and_not_read() {
+    let registry = DockerRegistry::plain();
+    let machine = Pushimg::new();
+    let pipe = machine.home().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("run mkfifo").success());
+    let socket = machine.home().join("tree/socket");
+    std::fs::create_dir(machine.home().join("tree")).expect("a folder");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).expect("a socket");
+    let media_type = "application/vnd.oci.image.layer.v1.tar";
+    let (digest, tree) = (sha256(b""), machine.home().join("tree"));
+    for (layer, path, said) in [
+        (json!({"layer-path": pipe}), pipe.as_path(), "not a regular file"),
+        (json!({"layer-path": "/dev/zero"}), Path::new("/dev/zero"), "not a regular file"),
+        (json!({"paths": [{"path": pipe}]}), &pipe, "neither a file nor a directory nor a symlink"),
+        (json!({"paths": [{"path": tree}]}), &socket, "neither a file nor a directory nor a"),
+    ] {
+        for size in [0, 1_u64 << 40] {
+            let mut layer = layer.clone();
+            layer["size"] = size.into();
+            layer["mediatype"] = media_type.into();
+            let image = image_of(&digest, &digest, layer).to_string();
+            let image = archive::write(machine.home(), "image.json", image.as_bytes());
+            push(&image, &format!("{}/app:v1", registry.host()))
+                .exits(3)
+                .says(path.to_str().expect("UTF-8"))
+                .says(said);
+        }
+    }
+}
+
+#[test]
+fn a_ready_tar_is_read_no_further_than_was_announced() {
+    let registry = DockerRegistry::plain();
+    let machine = Pushimg::new();
+    let layer = Layer::text("base", 1, 20_000);
+    let path = machine.home().join("layer.tar");
+    let file = std::fs::File::create(&path).expect("a file");
+    // It would take minutes to read, and no room on the disk.
+    file.set_len(1 << 40).expect("a file with holes");
+    let listed = json!({
+        "size": layer.tar.len(), "layer-path": path,
+        "mediatype": "application/vnd.oci.image.layer.v1.tar",
+    });
+    let image = image_of(&layer.diff_id(), &layer.diff_id(), listed).to_string();
+    let image = archive::write(machine.home(), "image.json", image.as_bytes());
+    push(&image, &format!("{}/app:v1", registry.host()))
+        .exits(3)
+        .says(&format!("is 1099511627776 bytes long, but the file says {}", layer.tar.len()));
 }

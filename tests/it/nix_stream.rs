@@ -199,7 +199,6 @@ fn layers_and_config_are_to_the_byte_what_the_script_writes() {
             ["ti.gname = gname", "ti.gname = \"root\""],
             ["parse_time(conf[\"mtime\"]).timestamp()", "created.timestamp()"],
         ], "conf": {"uname": "nobody"}}),
-        json!({"replace": [["\"os\": \"linux\"", "\"os\": conf[\"os\"]"]], "conf": {"os": "wasi"}}),
     ] {
         println!("{options}");
         let made = Made::new(&options);
@@ -291,6 +290,42 @@ fn what_is_missing_or_broken_is_named() {
 }
 
 #[test]
+fn a_pipe_in_place_of_a_file_is_named_and_not_waited_for() {
+    let customisation = format!("store/{:032}-customisation-layer", 9);
+    let [checksum, tar] = ["checksum", "layer.tar"].map(|name| format!("{customisation}/{name}"));
+    let piped = |made: &Made, name: &str| {
+        let path = made.path(name);
+        let _ = fs::remove_file(&path);
+        let status = Command::new("mkfifo").arg(&path).status().expect("run mkfifo");
+        assert!(status.success(), "{name}");
+        let (result, limit) = (made.path("result"), Duration::from_secs(20));
+        let output = Pushimg::new()
+            .limit(limit)
+            .run([result.to_str().expect("UTF-8"), "localhost:1/app:v1"])
+            .exits(3);
+        output.says(path.to_str().expect("UTF-8")).says("regular file");
+    };
+    for name in ["stream", "conf.json", &checksum, &tar] {
+        piped(&Made::new(&json!({})), name);
+    }
+    piped(&Made::new(&json!({"base": "plain"})), "base.tar");
+    let made = Made::new(&json!({}));
+    let inside = format!("store/{:032}-empty/pipe", 3);
+    let path = made.path(&inside);
+    assert!(Command::new("mkfifo").arg(&path).status().expect("run mkfifo").success());
+    let mut source = made.open().expect("a source");
+    let error = loop {
+        match source.next_layer() {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("a layer of a pipe"),
+            Err(error) => break error.to_string(),
+        }
+    };
+    let named = format!("{} is neither a file nor a folder nor a symlink", path.display());
+    assert!(error.starts_with(&named), "{error}");
+}
+
+#[test]
 fn a_checksum_that_is_another_layers_fails_the_push() {
     let made = Made::new(&json!({}));
     let customisation = made.path("store").join(format!("{:032}-customisation-layer", 9));
@@ -305,11 +340,27 @@ fn a_checksum_that_is_another_layers_fails_the_push() {
 
 #[test]
 fn an_image_that_is_not_understood_is_run() {
+    // Forks: each puts other layers, or another config, into the image.
+    let base_layers = json!({"replace": [[
+        "for paths in conf[\"store_layers\"]:",
+        "for paths in conf[\"store_layers\"] + conf[\"base_layers\"]:",
+    ]], "conf": {"base_layers": [[]]}});
+    let reversed = json!({"replace": [[
+        "for paths in conf[\"store_layers\"]:",
+        "for paths in reversed(conf[\"store_layers\"]):",
+    ]]});
+    let one_more = json!({"replace": [[
+        "        layers.append(ready_layer(out, conf[\"customisation_layer\"], mtime))",
+        "        layers.append(ready_layer(out, conf[\"customisation_layer\"], mtime))\n        \
+         layers.append(layers[0])",
+    ]]});
+    let os =
+        json!({"replace": [["\"os\": \"linux\"", "\"os\": conf[\"os\"]"]], "conf": {"os": "wasi"}});
     let strange =
         json!({"replace": [["json.dumps(image_json, indent=4)", "json.dumps(image_json)"]]});
     let float = json!({"conf": {"config": {"Cmd": [1.5]}}});
     let flags = json!({"flags": "--repo_ta other:v1"});
-    for options in [strange, float, flags] {
+    for options in [base_layers, reversed, one_more, os, strange, float, flags] {
         let made = Made::new(&options);
         let theirs = made.streamed();
         let path = made.path("result");

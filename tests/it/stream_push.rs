@@ -172,7 +172,8 @@ fn without_a_cache_but_with_trust_no_layer_is_made() {
     let registry = DockerRegistry::plain();
     let proxy = FaultProxy::before(registry.addr());
     let destination = format!("{}/app:v1", proxy.host());
-    let first = Pushimg::new().pushed_json(&image.result(), &destination, &[]).json();
+    let trust = ["--trust-annotations"];
+    let first = Pushimg::new().pushed_json(&image.result(), &destination, &trust).json();
     let all = [&paths.glibc, &paths.bash, &paths.readline, &paths.app];
     all.iter().for_each(|path| path.garble());
     proxy.clear();
@@ -194,13 +195,44 @@ fn without_a_cache_but_with_trust_no_layer_is_made() {
 }
 
 #[test]
+fn the_manifest_is_the_same_whether_the_script_was_read_run_or_piped() {
+    let Some(paths) = Paths::new() else { return };
+    let image = paths.image();
+    let archive = image.archive();
+    let bytes = std::fs::read(&archive).expect("an archive");
+    let registry = DockerRegistry::plain();
+    let host = registry.host();
+    let script = std::fs::read_to_string(image.path("stream")).expect("the script");
+    let digest = |output: Output| output.json()["digest"].clone();
+    for options in [&[][..], &["--format", "oci"], &["--compression", "zstd"]] {
+        let name = format!("app{}", options.len() + options.concat().len());
+        let destination = format!("{host}/{name}:v1");
+        let read = Pushimg::new().pushed_json(&image.result(), &destination, options).json();
+        let format = if options.is_empty() { "docker" } else { "oci" };
+        assert_eq!(read["format"], format);
+        let pulled = pull::assert_same_image(&archive, &host, &name, "v1");
+        assert!(keys(&pulled).iter().all(Option::is_none));
+        // A script that writes the same and is not known.
+        executable(&image.path("stream"), &format!("{script}\n# Nobody knows this comment.\n"));
+        let run = Pushimg::new().pushed_json(&image.result(), &destination, options);
+        assert_eq!(digest(run), read["digest"], "{options:?}");
+        executable(&image.path("stream"), &script);
+        let file = Pushimg::new().pushed_json(text(&archive), &destination, options);
+        assert_eq!(digest(file), read["digest"], "{options:?}");
+        let piped = Pushimg::new().stdin(bytes.clone()).pushed_json("-", &destination, options);
+        assert_eq!(digest(piped), read["digest"], "{options:?}");
+    }
+}
+
+#[test]
 fn the_manifest_says_what_layers_are_made_of_and_is_the_same_however_that_was_known() {
     let Some(paths) = Paths::new() else { return };
     let image = paths.image();
     let registry = DockerRegistry::plain();
     let destination = |name: &str| format!("{}/{name}:v1", registry.host());
     let machine = Pushimg::new();
-    let first = machine.pushed_json(&image.result(), &destination("app"), &[]).json();
+    let trust = "--trust-annotations";
+    let first = machine.pushed_json(&image.result(), &destination("app"), &[trust]).json();
     let pulled = pull::oci(registry.host(), "app", "v1");
     assert_eq!(first["media_type"], MANIFEST);
     let written = keys(&pulled);
@@ -209,12 +241,12 @@ fn the_manifest_says_what_layers_are_made_of_and_is_the_same_however_that_was_kn
     let distinct: std::collections::HashSet<_> = written.iter().collect();
     assert_eq!(distinct.len(), 4);
     for (number, (machine, options)) in [
-        (&machine, &[][..]),
-        (&machine, &["--no-cache"]),
-        (&machine, &["--trust-annotations"]),
-        (&Pushimg::new(), &[]),
-        (&Pushimg::new(), &["--trust-annotations"]),
-        (&Pushimg::new(), &["-j", "1", "--dry-run"]),
+        (&machine, &[trust][..]),
+        (&machine, &[trust, "--no-cache"]),
+        (&machine, &[trust, "--format", "oci"]),
+        (&Pushimg::new(), &[trust]),
+        (&Pushimg::new(), &[trust, "--no-cache"]),
+        (&Pushimg::new(), &[trust, "-j", "1", "--dry-run"]),
     ]
     .into_iter()
     .enumerate()
@@ -225,8 +257,8 @@ fn the_manifest_says_what_layers_are_made_of_and_is_the_same_however_that_was_kn
         }
     }
     // Docker's format has no place for it.
-    let docker =
-        machine.pushed_json(&image.result(), &destination("docker"), &["--format", "docker"]);
+    let options = [trust, "--format", "docker"];
+    let docker = machine.pushed_json(&image.result(), &destination("docker"), &options);
     assert_eq!(docker.json()["format"], "docker");
     let pulled = pull::assert_same_image(&image.archive(), registry.host(), "docker", "v1");
     assert!(keys(&pulled).iter().all(Option::is_none));
@@ -251,15 +283,17 @@ fn a_wrong_annotation_is_believed_by_those_alone_who_say_so() {
     let archive = image.archive();
     let registry = DockerRegistry::plain();
     let host = registry.host();
-    Pushimg::new().pushed_json(&image.result(), &format!("{host}/honest:v1"), &[]);
+    let trust = ["--trust-annotations"];
+    Pushimg::new().pushed_json(&image.result(), &format!("{host}/honest:v1"), &trust);
     let honest = pull::oci(&host, "honest", "v1");
+    let plain = Pushimg::new().pushed_json(&image.result(), &format!("{host}/plain:v1"), &[]).json();
     let key = keys(&honest)[0].clone().expect("a key");
     let evil = Layer::file("evil", b"evil");
     deceive(&host, &key, &evil);
 
     let destination = format!("{host}/app:v1");
     let report = Pushimg::new().pushed_json(&image.result(), &destination, &[]).json();
-    assert_eq!(report["digest"], honest.digest);
+    assert_eq!(report["digest"], plain["digest"]);
     pull::assert_same_image(&archive, &host, "app", "v1");
 
     // What the README warns of: their layer, and a config that says so.

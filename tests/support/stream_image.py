@@ -1,8 +1,8 @@
 #!@PYTHON@
 """A stream script as nixpkgs has one, for tests: it writes the same bytes.
 
-In: a conf.json. Out, on stdout: a docker archive. What pushimg knows such
-scripts by stands here in the same words as there; the rest is shorter.
+In: a conf.json. Out, on stdout: a docker archive. pushimg knows this text by
+its digest, in src/source/nix_stream/script.rs; a change here needs one there.
 """
 
 import argparse

@@ -4,7 +4,7 @@
 //! the folder is looked into.
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -17,6 +17,7 @@ use super::tree::{Entry, StoreFile, Tree, unreadable};
 use crate::image::Hasher;
 use crate::source::error::Error;
 use crate::source::pieces::{Piece, Pieces};
+use crate::source::regular_file::RegularFile;
 use crate::source::tar::BLOCK;
 
 /// The permission bits of a mode, those that change the user included.
@@ -50,8 +51,13 @@ impl Content {
             let tree = Tree::new(self.label.clone(), &self.layer.paths)?;
             return Ok(Box::new(Pieces::new(Tar { tree, made: VecDeque::new(), ended: false })));
         }
-        match File::open(path) {
-            Ok(file) => Ok(Box::new(Stored { file, path: self.layer.layer_path.clone() })),
+        let size = self.layer.size;
+        match RegularFile::open(path) {
+            // A base image's layers have no size.
+            Ok(file) if size > 0 && size != file.left() => {
+                Err(self.label.length(size, file.left()))
+            }
+            Ok(file) => Ok(Box::new(file)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(self.label.gone(path)),
             Err(source) => Err(unreadable(path, source)),
         }
@@ -61,10 +67,8 @@ impl Content {
     /// plain tar has the right digest is for whoever hashes it.
     fn check(&mut self) -> Result<(), Error> {
         let Layer { digest, size, .. } = &*self.layer;
-        // The length is the blob's: of what is made, only a plain tar is one.
-        let is_blob = self.layer.is_plain() || self.layer.is_stored_compressed();
-        // A base image's layers have none.
-        if is_blob && *size > 0 && *size != self.read {
+        // The size is the blob's; what is made of paths is the blob only where it is a plain tar.
+        if self.layer.is_plain() && *size > 0 && *size != self.read {
             return Err(self.label.length(*size, self.read));
         }
         match self.hasher.take().map(Hasher::finish) {
@@ -92,26 +96,6 @@ impl Read for Content {
             self.check().map_err(io::Error::other)?;
         }
         Ok(count)
-    }
-}
-
-/// A tar that is ready.
-struct Stored {
-    file: File,
-    path: String,
-}
-
-impl Read for Stored {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.file.read(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => {
-                    let failed = |source| unreadable(Path::new(&self.path), source);
-                    return result.map_err(|source| io::Error::other(failed(source)));
-                }
-            }
-        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! `conf.json`, which says what an image is made of.
 //!
-//! Comes in: its JSON, and what the script is known to do. Goes out: a [`Conf`], every field that
+//! Comes in: its JSON, and the version of the script. Goes out: a [`Conf`], every field that
 //! the script needs checked; others are ignored.
 
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use super::super::error::Error;
 use super::Trouble;
 use super::header::Owner;
 use super::json::{Unwritable, Value};
-use super::script::Facts;
+use super::script::Version;
 use super::time::{self, Time};
 use crate::image::MAX_LAYERS;
 
@@ -21,7 +21,6 @@ pub const MAX_CONF_BYTES: u64 = 8 << 20;
 #[derive(Clone, Debug)]
 pub struct Conf {
     pub architecture: String,
-    pub os: String,
     /// The `config` of the image's config, an object.
     pub config: Value,
     pub created: Time,
@@ -54,7 +53,7 @@ impl Fault {
 }
 
 /// Reads a conf.
-pub fn parse(json: &[u8], facts: &Facts, now: SystemTime) -> Result<Conf, Fault> {
+pub fn parse(json: &[u8], version: Version, now: SystemTime) -> Result<Conf, Fault> {
     let value =
         Value::parse(json).map_err(|error| Fault::Broken(format!("it is not JSON: {error}")))?;
     if !matches!(value, Value::Map(_)) {
@@ -78,8 +77,9 @@ pub fn parse(json: &[u8], facts: &Facts, now: SystemTime) -> Result<Conf, Fault>
         }
     }
     let created = conf.time("created", now)?;
-    let mtime = if facts.has_mtime { conf.time("mtime", now)?.seconds } else { created.seconds };
-    let owner = if facts.has_owner {
+    let mtime =
+        if version >= Version::Mtime { conf.time("mtime", now)?.seconds } else { created.seconds };
+    let owner = if version >= Version::Owner {
         Owner {
             mtime,
             uid: conf.number("uid")?,
@@ -94,19 +94,15 @@ pub fn parse(json: &[u8], facts: &Facts, now: SystemTime) -> Result<Conf, Fault>
         Some(Value::Text(path)) => Some(PathBuf::from(path)),
         Some(Value::Null) => None,
         Some(_) => return Err(conf.broken("from_image", "is neither null nor a path")),
-        None if facts.has_base => return Err(conf.broken("from_image", "is missing")),
-        None => None,
+        None => return Err(conf.broken("from_image", "is missing")),
     };
-    if from_image.is_some() && !facts.has_base {
-        return Err(Fault::unclear("there is a base image, of which its script knows nothing"));
-    }
-    let store_dir = if facts.has_store_dir { conf.text("store_dir")? } else { "/nix/store/" };
+    let store_dir =
+        if version >= Version::StoreDir { conf.text("store_dir")? } else { "/nix/store/" };
     let store_layers = conf.store_layers(store_dir)?;
     let customisation_layer = conf.text("customisation_layer")?.to_owned();
     is_clear(&customisation_layer)?;
     Ok(Conf {
         architecture: conf.text("architecture")?.to_owned(),
-        os: if facts.has_os { conf.text("os")?.to_owned() } else { "linux".into() },
         config,
         created,
         owner,
@@ -203,18 +199,6 @@ mod tests {
 
     use super::*;
 
-    fn facts() -> Facts {
-        Facts {
-            store_mode: 0o755,
-            has_owner: true,
-            has_mtime: true,
-            has_store_dir: true,
-            has_os: false,
-            has_base: true,
-            has_repo_tag: true,
-        }
-    }
-
     fn whole() -> Json {
         json!({
             "architecture": "arm64",
@@ -234,18 +218,22 @@ mod tests {
         })
     }
 
-    fn read(conf: &Json, facts: &Facts) -> Result<Conf, String> {
+    fn read_as(version: Version, conf: &Json) -> Result<Conf, String> {
         let now = UNIX_EPOCH + Duration::from_millis(2500);
-        parse(conf.to_string().as_bytes(), facts, now).map_err(|fault| match fault {
+        parse(conf.to_string().as_bytes(), version, now).map_err(|fault| match fault {
             Fault::Unclear(why) => format!("unclear: {why}"),
             Fault::Broken(what) => what,
         })
     }
 
+    fn read(conf: &Json) -> Result<Conf, String> {
+        read_as(Version::RepoTag, conf)
+    }
+
     #[test]
     fn a_conf_is_read_and_what_is_unknown_is_ignored() {
-        let conf = read(&whole(), &facts()).unwrap();
-        assert_eq!((conf.architecture.as_str(), conf.os.as_str()), ("arm64", "linux"));
+        let conf = read(&whole()).unwrap();
+        assert_eq!(conf.architecture, "arm64");
         assert_eq!(conf.created.seconds, 1);
         let (uname, gname) = ("user".into(), "users".into());
         assert_eq!(conf.owner, Owner { mtime: 2, uid: 1000, gid: 100, uname, gname });
@@ -256,21 +244,14 @@ mod tests {
     #[test]
     fn older_confs_lack_what_their_scripts_do_not_need() {
         let mut older = whole();
-        for field in ["uid", "gid", "uname", "gname", "mtime", "from_image", "store_dir"] {
+        for field in ["uid", "gid", "uname", "gname", "mtime", "store_dir"] {
             older.as_object_mut().unwrap().remove(field);
         }
-        let facts = Facts {
-            has_owner: false,
-            has_mtime: false,
-            has_store_dir: false,
-            has_base: false,
-            ..facts()
-        };
-        let owner = read(&older, &facts).unwrap().owner;
+        let owner = read_as(Version::FromImage, &older).unwrap().owner;
         let root = || "root".to_owned();
         assert_eq!(owner, Owner { mtime: 1, uid: 0, gid: 0, uname: root(), gname: root() });
-        older["from_image"] = json!("/nix/store/base.tar");
-        assert!(read(&older, &facts).unwrap_err().starts_with("unclear: "));
+        let error = read_as(Version::StoreDir, &older).unwrap_err();
+        assert_eq!(error, "its field \"store_dir\" is missing");
     }
 
     #[test]
@@ -278,14 +259,14 @@ mod tests {
         for field in whole().as_object().unwrap().keys().filter(|key| *key != "something new") {
             let mut conf = whole();
             conf.as_object_mut().unwrap().remove(field);
-            let error = read(&conf, &facts()).unwrap_err();
+            let error = read(&conf).unwrap_err();
             assert_eq!(error, format!("its field {field:?} is missing"));
             conf[field] = json!([7]);
-            let error = read(&conf, &facts()).unwrap_err();
+            let error = read(&conf).unwrap_err();
             assert!(error.contains(&format!("{field:?} is ")), "{error}");
         }
         for (json, expected) in [("", "it is not JSON: "), ("[]", "it is not a JSON object")] {
-            let fault = parse(json.as_bytes(), &facts(), UNIX_EPOCH).unwrap_err();
+            let fault = parse(json.as_bytes(), Version::RepoTag, UNIX_EPOCH).unwrap_err();
             assert!(matches!(fault, Fault::Broken(what) if what.starts_with(expected)));
         }
     }
@@ -307,12 +288,12 @@ mod tests {
         ] {
             let mut conf = whole();
             conf[field] = value.clone();
-            let error = read(&conf, &facts()).unwrap_err();
+            let error = read(&conf).unwrap_err();
             assert!(error.starts_with("unclear: "), "{value}: {error}");
         }
         let mut conf = whole();
         conf["store_layers"] = json!([["/etc/passwd"]]);
-        let error = read(&conf, &facts()).unwrap_err();
+        let error = read(&conf).unwrap_err();
         assert!(error.contains("\"/etc/passwd\", which is not in \"/nix/store\""), "{error}");
     }
 }

@@ -47,7 +47,7 @@ pub fn config(
     let whole = map(vec![
         ("created", created()),
         ("architecture", text(&conf.architecture)),
-        ("os", text(&conf.os)),
+        ("os", text("linux")),
         ("config", inner),
         ("rootfs", map(vec![("diff_ids", Value::List(diff_ids)), ("type", text("layers"))])),
         ("history", Value::List(history.collect::<Result<_, _>>()?)),

@@ -25,7 +25,7 @@ mod walk;
 mod words;
 mod wrapper;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -35,7 +35,7 @@ use std::time::SystemTime;
 use self::base::Base;
 use self::conf::Conf;
 use self::error::NixStreamError;
-use self::script::Facts;
+use self::script::Version;
 use self::source::{Customisation, NixStream};
 use super::archive::Contents;
 use super::error::Error;
@@ -43,6 +43,7 @@ use super::file::FileError;
 use super::location::{ImagesKnown, Options};
 use super::open_file::OpenFile;
 use super::printable::printable_path;
+use super::regular_file::RegularFile;
 use crate::image::Digest;
 
 /// Why an image is not read.
@@ -71,10 +72,10 @@ pub fn open(opened: OpenFile) -> Result<Contents, Error> {
     // Only a file with a path is opened here.
     let path = opened.path.clone().unwrap_or_default();
     let why = match understand(&opened) {
-        Ok((conf, facts, base, customisation)) => {
+        Ok((conf, version, base, customisation)) => {
             let OpenFile { name, progress, .. } = opened;
-            let source =
-                NixStream::new(name, conf, facts.store_mode, base, customisation, progress);
+            let store_mode = if version >= Version::WritableStore { 0o755 } else { 0o555 };
+            let source = NixStream::new(name, conf, store_mode, base, customisation, progress);
             return Ok(Contents::Layers(Box::new(source)));
         }
         Err(Trouble::Error(error)) => return Err(error),
@@ -92,7 +93,7 @@ pub fn open(opened: OpenFile) -> Result<Contents, Error> {
 }
 
 /// Reads all that says what the image is made of.
-fn understand(opened: &OpenFile) -> Result<(Conf, Facts, Option<Base>, Customisation), Trouble> {
+fn understand(opened: &OpenFile) -> Result<(Conf, Version, Option<Base>, Customisation), Trouble> {
     let image = &opened.name;
     if opened.metadata.len() > wrapper::MAX_WRAPPER_BYTES {
         return Err(Trouble::unclear("it is longer than the wrappers that Nix makes"));
@@ -107,7 +108,7 @@ fn understand(opened: &OpenFile) -> Result<(Conf, Facts, Option<Base>, Customisa
     let script = read(image, &wrapper.script, script::MAX_SCRIPT_BYTES)?
         .and_then(|bytes| String::from_utf8(bytes).ok())
         .ok_or_else(|| Trouble::unclear("its stream script is no text, or a long one"))?;
-    let facts = script::facts(&script, |path| {
+    let version = script::version(&script, |path| {
         fs::canonicalize(path).ok()?.into_os_string().into_string().ok()
     })?;
     let broken = |what| {
@@ -117,9 +118,9 @@ fn understand(opened: &OpenFile) -> Result<(Conf, Facts, Option<Base>, Customisa
     let bytes = read(image, &wrapper.conf, conf::MAX_CONF_BYTES)?;
     let bytes = bytes.ok_or_else(|| broken("it is longer than any conf".into()))?;
     let mut conf =
-        conf::parse(&bytes, &facts, SystemTime::now()).map_err(|fault| fault.or_error(broken))?;
+        conf::parse(&bytes, version, SystemTime::now()).map_err(|fault| fault.or_error(broken))?;
     if let Some(tag) = wrapper.repo_tag.filter(|tag| !tag.is_empty()) {
-        if !facts.has_repo_tag {
+        if version < Version::RepoTag {
             return Err(Trouble::unclear("its wrapper gives a name that its script does not take"));
         }
         conf.repo_tag = tag;
@@ -131,7 +132,8 @@ fn understand(opened: &OpenFile) -> Result<(Conf, Facts, Option<Base>, Customisa
     let customisation = customisation(image, &conf.customisation_layer)?;
     let base = match &conf.from_image {
         Some(path) => {
-            is_there(image, path)?;
+            // Opening it says whether it is a file, and not a pipe that nobody writes to.
+            RegularFile::open(path).map_err(|error| cannot_read(image, path, error))?;
             let progress = Box::new(|_, _| {});
             let images = ImagesKnown::WhenTold;
             let note = opened.note.clone();
@@ -140,7 +142,7 @@ fn understand(opened: &OpenFile) -> Result<(Conf, Facts, Option<Base>, Customisa
         }
         None => None,
     };
-    Ok((conf, facts, base, customisation))
+    Ok((conf, version, base, customisation))
 }
 
 /// The last layer, which lies ready.
@@ -150,15 +152,15 @@ fn customisation(image: &Arc<str>, path: &str) -> Result<Customisation, Error> {
     let bad = || NixStreamError::BadChecksum { path: printable_path(&sum) };
     let text = read(image, &sum, 1000)?.and_then(|bytes| String::from_utf8(bytes).ok());
     let digest = text.and_then(|text| Digest::from_sha256_hex(text.trim()).ok()).ok_or_else(bad)?;
-    let metadata = fs::metadata(&tar).map_err(|error| cannot_read(image, &tar, error))?;
-    let (path, size, diff_id) = (path.to_owned(), metadata.len(), digest.into());
+    let file = RegularFile::open(&tar).map_err(|error| cannot_read(image, &tar, error))?;
+    let (path, size, diff_id) = (path.to_owned(), file.left(), digest.into());
     Ok(Customisation { path, tar, size, diff_id })
 }
 
 /// The whole of a file; `None` where it is longer than `most`.
 fn read(image: &Arc<str>, path: &Path, most: u64) -> Result<Option<Vec<u8>>, Error> {
     let mut bytes = Vec::new();
-    File::open(path)
+    RegularFile::open(path)
         .and_then(|file| file.take(most + 1).read_to_end(&mut bytes))
         .map_err(|error| cannot_read(image, path, error))?;
     Ok((bytes.len() as u64 <= most).then_some(bytes))

@@ -1,9 +1,8 @@
 //! The image of a stream script as a source: its layers made one after another, and from what
 //! becomes known of them its config.
 
-use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::ahead::Ahead;
@@ -19,6 +18,7 @@ use crate::source::file::FileError;
 use crate::source::interface::{Claim, Image, Layer, OnlyOnce, Source};
 use crate::source::location::Progress;
 use crate::source::printable::printable_path;
+use crate::source::regular_file::RegularFile;
 
 /// The layer that was made when the image was built: a tar, and its checksum.
 pub struct Customisation {
@@ -200,7 +200,9 @@ impl OwnLayers {
             }
             None => {
                 let Customisation { tar, size, diff_id, .. } = &self.customisation;
-                self.content.inner = Box::new(Whole::new(tar, *size)?);
+                let file = RegularFile::open(tar)
+                    .map_err(|source| FileError::Store { path: printable_path(tar), source })?;
+                self.content.inner = Box::new(file.with_length(*size));
                 self.diff_ids.push(Some(diff_id.clone()));
                 (*size, Claim::DiffId(diff_id.clone()))
             }
@@ -254,43 +256,4 @@ impl Read for Content {
         (self.progress)(self.position, None);
         Ok(count)
     }
-}
-
-/// A file that is a layer as it is.
-struct Whole {
-    file: File,
-    path: PathBuf,
-    left: u64,
-}
-
-impl Whole {
-    fn new(path: &Path, size: u64) -> Result<Self, Error> {
-        let file = File::open(path).map_err(|error| failed(path, error))?;
-        Ok(Self { file, path: path.to_owned(), left: size })
-    }
-}
-
-impl Read for Whole {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let most = usize::try_from(self.left).map_or(buffer.len(), |left| left.min(buffer.len()));
-        if most == 0 {
-            return Ok(0);
-        }
-        let wrapped = |error| io::Error::other(failed(&self.path, error));
-        loop {
-            match self.file.read(&mut buffer[..most]) {
-                Ok(0) => return Err(wrapped(io::ErrorKind::UnexpectedEof.into())),
-                Ok(count) => {
-                    self.left -= count as u64;
-                    return Ok(count);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(wrapped(error)),
-            }
-        }
-    }
-}
-
-fn failed(path: &Path, source: io::Error) -> Error {
-    FileError::Store { path: printable_path(path), source }.into()
 }

@@ -57,9 +57,8 @@ proptest! {
             let _ = words::words(&wrapper);
         }
         let known = |_: &str| Some("/usr/bin/python3.11".to_owned());
-        let _ = script::facts(&text, known);
-        let Ok(facts) = script::facts(SCRIPT, known) else { panic!("the script is known") };
-        let _ = conf::parse(json.as_bytes(), &facts, UNIX_EPOCH);
+        let _ = script::version(&text, known);
+        let _ = conf::parse(json.as_bytes(), script::Version::RepoTag, UNIX_EPOCH);
         if let Ok(value) = json::Value::parse(json.as_bytes()) {
             let written = value.dumps().expect("no such numbers");
             prop_assert_eq!(json::Value::parse(written.as_bytes()).expect("JSON"), value);
