@@ -1,8 +1,8 @@
-//! The cache's file: where it is, whether it is ours and whole, and how it is made anew.
+//! The cache's file: where it is, whether it is a whole cache file, and how it is replaced.
 //!
-//! SQLite must never have its files removed under it: another process that holds the old ones would
-//! mix them with the new. So whoever uses the database holds `cache.lock` shared, and only who
-//! holds it exclusively removes or creates files. The kernel lets go of the lock when a process
+//! SQLite must never have its files removed while they are open: another process would mix the old
+//! ones with the new. So every user of the database holds a shared lock on `cache.lock`, and files
+//! are removed or created only under an exclusive lock. The kernel releases the lock when a process
 //! dies.
 
 use std::fs::File;
@@ -15,37 +15,37 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags};
 use rustix::fs::{FlockOperation, flock};
 
-use super::store::SCHEMA;
+use super::schema;
 
-/// How long to wait for another process, before going on without.
-const BUSY_PATIENCE: Duration = Duration::from_millis(100);
+/// How long to wait for another process before going on without a cache.
+const BUSY_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// In the header of every cache file, so that no other program's database is touched: "push".
 const APPLICATION_ID: i32 = 0x7075_7368;
 
 /// The schema's version. A file with a newer one belongs to a newer pushimg and is left alone.
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
 
-/// What to do with a file that is there.
+/// What to do with a file that exists.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Use {
+pub(super) enum Existing {
     /// Use it if it is whole.
-    AsItIs,
-    /// Replace it: reading it has shown that it is damaged.
-    MadeAnew,
+    Keep,
+    /// Replace it: a query found it damaged.
+    Replace,
 }
 
 /// An open cache file.
-pub(super) struct Opened {
+pub(super) struct OpenDatabase {
     pub(super) connection: Connection,
     /// Held as long as the connection; `None` where the folder is read-only.
     pub(super) lock: Option<File>,
     pub(super) writable: bool,
-    /// What a person might want to know.
+    /// Something that the user may want to know.
     pub(super) note: Option<String>,
 }
 
-impl Opened {
+impl OpenDatabase {
     fn new(connection: Connection, lock: Option<File>, note: Option<String>, path: &Path) -> Self {
         let writable = !connection.is_readonly(MAIN_DB).unwrap_or(true);
         Self {
@@ -60,12 +60,12 @@ impl Opened {
 }
 
 /// Why a file is not used.
-enum Refusal {
+enum Unusable {
     /// It is missing, or not finished.
     Missing,
     /// It is damaged, or of an older version.
     Damaged(String),
-    /// It is to be left alone.
+    /// It must not be touched.
     LeftAlone(String),
 }
 
@@ -74,9 +74,9 @@ pub(super) fn database(folder: &Path) -> PathBuf {
     folder.join("cache.sqlite")
 }
 
-/// Opens the cache in `folder`, makes the folder and the file where they are missing, and the file
-/// anew where it is damaged. The error is a note for a person.
-pub(super) fn open(folder: &Path, how: Use) -> Result<Opened, String> {
+/// Opens the cache in `folder`. Makes the folder and the file where they are missing, and replaces a
+/// damaged file. The error is a note for the user.
+pub(super) fn open(folder: &Path, existing: Existing) -> Result<OpenDatabase, String> {
     let path = database(folder);
     let unusable =
         |why: &dyn std::fmt::Display| format!("no local cache: {}: {why}", path.display());
@@ -87,14 +87,14 @@ pub(super) fn open(folder: &Path, how: Use) -> Result<Opened, String> {
         .map_err(|error| unusable(&error))?;
     let Some(lock) = open_lock(folder).map_err(|error| unusable(&error))? else {
         return match open_existing(&path) {
-            Ok(connection) => Ok(Opened::new(connection, None, None, &path)),
-            Err(Refusal::Missing) => Err(unusable(&"the folder is read-only")),
-            Err(Refusal::Damaged(why) | Refusal::LeftAlone(why)) => Err(unusable(&why)),
+            Ok(connection) => Ok(OpenDatabase::new(connection, None, None, &path)),
+            Err(Unusable::Missing) => Err(unusable(&"the folder is read-only")),
+            Err(Unusable::Damaged(why) | Unusable::LeftAlone(why)) => Err(unusable(&why)),
         };
     };
 
-    let give_up = Instant::now() + BUSY_PATIENCE;
-    let mut replace = how == Use::MadeAnew;
+    let give_up = Instant::now() + BUSY_TIMEOUT;
+    let mut replace = existing == Existing::Replace;
     let mut forced = replace;
     let mut made = false;
     let mut note = None;
@@ -112,19 +112,21 @@ pub(super) fn open(folder: &Path, how: Use) -> Result<Opened, String> {
             Ok(()) => match open_existing(&path) {
                 // Another process has made it meanwhile.
                 Ok(_) if replace => replace = false,
-                Ok(connection) => return Ok(Opened::new(connection, Some(lock), note, &path)),
-                Err(Refusal::LeftAlone(why)) => return Err(unusable(&why)),
-                Err(Refusal::Missing | Refusal::Damaged(_)) if replace => forced = true,
-                Err(Refusal::Missing) if !made => replace = true,
-                Err(Refusal::Damaged(why)) if !made => {
+                Ok(connection) => {
+                    return Ok(OpenDatabase::new(connection, Some(lock), note, &path));
+                }
+                Err(Unusable::LeftAlone(why)) => return Err(unusable(&why)),
+                Err(Unusable::Missing | Unusable::Damaged(_)) if replace => forced = true,
+                Err(Unusable::Missing) if !made => replace = true,
+                Err(Unusable::Damaged(why)) if !made => {
                     note = Some(format!("local cache {}: {why}; made anew", path.display()));
                     replace = true;
                 }
-                Err(Refusal::Missing) => return Err(unusable(&"it vanished")),
-                Err(Refusal::Damaged(why)) => return Err(unusable(&why)),
+                Err(Unusable::Missing) => return Err(unusable(&"it vanished")),
+                Err(Unusable::Damaged(why)) => return Err(unusable(&why)),
             },
             Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < give_up => {
-                // What is held meanwhile, in whatever mode, must not stand in others' way.
+                // A lock that is still held from before must not keep other processes waiting.
                 let _ = flock(&lock, FlockOperation::Unlock);
                 thread::sleep(Duration::from_millis(2));
             }
@@ -153,21 +155,21 @@ fn open_lock(folder: &Path) -> io::Result<Option<File>> {
     }
 }
 
-fn open_existing(path: &Path) -> Result<Connection, Refusal> {
+fn open_existing(path: &Path) -> Result<Connection, Unusable> {
     match std::fs::metadata(path) {
         Ok(metadata) if !metadata.is_file() => {
-            return Err(Refusal::LeftAlone("not a file".to_owned()));
+            return Err(Unusable::LeftAlone("not a file".to_owned()));
         }
-        Ok(metadata) if metadata.len() == 0 => return Err(Refusal::Missing),
+        Ok(metadata) if metadata.len() == 0 => return Err(Unusable::Missing),
         Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Refusal::Missing),
-        Err(error) => return Err(Refusal::LeftAlone(error.to_string())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Unusable::Missing),
+        Err(error) => return Err(Unusable::LeftAlone(error.to_string())),
     }
     let opened = Connection::open_with_flags(path, FLAGS | OpenFlags::SQLITE_OPEN_READ_WRITE)
         .and_then(|connection| judge(&connection).map(|verdict| (connection, verdict)));
     let judged = match opened {
-        // Even reading takes files beside the database; in a read-only folder they cannot be made,
-        // and the database is read as it stands.
+        // Reading needs files beside the database. In a read-only folder they cannot be made, so the
+        // database is read as it is.
         Err(error)
             if matches!(
                 error.sqlite_error_code(),
@@ -183,9 +185,9 @@ fn open_existing(path: &Path) -> Result<Connection, Refusal> {
         Ok((_, Err(refusal))) => Err(refusal),
         Err(error) => Err(match error.sqlite_error_code() {
             Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
-                Refusal::Damaged(error.to_string())
+                Unusable::Damaged(error.to_string())
             }
-            _ => Refusal::LeftAlone(error.to_string()),
+            _ => Unusable::LeftAlone(error.to_string()),
         }),
     }
 }
@@ -194,7 +196,7 @@ fn open_existing(path: &Path) -> Result<Connection, Refusal> {
 const FLAGS: OpenFlags =
     OpenFlags::SQLITE_OPEN_NO_MUTEX.union(OpenFlags::SQLITE_OPEN_PRIVATE_CACHE);
 
-type Judged = rusqlite::Result<(Connection, Result<(), Refusal>)>;
+type Judged = rusqlite::Result<(Connection, Result<(), Unusable>)>;
 
 fn open_immutable(path: &Path) -> Judged {
     let url = std::path::absolute(path)
@@ -208,8 +210,8 @@ fn open_immutable(path: &Path) -> Judged {
 }
 
 /// Reads the header: is this a cache file of this version?
-fn judge(connection: &Connection) -> rusqlite::Result<Result<(), Refusal>> {
-    connection.busy_timeout(BUSY_PATIENCE)?;
+fn judge(connection: &Connection) -> rusqlite::Result<Result<(), Unusable>> {
+    connection.busy_timeout(BUSY_TIMEOUT)?;
     // NORMAL: in WAL mode a power cut may lose the last rows, but damages nothing.
     connection.execute_batch(
         "PRAGMA synchronous = NORMAL; PRAGMA cell_size_check = ON; PRAGMA trusted_schema = OFF",
@@ -220,24 +222,23 @@ fn judge(connection: &Connection) -> rusqlite::Result<Result<(), Refusal>> {
         let tables: u32 =
             connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
         return Ok(Err(if tables == 0 {
-            Refusal::Missing
+            Unusable::Missing
         } else {
-            Refusal::LeftAlone("another program's database".to_owned())
+            Unusable::LeftAlone("another program's database".to_owned())
         }));
     }
     Ok(match version {
         VERSION => Ok(()),
-        newer if newer > VERSION => Err(Refusal::LeftAlone(format!(
+        newer if newer > VERSION => Err(Unusable::LeftAlone(format!(
             "made by a newer pushimg (version {newer}, this one knows {VERSION})"
         ))),
-        _ => Err(Refusal::Damaged(format!("of the older version {version}"))),
+        _ => Err(Unusable::Damaged(format!("of the older version {version}"))),
     })
 }
 
-/// Makes an empty cache file in place of whatever is there. The lock is held exclusively.
+/// Makes an empty cache file, and removes any that exists. The caller holds the exclusive lock.
 fn make(path: &Path) -> Result<(), String> {
-    // The database goes first: what is left of the others when this is interrupted is then known
-    // to belong to nothing.
+    // The database goes first. If this is interrupted, the files that remain belong to no database.
     for suffix in ["", "-wal", "-shm", "-journal"] {
         let mut name = path.as_os_str().to_owned();
         name.push(suffix);
@@ -257,17 +258,18 @@ fn make(path: &Path) -> Result<(), String> {
     let fill = || -> rusqlite::Result<String> {
         let connection =
             Connection::open_with_flags(path, FLAGS | OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        connection.busy_timeout(BUSY_PATIENCE)?;
-        // Nothing is lost that a power cut could lose, and waiting for the disk takes long.
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        // An empty file is no loss after a power cut, and waiting for the disk takes long.
         connection.execute_batch("PRAGMA synchronous = OFF; PRAGMA auto_vacuum = INCREMENTAL")?;
         let mode = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
         // In one transaction with the tables, so that a file with this version has them all.
         connection.execute_batch(&format!(
             "BEGIN IMMEDIATE;
-             {SCHEMA}
+             {}
              PRAGMA application_id = {APPLICATION_ID};
              PRAGMA user_version = {VERSION};
-             COMMIT"
+             COMMIT",
+            schema::create()
         ))?;
         Ok(mode)
     };
