@@ -32,6 +32,7 @@ mod tar;
 #[cfg(test)]
 mod tests;
 mod unknown;
+mod ustar;
 mod wrapping;
 
 pub use crate::image::{LayerId, LayerKey};

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::header::{Header, Kind, Owner};
 use super::label::Label;
-use super::spec::Layer;
+use super::spec::LayerSpec;
 use super::tree::{Entry, StoreFile, Tree, unreadable};
 use crate::image::Hasher;
 use crate::source::error::Error;
@@ -24,18 +24,18 @@ use crate::source::tar::BLOCK;
 const PERMISSIONS: u32 = 0o7777;
 
 /// A layer's bytes. An error is an [`Error`] within an [`io::Error`].
-pub struct Content {
+pub struct LayerContent {
     label: Arc<Label>,
-    layer: Arc<Layer>,
+    layer: Arc<LayerSpec>,
     reader: Option<Box<dyn Read + Send>>,
     read: u64,
     /// For bytes that are a compressed blob, whose digest nobody else compares.
     hasher: Option<Hasher>,
 }
 
-impl Content {
+impl LayerContent {
     /// Nothing was opened yet.
-    pub fn new(label: Arc<Label>, layer: Arc<Layer>) -> Self {
+    pub fn new(label: Arc<Label>, layer: Arc<LayerSpec>) -> Self {
         let hasher = layer.is_stored_compressed().then(Hasher::new);
         Self { label, layer, reader: None, read: 0, hasher }
     }
@@ -49,7 +49,11 @@ impl Content {
         let path = Path::new(&self.layer.layer_path);
         if path.as_os_str().is_empty() {
             let tree = Tree::new(self.label.clone(), &self.layer.paths)?;
-            return Ok(Box::new(Pieces::new(Tar { tree, made: VecDeque::new(), ended: false })));
+            return Ok(Box::new(Pieces::new(TreeTar {
+                tree,
+                made: VecDeque::new(),
+                ended: false,
+            })));
         }
         let size = self.layer.size;
         match RegularFile::open(path) {
@@ -66,7 +70,7 @@ impl Content {
     /// Whether the bytes were those that the file speaks of, as far as only this can tell: that a
     /// plain tar has the right digest is for whoever hashes it.
     fn check(&mut self) -> Result<(), Error> {
-        let Layer { digest, size, .. } = &*self.layer;
+        let LayerSpec { digest, size, .. } = &*self.layer;
         // The size is the blob's; what is made of paths is the blob only where it is a plain tar.
         if self.layer.is_plain() && *size > 0 && *size != self.read {
             return Err(self.label.length(*size, self.read));
@@ -78,7 +82,7 @@ impl Content {
     }
 }
 
-impl Read for Content {
+impl Read for LayerContent {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let reader = match &mut self.reader {
             Some(reader) => reader,
@@ -100,14 +104,14 @@ impl Read for Content {
 }
 
 /// A tar in the making.
-struct Tar {
+struct TreeTar {
     tree: Tree,
     /// What comes next.
     made: VecDeque<Piece>,
     ended: bool,
 }
 
-impl Iterator for Tar {
+impl Iterator for TreeTar {
     type Item = Result<Piece, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -131,7 +135,7 @@ impl Iterator for Tar {
     }
 }
 
-impl Tar {
+impl TreeTar {
     /// The headers of an entry; its content comes next.
     fn begin(&mut self, entry: Entry) -> Result<Piece, Error> {
         let Entry { name, file } = entry;

@@ -5,6 +5,7 @@
 
 use super::path;
 use crate::source::tar::BLOCK;
+use crate::source::ustar::{Ustar, record};
 
 /// The time of every entry, in seconds since 1970, as in the Nix store.
 const MTIME: u64 = 1;
@@ -96,9 +97,10 @@ impl Header<'_> {
     }
 
     fn ustar(&self, prefix: &[u8], name: &[u8]) -> [u8; BLOCK] {
-        let mut block = self.fields(name, |text| text.to_vec());
-        block.text(345, PREFIX, prefix);
-        block.finish()
+        let Owner { uname, gname, .. } = self.owner;
+        let (name, link) = (cut(name, NAME), cut(self.link, NAME));
+        let (uname, gname) = (uname.as_bytes(), gname.as_bytes());
+        Ustar { name: &name, link: &link, uname, gname, prefix, ..self.numbers() }.block()
     }
 
     fn pax(&self, records: &[(&str, Vec<u8>)]) -> Vec<u8> {
@@ -112,92 +114,53 @@ impl Header<'_> {
         while name.ends_with(b"/") {
             name.pop();
         }
-        let mut header = Block::new(b'x');
-        header.text(0, NAME, &name);
-        for (at, length) in [(100, 8), (108, 8), (116, 8), (136, 12)] {
-            header.octal(at, length, 0);
-        }
-        header.octal(124, 12, data.len() as u64);
-
-        let mut bytes = header.finish().to_vec();
-        bytes.extend(data);
+        let size = data.len() as u64;
+        let extended = Ustar { name: &name, kind: b'x', size, ..Ustar::default() };
+        let mut bytes = [extended.block().as_slice(), &data].concat();
         bytes.resize(bytes.len().next_multiple_of(BLOCK), 0);
-        bytes.extend(self.fields(self.name, ascii).finish());
+
+        let Owner { uname, gname, .. } = self.owner;
+        let text = |text: &[u8], length| cut(&ascii(text), length);
+        let fields = Ustar {
+            name: &text(self.name, NAME),
+            link: &text(self.link, NAME),
+            uname: &text(uname.as_bytes(), OWNER_NAME),
+            gname: &text(gname.as_bytes(), OWNER_NAME),
+            ..self.numbers()
+        };
+        bytes.extend(fields.block());
         bytes
     }
 
-    /// All fields but the prefix. What does not fit is cut, or zero.
-    fn fields(&self, name: &[u8], text: fn(&[u8]) -> Vec<u8>) -> Block {
+    /// The fields that are numbers; 0 for one that does not fit.
+    fn numbers(&self) -> Ustar<'static> {
         let id = |value: i64| u64::try_from(value).ok().filter(|_| value <= LARGEST_ID);
-        let mut block = Block::new(match self.kind {
-            Kind::File => b'0',
-            Kind::Symlink => b'2',
-            Kind::Folder => b'5',
-        });
-        block.text(0, NAME, &text(name));
-        block.octal(100, 8, self.mode.into());
-        block.octal(108, 8, id(self.owner.uid).unwrap_or(0));
-        block.octal(116, 8, id(self.owner.gid).unwrap_or(0));
-        block.octal(124, 12, Some(self.size).filter(|&size| size <= LARGEST_SIZE).unwrap_or(0));
-        block.octal(136, 12, MTIME);
-        block.text(157, NAME, &text(self.link));
-        block.text(265, OWNER_NAME, &text(self.owner.uname.as_bytes()));
-        block.text(297, OWNER_NAME, &text(self.owner.gname.as_bytes()));
-        // The numbers of a device.
-        block.octal(329, 8, 0);
-        block.octal(337, 8, 0);
-        block
-    }
-}
-
-/// A header being filled.
-struct Block([u8; BLOCK]);
-
-impl Block {
-    fn new(kind: u8) -> Self {
-        let mut block = [0; BLOCK];
-        block[156] = kind;
-        block[257..265].copy_from_slice(b"ustar\x0000");
-        Self(block)
-    }
-
-    /// As much of the text as fits; a slash at the end of what was cut off would make it a folder.
-    fn text(&mut self, at: usize, length: usize, text: &[u8]) {
-        let kept = &text[..text.len().min(length)];
-        self.0[at..at + kept.len()].copy_from_slice(kept);
-        if text.len() > length && kept.ends_with(b"/") {
-            let slashes = kept.iter().rev().take_while(|&&byte| byte == b'/').count();
-            // Only the first of them: so Go does it.
-            self.0[at + length - slashes] = 0;
+        Ustar {
+            kind: match self.kind {
+                Kind::File => b'0',
+                Kind::Symlink => b'2',
+                Kind::Folder => b'5',
+            },
+            mode: self.mode.into(),
+            uid: id(self.owner.uid).unwrap_or(0),
+            gid: id(self.owner.gid).unwrap_or(0),
+            size: Some(self.size).filter(|&size| size <= LARGEST_SIZE).unwrap_or(0),
+            mtime: MTIME,
+            device: Some(0),
+            ..Ustar::default()
         }
     }
-
-    /// Octal digits that fill the field but for a zero byte at its end. The number fits.
-    fn octal(&mut self, at: usize, length: usize, number: u64) {
-        let digits = format!("{number:0width$o}", width = length - 1);
-        self.0[at..at + length - 1].copy_from_slice(digits.as_bytes());
-    }
-
-    /// The block with its checksum.
-    fn finish(mut self) -> [u8; BLOCK] {
-        let field = 148..156;
-        self.0[field.clone()].fill(b' ');
-        let sum: u64 = self.0.iter().map(|&byte| u64::from(byte)).sum();
-        self.octal(field.start, 7, sum);
-        self.0[field.start + 6] = 0;
-        self.0
-    }
 }
 
-/// `length key=value`, where the length counts its own digits (POSIX.1-2017 `pax`, "pax Extended
-/// Header").
-fn record(key: &str, value: &[u8]) -> Vec<u8> {
-    let rest = key.len() + value.len() + " =\n".len();
-    let mut length = rest + rest.to_string().len();
-    if length.to_string().len() > rest.to_string().len() {
-        length += 1;
+/// As much of the text as fits. A slash at its end would make the entry a folder, so the first of
+/// the slashes there becomes a zero byte, as in Go.
+fn cut(text: &[u8], length: usize) -> Vec<u8> {
+    let mut kept = text[..text.len().min(length)].to_vec();
+    if text.len() > length && kept.ends_with(b"/") {
+        let slashes = kept.iter().rev().take_while(|&&byte| byte == b'/').count();
+        kept[length - slashes] = 0;
     }
-    [format!("{length} {key}=").as_bytes(), value, b"\n"].concat()
+    kept
 }
 
 fn fits(text: &[u8], length: usize) -> bool {

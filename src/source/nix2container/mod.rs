@@ -24,10 +24,10 @@ use std::collections::HashMap;
 use std::io::{self, Cursor, Read};
 use std::sync::Arc;
 
-use self::content::Content;
+use self::content::LayerContent;
 use self::error::Nix2containerError;
 use self::label::Label;
-use self::spec::{Layer as LayerSpec, Spec};
+use self::spec::{LayerSpec, Spec};
 use super::error::Error;
 use super::file::FileError;
 use super::interface::{Claim, Image, Layer, Source};
@@ -107,7 +107,7 @@ impl Source for Nix2container {
         };
         let id = LayerId(self.next);
         self.next += 1;
-        reading.content = Some(Content::new(label.clone(), layer.clone()));
+        reading.content = Some(LayerContent::new(label.clone(), layer.clone()));
         reading.begin = *begin;
         reading.end = begin.saturating_add(layer.size);
         (reading.progress)(reading.begin, Some(reading.total));
@@ -123,7 +123,7 @@ impl Source for Nix2container {
 
 /// The layer that was yielded last, and how far it was read.
 struct Reading {
-    content: Option<Content>,
+    content: Option<LayerContent>,
     /// Where it lies among all bytes of all layers, as far as the file tells their lengths.
     begin: u64,
     end: u64,

@@ -27,7 +27,7 @@ pub struct Spec {
     #[serde(rename = "image-config")]
     pub config: ImageConfig,
     #[serde(deserialize_with = "list")]
-    pub layers: Vec<Layer>,
+    pub layers: Vec<LayerSpec>,
     pub arch: String,
     #[serde(default)]
     pub created: Option<Time>,
@@ -35,7 +35,7 @@ pub struct Spec {
 
 /// A layer of it.
 #[derive(Deserialize)]
-pub struct Layer {
+pub struct LayerSpec {
     /// Of the blob.
     pub digest: Digest,
     /// Of the blob, in bytes; 0 where it is not known.
@@ -150,7 +150,7 @@ impl Spec {
     }
 }
 
-impl Layer {
+impl LayerSpec {
     /// Whether it can be what the file says.
     pub fn check(&self) -> Result<(), LayerFault> {
         let Some(compression) = Compression::of_media_type(&self.media_type) else {
@@ -208,8 +208,8 @@ impl Layer {
     }
 }
 
-fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Layer>, D::Error> {
-    Bounded::<Layer, MAX_LAYERS>::deserialize(deserializer).map(|list| list.0)
+fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<LayerSpec>, D::Error> {
+    Bounded::<LayerSpec, MAX_LAYERS>::deserialize(deserializer).map(|list| list.0)
 }
 
 fn shared<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<[Perm]>, D::Error> {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Trouble;
+use super::Refusal;
 use super::error::NixStreamError;
 use super::json::Value;
 use crate::image::LayerId;
@@ -24,18 +24,18 @@ pub struct Base {
 
 impl Base {
     /// Opens the archive at `path`.
-    pub fn open(path: &Path, options: Options) -> Result<Self, Trouble> {
+    pub fn open(path: &Path, options: Options) -> Result<Self, Refusal> {
         let name = printable_path(path);
         let source = archive::open_docker_archive(path, options)?;
         if let Some(images) = source.images() {
             let [image] = images else {
-                return Err(Trouble::unclear("its base image is an archive of several"));
+                return Err(Refusal::unknown("its base image is an archive of several"));
             };
             let mut ids = image.layers.clone();
             ids.sort_unstable();
             if ids.windows(2).any(|two| two[0] == two[1]) {
                 // Under which names, the script knows.
-                return Err(Trouble::unclear("its base image has a layer twice"));
+                return Err(Refusal::unknown("its base image has a layer twice"));
             }
         }
         Ok(Self { source, name, entries: Vec::new() })

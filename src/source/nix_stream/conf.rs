@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use super::super::error::Error;
-use super::Trouble;
+use super::Refusal;
 use super::header::Owner;
 use super::json::{Unwritable, Value};
 use super::script::Version;
@@ -33,43 +33,45 @@ pub struct Conf {
 }
 
 /// What is wrong with a conf: it is not understood, or it is broken, which is said in words.
-pub enum Fault {
-    Unclear(String),
+pub enum ConfFault {
+    Unknown(String),
     Broken(String),
 }
 
-impl Fault {
-    fn unclear(what: impl Into<String>) -> Self {
-        Self::Unclear(format!("in its conf.json, {}", what.into()))
+impl ConfFault {
+    fn unknown(what: impl Into<String>) -> Self {
+        Self::Unknown(format!("in its conf.json, {}", what.into()))
     }
 
     /// The same, where `broken` makes an error of what is broken.
-    pub fn or_error(self, broken: impl FnOnce(String) -> Error) -> Trouble {
+    pub fn or_error(self, broken: impl FnOnce(String) -> Error) -> Refusal {
         match self {
-            Self::Unclear(why) => Trouble::Unclear(why),
-            Self::Broken(what) => Trouble::Error(broken(what)),
+            Self::Unknown(why) => Refusal::Unknown(why),
+            Self::Broken(what) => Refusal::Broken(broken(what)),
         }
     }
 }
 
 /// Reads a conf.
-pub fn parse(json: &[u8], version: Version, now: SystemTime) -> Result<Conf, Fault> {
-    let value =
-        Value::parse(json).map_err(|error| Fault::Broken(format!("it is not JSON: {error}")))?;
+pub fn parse(json: &[u8], version: Version, now: SystemTime) -> Result<Conf, ConfFault> {
+    let value = Value::parse(json)
+        .map_err(|error| ConfFault::Broken(format!("it is not JSON: {error}")))?;
     if !matches!(value, Value::Map(_)) {
-        return Err(Fault::Broken("it is not a JSON object".into()));
+        return Err(ConfFault::Broken("it is not a JSON object".into()));
     }
-    let conf = Fields(&value);
+    let conf = ConfFields(&value);
 
     let config = conf.value("config")?.clone();
     if !matches!(config, Value::Map(_)) {
-        return Err(Fault::Broken("its field \"config\" is not an object".into()));
+        return Err(ConfFault::Broken("its field \"config\" is not an object".into()));
     }
     // Written once, to see that it can be.
     match config.dumps() {
         Ok(_) => {}
         Err(Unwritable::OtherNumber) => {
-            return Err(Fault::unclear("\"config\" holds a number that Python writes its own way"));
+            return Err(ConfFault::unknown(
+                "\"config\" holds a number that Python writes its own way",
+            ));
         }
         Err(Unwritable::TooLong(length)) => {
             let what = format!("is {length} bytes long as JSON, longer than any image's");
@@ -114,18 +116,18 @@ pub fn parse(json: &[u8], version: Version, now: SystemTime) -> Result<Conf, Fau
 }
 
 /// The fields of a conf.
-struct Fields<'a>(&'a Value);
+struct ConfFields<'a>(&'a Value);
 
-impl<'a> Fields<'a> {
-    fn broken(&self, field: &str, what: &str) -> Fault {
-        Fault::Broken(format!("its field {field:?} {what}"))
+impl<'a> ConfFields<'a> {
+    fn broken(&self, field: &str, what: &str) -> ConfFault {
+        ConfFault::Broken(format!("its field {field:?} {what}"))
     }
 
-    fn value(&self, field: &str) -> Result<&'a Value, Fault> {
+    fn value(&self, field: &str) -> Result<&'a Value, ConfFault> {
         self.0.get(field).ok_or_else(|| self.broken(field, "is missing"))
     }
 
-    fn text(&self, field: &str) -> Result<&'a str, Fault> {
+    fn text(&self, field: &str) -> Result<&'a str, ConfFault> {
         match self.value(field)? {
             Value::Text(text) => Ok(text),
             _ => Err(self.broken(field, "is not a string")),
@@ -133,7 +135,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A number, or the digits of one.
-    fn number(&self, field: &str) -> Result<i64, Fault> {
+    fn number(&self, field: &str) -> Result<i64, ConfFault> {
         let number = match self.value(field)? {
             Value::Natural(number) => i64::try_from(*number).ok(),
             Value::Negative(number) => Some(*number),
@@ -143,18 +145,18 @@ impl<'a> Fields<'a> {
             }
             _ => None,
         };
-        number.ok_or_else(|| Fault::unclear(format!("{field:?} is an unusual number")))
+        number.ok_or_else(|| ConfFault::unknown(format!("{field:?} is an unusual number")))
     }
 
-    fn time(&self, field: &str, now: SystemTime) -> Result<Time, Fault> {
+    fn time(&self, field: &str, now: SystemTime) -> Result<Time, ConfFault> {
         match self.text(field)? {
             "now" => Ok(time::now(now)),
             text => time::parse(text)
-                .ok_or_else(|| Fault::unclear(format!("{field:?} is an unusual time"))),
+                .ok_or_else(|| ConfFault::unknown(format!("{field:?} is an unusual time"))),
         }
     }
 
-    fn store_layers(&self, store_dir: &str) -> Result<Vec<Vec<String>>, Fault> {
+    fn store_layers(&self, store_dir: &str) -> Result<Vec<Vec<String>>, ConfFault> {
         let no_list = || self.broken("store_layers", "is not a list of lists of paths");
         let Value::List(layers) = self.value("store_layers")? else {
             return Err(no_list());
@@ -182,13 +184,13 @@ impl<'a> Fields<'a> {
 }
 
 /// Whether Python shows a path as it is, and takes it as it is.
-fn is_clear(path: &str) -> Result<(), Fault> {
+fn is_clear(path: &str) -> Result<(), ConfFault> {
     let is_plain = |part: &str| !part.is_empty() && part != "." && part != "..";
     let is_whole = path.strip_prefix('/').is_some_and(|path| path.split('/').all(is_plain));
     if is_whole && path.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
         return Ok(());
     }
-    Err(Fault::unclear(format!("the path {path:?} is an unusual one")))
+    Err(ConfFault::unknown(format!("the path {path:?} is an unusual one")))
 }
 
 #[cfg(test)]
@@ -221,8 +223,8 @@ mod tests {
     fn read_as(version: Version, conf: &Json) -> Result<Conf, String> {
         let now = UNIX_EPOCH + Duration::from_millis(2500);
         parse(conf.to_string().as_bytes(), version, now).map_err(|fault| match fault {
-            Fault::Unclear(why) => format!("unclear: {why}"),
-            Fault::Broken(what) => what,
+            ConfFault::Unknown(why) => format!("unclear: {why}"),
+            ConfFault::Broken(what) => what,
         })
     }
 
@@ -267,7 +269,7 @@ mod tests {
         }
         for (json, expected) in [("", "it is not JSON: "), ("[]", "it is not a JSON object")] {
             let fault = parse(json.as_bytes(), Version::RepoTag, UNIX_EPOCH).unwrap_err();
-            assert!(matches!(fault, Fault::Broken(what) if what.starts_with(expected)));
+            assert!(matches!(fault, ConfFault::Broken(what) if what.starts_with(expected)));
         }
     }
 

@@ -7,7 +7,7 @@ use super::json::{self, Value};
 use crate::image::DiffId;
 
 /// A layer, as its config tells of it.
-pub struct Told {
+pub struct ConfigLayer {
     pub diff_id: DiffId,
     /// The paths that it was made of, or the name that it has in the base image.
     pub paths: Vec<String>,
@@ -26,7 +26,7 @@ pub enum Unwritable {
 pub fn config(
     conf: &Conf,
     environment: Option<Vec<String>>,
-    layers: &[Told],
+    layers: &[ConfigLayer],
 ) -> Result<Vec<u8>, Unwritable> {
     let text = |text: &str| Value::Text(text.to_owned());
     let map = |entries: Vec<(&str, Value)>| {

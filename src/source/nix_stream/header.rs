@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use super::super::tar::BLOCK;
+use super::super::ustar::{Ustar, record};
 use super::code_points::{code_points, is_utf8};
 
 /// Who owns the files of a layer, and since when they are as they are.
@@ -41,37 +42,34 @@ pub struct Member<'a> {
     pub target: &'a [u8],
 }
 
-/// The header, one or three blocks or more.
+/// The header: one block, and before it an extended header where a field does not fit.
 pub fn header(member: &Member<'_>, owner: &Owner) -> Vec<u8> {
     let mut name = Cow::Borrowed(member.name);
     if member.kind == Kind::Folder && !name.ends_with(b"/") {
         name.to_mut().push(b'/');
     }
-    let mut fields = Fields {
-        name: &name,
+    let mut fields = Ustar {
         mode: u64::from(member.mode & 0o7777),
         kind: match member.kind {
             Kind::File => b'0',
             Kind::Folder => b'5',
             Kind::Symlink => b'2',
         },
-        target: member.target,
-        uname: owner.uname.as_bytes(),
-        gname: owner.gname.as_bytes(),
-        ..Fields::default()
+        ..Ustar::default()
     };
     let mut records = Records::default();
     // The order is that of Python's, as is the length up to which a text fits.
-    for (key, text, most) in [
-        ("path", fields.name, 100),
-        ("linkpath", fields.target, 100),
-        ("uname", fields.uname, 32),
-        ("gname", fields.gname, 32),
-    ] {
+    let mut text = |key, text, most| {
+        let text: &[u8] = text;
         if !text.is_ascii() || text.len() > most {
             records.add(key, text);
         }
-    }
+        ascii(text)
+    };
+    let name = text("path", &name, 100);
+    let link = text("linkpath", member.target, 100);
+    let uname = text("uname", owner.uname.as_bytes(), 32);
+    let gname = text("gname", owner.gname.as_bytes(), 32);
     for (key, number, field, digits) in [
         ("uid", i128::from(owner.uid), &mut fields.uid, 7),
         ("gid", i128::from(owner.gid), &mut fields.gid, 7),
@@ -83,12 +81,20 @@ pub fn header(member: &Member<'_>, owner: &Owner) -> Vec<u8> {
             _ => records.add(key, number.to_string().as_bytes()),
         }
     }
-    let mut header = records.header();
-    header.extend(fields.block());
-    header
+    let block = Ustar { name: &name, link: &link, uname: &uname, gname: &gname, ..fields }.block();
+    [records.header().as_slice(), &block].concat()
 }
 
-/// The extended header's records.
+/// The text with a question mark for each character that is not ASCII.
+fn ascii(text: &[u8]) -> Cow<'_, [u8]> {
+    if text.is_ascii() {
+        return Cow::Borrowed(text);
+    }
+    let character = |point| u8::try_from(point).ok().filter(u8::is_ascii).unwrap_or(b'?');
+    code_points(text).map(character).collect()
+}
+
+/// The records of an extended header.
 #[derive(Default)]
 struct Records {
     bytes: Vec<u8>,
@@ -97,94 +103,24 @@ struct Records {
 }
 
 impl Records {
-    /// `21 path=a/b/c\n`, where the number is the length of the whole, itself included.
     fn add(&mut self, key: &str, value: &[u8]) {
-        let rest = key.len() + value.len() + 3;
-        let mut length = rest;
-        while length != rest + length.to_string().len() {
-            length = rest + length.to_string().len();
-        }
-        self.bytes.extend(format!("{length} {key}=").bytes());
-        self.bytes.extend(value);
-        self.bytes.push(b'\n');
+        self.bytes.extend(record(key, value));
         self.is_binary |= !is_utf8(value);
     }
 
-    /// The extended header, if there is any record.
+    /// The extended header; nothing where there is no record.
     fn header(self) -> Vec<u8> {
         if self.bytes.is_empty() {
             return Vec::new();
         }
-        let charset: &[u8] = if self.is_binary { b"21 hdrcharset=BINARY\n" } else { b"" };
-        let size = charset.len() + self.bytes.len();
-        let fields =
-            Fields { name: b"././@PaxHeader", kind: b'x', size: size as u64, ..Fields::default() };
-        let mut header = fields.block().to_vec();
-        header.extend(charset);
-        header.extend(self.bytes);
-        header.resize(BLOCK + size.next_multiple_of(BLOCK), 0);
+        let charset = if self.is_binary { record("hdrcharset", b"BINARY") } else { Vec::new() };
+        let content = [charset, self.bytes].concat();
+        let size = content.len() as u64;
+        let fields = Ustar { name: b"././@PaxHeader", kind: b'x', size, ..Ustar::default() };
+        let mut header = [fields.block().as_slice(), &content].concat();
+        header.resize(header.len().next_multiple_of(BLOCK), 0);
         header
     }
-}
-
-/// The fields of a block. Numbers fit.
-#[derive(Default)]
-struct Fields<'a> {
-    name: &'a [u8],
-    mode: u64,
-    uid: u64,
-    gid: u64,
-    size: u64,
-    mtime: u64,
-    kind: u8,
-    target: &'a [u8],
-    uname: &'a [u8],
-    gname: &'a [u8],
-}
-
-impl Fields<'_> {
-    fn block(&self) -> [u8; BLOCK] {
-        let mut block = [0; BLOCK];
-        text(&mut block[0..100], self.name);
-        number(&mut block[100..108], self.mode);
-        number(&mut block[108..116], self.uid);
-        number(&mut block[116..124], self.gid);
-        number(&mut block[124..136], self.size);
-        number(&mut block[136..148], self.mtime);
-        // The checksum is that of a block with spaces in its place, of which one stays.
-        block[148..156].fill(b' ');
-        block[156] = self.kind;
-        text(&mut block[157..257], self.target);
-        block[257..265].copy_from_slice(b"ustar\x0000");
-        text(&mut block[265..297], self.uname);
-        text(&mut block[297..329], self.gname);
-        let sum: u64 = block.iter().map(|byte| u64::from(*byte)).sum();
-        number(&mut block[148..155], sum);
-        block
-    }
-}
-
-/// Cut off where it does not fit, with a question mark for each character that is not ASCII.
-fn text(field: &mut [u8], text: &[u8]) {
-    if text.is_ascii() {
-        let length = text.len().min(field.len());
-        field[..length].copy_from_slice(&text[..length]);
-        return;
-    }
-    for (byte, point) in field.iter_mut().zip(code_points(text)) {
-        *byte = u8::try_from(point).ok().filter(u8::is_ascii).unwrap_or(b'?');
-    }
-}
-
-/// Octal digits that fill the field, and a zero byte at its end.
-fn number(field: &mut [u8], number: u64) {
-    let mut rest = number;
-    let digits = field.len() - 1;
-    for digit in field[..digits].iter_mut().rev() {
-        *digit = b'0' + (rest & 7) as u8;
-        rest >>= 3;
-    }
-    field[digits] = 0;
 }
 
 #[cfg(test)]

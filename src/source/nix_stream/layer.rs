@@ -73,7 +73,7 @@ impl StoreLayer {
     pub fn content(self) -> impl Read + Send {
         let start = store_folders(&self.making);
         let position = self.files.start();
-        Pieces::new(Tar {
+        Pieces::new(StoreTar {
             left: self.size - start.len() as u64,
             next: Some(Piece::Bytes(start)),
             layer: self,
@@ -101,7 +101,7 @@ fn content_size(member: &Member<'_>) -> u64 {
 }
 
 /// The parts of a tar.
-struct Tar {
+struct StoreTar {
     layer: StoreLayer,
     position: Position,
     /// What comes before the next file.
@@ -110,7 +110,7 @@ struct Tar {
     left: u64,
 }
 
-impl Iterator for Tar {
+impl Iterator for StoreTar {
     type Item = Result<Piece, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {

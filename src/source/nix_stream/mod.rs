@@ -47,22 +47,22 @@ use super::regular_file::RegularFile;
 use crate::image::Digest;
 
 /// Why an image is not read.
-enum Trouble {
-    /// It is not understood: it has to be run.
-    Unclear(String),
+enum Refusal {
+    /// Some part of it is not known: it has to be run.
+    Unknown(String),
     /// It is broken, and running it would not help.
-    Error(Error),
+    Broken(Error),
 }
 
-impl Trouble {
-    fn unclear(why: impl Into<String>) -> Self {
-        Self::Unclear(why.into())
+impl Refusal {
+    fn unknown(why: impl Into<String>) -> Self {
+        Self::Unknown(why.into())
     }
 }
 
-impl From<Error> for Trouble {
+impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
-        Self::Error(error)
+        Self::Broken(error)
     }
 }
 
@@ -78,8 +78,8 @@ pub fn open(opened: OpenFile) -> Result<Contents, Error> {
             let source = NixStream::new(name, conf, store_mode, base, customisation, progress);
             return Ok(Contents::Layers(Box::new(source)));
         }
-        Err(Trouble::Error(error)) => return Err(error),
-        Err(Trouble::Unclear(why)) => why,
+        Err(Refusal::Broken(error)) => return Err(error),
+        Err(Refusal::Unknown(why)) => why,
     };
     let OpenFile { name: file, metadata, images, may_run, progress, note, .. } = opened;
     if metadata.permissions().mode() & 0o111 == 0 {
@@ -93,10 +93,10 @@ pub fn open(opened: OpenFile) -> Result<Contents, Error> {
 }
 
 /// Reads all that says what the image is made of.
-fn understand(opened: &OpenFile) -> Result<(Conf, Version, Option<Base>, Customisation), Trouble> {
+fn understand(opened: &OpenFile) -> Result<(Conf, Version, Option<Base>, Customisation), Refusal> {
     let image = &opened.name;
     if opened.metadata.len() > wrapper::MAX_WRAPPER_BYTES {
-        return Err(Trouble::unclear("it is longer than the wrappers that Nix makes"));
+        return Err(Refusal::unknown("it is longer than the wrappers that Nix makes"));
     }
     let mut bytes = opened.head.clone();
     (&opened.file).take(wrapper::MAX_WRAPPER_BYTES).read_to_end(&mut bytes).map_err(|source| {
@@ -107,7 +107,7 @@ fn understand(opened: &OpenFile) -> Result<(Conf, Version, Option<Base>, Customi
 
     let script = read(image, &wrapper.script, script::MAX_SCRIPT_BYTES)?
         .and_then(|bytes| String::from_utf8(bytes).ok())
-        .ok_or_else(|| Trouble::unclear("its stream script is no text, or a long one"))?;
+        .ok_or_else(|| Refusal::unknown("its stream script is no text, or a long one"))?;
     let version = script::version(&script, |path| {
         fs::canonicalize(path).ok()?.into_os_string().into_string().ok()
     })?;
@@ -121,7 +121,7 @@ fn understand(opened: &OpenFile) -> Result<(Conf, Version, Option<Base>, Customi
         conf::parse(&bytes, version, SystemTime::now()).map_err(|fault| fault.or_error(broken))?;
     if let Some(tag) = wrapper.repo_tag.filter(|tag| !tag.is_empty()) {
         if version < Version::RepoTag {
-            return Err(Trouble::unclear("its wrapper gives a name that its script does not take"));
+            return Err(Refusal::unknown("its wrapper gives a name that its script does not take"));
         }
         conf.repo_tag = tag;
     }

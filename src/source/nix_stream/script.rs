@@ -4,7 +4,7 @@
 //! Only a script whose whole text is known, but for the Python that it names and for blanks at the
 //! ends of lines, is believed to do it; every other is run.
 
-use super::Trouble;
+use super::Refusal;
 use crate::image::Digest;
 
 /// The longest script that is read; it has some 14 KB.
@@ -56,21 +56,21 @@ const KNOWN: &[(&str, Version)] = &[
 ];
 
 /// Tells the version of a script. `real_path` is what a path leads to when its links are followed.
-pub fn version(text: &str, real_path: impl Fn(&str) -> Option<String>) -> Result<Version, Trouble> {
+pub fn version(text: &str, real_path: impl Fn(&str) -> Option<String>) -> Result<Version, Refusal> {
     let (first, body) = text.split_once('\n').unwrap_or_default();
     let interpreter = first.strip_prefix("#!").unwrap_or_default().trim();
     python_version(interpreter)
         .or_else(|| python_version(&real_path(interpreter)?))
         .filter(|version| PYTHONS.contains(version))
         .ok_or_else(|| {
-            Trouble::unclear(format!(
+            Refusal::unknown(format!(
                 "the interpreter {interpreter:?} of its stream script is not a known Python"
             ))
         })?;
     let digest = digest(body);
     let known = KNOWN.iter().find(|(known, _)| *known == digest.hex());
     known.map(|(_, version)| *version).ok_or_else(|| {
-        Trouble::unclear("its stream script is not one of the versions of nixpkgs that are known")
+        Refusal::unknown("its stream script is not one of the versions of nixpkgs that are known")
     })
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::ahead::Ahead;
 use super::base::Base;
 use super::conf::Conf;
-use super::config::{self, Told, Unwritable};
+use super::config::{self, ConfigLayer, Unwritable};
 use super::error::NixStreamError;
 use super::json;
 use super::layer::{self, Making, StoreLayer};
@@ -50,7 +50,7 @@ impl NixStream {
     ) -> Self {
         let making = Making { owner: Arc::new(conf.owner.clone()), store_mode };
         let nothing: Box<dyn Read + Send> = Box::new(io::empty());
-        let content = Content { inner: nothing, position: 0, progress };
+        let content = StreamContent { inner: nothing, position: 0, progress };
         let (diff_ids, first_id) = (Vec::new(), 0);
         let ahead = Ahead::start(file.clone(), conf.store_layers.clone(), making.clone());
         let own =
@@ -61,24 +61,24 @@ impl NixStream {
     /// Puts the image together, of layers that are all known.
     fn image(&self) -> Result<Image, Error> {
         let own = &self.own;
-        let mut told = Vec::new();
+        let mut listed = Vec::new();
         let mut layers = Vec::new();
         let mut environment = None;
         if let Some(base) = &self.base {
             let image = base.image()?;
             for (name, diff_id) in base.layer_names()?.into_iter().zip(image.config.diff_ids()) {
-                told.push(Told { diff_id: diff_id.clone(), paths: vec![name.to_owned()] });
+                listed.push(ConfigLayer { diff_id: diff_id.clone(), paths: vec![name.to_owned()] });
             }
             layers.clone_from(&image.layers);
             environment = Some(base.environment()?);
         }
         for (index, diff_id) in own.diff_ids.iter().flatten().enumerate() {
             layers.push(LayerId(own.first_id + index));
-            told.push(Told { diff_id: diff_id.clone(), paths: own.paths(index) });
+            listed.push(ConfigLayer { diff_id: diff_id.clone(), paths: own.paths(index) });
         }
         let bad = |source| NixStreamError::BadConfig { file: own.file.clone(), source };
         let bytes =
-            config::config(&own.conf, environment, &told).map_err(
+            config::config(&own.conf, environment, &listed).map_err(
                 |unwritable| match unwritable {
                     Unwritable::Json(json::Unwritable::TooLong(length)) => {
                         bad(ConfigError::TooLong(length))
@@ -158,7 +158,7 @@ struct OwnLayers {
     first_id: usize,
     /// What is known of those that were yielded.
     diff_ids: Vec<Option<DiffId>>,
-    content: Content,
+    content: StreamContent,
 }
 
 impl OwnLayers {
@@ -225,7 +225,8 @@ impl OwnLayers {
         }
     }
 
-    /// Sees to it that the layer yielded last is known: where nobody told, it is made once more.
+    /// Makes sure that the diff ID of the last layer is known: if it was not reported, the layer is
+    /// made once more and hashed.
     fn settle(&mut self) -> Result<(), Error> {
         let Some(index) = self.diff_ids.len().checked_sub(1) else {
             return Ok(());
@@ -242,14 +243,14 @@ impl OwnLayers {
 }
 
 /// The content of the layer yielded last.
-struct Content {
+struct StreamContent {
     inner: Box<dyn Read + Send>,
     /// What was read of all layers.
     position: u64,
     progress: Progress,
 }
 
-impl Read for Content {
+impl Read for StreamContent {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
         self.position += count as u64;

@@ -49,7 +49,8 @@ impl Files {
     pub fn add(&mut self, root: &str) -> Result<(), Error> {
         let path = PathBuf::from(root);
         let metadata = fs::symlink_metadata(&path).map_err(|error| failed(&path, error))?;
-        let mut folder = self.push(&path, root.as_bytes(), Seen::of(&metadata), 0)?.then_some(path);
+        let mut folder =
+            self.push(&path, root.as_bytes(), FileStatus::of(&metadata), 0)?.then_some(path);
         // Of each folder on the way down what is still to come, the next one last.
         let mut levels: Vec<Level> = Vec::new();
         loop {
@@ -61,21 +62,27 @@ impl Files {
             let Some(level) = levels.last_mut() else {
                 return Ok(());
             };
-            let Some((name, seen)) = level.waiting.pop() else {
+            let Some((name, status)) = level.waiting.pop() else {
                 levels.pop();
                 continue;
             };
             let path = level.path.join(OsStr::from_bytes(&name));
-            folder = self.push(&path, &name, seen, depth)?.then_some(path);
+            folder = self.push(&path, &name, status, depth)?.then_some(path);
         }
     }
 
     /// Adds one file; `true` for a folder.
-    fn push(&mut self, path: &Path, name: &[u8], seen: Seen, depth: usize) -> Result<bool, Error> {
+    fn push(
+        &mut self,
+        path: &Path,
+        name: &[u8],
+        status: FileStatus,
+        depth: usize,
+    ) -> Result<bool, Error> {
         if self.nodes.len() == MAX_FILES {
             return Err(NixStreamError::TooManyFiles { limit: MAX_FILES }.into());
         }
-        let Some(kind) = seen.kind() else {
+        let Some(kind) = status.kind() else {
             return Err(NixStreamError::NotStorable { path: printable_path(path) }.into());
         };
         let mut target = Vec::new();
@@ -86,8 +93,8 @@ impl Files {
         // A path that the system could open has no longer parts, and not as many.
         let too_long = |_| failed(path, io::ErrorKind::InvalidFilename.into());
         self.nodes.push(Node {
-            size: if kind == Kind::File { seen.size } else { 0 },
-            mode: (seen.mode & 0o7777) as u16,
+            size: if kind == Kind::File { status.size } else { 0 },
+            mode: (status.mode & 0o7777) as u16,
             kind,
             depth: u16::try_from(depth).map_err(too_long)?,
             name: u16::try_from(name.len()).map_err(too_long)?,
@@ -95,8 +102,8 @@ impl Files {
         });
         self.names.extend(name);
         self.names.extend(target);
-        let is_writable = kind != Kind::Symlink && seen.mode & 0o222 != 0;
-        self.is_touched |= is_writable || !seen.is_old;
+        let is_writable = kind != Kind::Symlink && status.mode & 0o222 != 0;
+        self.is_touched |= is_writable || !status.is_old;
         Ok(kind == Kind::Folder)
     }
 
@@ -156,18 +163,18 @@ struct Level {
 }
 
 /// A file that waits for its turn: its name, and what it is.
-type Waiting = (Box<[u8]>, Seen);
+type Waiting = (Box<[u8]>, FileStatus);
 
 /// What is kept of a file's metadata while it waits.
 #[derive(Clone, Copy)]
-struct Seen {
+struct FileStatus {
     size: u64,
     mode: u32,
     /// Whether its time is that of all that Nix stores.
     is_old: bool,
 }
 
-impl Seen {
+impl FileStatus {
     fn of(metadata: &Metadata) -> Self {
         let is_old = metadata.mtime() == STORE_MTIME;
         Self { size: metadata.size(), mode: metadata.mode(), is_old }
@@ -193,7 +200,7 @@ fn list(path: &Path) -> Result<Vec<Waiting>, Error> {
         if found.len() == MAX_FILES {
             return Err(NixStreamError::TooManyFiles { limit: MAX_FILES }.into());
         }
-        found.push((entry.file_name().into_vec().into(), Seen::of(&metadata)));
+        found.push((entry.file_name().into_vec().into(), FileStatus::of(&metadata)));
     }
     found.sort_by(|(a, _), (b, _)| compare(b, a));
     Ok(found)

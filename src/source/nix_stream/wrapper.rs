@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use super::Trouble;
+use super::Refusal;
 use super::words::{Word, words};
 
 /// The longest wrapper that is read: compiled ones have some 20 KB.
@@ -27,24 +27,24 @@ pub struct Wrapper {
 const BINARY_MARK: &[u8] = b"makeCWrapper ";
 
 /// Reads a wrapper.
-pub fn parse(bytes: &[u8]) -> Result<Wrapper, Trouble> {
+pub fn parse(bytes: &[u8]) -> Result<Wrapper, Refusal> {
     if bytes.starts_with(b"#!") {
         let text = std::str::from_utf8(bytes)
-            .map_err(|_| Trouble::unclear("it is a script that is not UTF-8"))?;
+            .map_err(|_| Refusal::unknown("it is a script that is not UTF-8"))?;
         return shell(text);
     }
     let mut places = bytes.windows(BINARY_MARK.len());
     let Some(start) = places.position(|window| window == BINARY_MARK) else {
-        return Err(Trouble::unclear("it is a program that no Nix wrapper was compiled to"));
+        return Err(Refusal::unknown("it is a program that no Nix wrapper was compiled to"));
     };
     let text = &bytes[start + BINARY_MARK.len()..];
     let end = text.windows(2).position(|two| two == b"\n\n" || two[0] == 0);
     let text = end.and_then(|end| std::str::from_utf8(&text[..end]).ok());
-    compiled(text.ok_or_else(|| Trouble::unclear("the text in the wrapper has no end"))?)
+    compiled(text.ok_or_else(|| Refusal::unknown("the text in the wrapper has no end"))?)
 }
 
 /// `exec "…-stream" …-conf.json "$@"`, and nothing besides that does anything.
-fn shell(text: &str) -> Result<Wrapper, Trouble> {
+fn shell(text: &str) -> Result<Wrapper, Refusal> {
     // What the oldest and the newest versions write before it.
     const IDLE: [&str; 4] = ["declare -a extraFlagsArray=()", "set +u", "set -u", "set -e"];
     const ALL_ARGUMENTS: &str = "\"$@\"";
@@ -54,7 +54,7 @@ fn shell(text: &str) -> Result<Wrapper, Trouble> {
         let is_comment = line.is_empty() || line.starts_with('#');
         !is_comment && !IDLE.contains(line)
     });
-    let unclear = || Trouble::unclear("it is a script, and not one of Nix's wrappers");
+    let unclear = || Refusal::unknown("it is a script, and not one of Nix's wrappers");
     let (Some(command), None) = (lines.next(), lines.next()) else {
         return Err(unclear());
     };
@@ -74,8 +74,8 @@ fn shell(text: &str) -> Result<Wrapper, Trouble> {
 }
 
 /// `…-stream --inherit-argv0 --add-flags '…-conf.json'`, in lines that go on.
-fn compiled(text: &str) -> Result<Wrapper, Trouble> {
-    let unclear = || Trouble::unclear("the wrapper was not made as Nix makes that of an image");
+fn compiled(text: &str) -> Result<Wrapper, Refusal> {
+    let unclear = || Refusal::unknown("the wrapper was not made as Nix makes that of an image");
     let mut parameters = words(&text.replace("\\\n", " ")).ok_or_else(unclear)?.into_iter();
     let script = parameters.next();
     let mut arguments = Vec::new();
@@ -96,8 +96,8 @@ fn compiled(text: &str) -> Result<Wrapper, Trouble> {
     wrapper(script, arguments)
 }
 
-fn wrapper(script: Option<Word>, arguments: Vec<Word>) -> Result<Wrapper, Trouble> {
-    let unclear = |word: &Word| Trouble::unclear(format!("its wrapper passes {:?}", word.raw));
+fn wrapper(script: Option<Word>, arguments: Vec<Word>) -> Result<Wrapper, Refusal> {
+    let unclear = |word: &Word| Refusal::unknown(format!("its wrapper passes {:?}", word.raw));
     let mut confs = Vec::new();
     let mut repo_tag = None;
     let mut arguments = arguments.into_iter();
@@ -117,7 +117,7 @@ fn wrapper(script: Option<Word>, arguments: Vec<Word>) -> Result<Wrapper, Troubl
     let script = script.and_then(|word| word.text).map(PathBuf::from);
     match (script.filter(|path| path.is_absolute()), confs.pop(), confs.pop()) {
         (Some(script), Some(conf), None) => Ok(Wrapper { script, conf, repo_tag }),
-        _ => Err(Trouble::unclear("its wrapper does not run one script with one conf.json")),
+        _ => Err(Refusal::unknown("its wrapper does not run one script with one conf.json")),
     }
 }
 
@@ -192,7 +192,7 @@ mod tests {
             "#!/bin/sh\nexec /s/a-stream /s/b-conf.json \"$@\"\nrm -r x",
             "#!/bin/sh\nexec \"/s/a-stream",
         ] {
-            assert!(matches!(parse(text.as_bytes()), Err(Trouble::Unclear(_))), "{text}");
+            assert!(matches!(parse(text.as_bytes()), Err(Refusal::Unknown(_))), "{text}");
         }
         for bytes in [
             b"\x7fELF\x02\x01".to_vec(),
@@ -204,7 +204,7 @@ mod tests {
             binary("/s/a-stream --add-flags '$x'"),
             b"#!/bin/sh\n\xff".to_vec(),
         ] {
-            assert!(matches!(parse(&bytes), Err(Trouble::Unclear(_))));
+            assert!(matches!(parse(&bytes), Err(Refusal::Unknown(_))));
         }
     }
 }
