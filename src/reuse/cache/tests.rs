@@ -276,7 +276,8 @@ async fn damage_found_while_reading_has_the_file_made_anew() {
 
     let cache = open(folder.path());
     assert!(!knows(&cache, "old").await);
-    assert!(cache.problem().unwrap().contains("malformed"));
+    let problem = cache.problem().unwrap();
+    assert!(problem.contains("malformed"), "{problem}");
     cache.remember_layer(RECIPE, diff_id("new"), blob("new"));
     assert!(knows(&cache, "new").await);
 }
