@@ -62,6 +62,7 @@ fn octal(field: &mut [u8], number: u64) {
         *digit = b'0' + (rest & 7) as u8;
         rest >>= 3;
     }
+    field[digits] = 0;
 }
 
 /// A record of an extended header: `21 path=a/b/c\n`, where the number is the length of the record,

@@ -8,7 +8,7 @@ use crate::support::proxy::Record;
 use crate::support::pull::{self, Pulled};
 use crate::support::put;
 use crate::support::registry::{DevRegistry, Options};
-use crate::support::run::{Pushimg, finish};
+use crate::support::run::{Output, Pushimg, finish};
 use crate::support::{DockerRegistry, FaultProxy};
 use serde_json::{Value, json};
 
@@ -286,7 +286,8 @@ fn a_wrong_annotation_is_believed_by_those_alone_who_say_so() {
     let trust = ["--trust-annotations"];
     Pushimg::new().pushed_json(&image.result(), &format!("{host}/honest:v1"), &trust);
     let honest = pull::oci(&host, "honest", "v1");
-    let plain = Pushimg::new().pushed_json(&image.result(), &format!("{host}/plain:v1"), &[]).json();
+    let plain =
+        Pushimg::new().pushed_json(&image.result(), &format!("{host}/plain:v1"), &[]).json();
     let key = keys(&honest)[0].clone().expect("a key");
     let evil = Layer::file("evil", b"evil");
     deceive(&host, &key, &evil);

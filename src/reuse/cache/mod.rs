@@ -37,7 +37,7 @@ use super::CacheLocation;
 use crate::image::{Blob, Config, DiffId, Digest, LayerKey};
 
 /// How long a question waits for its answer; a later answer is ignored.
-const READ_TIMEOUT: Duration = Duration::from_secs(1);
+const READ_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 20 } else { 1 });
 
 /// How long closing waits for the last writes.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
