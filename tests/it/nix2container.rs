@@ -308,7 +308,7 @@ fn a_pipe_or_a_device_in_place_of_a_layer_is_named_and_not_read() {
             layer["mediatype"] = media_type.into();
             let image = image_of(&digest, &digest, layer).to_string();
             let image = archive::write(machine.home(), "image.json", image.as_bytes());
-            push(&image, &format!("{}/app:v1", registry.host()))
+            push(&image, &format!("{}/app:v1", registry.host()), &[])
                 .exits(3)
                 .says(path.to_str().expect("UTF-8"))
                 .says(said);
@@ -331,7 +331,7 @@ fn a_ready_tar_is_read_no_further_than_was_announced() {
     });
     let image = image_of(&layer.diff_id(), &layer.diff_id(), listed).to_string();
     let image = archive::write(machine.home(), "image.json", image.as_bytes());
-    push(&image, &format!("{}/app:v1", registry.host()))
+    push(&image, &format!("{}/app:v1", registry.host()), &[])
         .exits(3)
         .says(&format!("is 1099511627776 bytes long, but the file says {}", layer.tar.len()));
 }
