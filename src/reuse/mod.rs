@@ -317,7 +317,7 @@ impl Reuse {
     /// The other repositories that had this blob once.
     async fn cached_holders(&self, blob: &Blob) -> Vec<Candidate> {
         let host = self.repository.registry().host();
-        let mut known = self.cache.repositories_of(host, &[blob.digest.clone()]).await;
+        let mut known = self.cache.repositories_of(host, std::slice::from_ref(&blob.digest)).await;
         let mut repositories = known.remove(&blob.digest).unwrap_or_default();
         repositories.retain(|repository| repository != self.repository.name());
         let candidate = |repository| Candidate { blob: blob.clone(), repository, why: Why::Cached };

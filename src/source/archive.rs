@@ -37,7 +37,7 @@ pub enum Contents {
     /// Images whose layers are read one after another.
     Layers(Box<dyn Source>),
     /// Manifests and the blobs that they list, as a registry would store them.
-    Layout(Layout),
+    Layout(Box<Layout>),
 }
 
 /// An archive that is read front to back.
@@ -150,7 +150,7 @@ pub fn open_tar(
     if tar.entries.contains(MANIFEST) {
         seekable::open(tar, progress).map(Contents::Layers)
     } else if tar.entries.contains(OCI_LAYOUT) {
-        layout::open_archive(tar).map(Contents::Layout)
+        layout::open_archive(tar).map(|layout| Contents::Layout(Box::new(layout)))
     } else {
         let error = tar.entries.without_manifest();
         Err(tar.incomplete(error))

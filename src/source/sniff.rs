@@ -46,7 +46,7 @@ fn is_layout_folder(file: &OpenFile) -> bool {
 fn open_layout_folder(opened: OpenFile) -> Result<Contents, Error> {
     // Only a file with a path is taken for a folder.
     let path = opened.path.unwrap_or_default();
-    layout::open_folder(&path, opened.name).map(Contents::Layout)
+    layout::open_folder(&path, opened.name).map(|layout| Contents::Layout(Box::new(layout)))
 }
 
 fn is_skopeo_folder(file: &OpenFile) -> bool {
@@ -55,7 +55,7 @@ fn is_skopeo_folder(file: &OpenFile) -> bool {
 
 fn open_skopeo_folder(opened: OpenFile) -> Result<Contents, Error> {
     let path = opened.path.unwrap_or_default();
-    layout::open_skopeo_folder(&path, opened.name).map(Contents::Layout)
+    layout::open_skopeo_folder(&path, opened.name).map(|layout| Contents::Layout(Box::new(layout)))
 }
 
 fn is_executable(file: &OpenFile) -> bool {

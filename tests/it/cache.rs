@@ -34,11 +34,11 @@ fn what_was_pushed_to_one_repository_is_mounted_into_the_next() {
     let registry = DockerRegistry::plain();
     let proxy = FaultProxy::before(registry.addr());
     let machine = Pushimg::new();
-    machine.pushed_json(&testdata("layered-v1.tar"), &format!("{}/one:v1", proxy.host()), &[]);
+    machine.pushed_json(testdata("layered-v1.tar"), &format!("{}/one:v1", proxy.host()), &[]);
     for (repository, name) in [("two", "layered-v1.tar"), ("three", "layered-v1.tar.gz")] {
         proxy.clear();
         let destination = format!("{}/{repository}:v1", proxy.host());
-        let report = machine.pushed_json(&testdata(name), &destination, &[]).json();
+        let report = machine.pushed_json(testdata(name), &destination, &[]).json();
         assert_eq!(count(&report, "mounted"), 6, "{report}");
         let layers = report["layers"].as_array().expect("layers");
         let body = proxy.body_bytes(Record::carries_blob);
@@ -108,7 +108,7 @@ fn of_an_image_that_this_machine_left_under_the_tag_nothing_is_fetched() {
     assert_eq!(steps, [Step::ManifestGet], "{}", proxy.transcript());
 
     // Another machine moves the tag: what this one remembers of it holds no more.
-    let other = Pushimg::new().pushed_json(&testdata("layered-v2.tar"), &destination, &[]).json();
+    let other = Pushimg::new().pushed_json(testdata("layered-v2.tar"), &destination, &[]).json();
     assert_ne!(other["digest"], first["digest"]);
     proxy.clear();
     let third = machine.pushed_json(&archive, &destination, &[]).json();
@@ -259,7 +259,7 @@ fn processes_that_share_the_cache_do_not_disturb_each_other() {
     });
     // All that they learnt is there.
     let report = machine.pushed_json(
-        &testdata("layered-v1.tar.gz"),
+        testdata("layered-v1.tar.gz"),
         &format!("{}/later:v1", registry.host()),
         &[],
     );

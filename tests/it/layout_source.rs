@@ -92,7 +92,7 @@ fn options() -> Options {
 
 fn try_layout(path: &Path) -> Result<Layout, Error> {
     match open(&Location::Path(path.to_owned()), options())? {
-        Contents::Layout(layout) => Ok(layout),
+        Contents::Layout(layout) => Ok(*layout),
         Contents::Layers(_) => panic!("{} was not taken for a layout", path.display()),
     }
 }

@@ -50,7 +50,7 @@ fn an_archive_of_any_program_is_pushed_and_reads_back_the_same() {
     let registry = DockerRegistry::plain();
     for (number, name) in ARCHIVES.into_iter().enumerate() {
         let repository = format!("forms/n{number}");
-        let output = pushed(&testdata(name), &format!("{}/{repository}:v1", registry.host()), &[]);
+        let output = pushed(testdata(name), &format!("{}/{repository}:v1", registry.host()), &[]);
         let pulled = pull::assert_same_image(&testdata(name), registry.host(), &repository, "v1");
         assert_eq!(output.digest(), pulled.digest, "{name}");
         assert_eq!(registry.open_uploads(&repository), 0, "{name}");
@@ -63,7 +63,7 @@ fn skopeo_and_podman_like_the_result() {
     let registry = DockerRegistry::plain();
     for (number, name) in ["layered-v1.tar.gz", "build-image.tar.gz"].into_iter().enumerate() {
         let repository = format!("liked/n{number}");
-        let output = pushed(&testdata(name), &format!("{}/{repository}:v1", registry.host()), &[]);
+        let output = pushed(testdata(name), &format!("{}/{repository}:v1", registry.host()), &[]);
         let inspect = Command::new("skopeo")
             .args(["inspect", "--tls-verify=false"])
             .arg(format!("docker://{}/{repository}:v1", registry.host()))
@@ -132,7 +132,7 @@ fn an_image_may_come_from_standard_input() {
         let pulled = pull::assert_same_image(&testdata(name), registry.host(), &repository, "v1");
         assert_eq!(output.digest(), pulled.digest, "{name}");
         // The file gives the same.
-        let file = pushed(&testdata(name), &format!("{}/file/n{number}", registry.host()), &[]);
+        let file = pushed(testdata(name), &format!("{}/file/n{number}", registry.host()), &[]);
         assert_eq!(file.digest(), pulled.digest, "{name}");
     }
 }
@@ -264,14 +264,14 @@ fn every_tag_gets_the_same_manifest() {
     let registry = DockerRegistry::plain();
     let destination = format!("{}/tagged:v1", registry.host());
     let tags = ["-t", "v1.2", "--tag", "newest", "-t", "v1"];
-    let output = pushed(&testdata("layered-v1.tar"), &destination, &tags);
+    let output = pushed(testdata("layered-v1.tar"), &destination, &tags);
     for tag in ["v1", "v1.2", "newest"] {
         assert_eq!(registry.tag("tagged", tag), Some(output.digest()), "{tag}");
     }
     assert_eq!(registry.tag("tagged", "latest"), None);
     output.says("v1.2").says("newest");
     // Without a tag it is Docker's default.
-    let output = pushed(&testdata("layered-v1.tar"), &format!("{}/untagged", registry.host()), &[]);
+    let output = pushed(testdata("layered-v1.tar"), &format!("{}/untagged", registry.host()), &[]);
     assert_eq!(registry.tag("untagged", "latest"), Some(output.digest()));
 }
 
@@ -370,7 +370,7 @@ fn the_json_report_is_what_the_registry_holds() {
         proxy.clear();
         let destination = format!("{}/told:{tag}", proxy.host());
         let options = ["--json", "-t", "extra"];
-        let output = pushed(&testdata(archive), &destination, &options);
+        let output = pushed(testdata(archive), &destination, &options);
         let report = output.json();
         let pulled = pull::assert_same_image(&testdata(archive), registry.host(), "told", tag);
         assert_eq!(report["reference"], destination);
@@ -459,11 +459,11 @@ fn a_dry_run_tells_what_would_be_mounted() {
     let registry = DockerRegistry::plain();
     let proxy = FaultProxy::before(registry.addr());
     let base = format!("{}/team/base:v1", proxy.host());
-    pushed(&testdata("layered-v1.tar"), &base, &[]);
+    pushed(testdata("layered-v1.tar"), &base, &[]);
     for name in ["layered-v2.tar", "layered-v2.tar.gz"] {
         proxy.clear();
         let destination = format!("{}/team/app:v1", proxy.host());
-        let output = pushed(&testdata(name), &destination, &["--dry-run", "--reuse-from", &base]);
+        let output = pushed(testdata(name), &destination, &["--dry-run", "--reuse-from", &base]);
         assert_eq!(output.stdout, "", "{output}");
         let lines = |part: &str| output.stderr.lines().filter(|line| line.contains(part)).count();
         assert_eq!(lines("would be mounted from team/base"), 5, "{output}");

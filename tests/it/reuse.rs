@@ -171,7 +171,7 @@ fn of_a_changed_image_the_layer_the_config_and_the_manifest_go_up_and_nothing_el
     let proxy = FaultProxy::before(registry.addr());
     for (number, suffix) in ["tar", "tar.gz"].into_iter().enumerate() {
         let destination = format!("{}/app{number}:v1", proxy.host());
-        pushed(&testdata(&format!("layered-v1.{suffix}")), &destination, &[]);
+        pushed(testdata(&format!("layered-v1.{suffix}")), &destination, &[]);
         proxy.clear();
         let archive = testdata(&format!("layered-v2.{suffix}"));
         let report = pushed(&archive, &destination, &["--json", "--no-cache"]).json();
@@ -233,14 +233,14 @@ fn what_skopeo_pushed_is_reused_as_it_is() {
         let theirs = pull::oci(registry.host(), &repository, "v1");
         proxy.clear();
         let destination = format!("{}/{repository}:v1", proxy.host());
-        let report = pushed(&testdata(name), &destination, &["--json"]).json();
+        let report = pushed(testdata(name), &destination, &["--json"]).json();
         let ours = pull::assert_same_image(&testdata(name), registry.host(), &repository, "v1");
         assert_eq!(digests(&ours), digests(&theirs), "{name}");
         assert_eq!(outcomes(&report), ["previous-image"; 6], "{name}");
         assert_eq!(proxy.body_bytes(Record::carries_blob), 0, "{name}\n{}", proxy.transcript());
     }
     // They are not what pushimg would have made.
-    pushed(&testdata("layered-v1.tar"), &format!("{}/own:v1", registry.host()), &[]);
+    pushed(testdata("layered-v1.tar"), &format!("{}/own:v1", registry.host()), &[]);
     let own = pull::oci(registry.host(), "own", "v1");
     let theirs = pull::oci(registry.host(), "peer/layered-v1-tar", "v1");
     assert!(digests(&own).iter().all(|digest| !digests(&theirs).contains(digest)));
@@ -298,7 +298,7 @@ fn what_podman_pushed_is_reused_as_it_is() {
     podman(&["push", "--quiet", "--tls-verify=false", name, &format!("docker://{destination}")]);
     let theirs = pull::oci(registry.host(), "pod", "v1");
     for name in ["podman-save.tar", "layered-v1.tar.gz"] {
-        let report = pushed(&testdata(name), &destination, &["--json"]).json();
+        let report = pushed(testdata(name), &destination, &["--json"]).json();
         assert_eq!(outcomes(&report), ["previous-image"; 6], "{name}");
         let ours = pull::assert_same_image(&testdata(name), registry.host(), "pod", "v1");
         assert_eq!(digests(&ours), digests(&theirs));
@@ -309,11 +309,11 @@ fn what_podman_pushed_is_reused_as_it_is() {
 fn a_new_tag_finds_its_predecessor_under_latest() {
     let registry = DockerRegistry::plain();
     let proxy = FaultProxy::before(registry.addr());
-    pushed(&testdata("layered-v1.tar"), &format!("{}/app:latest", registry.host()), &[]);
+    pushed(testdata("layered-v1.tar"), &format!("{}/app:latest", registry.host()), &[]);
     for (name, tag) in [("layered-v2.tar.gz", "commit-1"), ("layered-v2.tar", "commit-2")] {
         proxy.clear();
         let destination = format!("{}/app:{tag}", proxy.host());
-        let report = pushed(&testdata(name), &destination, &["--json"]).json();
+        let report = pushed(testdata(name), &destination, &["--json"]).json();
         let why: Vec<_> = outcomes(&report);
         let known = why.iter().filter(|why| *why == "previous-image").count();
         assert_eq!(known, 5, "{why:?}");
@@ -327,15 +327,15 @@ fn layers_of_another_repository_are_mounted_where_told() {
     let registry = DockerRegistry::plain();
     let proxy = FaultProxy::before(registry.addr());
     let base = format!("{}/base/image:v1", registry.host());
-    pushed(&testdata("layered-v1.tar"), &base, &[]);
+    pushed(testdata("layered-v1.tar"), &base, &[]);
     for (number, name) in ["layered-v2.tar", "layered-v2.tar.gz"].into_iter().enumerate() {
         proxy.clear();
         let destination = format!("{}/app{number}:v1", proxy.host());
         let from = format!("{}/base/image:v1", proxy.host());
         let options = ["--json", "--reuse-from", &from];
-        let dry = pushed(&testdata(name), &destination, &[&options[..], &["--dry-run"]].concat());
+        let dry = pushed(testdata(name), &destination, &[&options[..], &["--dry-run"]].concat());
         assert_eq!(proxy.count(|r| r.method == "POST"), 0, "{}", proxy.transcript());
-        let report = pushed(&testdata(name), &destination, &options).json();
+        let report = pushed(testdata(name), &destination, &options).json();
         let mut expected = vec!["mounted"; 6];
         expected[4] = "uploaded";
         assert_eq!(outcomes(&report), expected);
@@ -353,7 +353,7 @@ fn layers_of_another_repository_are_mounted_where_told() {
 fn a_mount_that_is_not_done_goes_on_as_an_upload_in_its_session() {
     let registry = DockerRegistry::plain();
     let proxy = FaultProxy::before(registry.addr());
-    pushed(&testdata("layered-v1.tar"), &format!("{}/base:v1", registry.host()), &[]);
+    pushed(testdata("layered-v1.tar"), &format!("{}/base:v1", registry.host()), &[]);
     let refusals = [
         ("202", Fault::RefuseMount),
         ("403", Fault::Answer(Answer::status(403).error("DENIED", "no"))),
@@ -473,7 +473,7 @@ fn layers_that_are_there_in_another_compression_are_kept_and_counted() {
         let repository = format!("kept{number}");
         let destination = format!("{}/{repository}:v1", registry.host());
         let options = ["--json", "--compression", "zstd"];
-        pushed(&testdata(&format!("layered-v1.{suffix}")), &destination, &[]);
+        pushed(testdata(&format!("layered-v1.{suffix}")), &destination, &[]);
         let archive = testdata(&format!("layered-v2.{suffix}"));
         let output = pushed(&archive, &destination, &options).says(", 5 kept as gzip");
         let report = output.json();
@@ -638,7 +638,7 @@ fn what_a_registry_said_to_have_and_denies_at_the_manifest_is_uploaded() {
     bench.push_right(&[]);
     bench.lose_behind_its_back();
     let destination = format!("{}/app:v2", bench.proxy.host());
-    let report = pushed(&bench.archive(), &destination, &["--json"]).json();
+    let report = pushed(bench.archive(), &destination, &["--json"]).json();
     assert_eq!(statuses(&bench.proxy, Step::ManifestPut), [Some(400), Some(201)]);
     assert_eq!(outcomes(&report), ["uploaded"; 3]);
     pull::assert_same_image(&bench.archive(), bench.host(), "app", "v2");
@@ -739,6 +739,6 @@ fn an_entry_that_has_the_name_of_another_layer_is_what_its_bytes_are() {
         let pulled = pull::assert_same_image(&path, bench.host(), "app", "v1");
         assert_eq!(pulled.layers[0].diff_id(), two.diff_id());
         // And back, so that the table has both again.
-        pushed(&bench.archive(), &bench.destination(), &[]);
+        pushed(bench.archive(), &bench.destination(), &[]);
     }
 }

@@ -91,7 +91,7 @@ fn the_second_push_from_a_machine_makes_no_layer_and_reads_no_file() {
     let proxy = FaultProxy::before(registry.addr());
     let destination = format!("{}/app:v1", proxy.host());
     let machine = Pushimg::new();
-    let first = machine.pushed_json(&image.result(), &destination, &[]).json();
+    let first = machine.pushed_json(image.result(), &destination, &[]).json();
     assert_eq!(count(&first, "uploaded"), 4);
     pull::assert_same_image(&archive, registry.host(), "app", "v1");
     pull::skopeo(registry.host(), "app", "v1");
@@ -103,7 +103,7 @@ fn the_second_push_from_a_machine_makes_no_layer_and_reads_no_file() {
     // Nor could it have been read.
     all.iter().for_each(|path| path.garble());
     proxy.clear();
-    let second = machine.pushed_json(&image.result(), &destination, &[]).json();
+    let second = machine.pushed_json(image.result(), &destination, &[]).json();
     assert_eq!((count(&second, "reused"), &second["digest"]), (4, &first["digest"]));
     assert_eq!(proxy.body_bytes(Record::carries_blob), 0, "{}", proxy.transcript());
     pull::assert_same_image(&archive, registry.host(), "app", "v1");
@@ -116,7 +116,7 @@ fn of_an_image_with_one_store_path_changed_only_that_is_read_and_sent() {
     let proxy = FaultProxy::before(registry.addr());
     let destination = format!("{}/app:v1", proxy.host());
     let machine = Pushimg::new();
-    machine.pushed_json(&paths.image().result(), &destination, &[]);
+    machine.pushed_json(paths.image().result(), &destination, &[]);
 
     let Some(changed) = app(b"the next app") else { return };
     let image = paths.with_app(&changed);
@@ -124,7 +124,7 @@ fn of_an_image_with_one_store_path_changed_only_that_is_read_and_sent() {
     let others = [&paths.glibc, &paths.bash, &paths.readline];
     others.iter().for_each(|path| path.garble());
     proxy.clear();
-    let report = machine.pushed_json(&image.result(), &destination, &[]).json();
+    let report = machine.pushed_json(image.result(), &destination, &[]).json();
     assert_eq!((count(&report, "uploaded"), count(&report, "reused")), (1, 3), "{report:#}");
     // The layer and the config.
     let uploads = proxy.count(|record| record.carries_blob() && record.status == Some(201));
@@ -150,16 +150,16 @@ fn without_a_cache_every_layer_is_made_and_none_is_sent() {
     let proxy = FaultProxy::before(registry.addr());
     let destination = format!("{}/app:v1", proxy.host());
     let machine = Pushimg::new();
-    let first = machine.pushed_json(&image.result(), &destination, &[]).json();
+    let first = machine.pushed_json(image.result(), &destination, &[]).json();
     for (machine, options) in [(&Pushimg::new(), &[][..]), (&machine, &["--no-cache"])] {
         proxy.clear();
-        let report = machine.pushed_json(&image.result(), &destination, options).json();
+        let report = machine.pushed_json(image.result(), &destination, options).json();
         assert_eq!((count(&report, "reused"), &report["digest"]), (4, &first["digest"]));
         assert_eq!(proxy.body_bytes(Record::carries_blob), 0, "{}", proxy.transcript());
     }
     // Made it was: of other files comes another layer.
     paths.glibc.garble();
-    let report = Pushimg::new().pushed_json(&image.result(), &destination, &[]).json();
+    let report = Pushimg::new().pushed_json(image.result(), &destination, &[]).json();
     assert_eq!(count(&report, "uploaded"), 1);
     pull::assert_same_image(&image.archive(), registry.host(), "app", "v1");
 }
@@ -173,12 +173,12 @@ fn without_a_cache_but_with_trust_no_layer_is_made() {
     let proxy = FaultProxy::before(registry.addr());
     let destination = format!("{}/app:v1", proxy.host());
     let trust = ["--trust-annotations"];
-    let first = Pushimg::new().pushed_json(&image.result(), &destination, &trust).json();
+    let first = Pushimg::new().pushed_json(image.result(), &destination, &trust).json();
     let all = [&paths.glibc, &paths.bash, &paths.readline, &paths.app];
     all.iter().for_each(|path| path.garble());
     proxy.clear();
     let trust = ["--trust-annotations", "--no-cache"];
-    let report = Pushimg::new().pushed_json(&image.result(), &destination, &trust).json();
+    let report = Pushimg::new().pushed_json(image.result(), &destination, &trust).json();
     assert_eq!((count(&report, "reused"), &report["digest"]), (4, &first["digest"]));
     assert_eq!(proxy.body_bytes(Record::carries_blob), 0, "{}", proxy.transcript());
     if let Some(opened) =
@@ -189,7 +189,7 @@ fn without_a_cache_but_with_trust_no_layer_is_made() {
     // From another repository as well.
     let other = format!("{}/other:v1", proxy.host());
     let trust = ["--trust-annotations", "--reuse-from", &destination];
-    let report = Pushimg::new().pushed_json(&image.result(), &other, &trust).json();
+    let report = Pushimg::new().pushed_json(image.result(), &other, &trust).json();
     assert_eq!(count(&report, "mounted"), 4, "{report:#}");
     pull::assert_same_image(&archive, registry.host(), "other", "v1");
 }
@@ -207,14 +207,14 @@ fn the_manifest_is_the_same_whether_the_script_was_read_run_or_piped() {
     for options in [&[][..], &["--format", "oci"], &["--compression", "zstd"]] {
         let name = format!("app{}", options.len() + options.concat().len());
         let destination = format!("{host}/{name}:v1");
-        let read = Pushimg::new().pushed_json(&image.result(), &destination, options).json();
+        let read = Pushimg::new().pushed_json(image.result(), &destination, options).json();
         let format = if options.is_empty() { "docker" } else { "oci" };
         assert_eq!(read["format"], format);
         let pulled = pull::assert_same_image(&archive, &host, &name, "v1");
         assert!(keys(&pulled).iter().all(Option::is_none));
         // A script that writes the same and is not known.
         executable(&image.path("stream"), &format!("{script}\n# Nobody knows this comment.\n"));
-        let run = Pushimg::new().pushed_json(&image.result(), &destination, options);
+        let run = Pushimg::new().pushed_json(image.result(), &destination, options);
         assert_eq!(digest(run), read["digest"], "{options:?}");
         executable(&image.path("stream"), &script);
         let file = Pushimg::new().pushed_json(text(&archive), &destination, options);
@@ -232,7 +232,7 @@ fn the_manifest_says_what_layers_are_made_of_and_is_the_same_however_that_was_kn
     let destination = |name: &str| format!("{}/{name}:v1", registry.host());
     let machine = Pushimg::new();
     let trust = "--trust-annotations";
-    let first = machine.pushed_json(&image.result(), &destination("app"), &[trust]).json();
+    let first = machine.pushed_json(image.result(), &destination("app"), &[trust]).json();
     let pulled = pull::oci(registry.host(), "app", "v1");
     assert_eq!(first["media_type"], MANIFEST);
     let written = keys(&pulled);
@@ -252,13 +252,13 @@ fn the_manifest_says_what_layers_are_made_of_and_is_the_same_however_that_was_kn
     .enumerate()
     {
         for name in ["app".to_owned(), format!("app-{number}")] {
-            let report = machine.pushed_json(&image.result(), &destination(&name), options).json();
+            let report = machine.pushed_json(image.result(), &destination(&name), options).json();
             assert_eq!(report["digest"], first["digest"], "{name} {options:?}");
         }
     }
     // Docker's format has no place for it.
     let options = [trust, "--format", "docker"];
-    let docker = machine.pushed_json(&image.result(), &destination("docker"), &options);
+    let docker = machine.pushed_json(image.result(), &destination("docker"), &options);
     assert_eq!(docker.json()["format"], "docker");
     let pulled = pull::assert_same_image(&image.archive(), registry.host(), "docker", "v1");
     assert!(keys(&pulled).iter().all(Option::is_none));
@@ -284,30 +284,29 @@ fn a_wrong_annotation_is_believed_by_those_alone_who_say_so() {
     let registry = DockerRegistry::plain();
     let host = registry.host();
     let trust = ["--trust-annotations"];
-    Pushimg::new().pushed_json(&image.result(), &format!("{host}/honest:v1"), &trust);
+    Pushimg::new().pushed_json(image.result(), &format!("{host}/honest:v1"), &trust);
     let honest = pull::oci(&host, "honest", "v1");
-    let plain =
-        Pushimg::new().pushed_json(&image.result(), &format!("{host}/plain:v1"), &[]).json();
+    let plain = Pushimg::new().pushed_json(image.result(), &format!("{host}/plain:v1"), &[]).json();
     let key = keys(&honest)[0].clone().expect("a key");
     let evil = Layer::file("evil", b"evil");
     deceive(&host, &key, &evil);
 
     let destination = format!("{host}/app:v1");
-    let report = Pushimg::new().pushed_json(&image.result(), &destination, &[]).json();
+    let report = Pushimg::new().pushed_json(image.result(), &destination, &[]).json();
     assert_eq!(report["digest"], plain["digest"]);
     pull::assert_same_image(&archive, &host, "app", "v1");
 
     // What the README warns of: their layer, and a config that says so.
     deceive(&host, &key, &evil);
     let machine = Pushimg::new();
-    machine.pushed_json(&image.result(), &destination, &["--trust-annotations"]);
+    machine.pushed_json(image.result(), &destination, &["--trust-annotations"]);
     let deceived = pull::oci(&host, "app", "v1");
     let wanted = [&[evil.diff_id()], &honest.diff_ids()[1..]].concat();
     assert_eq!(deceived.diff_ids(), wanted);
     let config: Value = serde_json::from_slice(&deceived.config).expect("JSON");
     assert_eq!(config["rootfs"]["diff_ids"], json!(wanted));
     // The cache has not learnt it: without the flag this machine is right again.
-    machine.pushed_json(&image.result(), &destination, &[]);
+    machine.pushed_json(image.result(), &destination, &[]);
     pull::assert_same_image(&archive, &host, "app", "v1");
 }
 
@@ -318,13 +317,13 @@ fn a_store_path_that_somebody_wrote_to_is_made_again() {
     let registry = DockerRegistry::plain();
     let destination = format!("{}/app:v1", registry.host());
     let machine = Pushimg::new();
-    machine.pushed_json(&image.result(), &destination, &[]);
+    machine.pushed_json(image.result(), &destination, &[]);
     let file = paths.bash.path().join("bin/bash");
     std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o644))
         .expect("set a mode");
     std::fs::write(&file, b"#!fish").expect("write a file");
     for options in [&[][..], &["--trust-annotations"]] {
-        machine.pushed_json(&image.result(), &destination, options);
+        machine.pushed_json(image.result(), &destination, options);
         pull::assert_same_image(&image.archive(), registry.host(), "app", "v1");
     }
 }
@@ -389,8 +388,8 @@ fn the_script_is_not_run_where_it_is_understood() {
     executable(&image.path("stream"), &format!("#!{}\n{rest}", text(&python)));
     let registry = DockerRegistry::plain();
     let destination = format!("{}/app:v1", registry.host());
-    Pushimg::new().pushed_json(&image.result(), &destination, &["--no-exec"]);
-    Pushimg::new().pushed_json(&image.result(), &destination, &[]);
+    Pushimg::new().pushed_json(image.result(), &destination, &["--no-exec"]);
+    Pushimg::new().pushed_json(image.result(), &destination, &[]);
     pull::assert_same_image(&archive, registry.host(), "app", "v1");
     assert!(!witness.exists(), "it was run");
 }
@@ -427,10 +426,10 @@ fn a_dry_run_of_a_stream_script_foretells_what_is_sent() {
     let Some(changed) = app(b"the next app") else { return };
     for image in [paths.image(), paths.with_app(&changed), paths.with_app(&changed)] {
         proxy.clear();
-        let dry = Pushimg::new().pushed_json(&image.result(), &destination, &["--dry-run"]).json();
+        let dry = Pushimg::new().pushed_json(image.result(), &destination, &["--dry-run"]).json();
         let changing = |r: &Record| !matches!(r.method.as_str(), "GET" | "HEAD");
         assert_eq!(proxy.count(changing), 0, "{}", proxy.transcript());
-        let real = Pushimg::new().pushed_json(&image.result(), &destination, &[]).json();
+        let real = Pushimg::new().pushed_json(image.result(), &destination, &[]).json();
         for key in ["digest", "size", "bytes_sent", "bytes_reused", "media_type"] {
             assert_eq!(dry[key], real[key], "{key}");
         }

@@ -131,7 +131,7 @@ fn program(
     registry: &str,
     sources: &Sources,
 ) -> Result<Option<Program>, CredentialError> {
-    let path = file.path();
+    let path = file.named();
     let config = DockerConfig::parse(path, file.bytes())?;
     let Some(name) = config.program_for(registry) else {
         return Ok(None);

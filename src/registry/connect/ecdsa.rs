@@ -19,14 +19,16 @@ pub fn provider() -> CryptoProvider {
     }
 }
 
+/// Verifies a signature: key, hash, signature.
+type Verify = fn(&[u8], &[u8], &[u8]) -> Option<()>;
+
 /// One curve with one hash function.
 #[derive(Debug)]
 struct Ecdsa {
     key: AlgorithmIdentifier,
     signature: AlgorithmIdentifier,
     hash: fn(&[u8]) -> Vec<u8>,
-    /// Key, hash, signature.
-    verify: fn(&[u8], &[u8], &[u8]) -> Option<()>,
+    verify: Verify,
 }
 
 static P256_SHA512: Ecdsa = Ecdsa {

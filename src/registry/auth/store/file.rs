@@ -64,7 +64,7 @@ impl ConfigFile {
     }
 
     /// As the user knows it.
-    pub fn path(&self) -> &Path {
+    pub fn named(&self) -> &Path {
         &self.named
     }
 

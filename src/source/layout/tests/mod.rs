@@ -142,7 +142,7 @@ fn layout_at(path: &Path) -> Result<Layout, Error> {
         note: Arc::new(|_| {}),
     };
     match open(&Location::Path(path.to_owned()), options)? {
-        Contents::Layout(layout) => Ok(layout),
+        Contents::Layout(layout) => Ok(*layout),
         Contents::Layers(_) => panic!("{} is no layout", path.display()),
     }
 }
