@@ -14,8 +14,10 @@ pub enum Error {
     #[error(transparent)]
     Source(#[from] source::Error),
     /// A layer could not be packed.
-    #[error("layer {entry:?}: {source}")]
+    #[error("{image}: layer {entry:?}: {source}")]
     Pack {
+        /// The image's file.
+        image: String,
         /// What the source calls the layer.
         entry: String,
         /// Why.

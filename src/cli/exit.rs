@@ -40,6 +40,7 @@ impl Error {
             // The image is good, but the user must choose another one, or choose at all.
             Self::Source(source::Error::Choice(_)) => Code::Usage,
             Self::Source(source::Error::Image(_)) => Code::Image,
+            Self::Source(source::Error::Machine(_)) => Code::Failed,
             Self::NotInRegistry { .. } => Code::Refused,
             Self::Registry(error)
             | Self::SomeTags { source: error, .. }

@@ -16,14 +16,14 @@ pub struct Usage(pub(super) clap::Error);
 impl Usage {
     /// A mistake: what is wrong, and what to do instead.
     pub(super) fn new(kind: ErrorKind, what: &str, tip: &str) -> Self {
-        Self(Args::command().error(kind, format!("{what}\n\n  tip: {tip}")))
+        Self(short().error(kind, format!("{what}\n\n  tip: {tip}")))
     }
 
     /// A value that is wrong for its argument, in clap's words.
     pub(super) fn invalid(value: &str, argument: &str, why: &str) -> Self {
         let value = mask_login(value).unwrap_or_else(|| value.to_owned());
         let what = format!("invalid value '{value}' for '{argument}': {why}");
-        Self(Args::command().error(ErrorKind::ValueValidation, what))
+        Self(short().error(ErrorKind::ValueValidation, what))
     }
 
     /// Prints it, help on stdout and mistakes on stderr, and returns the exit code.
@@ -60,8 +60,21 @@ impl Usage {
     }
 }
 
+/// The form that an error shows; `--help` shows all.
+const FORM: &str = "pushimg [OPTIONS] <IMAGE> [DESTINATION]";
+
+/// The command whose errors show one form.
+fn short() -> clap::Command {
+    Args::command().override_usage(FORM)
+}
+
 impl From<clap::Error> for Usage {
     fn from(mut error: clap::Error) -> Self {
+        let has_many_forms = |usage: &ContextValue| usage.to_string().contains('\n');
+        if error.get(ContextKind::Usage).is_some_and(has_many_forms) {
+            let usage = format!("Usage: {FORM}").into();
+            error.insert(ContextKind::Usage, ContextValue::StyledStr(usage));
+        }
         for kind in [ContextKind::InvalidValue, ContextKind::InvalidArg] {
             if let Some(ContextValue::String(value)) = error.get(kind)
                 && let Some(masked) = mask_login(value)

@@ -26,6 +26,10 @@ pub struct Manifest {
     pub digest: Digest,
 }
 
+/// The annotation of a layer's descriptor that gives the layer's diff ID. containerd and BuildKit
+/// use it, too.
+pub const DIFF_ID_ANNOTATION: &str = "containerd.io/uncompressed";
+
 /// The annotation of a layer's descriptor that says what the layer was made of: a [`LayerKey`].
 pub const KEY_ANNOTATION: &str = "io.github.pushimg.layer-key";
 
@@ -118,7 +122,8 @@ pub struct Platform {
 }
 
 impl Manifest {
-    /// The manifest of an image with these layers, lowest first.
+    /// The manifest of an image with these layers, lowest first, as many as the config has diff IDs.
+    /// In OCI's format it gives the diff IDs, so that the next push need not read the config.
     pub fn of(
         config: &Config,
         layers: &[ManifestLayer],
@@ -126,7 +131,8 @@ impl Manifest {
     ) -> Result<Self, ManifestError> {
         let layers = layers
             .iter()
-            .map(|ManifestLayer { blob, key }| {
+            .zip(config.diff_ids())
+            .map(|(ManifestLayer { blob, key }, diff_id)| {
                 let media_type = blob.compression.media_type(format).ok_or_else(|| {
                     ManifestError::Unsayable {
                         digest: blob.digest.clone(),
@@ -135,10 +141,12 @@ impl Manifest {
                     }
                 })?;
                 let mut layer = descriptor(media_type, &blob.digest, blob.size);
-                layer.annotations = key
-                    .as_ref()
-                    .filter(|_| format == Format::Oci)
-                    .map(|key| BTreeMap::from([(KEY_ANNOTATION.to_owned(), key.0.to_string())]));
+                if format == Format::Oci {
+                    let diff_id = (DIFF_ID_ANNOTATION.to_owned(), diff_id.to_string());
+                    let key =
+                        key.as_ref().map(|key| (KEY_ANNOTATION.to_owned(), key.0.to_string()));
+                    layer.annotations = Some([diff_id].into_iter().chain(key).collect());
+                }
                 Ok(layer)
             })
             .collect::<Result<Vec<_>, ManifestError>>()?;

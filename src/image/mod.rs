@@ -13,7 +13,8 @@ pub use config::{Config, ConfigError, History, MAX_CONFIG_BYTES, MAX_LAYERS};
 pub use digest::{DiffId, Digest, Hasher, InvalidDigest};
 pub use layer::{Blob, LayerId, LayerKey};
 pub use manifest::{
-    IndexEntry, KEY_ANNOTATION, Listed, Manifest, ManifestError, ManifestLayer, Platform,
+    DIFF_ID_ANNOTATION, IndexEntry, KEY_ANNOTATION, Listed, Manifest, ManifestError, ManifestLayer,
+    Platform,
 };
 pub use media::{Compression, Format};
 pub use reference::{

@@ -87,7 +87,7 @@ impl Bringing<'_> {
         }
         let (packer, _permit) = self.push.run.packer(source.memory()).await?;
         let wanted = early.as_ref().map(|(image, _)| image);
-        let (mut incoming, reading) = read::start(source, packer, wanted)?;
+        let (mut incoming, reading) = read::start(&self.push.item.image, source, packer, wanted)?;
         let config = async {
             // A stream's config comes last.
             let Some((image, has_others)) = early else {

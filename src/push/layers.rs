@@ -360,7 +360,8 @@ impl<'a> Layers<'a> {
             // The reader has given the layer up and reports the reason.
             Ok(_) | Err(UploadError::Packing(pack::Error::Abandoned)) => return stopped().await,
             Err(UploadError::Packing(source)) => {
-                return Err(Error::Pack { entry: layer.entry, source });
+                let image = self.push.item.image.to_string();
+                return Err(Error::Pack { image, entry: layer.entry, source });
             }
             Err(UploadError::Push(error)) => return Err(error),
         };

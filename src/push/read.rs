@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::error::Error;
 use crate::image::DiffId;
 use crate::pack::{Packer, Packing, Spool};
-use crate::source::{self, Claim, Image, Layer, LayerId, Source};
+use crate::source::{self, Claim, Image, Layer, LayerId, Location, Source};
 
 /// What is to become of a layer's bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +79,7 @@ enum Passed {
 ///
 /// Of a source whose images are known early, only the layers of `wanted` are read.
 pub fn start(
+    image: &Location,
     source: Box<dyn Source>,
     packer: Packer,
     wanted: Option<&Image>,
@@ -87,8 +88,14 @@ pub fn start(
     // A few ahead: a stream must not wait until somebody has taken note of a layer.
     let (sender, layers) = mpsc::channel(16);
     let (done, images) = oneshot::channel();
-    let reader =
-        Reader { packer, wanted, layers: sender, runtime: Handle::current(), patience: PATIENCE };
+    let reader = Reader {
+        image: image.to_string(),
+        packer,
+        wanted,
+        layers: sender,
+        runtime: Handle::current(),
+        patience: PATIENCE,
+    };
     thread::Builder::new()
         .name("read".to_owned())
         .spawn(move || {
@@ -109,6 +116,8 @@ impl Read {
 }
 
 struct Reader {
+    /// The image's file, for messages.
+    image: String,
     packer: Packer,
     wanted: Option<HashMap<LayerId, ()>>,
     layers: mpsc::Sender<IncomingLayer>,
@@ -196,7 +205,8 @@ impl Reader {
 
     /// Reads a layer for nothing but its diff ID.
     fn hash(&self, layer: Layer<'_>) -> Result<Result<Passed, Error>, Stopped> {
-        let in_entry = |error| Error::Pack { entry: layer.entry.clone(), source: error };
+        let in_entry =
+            |source| Error::Pack { image: self.image.clone(), entry: layer.entry.clone(), source };
         let mut packing = self.packer.hash();
         loop {
             let mut block = self.packer.block();
@@ -242,7 +252,8 @@ impl Reader {
         decided: &watch::Receiver<Verdict>,
         begun: oneshot::Sender<Begun>,
     ) -> Result<Option<DiffId>, Error> {
-        let in_entry = |error| Error::Pack { entry: layer.entry.clone(), source: error };
+        let in_entry =
+            |source| Error::Pack { image: self.image.clone(), entry: layer.entry.clone(), source };
         let (mut packing, spool): (Packing, Option<Spool>) = match *decided.borrow() {
             Verdict::Skip(_) => (self.packer.hash(), None),
             Verdict::Undecided | Verdict::Hash | Verdict::Pack => {

@@ -172,12 +172,13 @@ impl Reuse {
             async move { Arc::new(Table::read(&tags, trusted, &events).await) }.boxed().shared()
         };
         let listed = {
-            let (mut readings, tagged) = (others.clone(), tagged.clone());
+            let (mut readings, tags, tagged) = (others.clone(), tags.clone(), tagged.clone());
             let (images, known, events) = (images.clone(), known.clone(), events.clone());
             let otherwise = options.otherwise;
             async move {
                 if let Some(otherwise) = otherwise
                     && tagged.await.layers.is_empty()
+                    && join_all(tags.iter().map(Reading::was_answered)).await.iter().all(|was| *was)
                 {
                     readings.push(images.read(&otherwise, &known));
                 }

@@ -15,8 +15,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Cache;
 use crate::image::{
-    Blob, Compression, Config, DiffId, Digest, KEY_ANNOTATION, LayerKey, Listed, MAX_CONFIG_BYTES,
-    ManifestLayer, Platform,
+    Blob, Compression, Config, DIFF_ID_ANNOTATION, DiffId, Digest, Format, KEY_ANNOTATION,
+    LayerKey, Listed, MAX_CONFIG_BYTES, ManifestLayer, Platform,
 };
 use crate::registry::Repository;
 
@@ -55,6 +55,9 @@ pub(super) struct Row {
 
 /// Why nothing can be reused of a previous image. It is shown with `-v`.
 type Problem = String;
+
+/// The problem of a reference that stands for nothing.
+const ABSENT: &str = "there is no such manifest";
 
 type Pending<T> = Shared<BoxFuture<'static, Arc<Result<T, Problem>>>>;
 
@@ -112,6 +115,14 @@ impl PreviousImages {
 }
 
 impl Reading {
+    /// Whether the registry answered: with a manifest, or that there is none.
+    pub async fn was_answered(&self) -> bool {
+        match &*self.manifests.clone().await {
+            Ok(_) => true,
+            Err(problem) => problem == ABSENT,
+        }
+    }
+
     fn begin(image: Previous, known: Known) -> Self {
         // The clock starts when the first answer is awaited, not while the archive is opened.
         let image = Arc::new(image);
@@ -200,7 +211,7 @@ fn some_of<T>(results: Vec<Result<T, Problem>>) -> Result<Vec<T>, Problem> {
 
 async fn get(image: &Previous, reference: &str) -> Result<(Digest, Listed), Problem> {
     let fetched = image.repository.hastily().manifest(reference).await;
-    let fetched = fetched.map_err(|error| error.to_string())?.ok_or("there is no such manifest")?;
+    let fetched = fetched.map_err(|error| error.to_string())?.ok_or(ABSENT)?;
     let listed = Listed::parse(&fetched.bytes).map_err(|error| error.to_string())?;
     Ok((fetched.digest, listed))
 }
@@ -218,11 +229,14 @@ async fn of_manifest(
     if manifest.layers.len() > MAX_LAYERS {
         return Err(format!("it has {} layers", manifest.layers.len()));
     }
-    let config = config(image, manifest, known).await?;
-    if config.diff_ids().len() != manifest.layers.len() {
+    let diff_ids = match annotated(manifest) {
+        Some(diff_ids) => diff_ids,
+        None => config(image, manifest, known).await?.diff_ids().to_vec(),
+    };
+    if diff_ids.len() != manifest.layers.len() {
         return Err(format!(
             "its config lists {} layers, its manifest {}",
-            config.diff_ids().len(),
+            diff_ids.len(),
             manifest.layers.len()
         ));
     }
@@ -230,7 +244,17 @@ async fn of_manifest(
         let ManifestLayer { blob, key } = usable(layer)?;
         Some(Row { diff_id: diff_id.clone(), blob, key })
     };
-    Ok(config.diff_ids().iter().zip(&manifest.layers).filter_map(row).collect())
+    Ok(diff_ids.iter().zip(&manifest.layers).filter_map(row).collect())
+}
+
+/// The diff IDs that a manifest of OCI's format gives itself, if it does for every layer.
+fn annotated(manifest: &OciImageManifest) -> Option<Vec<DiffId>> {
+    if manifest.config.media_type != Format::Oci.config_media_type() {
+        return None;
+    }
+    let diff_id =
+        |layer: &OciDescriptor| layer.annotations.as_ref()?.get(DIFF_ID_ANNOTATION)?.parse().ok();
+    manifest.layers.iter().map(diff_id).collect()
 }
 
 /// The config of a previous image: our own, if it is the same, the cached one, or the registry's.

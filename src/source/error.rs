@@ -19,6 +19,9 @@ pub enum Error {
     /// The image cannot be read, or is not what it claims to be.
     #[error(transparent)]
     Image(Box<dyn StdError + Send + Sync>),
+    /// This machine lacks something, such as room on a disk.
+    #[error(transparent)]
+    Machine(Box<dyn StdError + Send + Sync>),
 }
 
 impl Error {

@@ -29,7 +29,7 @@ pub struct SpoolError {
 
 impl From<SpoolError> for Error {
     fn from(error: SpoolError) -> Self {
-        Self::image(error)
+        Self::Machine(Box::new(error))
     }
 }
 

@@ -27,6 +27,10 @@ const NOT_RUN: &[&str] = &[
     "curl ",
     "sudo ",
     "git ",
+    // These need the internet or a terminal; the module `login` runs the same forms.
+    "pushimg login ghcr.io",
+    "echo \"$TOKEN\" | pushimg login",
+    "FLY_API_TOKEN=... pushimg login",
 ];
 
 fn documents() -> Vec<(PathBuf, String)> {

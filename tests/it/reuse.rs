@@ -160,8 +160,7 @@ fn an_unchanged_push_sends_no_blob() {
         let config = usize::from(proxy.count_step(Step::ConfigGet) > 0);
         let expected = [Step::ManifestGet, Step::ConfigGet];
         assert_eq!(steps, expected[..=config], "{name}\n{}", proxy.transcript());
-        let is_stream = name.ends_with(".gz");
-        assert_eq!(config, usize::from(is_stream), "{name}\n{}", proxy.transcript());
+        assert!(config == 0 || name.ends_with(".gz"), "{name}\n{}", proxy.transcript());
     }
 }
 

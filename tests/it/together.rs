@@ -117,9 +117,10 @@ fn what_one_repository_has_is_mounted_into_a_new_one() {
 fn an_image_whose_archive_is_damaged_takes_no_other_with_it() {
     let registry = DevRegistry::start(Options::default());
     let dir = TempDir::new().unwrap();
-    let layer = Layer::random("shared", 1, 3 << 20);
+    let layer = Layer::random("shared", 1, 6 << 20);
     let image = |own: u64| ImageBuilder::new(vec![layer.clone(), Layer::random("own", own, 1000)]);
-    // A byte in the midst of the layer that both have. It is read: a stream comes only once.
+    // A byte in the midst of the layer that both have. It is read, since the archive is too large
+    // to be spooled, and a stream comes only once.
     let damaged = archive::gzip(&corrupted(&image(2).tar(), 1 << 20));
     let damaged = archive::write(dir.path(), "bad.tar.gz", &damaged);
     let archives = [damaged, image(3).write(dir.path(), "good.tar")];

@@ -485,7 +485,7 @@ fn a_login_that_has_expired_is_answered_with_log_in() {
             .header("www-authenticate", "Basic realm=\"laboratory\"")
             .error("DENIED", "Your authorization token has expired. Reauthenticate and try again.");
         scene.rules(vec![Rule::at(Step::UploadPost, Fault::Answer(denied))]);
-        scene.login(BASIC_USER, BASIC_PASSWORD).exits(4).says("log in with `docker login");
+        scene.login(BASIC_USER, BASIC_PASSWORD).exits(4).says("log in with `pushimg login");
     }
 }
 
