@@ -3,6 +3,8 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use rustls::RootCertStore;
@@ -12,6 +14,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use super::TlsOptions;
 use super::verify::Trust;
 use crate::registry::Error;
+
+/// A longer file of certificates is refused: some paths, such as `/dev/zero`, have no end.
+const MAX_PEM_BYTES: u64 = 16 << 20;
 
 /// What nixpkgs sets the variables to where a shell is to find no certificates of the system.
 const NO_FILE: &str = "/no-cert-file.crt";
@@ -101,18 +106,32 @@ pub fn identity(
     key: &Path,
 ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Error> {
     let chain = read(certificate)?;
-    let key = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, &problem(error)))?;
-    Ok((chain, key))
+    let private = PrivateKeyDer::from_pem_slice(&pem(key)?)
+        .map_err(|error| unusable(key, &problem(error)))?;
+    Ok((chain, private))
 }
 
 fn read(file: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let found = CertificateDer::pem_file_iter(file)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+    let found = CertificateDer::pem_slice_iter(&pem(file)?)
+        .collect::<Result<Vec<_>, _>>()
         .map_err(|error| unusable(file, &problem(error)))?;
     if found.is_empty() {
         return Err(unusable(file, "it holds no PEM certificate (BEGIN CERTIFICATE)"));
     }
     Ok(found)
+}
+
+/// The bytes of a PEM file.
+fn pem(file: &Path) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    File::open(file)
+        .and_then(|opened| opened.take(MAX_PEM_BYTES + 1).read_to_end(&mut bytes))
+        .map_err(|error| unusable(file, &plain(&error)))?;
+    if bytes.len() as u64 > MAX_PEM_BYTES {
+        let why = format!("it is longer than the {MAX_PEM_BYTES} bytes that are read");
+        return Err(unusable(file, &why));
+    }
+    Ok(bytes)
 }
 
 /// What is wrong with a PEM file.
@@ -182,5 +201,19 @@ impl HostFolder {
             }
         }
         found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_without_an_end_is_not_read_to_its_end() {
+        for read in [read(Path::new("/dev/zero")).map(drop), pem(Path::new("/dev/zero")).map(drop)]
+        {
+            let error = read.unwrap_err().to_string();
+            assert!(error.contains("/dev/zero for TLS: it is longer than"), "{error}");
+        }
     }
 }
