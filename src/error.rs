@@ -47,7 +47,7 @@ pub enum Error {
         /// The tags that point to the image now.
         put: Vec<String>,
         /// Why another one does not.
-        source: Arc<registry::Error>,
+        source: Box<Error>,
     },
     /// A tag was refused that points to another manifest.
     #[error("{source}\nthe tag {tag} still points to {digest}")]
@@ -109,10 +109,10 @@ impl Error {
     /// What the registry or the network said, if the failure is theirs.
     pub(crate) fn registry(&self) -> Option<&registry::Error> {
         match self {
-            Self::Registry(source)
-            | Self::SomeTags { source, .. }
-            | Self::TagKept { source, .. } => Some(source),
-            Self::ForeignLayer { source, .. } | Self::Unrepeatable(source) => source.registry(),
+            Self::Registry(source) | Self::TagKept { source, .. } => Some(source),
+            Self::SomeTags { source, .. }
+            | Self::ForeignLayer { source, .. }
+            | Self::Unrepeatable(source) => source.registry(),
             _ => None,
         }
     }

@@ -41,9 +41,12 @@ pub async fn tag(
         // The tag may be immutable, and point to this manifest already.
         Err(error) if error.is_refusal() => match repository.manifest_digest(tag).await {
             Ok(Some(there)) if there == manifest.digest => Ok(()),
-            _ => Err(error),
+            Ok(Some(digest)) => {
+                Err(Error::TagKept { tag: tag.clone(), digest, source: error.into() })
+            }
+            _ => Err(error.into()),
         },
-        done => done,
+        done => done.map_err(Error::from),
     };
     let results = join_all(tags.iter().map(put)).await;
     let (mut done, mut failed) = (Vec::new(), None);
@@ -60,7 +63,7 @@ pub async fn tag(
             media_type: manifest.media_type,
             tags: done,
         }),
-        Some(error) if done.is_empty() => Err(error.into()),
-        Some(error) => Err(Error::SomeTags { put: done, source: error.into() }),
+        Some(error) if done.is_empty() => Err(error),
+        Some(error) => Err(Error::SomeTags { put: done, source: Box::new(error) }),
     }
 }

@@ -42,9 +42,7 @@ impl Error {
             Self::Source(source::Error::Image(_)) => Code::Image,
             Self::Source(source::Error::Machine(_)) => Code::Failed,
             Self::NotInRegistry { .. } => Code::Refused,
-            Self::Registry(error)
-            | Self::SomeTags { source: error, .. }
-            | Self::TagKept { source: error, .. } => match &**error {
+            Self::Registry(error) | Self::TagKept { source: error, .. } => match &**error {
                 registry::Error::Settings(_) => Code::Usage,
                 // The spooled bytes cannot be read back: a disk problem, not the network.
                 registry::Error::Content { .. } => Code::Failed,
@@ -65,7 +63,7 @@ impl Error {
             | Self::Credentials(_)
             | Self::GivenUp => Code::Failed,
             Self::ForeignLayer { .. } => Code::Refused,
-            Self::Unrepeatable(error) => error.exit_code(),
+            Self::SomeTags { source: error, .. } | Self::Unrepeatable(error) => error.exit_code(),
             Self::Interrupted { .. } => Code::Interrupted,
         }
     }

@@ -111,13 +111,16 @@ impl<'a> Root<'a> {
         }
         let Some((reference, now, error)) = failed else { return Ok(()) };
         let source = Arc::new(error);
-        Err(match now {
-            _ if !put.is_empty() => Error::SomeTags { put, source },
+        let error = match now {
             Some(digest) if source.is_refusal() => {
                 Error::TagKept { tag: reference.clone(), digest, source }
             }
             _ => Error::Registry(source),
-        })
+        };
+        match put.is_empty() {
+            true => Err(error),
+            false => Err(Error::SomeTags { put, source: Box::new(error) }),
+        }
     }
 }
 

@@ -47,6 +47,16 @@ fn of_an_immutable_tag_with_another_image_it_is_said_what_it_points_to() {
         let output = Pushimg::new().run([text(&new), &destination]).exits(4);
         output.says("immutable").says(&format!("the tag v1 still points to {}", first.digest()));
         assert_eq!(registry.tag("app", "v1"), Some(first.digest()));
+        // Beside a tag that is put.
+        let output = Pushimg::new().run([text(&new), &destination, "-t", "v2"]).exits(4);
+        output
+            .says(&format!("the tag v1 still points to {}", first.digest()))
+            .says("the image is already there as v2");
+        let second = format!("{}/app:v2", registry.host());
+        let output = Pushimg::new().run(["tag", &second, "v1", "v3"]).exits(4);
+        output
+            .says(&format!("the tag v1 still points to {}", first.digest()))
+            .says("the image is already there as v3");
     }
 }
 
