@@ -189,12 +189,12 @@ impl Door {
             self.is_registry.store(true, Ordering::Relaxed);
         }
         for value in answer.headers.get_all(WARNING) {
-            let text = value.to_str().ok().and_then(warning);
-            let Some(text) = text else { continue };
-            let mut shown = self.warnings.lock();
-            if shown.len() < MAX_WARNINGS && !shown.contains(&text) {
-                (self.events)(Event::Warning(format!("{} says: {text}", self.host)));
-                shown.push(text);
+            for text in value.to_str().map(warnings).unwrap_or_default() {
+                let mut shown = self.warnings.lock();
+                if shown.len() < MAX_WARNINGS && !shown.contains(&text) {
+                    (self.events)(Event::Warning(format!("{} says: {text}", self.host)));
+                    shown.push(text);
+                }
             }
         }
     }
@@ -217,18 +217,38 @@ impl Door {
     }
 }
 
-/// The text of `299 - "text"` (OCI distribution-spec 1.1, "Warnings").
-fn warning(value: &str) -> Option<String> {
-    let quoted = value.trim().strip_prefix("299 ")?.trim_start().strip_prefix("- ")?.trim();
-    let inner = quoted.strip_prefix('"')?.strip_suffix('"')?;
+/// The texts of `299 - "text", 299 - "text"` (OCI distribution-spec 1.1, "Warnings").
+fn warnings(value: &str) -> Vec<String> {
+    let (mut texts, mut rest) = (Vec::new(), value);
+    while let Some((before, quoted)) = rest.split_once('"') {
+        let Some((text, after)) = unquote(quoted) else { break };
+        let code_and_agent = before.rsplit(',').next().unwrap_or_default();
+        if code_and_agent.split_whitespace().eq(["299", "-"]) && !text.is_empty() {
+            texts.push(text);
+        }
+        rest = after;
+    }
+    texts
+}
+
+/// The text before the closing quote, and what comes after it. A quote in the middle of the text,
+/// which some registries do not escape, is part of it.
+fn unquote(quoted: &str) -> Option<(String, &str)> {
     let (mut text, mut escaped) = (String::new(), false);
-    for c in inner.chars().take(MAX_WARNING_CHARS) {
+    for (place, c) in quoted.char_indices() {
+        if c == '"' && !escaped {
+            let after = &quoted[place + 1..];
+            let next = after.trim_start();
+            if next.is_empty() || next.starts_with([',', '"']) {
+                return Some((text.chars().take(MAX_WARNING_CHARS).collect(), after));
+            }
+        }
         escaped = c == '\\' && !escaped;
         if !escaped {
             text.push(c);
         }
     }
-    Some(text).filter(|text| !text.is_empty())
+    None
 }
 
 #[cfg(test)]
@@ -237,9 +257,13 @@ mod tests {
 
     #[test]
     fn a_warning_is_read_as_the_specification_writes_it() {
-        assert_eq!(warning(r#"299 - "be \"quick\"""#).as_deref(), Some(r#"be "quick""#));
+        assert_eq!(warnings(r#"299 - "be \"quick\"""#), [r#"be "quick""#]);
+        assert_eq!(warnings(r#"299 - "v1 "old" is old""#), [r#"v1 "old" is old"#]);
+        let several =
+            r#"299 - "one, two" "Sat, 01 Aug 2026 00:00:00 GMT", 199 - "x", 299 - "three""#;
+        assert_eq!(warnings(several), ["one, two", "three"]);
         for other in ["", "299 - \"\"", "199 - \"x\"", "299 - x", "299 - \""] {
-            assert_eq!(warning(other), None, "{other}");
+            assert!(warnings(other).is_empty(), "{other}");
         }
     }
 }
