@@ -9,6 +9,7 @@ mod blobs;
 mod content;
 mod destination;
 mod expand;
+mod image_push;
 mod index;
 mod input;
 mod layers;
@@ -18,6 +19,7 @@ mod options;
 mod read;
 mod report;
 mod run;
+mod slot;
 mod stored;
 
 use std::time::Instant;
@@ -26,21 +28,17 @@ pub use self::expand::expand;
 pub use self::index::{EventsOf, push_all, push_index};
 pub use self::options::{DEFAULT_JOBS, Index, IndexItem, Item, PushOptions};
 
-use self::archive::Archive;
 use self::destination::Destination;
-use self::index::IndexSlot;
+use self::image_push::{Brought, Failure, Form, ImagePush, Pushed, Trust};
 use self::input::{Input, Opened};
 use self::manifests::Root;
-use self::report::BlobResult;
 use self::run::Run;
+use self::slot::IndexSlot;
 use crate::error::Error;
 use crate::event::{Event, Events};
-use crate::image::IndexEntry;
 use crate::registry::Repository;
 use crate::report::Report;
 use crate::reuse::{self, Previous, Reuse};
-use crate::source::Image;
-use crate::source::layout::Tree;
 
 /// Pushes an image. The tags are put last of all: an error leaves them as they were.
 ///
@@ -52,63 +50,6 @@ pub async fn push(item: &Item, options: &PushOptions, events: &Events) -> Result
     let pushed = push_image(item, 0, &run, None, events).await;
     run.close().await;
     Ok(pushed?.report)
-}
-
-/// What an attempt relies on. An image is attempted at most twice, once with each of these.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Trust {
-    /// Previous images, the cache, entry names, and what other images of the run pack.
-    WhatIsKnown,
-    /// Nothing but what the registry showed in this run.
-    OnlyThisRun,
-}
-
-/// Why an attempt failed.
-enum Failure {
-    Final(Error),
-    /// Something that the attempt relied on was untrue.
-    Untrue(Error),
-}
-
-impl<E: Into<Error>> From<E> for Failure {
-    fn from(error: E) -> Self {
-        Self::Final(error.into())
-    }
-}
-
-/// An image that was pushed.
-struct Pushed {
-    report: Report,
-    /// What an index lists for it.
-    entries: Vec<IndexEntry>,
-}
-
-/// One image of a run on its way.
-struct ImagePush<'a> {
-    item: &'a Item,
-    /// The image's number in the run.
-    number: usize,
-    run: &'a Run,
-    /// The image's slot in an index, if it goes into one.
-    slot: Option<&'a IndexSlot<'a>>,
-    input: &'a Input,
-    events: &'a Events,
-    started: Instant,
-}
-
-/// An image whose blobs are all in the repository.
-struct Brought {
-    /// The forms that its manifests can have, the preferred one first.
-    forms: Vec<Form>,
-    /// What is remembered of an image whose manifest was made here.
-    archive: Option<Archive>,
-}
-
-/// The manifests of an image, the blobs that they list, and what an index lists of it.
-struct Form {
-    tree: Tree,
-    blobs: Vec<BlobResult>,
-    entries: Vec<IndexEntry>,
 }
 
 /// Pushes one image of a run.
@@ -161,10 +102,6 @@ impl ImagePush<'_> {
         Ok(self.pushed(form, &root, &brought).await)
     }
 
-    fn options(&self) -> &PushOptions {
-        &self.run.options
-    }
-
     /// Begins to read what was pushed before.
     fn read_previous(
         &self,
@@ -202,15 +139,6 @@ impl ImagePush<'_> {
         }
         let (cache, events) = (self.run.cache.clone(), self.events.clone());
         Ok(Reuse::begin(repository.clone(), wanted, &self.run.previous, cache, events))
-    }
-
-    /// The image that is meant, which must fit its slot in an index.
-    fn pick(&self, destination: &Destination, images: &[Image]) -> Result<Image, Error> {
-        let image = destination.pick(&self.item.selection, images)?;
-        if let Some(slot) = self.slot {
-            slot.take(image.config.platform())?;
-        }
-        Ok(image)
     }
 
     /// Puts the manifests in the first form that the registry takes. Every blob is there by now,

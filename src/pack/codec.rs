@@ -10,7 +10,8 @@ use libdeflater::{CompressionLvl, Compressor as Deflate};
 use zstd::bulk::Compressor as Zstandard;
 use zstd::zstd_safe;
 
-use super::{Error, gzip};
+use super::error::Error;
+use super::gzip;
 use crate::image::Compression;
 
 /// The lowest level of libdeflate at which layers of binaries are no larger than by `gzip -6`:

@@ -37,6 +37,7 @@ mod codec;
 mod density;
 mod error;
 mod gzip;
+mod packed;
 mod packing;
 mod spool;
 mod spool_file;
@@ -55,10 +56,11 @@ use self::block::Pool;
 use self::codec::Codec;
 use self::spool_file::SpoolFile;
 use self::threads::Threads;
-use crate::image::{Blob, Compression, DiffId, Digest};
+use crate::image::Compression;
 
 pub use self::block::Block;
 pub use self::error::Error;
+pub use self::packed::Packed;
 pub use self::packing::Packing;
 pub use self::spool::Spool;
 
@@ -93,15 +95,6 @@ struct Inner {
     spool_dir: PathBuf,
     /// Made for the first blob: a push that packs nothing needs none.
     spool_file: Mutex<Option<Arc<SpoolFile>>>,
-}
-
-/// What a layer has become.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Packed {
-    /// The blob, whose bytes the [`Spool`] has.
-    pub blob: Blob,
-    /// The digest of the uncompressed tar.
-    pub diff_id: DiffId,
 }
 
 impl Packer {
@@ -158,11 +151,5 @@ impl Packer {
     /// Begins a layer of which only the diff ID is wanted.
     pub fn hash(&self) -> Packing {
         Packing::new(self.clone(), None)
-    }
-}
-
-impl Packed {
-    fn new((digest, size): (Digest, u64), compression: Compression, diff_id: DiffId) -> Self {
-        Self { blob: Blob { digest, size, compression }, diff_id }
     }
 }

@@ -4,10 +4,11 @@
 use std::mem;
 use std::sync::Arc;
 
+use super::Packer;
 use super::block::Block;
+use super::error::Error;
 use super::spool::Tail;
 use super::stored::{self, Verifier};
-use super::{Error, Packer};
 use crate::image::{Compression, DiffId, Hasher};
 
 /// A layer being packed. Dropped before [`finish`](Self::finish), it leaves its blob

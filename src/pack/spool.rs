@@ -12,8 +12,9 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task;
 
+use super::error::Error;
+use super::packed::Packed;
 use super::spool_file::{SpoolFile, SpoolSpace};
-use super::{Error, Packed};
 use crate::image::{Digest, Hasher};
 
 /// The readers' side of a blob in the making. Cheap to clone. When the last clone is dropped, the

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
-use super::Error;
+use super::error::Error;
 
 /// As much as the uploader reads at a time. A blob of 10 GB has 40,000 of them.
 const SLOT: u64 = 256 << 10;

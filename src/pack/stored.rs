@@ -11,8 +11,8 @@ use std::thread::JoinHandle;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use flate2::bufread::GzDecoder;
 
-use super::Error;
 use super::block::Block;
+use super::error::Error;
 use super::spool::Tail;
 use super::threads::spawn;
 use crate::image::{Compression, DiffId, Hasher};

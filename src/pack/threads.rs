@@ -14,8 +14,9 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::block::Block;
 use super::codec::{Codec, Encoder};
+use super::error::Error;
+use super::packed::Packed;
 use super::spool::Tail;
-use super::{Error, Packed};
 use crate::image::{Compression, DiffId};
 
 /// The way to the threads.

@@ -7,11 +7,11 @@ use futures::try_join;
 
 use super::blobs::{RepositoryBlobs, Upload};
 use super::content::InMemory;
+use super::image_push::{BlobResult, Brought, Failure, Form, ImagePush, Trust};
 use super::input::Images;
 use super::layers::{LayerResults, Layers};
 use super::manifests::Root;
-use super::report::BlobResult;
-use super::{Brought, Failure, Form, ImagePush, Trust, read};
+use super::read;
 use crate::error::Error;
 use crate::event::{self, Event};
 use crate::image::{Blob, Compression, Config, Format, IndexEntry, Manifest, ManifestLayer};

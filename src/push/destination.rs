@@ -2,9 +2,9 @@
 
 use crate::image::Reference;
 
-use super::Item;
-use super::index::IndexSlot;
 use super::input::{Images, Input, Opened};
+use super::options::Item;
+use super::slot::IndexSlot;
 use crate::error::Error;
 use crate::image::{Digest, parse_reference};
 use crate::source::layout::Tree;

@@ -1,7 +1,7 @@
 //! All images of a source, each under its own names: a location in, items out.
 
 use super::input::Input;
-use super::{Item, PushOptions};
+use super::options::{Item, PushOptions};
 use crate::error::Error;
 use crate::image::{Digest, parse_reference};
 use crate::source::{Location, Selection};

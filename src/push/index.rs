@@ -1,19 +1,20 @@
 //! Several images in one run: each by itself, or under an index of their platforms.
 
-use std::collections::HashMap;
 use std::time::Instant;
 
 use futures::StreamExt;
 use futures::stream;
-use parking_lot::Mutex;
 
 use super::destination::Destination;
+use super::image_push::Pushed;
 use super::manifests::Root;
+use super::options::{Index, IndexItem, Item, PushOptions};
 use super::run::Run;
-use super::{Index, IndexItem, Item, PushOptions, Pushed, push_image, report};
+use super::slot::{IndexSlot, Platforms};
+use super::{push_image, report};
 use crate::error::Error;
 use crate::event::Events;
-use crate::image::{IndexEntry, Manifest, Platform};
+use crate::image::{IndexEntry, Manifest};
 use crate::report::Report;
 
 /// How many images are worked on at the same time. They share the threads that pack, and sources
@@ -118,48 +119,4 @@ impl IndexItem {
             tags: index.tags.clone(),
         }
     }
-}
-
-/// The platforms of an index, and the number of the image that has each.
-type Platforms = Mutex<HashMap<Platform, usize>>;
-
-/// An image's slot in an index.
-pub struct IndexSlot<'a> {
-    number: usize,
-    image: &'a IndexItem,
-    platforms: &'a Platforms,
-}
-
-impl IndexSlot<'_> {
-    /// Takes the slot of a platform, which must be the expected one and not taken by another image.
-    pub fn take(&self, platform: &Platform) -> Result<(), Error> {
-        if let Some(expected) = &self.image.platform
-            && !expected.matches(platform)
-        {
-            return Err(Error::Usage(format!(
-                "{} is an image for {platform}, not for {expected}; was the wrong file given?",
-                self.image.image
-            )));
-        }
-        match *self.platforms.lock().entry(platform.clone()).or_insert(self.number) {
-            first if first == self.number => Ok(()),
-            first => Err(Error::Usage(format!(
-                "two images of the index are for {platform}: the {} and the {}; an index has one for \
-                 each platform",
-                ordinal(first.min(self.number) + 1),
-                ordinal(first.max(self.number) + 1),
-            ))),
-        }
-    }
-}
-
-fn ordinal(number: usize) -> String {
-    let ending = match (number % 10, number % 100) {
-        (_, 11..=13) => "th",
-        (1, _) => "st",
-        (2, _) => "nd",
-        (3, _) => "rd",
-        _ => "th",
-    };
-    format!("{number}{ending}")
 }

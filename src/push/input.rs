@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tempfile::tempfile;
 
-use super::Item;
+use super::options::Item;
 use crate::error::Error;
 use crate::event::{self, Event, Events};
 use crate::image::Digest;

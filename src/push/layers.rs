@@ -15,9 +15,9 @@ use parking_lot::Mutex;
 use tokio::sync::{OnceCell, mpsc};
 
 use super::blobs::{RepositoryBlobs, Upload, UploadError};
+use super::image_push::{Failure, ImagePush, Trust};
 use super::making::{MadeLayer, Maker, Role, Waiter, Wanted};
 use super::read::{IncomingLayer, Verdict};
-use super::{Failure, ImagePush, Trust};
 use crate::error::Error;
 use crate::event::Event;
 use crate::image::{Blob, Compression, DiffId, Format, History, LayerKey, ManifestLayer};

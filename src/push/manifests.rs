@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use futures::future::{join_all, try_join_all};
 
-use super::Failure;
 use super::blobs::Ledger;
 use super::destination::Destination;
-use super::report::BlobResult;
+use super::image_push::{BlobResult, Failure};
 use crate::error::Error;
 use crate::event::{Event, Events};
 use crate::image::{Digest, Manifest};

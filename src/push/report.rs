@@ -3,17 +3,11 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::Form;
 use super::destination::Destination;
-use crate::image::{Compression, Digest, IndexEntry, Manifest, Platform};
-use crate::report::{Known, LayerReport, ManifestReport, Outcome, Report};
+use super::image_push::{BlobResult, Form};
+use crate::image::{Compression, IndexEntry, Manifest, Platform};
+use crate::report::{Known, ManifestReport, Outcome, Report};
 use crate::source::layout::Node;
-
-/// A blob of an image, and what became of it.
-pub enum BlobResult {
-    Config { digest: Digest, size: u64, outcome: Outcome },
-    Layer(LayerReport),
-}
 
 /// What a report has besides manifests and blobs.
 pub struct Totals {
@@ -24,39 +18,6 @@ pub struct Totals {
     pub took: Duration,
     /// How new layers are compressed; `None` if blobs are pushed as they are stored.
     pub compression: Option<Compression>,
-}
-
-impl BlobResult {
-    pub fn digest(&self) -> &Digest {
-        match self {
-            Self::Config { digest, .. } => digest,
-            Self::Layer(layer) => &layer.digest,
-        }
-    }
-
-    pub fn outcome(&self) -> &Outcome {
-        match self {
-            Self::Config { outcome, .. } => outcome,
-            Self::Layer(layer) => &layer.outcome,
-        }
-    }
-
-    /// Whether it is a layer that only others may distribute.
-    pub fn is_foreign(&self) -> bool {
-        match self {
-            Self::Config { .. } => false,
-            Self::Layer(layer) => {
-                ["foreign", "nondistributable"].iter().any(|word| layer.media_type.contains(word))
-            }
-        }
-    }
-
-    fn size(&self) -> u64 {
-        match self {
-            Self::Config { size, .. } => *size,
-            Self::Layer(layer) => layer.size,
-        }
-    }
 }
 
 /// The report of an image in the form that was put.

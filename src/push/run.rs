@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::blobs::Ledger;
 use super::destination::Destination;
 use super::making::Making;
-use super::{Item, PushOptions};
+use super::options::{Item, PushOptions};
 use crate::error::Error;
 use crate::event::{Event, Events};
 use crate::pack::{self, Packer};

@@ -8,9 +8,8 @@ use parking_lot::Mutex;
 
 use super::blobs::{RepositoryBlobs, Upload};
 use super::content::Checked;
+use super::image_push::{BlobResult, Brought, Failure, Form, ImagePush};
 use super::manifests::{Root, reachable};
-use super::report::BlobResult;
-use super::{Brought, Failure, Form, ImagePush};
 use crate::error::Error;
 use crate::event::{self, Event, Events};
 use crate::image::{Blob, Compression, IndexEntry, Platform};

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Refusal;
 use super::error::NixStreamError;
 use super::json::Value;
+use super::refusal::Refusal;
 use crate::image::LayerId;
 use crate::source::archive;
 use crate::source::error::Error;

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use super::super::error::Error;
-use super::Refusal;
 use super::header::Owner;
 use super::json::{Unwritable, Value};
+use super::refusal::Refusal;
 use super::script::Version;
 use super::time::{self, Time};
 use crate::image::MAX_LAYERS;

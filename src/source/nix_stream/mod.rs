@@ -16,6 +16,7 @@ mod header;
 mod json;
 mod layer;
 mod program;
+mod refusal;
 mod script;
 mod source;
 #[cfg(test)]
@@ -35,6 +36,7 @@ use std::time::SystemTime;
 use self::base::Base;
 use self::conf::Conf;
 use self::error::NixStreamError;
+use self::refusal::Refusal;
 use self::script::Version;
 use self::source::{Customisation, NixStream};
 use super::archive::Contents;
@@ -45,26 +47,6 @@ use super::open_file::OpenFile;
 use super::printable::printable_path;
 use super::regular_file::RegularFile;
 use crate::image::Digest;
-
-/// Why an image is not read.
-enum Refusal {
-    /// Some part of it is not known: it has to be run.
-    Unknown(String),
-    /// It is broken, and running it would not help.
-    Broken(Error),
-}
-
-impl Refusal {
-    fn unknown(why: impl Into<String>) -> Self {
-        Self::Unknown(why.into())
-    }
-}
-
-impl From<Error> for Refusal {
-    fn from(error: Error) -> Self {
-        Self::Broken(error)
-    }
-}
 
 /// Opens an executable.
 pub fn open(opened: OpenFile) -> Result<Contents, Error> {

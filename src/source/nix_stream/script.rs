@@ -4,7 +4,7 @@
 //! Only a script whose whole text is known, but for the Python that it names and for blanks at the
 //! ends of lines, is believed to do it; every other is run.
 
-use super::Refusal;
+use super::refusal::Refusal;
 use crate::image::Digest;
 
 /// The longest script that is read; it has some 14 KB.

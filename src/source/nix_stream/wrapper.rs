@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use super::Refusal;
+use super::refusal::Refusal;
 use super::words::{Word, words};
 
 /// The longest wrapper that is read: compiled ones have some 20 KB.

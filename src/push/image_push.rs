@@ -1,0 +1,127 @@
+//! One image on its way: what it is pushed with, what came of its blobs, and why a push of it fails.
+
+use std::time::Instant;
+
+use super::archive::Archive;
+use super::destination::Destination;
+use super::input::Input;
+use super::options::{Item, PushOptions};
+use super::run::Run;
+use super::slot::IndexSlot;
+use crate::error::Error;
+use crate::event::Events;
+use crate::image::{Digest, IndexEntry};
+use crate::report::{LayerReport, Outcome, Report};
+use crate::source::Image;
+use crate::source::layout::Tree;
+
+/// What an attempt relies on. An image is attempted at most twice, once with each of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Previous images, the cache, entry names, and what other images of the run pack.
+    WhatIsKnown,
+    /// Nothing but what the registry showed in this run.
+    OnlyThisRun,
+}
+
+/// Why an attempt failed.
+pub enum Failure {
+    Final(Error),
+    /// Something that the attempt relied on was untrue.
+    Untrue(Error),
+}
+
+impl<E: Into<Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Final(error.into())
+    }
+}
+
+/// An image that was pushed.
+pub struct Pushed {
+    pub report: Report,
+    /// What an index lists for it.
+    pub entries: Vec<IndexEntry>,
+}
+
+/// One image of a run on its way.
+pub struct ImagePush<'a> {
+    pub item: &'a Item,
+    /// The image's number in the run.
+    pub number: usize,
+    pub run: &'a Run,
+    /// The image's slot in an index, if it goes into one.
+    pub slot: Option<&'a IndexSlot<'a>>,
+    pub input: &'a Input,
+    pub events: &'a Events,
+    pub started: Instant,
+}
+
+/// An image whose blobs are all in the repository.
+pub struct Brought {
+    /// The forms that its manifests can have, the preferred one first.
+    pub forms: Vec<Form>,
+    /// What is remembered of an image whose manifest was made here.
+    pub archive: Option<Archive>,
+}
+
+/// The manifests of an image, the blobs that they list, and what an index lists of it.
+pub struct Form {
+    pub tree: Tree,
+    pub blobs: Vec<BlobResult>,
+    pub entries: Vec<IndexEntry>,
+}
+
+/// A blob of an image, and what became of it.
+pub enum BlobResult {
+    Config { digest: Digest, size: u64, outcome: Outcome },
+    Layer(LayerReport),
+}
+
+impl BlobResult {
+    pub fn digest(&self) -> &Digest {
+        match self {
+            Self::Config { digest, .. } => digest,
+            Self::Layer(layer) => &layer.digest,
+        }
+    }
+
+    pub fn outcome(&self) -> &Outcome {
+        match self {
+            Self::Config { outcome, .. } => outcome,
+            Self::Layer(layer) => &layer.outcome,
+        }
+    }
+
+    /// Whether it is a layer that only others may distribute.
+    pub fn is_foreign(&self) -> bool {
+        match self {
+            Self::Config { .. } => false,
+            Self::Layer(layer) => {
+                ["foreign", "nondistributable"].iter().any(|word| layer.media_type.contains(word))
+            }
+        }
+    }
+
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::Config { size, .. } => *size,
+            Self::Layer(layer) => layer.size,
+        }
+    }
+}
+
+impl ImagePush<'_> {
+    pub fn options(&self) -> &PushOptions {
+        &self.run.options
+    }
+
+    /// The image that is meant, which must fit its slot in an index.
+    pub fn pick(&self, destination: &Destination, images: &[Image]) -> Result<Image, Error> {
+        let image = destination.pick(&self.item.selection, images)?;
+        if let Some(slot) = self.slot {
+            slot.take(image.config.platform())?;
+        }
+        Ok(image)
+    }
+}
