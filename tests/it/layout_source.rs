@@ -433,5 +433,5 @@ fn a_disk_that_is_full_is_named_with_what_to_do() {
     );
     let machine = Pushimg::new().env("TMPDIR", "/nonexistent/tmp");
     let arguments = [path.to_str().expect("UTF-8"), "127.0.0.1:1/app:v1", "--no-cache"];
-    machine.run(arguments).exits(3).says("/nonexistent/tmp").says("set TMPDIR to a directory");
+    machine.run(arguments).exits(1).says("/nonexistent/tmp").says("set TMPDIR to a directory");
 }

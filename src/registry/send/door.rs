@@ -137,6 +137,12 @@ impl Door {
         if !failure.transient {
             return Err(failure.error);
         }
+        // A server that has never answered any request is not tried anew by each.
+        if let Some(server) = failure.server.as_ref().filter(|server| !server.has_answered())
+            && let Some(first) = server.first_request()
+        {
+            budget.count_from(first);
+        }
         let mut wait = match budget.next_wait(failure.retry_after) {
             Ok(wait) => wait,
             Err(given_up) => {

@@ -91,6 +91,11 @@ impl Server {
         self.answered.load(Ordering::Relaxed)
     }
 
+    /// When the first request went to it.
+    pub fn first_request(&self) -> Option<Instant> {
+        *self.first_request.lock()
+    }
+
     /// How much longer it is tried to connect to a server that has never answered: its name is more
     /// likely misspelt than the server is restarting.
     pub fn first_contact_left(&self) -> Duration {

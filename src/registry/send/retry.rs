@@ -69,6 +69,11 @@ impl RetryBudget {
         self.failures = 0;
     }
 
+    /// Counts the time from this moment, if that is earlier than the first failure.
+    pub fn count_from(&mut self, first: Instant) {
+        self.since = Some(self.since.map_or(first, |since| since.min(first)));
+    }
+
     /// Takes off the time since the first failure what was spent on moving bytes.
     pub fn excuse(&mut self, time: Duration) {
         // A start in the future would excuse time that has not passed yet.
