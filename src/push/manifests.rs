@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::event::{Event, Events};
 use crate::image::{Digest, Manifest};
 use crate::registry::{self, Referrer, Repository};
+use crate::report::Outcome;
 use crate::reuse::{Previous, PreviousImages};
 use crate::source::layout::{Node, Tree};
 
@@ -156,6 +157,11 @@ pub fn judge(
         .filter(|blob| blob.outcome().is_relied_on())
         .map(|blob| blob.digest().clone())
         .collect();
+    // A registry that took an upload a moment ago and denies the blob has lost it: another process
+    // uploaded it at the same time, or not all of the registry's servers know it yet.
+    let lost = blobs.iter().filter(|blob| *blob.outcome() == Outcome::Uploaded);
+    let lost = lost.map(|blob| blob.digest().clone()).filter(|digest| named.contains(digest));
+    let relied_on: HashSet<Digest> = relied_on.into_iter().chain(lost).collect();
     let denied: HashSet<Digest> = named.intersection(&relied_on).cloned().collect();
     let is_about_trust = is_unknown || (refused.is_refusal() && !denied.is_empty());
     if !is_about_trust || relied_on.is_empty() {

@@ -247,7 +247,7 @@ fn a_location_in_plain_http_at_the_same_place_behind_tls_means_https() {
 #[test]
 fn a_location_at_an_inner_host_is_said_to_be_the_registrys_own_answer() {
     let scene = Scene::new();
-    let (_, nobody) = unused_port();
+    let nobody = unused_address();
     let inner = format!("http://{nobody}/v2/app/blobs/uploads/1");
     scene.rules(vec![Rule::at(Step::UploadPost, set("location", &inner))]);
     let output = scene.push(&["--retry-for=1s"]).exits(5);
@@ -256,13 +256,9 @@ fn a_location_at_an_inner_host_is_said_to_be_the_registrys_own_answer() {
         .says(&format!("the answer of {} named this address", scene.proxy.host()));
 }
 
-/// A port where nothing listens.
-fn unused_port() -> (TcpListener, SocketAddr) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let addr = listener.local_addr().expect("its address");
-    let unused = TcpListener::bind("127.0.0.1:0").expect("a port");
-    drop(listener);
-    (unused, addr)
+/// An address where nothing listens. Ports from 1024 on are taken by other tests.
+fn unused_address() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 1))
 }
 
 #[test]
