@@ -68,7 +68,8 @@ impl Environment {
     fn of(variable: impl Fn(&str) -> Option<OsString>, user_id: u32) -> Self {
         let text = |name| variable(name).filter(|value| !value.is_empty());
         let file = |name| text(name).map(PathBuf::from);
-        let secret = |name| text(name)?.into_string().ok().map(Secret::new);
+        // Go's programs replace what is not UTF-8 too.
+        let secret = |name| Some(Secret::new(text(name)?.to_string_lossy().into_owned()));
         let runtime = file("XDG_RUNTIME_DIR").map(|folder| folder.join("containers"));
         let config = file("XDG_CONFIG_HOME").or_else(|| Some(file("HOME")?.join(".config")));
         Self {
@@ -471,6 +472,18 @@ mod tests {
             of(&[("HOME", "/h"), ("XDG_RUNTIME_DIR", "/r"), ("XDG_CONFIG_HOME", "/c")]),
             (some("/r/containers"), some("/c/containers"))
         );
+    }
+
+    #[tokio::test]
+    async fn a_value_that_is_not_utf8_is_read_as_go_reads_it() {
+        use std::os::unix::ffi::OsStringExt;
+        let value = [br#"{"x":"#, &b"\"\xff\","[..], &login("value").as_bytes()[1..]].concat();
+        let of =
+            |name: &str| (name == "DOCKER_AUTH_CONFIG").then(|| OsString::from_vec(value.clone()));
+        let mut machine = Machine::new();
+        machine.sources.environment.docker_auth_config =
+            Environment::of(of, 1000).docker_auth_config;
+        assert_eq!(machine.find("h.example").await.origin, "from $DOCKER_AUTH_CONFIG");
     }
 
     #[tokio::test]

@@ -61,10 +61,10 @@ fn system() -> (Vec<CertificateDer<'static>>, Option<String>) {
     let in_folders = in_folders.filter(|path| !path.as_os_str().is_empty());
     for (name, path) in named.chain(in_folders.map(|path| (FOLDERS_VARIABLE, path))) {
         let loaded = match name {
-            FOLDERS_VARIABLE => rustls_native_certs::load_certs_from_paths(None, Some(&path)),
-            _ => rustls_native_certs::load_certs_from_paths(Some(&path), None),
+            FOLDERS_VARIABLE => rustls_native_certs::load_certs_from_paths(None, Some(&path)).certs,
+            _ => readable(&path),
         };
-        if loaded.certs.is_empty() {
+        if loaded.is_empty() {
             let problem = match std::fs::metadata(&path) {
                 Err(error) => plain(&error),
                 Ok(meta) if meta.is_dir() && name != FOLDERS_VARIABLE => "is a folder".to_owned(),
@@ -75,7 +75,7 @@ fn system() -> (Vec<CertificateDer<'static>>, Option<String>) {
             };
             missing.push(format!("{name} names {}, which {problem}", path.display()));
         }
-        found.extend(loaded.certs);
+        found.extend(loaded);
     }
     if found.is_empty() {
         found = usual();
@@ -109,6 +109,12 @@ pub fn identity(
     let private = PrivateKeyDer::from_pem_slice(&pem(key)?)
         .map_err(|error| unusable(key, &problem(error)))?;
     Ok((chain, private))
+}
+
+/// The certificates in a file, without what is damaged.
+fn readable(file: &Path) -> Vec<CertificateDer<'static>> {
+    let bytes = pem(file).unwrap_or_default();
+    CertificateDer::pem_reader_iter(&bytes[..]).filter_map(Result::ok).collect()
 }
 
 fn read(file: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
@@ -215,5 +221,16 @@ mod tests {
             let error = read.unwrap_err().to_string();
             assert!(error.contains("/dev/zero for TLS: it is longer than"), "{error}");
         }
+        assert!(readable(Path::new("/dev/zero")).is_empty());
+    }
+
+    #[test]
+    fn a_damaged_certificate_does_not_hide_those_after_it() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let section =
+            |text| format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
+        let (good, bad) = (section("AAAA"), section("*"));
+        fs_err::write(file.path(), format!("{bad}{good}{bad}{good}")).unwrap();
+        assert_eq!(readable(file.path()).len(), 2);
     }
 }
