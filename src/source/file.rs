@@ -1,5 +1,6 @@
 //! Reading files: the errors that all sources have in common, and reads at an offset.
 
+use crate::open_files;
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt};
@@ -10,7 +11,10 @@ use std::sync::Arc;
 #[expect(missing_docs, reason = "the fields are what the messages say they are")]
 pub enum FileError {
     /// The file is there but cannot be opened.
-    #[error("{file}: cannot be opened: {source}; check its permissions and those of its folders")]
+    #[error(
+        "{file}: cannot be opened: {source}; {}",
+        open_files::advice(source, "check its permissions and those of its folders")
+    )]
     Open { file: Arc<str>, source: io::Error },
     /// A pipe, which might never end, a device or a folder where a file is needed.
     #[error(
@@ -58,5 +62,20 @@ pub fn read_at(
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(source) => return Err(FileError::Read { file: name.clone(), at, source }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_many_open_files_is_no_question_of_permissions() {
+        let message = |errno: rustix::io::Errno| {
+            FileError::Open { file: "a.tar".into(), source: errno.into() }.to_string()
+        };
+        let too_many = message(rustix::io::Errno::MFILE);
+        assert!(too_many.contains("ulimit -n") && !too_many.contains("permissions"), "{too_many}");
+        assert!(message(rustix::io::Errno::ACCESS).contains("check its permissions"));
     }
 }
