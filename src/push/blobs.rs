@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::event::{Event, Events};
 use crate::image::{Blob, Digest};
 use crate::pack::{self, Packed, Spool};
-use crate::registry::upload::{Content, Progress, Session};
+use crate::registry::upload::{Progress, Session, UploadSource};
 use crate::registry::{self, Mount, Present, Repository};
 use crate::report::{Known, Outcome};
 use crate::reuse::{Candidate, Why};
@@ -77,7 +77,7 @@ pub struct Upload {
     pub layer: LayerId,
     /// The name for people.
     pub name: String,
-    pub content: Arc<dyn Content>,
+    pub content: Arc<dyn UploadSource>,
     pub events: Events,
 }
 

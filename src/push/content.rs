@@ -1,28 +1,28 @@
-//! What is uploaded, as the registry module wants to have it: a spool, bytes in memory, or a part of
-//! a file.
+//! Where the bytes of an upload come from: a spool, memory, or a part of a file.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use tokio::task;
 
 use crate::error::Error;
 use crate::image::{Digest, Hasher};
 use crate::pack::Spool;
-use crate::registry::upload::{Content, ContentError};
+use crate::registry::upload::{UploadSource, UploadSourceError};
 use crate::source::layout::{LayoutError, Region};
 use crate::source::{self, FileError};
 
-impl Content for Spool {
+impl UploadSource for Spool {
     fn whole(&self) -> Option<(Digest, u64)> {
         // Ready at once where the blob is whole; an error shows when the bytes are asked for.
         let packed = self.finished().now_or_never()?.ok()?;
         Some((packed.blob.digest, packed.blob.size))
     }
 
-    fn finished(&self) -> BoxFuture<'_, Result<(Digest, u64), ContentError>> {
+    fn finished(&self) -> BoxFuture<'_, Result<(Digest, u64), UploadSourceError>> {
         async {
             let packed = Spool::finished(self).await?;
             Ok((packed.blob.digest, packed.blob.size))
@@ -30,7 +30,11 @@ impl Content for Spool {
         .boxed()
     }
 
-    fn chunk(&self, offset: u64, max: usize) -> BoxFuture<'_, Result<Option<Bytes>, ContentError>> {
+    fn chunk(
+        &self,
+        offset: u64,
+        max: usize,
+    ) -> BoxFuture<'_, Result<Option<Bytes>, UploadSourceError>> {
         async move { Ok(Spool::chunk(self, offset, max).await?) }.boxed()
     }
 }
@@ -43,16 +47,20 @@ pub struct InMemory {
     pub digest: Digest,
 }
 
-impl Content for InMemory {
+impl UploadSource for InMemory {
     fn whole(&self) -> Option<(Digest, u64)> {
         Some((self.digest.clone(), self.bytes.len() as u64))
     }
 
-    fn finished(&self) -> BoxFuture<'_, Result<(Digest, u64), ContentError>> {
+    fn finished(&self) -> BoxFuture<'_, Result<(Digest, u64), UploadSourceError>> {
         async { Ok((self.digest.clone(), self.bytes.len() as u64)) }.boxed()
     }
 
-    fn chunk(&self, offset: u64, max: usize) -> BoxFuture<'_, Result<Option<Bytes>, ContentError>> {
+    fn chunk(
+        &self,
+        offset: u64,
+        max: usize,
+    ) -> BoxFuture<'_, Result<Option<Bytes>, UploadSourceError>> {
         let start = usize::try_from(offset).map_or(self.bytes.len(), |at| at.min(self.bytes.len()));
         let end = self.bytes.len().min(start.saturating_add(max));
         let piece = (end > start).then(|| self.bytes.slice(start..end));
@@ -83,22 +91,26 @@ impl Checked {
         Self { region, digest, state: Arc::default() }
     }
 
-    /// What was wrong with the bytes, told once.
+    /// What was wrong with the bytes. Returned once.
     pub fn problem(&self) -> Option<Error> {
-        lock(&self.state).problem.take().map(Error::Source)
+        self.state.lock().problem.take().map(Error::Source)
     }
 }
 
-impl Content for Checked {
+impl UploadSource for Checked {
     fn whole(&self) -> Option<(Digest, u64)> {
         Some((self.digest.clone(), self.region.length))
     }
 
-    fn finished(&self) -> BoxFuture<'_, Result<(Digest, u64), ContentError>> {
+    fn finished(&self) -> BoxFuture<'_, Result<(Digest, u64), UploadSourceError>> {
         async { Ok((self.digest.clone(), self.region.length)) }.boxed()
     }
 
-    fn chunk(&self, offset: u64, max: usize) -> BoxFuture<'_, Result<Option<Bytes>, ContentError>> {
+    fn chunk(
+        &self,
+        offset: u64,
+        max: usize,
+    ) -> BoxFuture<'_, Result<Option<Bytes>, UploadSourceError>> {
         let (region, digest, state) =
             (self.region.clone(), self.digest.clone(), self.state.clone());
         async move {
@@ -115,8 +127,8 @@ fn read(
     state: &Mutex<Hashed>,
     offset: u64,
     max: usize,
-) -> Result<Option<Bytes>, ContentError> {
-    let mut state = lock(state);
+) -> Result<Option<Bytes>, UploadSourceError> {
+    let mut state = state.lock();
     let result = state.read(region, digest, offset, max);
     result.map_err(|problem| {
         let reason = problem.to_string();
@@ -176,9 +188,4 @@ fn fill(region: &Region, digest: &Digest, bytes: &mut [u8], at: u64) -> Result<(
         Ok(_) => Err(LayoutError::CutBlob { file, digest: digest.clone() }.into()),
         Err(source) => Err(FileError::Read { file, at: region.offset + at, source }.into()),
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What a panic might leave half done is a hash, which then proves wrong.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -92,7 +92,7 @@ impl Input {
         Ok(Self { images, ..input })
     }
 
-    /// To be read once; a file can be read again all the same.
+    /// An input that is read once. A file can be read again even so.
     pub fn new(location: &Location, may_run: bool) -> Self {
         let images = ImagesKnown::UnlessSingle;
         Self { location: location.clone(), may_run, images, _spooled: None }
@@ -160,7 +160,7 @@ impl Input {
         blocking(move || Ok(source::open(&location, options)?)).await
     }
 
-    /// With events, whoever listens hears how the reading goes.
+    /// With events, the progress of the reading is reported.
     fn open_options(&self, images: ImagesKnown, events: Option<&Events>) -> source::Options {
         let events = events.cloned().unwrap_or_else(event::ignore);
         let noting = events.clone();

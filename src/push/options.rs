@@ -8,7 +8,7 @@ use crate::{registry, reuse, source};
 pub struct Item {
     /// Where the image is.
     pub image: source::Location,
-    /// Which, where there are several.
+    /// Which image, if there are several.
     pub selection: source::Selection,
     /// Where it goes; `None`: the one name that the image itself carries.
     pub destination: Option<Reference>,
@@ -40,9 +40,9 @@ pub struct Index {
 pub struct IndexItem {
     /// Where it is.
     pub image: source::Location,
-    /// Which, where there are several.
+    /// Which image, if there are several.
     pub selection: source::Selection,
-    /// The platform that it is thought to be for; another is an error.
+    /// The platform that it must be for; `None`: any.
     pub platform: Option<Platform>,
 }
 
@@ -59,9 +59,9 @@ pub struct PushOptions {
     pub level: Option<i32>,
     /// Blobs uploaded at the same time. Default: [`DEFAULT_JOBS`].
     pub jobs: usize,
-    /// Find out everything, upload nothing.
+    /// Whether nothing is sent, only found out. Default: no.
     pub dry_run: bool,
-    /// Other images of the same registry whose layers may be used.
+    /// Other images of the same registry whose layers may be reused. Default: none.
     pub reuse_from: Vec<Reference>,
     /// Whether a previous image is believed that says by an annotation what its layers were made
     /// of. Default: no.
@@ -71,9 +71,9 @@ pub struct PushOptions {
     /// Whether images that are pushed together are given up when one of them has failed. Default:
     /// no.
     pub fail_fast: bool,
-    /// Where the local cache is; `None`: none is used.
+    /// Where the local cache is. Default: `None`, none is used.
     pub cache: Option<reuse::CacheLocation>,
-    /// How to talk to the registry.
+    /// How to talk to the registry. Default: without credentials.
     pub registry: registry::Options,
 }
 

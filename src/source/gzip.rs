@@ -105,7 +105,7 @@ impl<R: BufRead> GzipReader<R> {
                 self.input.consume(1);
                 return self.header();
             }
-            // Garbage. It is read, as whoever writes into a pipe wants to get rid of it.
+            // Garbage. It is read, since the program that writes it into a pipe would block otherwise.
             loop {
                 match self.input.fill_buf()?.len() {
                     0 => break,

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{BoxFuture, pending};
 use pushimg::image::Digest;
-use pushimg::registry::upload::{Content, ContentError};
+use pushimg::registry::upload::{UploadSource, UploadSourceError};
 use pushimg::registry::{self, Registry};
 use tempfile::TempDir;
 
@@ -197,16 +197,16 @@ fn a_registry_that_does_not_let_go_is_left_soon() {
 /// A blob whose bytes never come.
 struct Endless;
 
-impl Content for Endless {
+impl UploadSource for Endless {
     fn whole(&self) -> Option<(Digest, u64)> {
         Some((Digest::of(b""), 1 << 20))
     }
 
-    fn finished(&self) -> BoxFuture<'_, Result<(Digest, u64), ContentError>> {
+    fn finished(&self) -> BoxFuture<'_, Result<(Digest, u64), UploadSourceError>> {
         pending().boxed()
     }
 
-    fn chunk(&self, _: u64, _: usize) -> BoxFuture<'_, Result<Option<Bytes>, ContentError>> {
+    fn chunk(&self, _: u64, _: usize) -> BoxFuture<'_, Result<Option<Bytes>, UploadSourceError>> {
         pending().boxed()
     }
 }

@@ -43,8 +43,5 @@ pub trait UploadSource: Send + Sync + 'static {
 /// Why there are no bytes.
 pub type UploadSourceError = Box<dyn std::error::Error + Send + Sync>;
 
-// The names that callers used before.
-pub use {UploadSource as Content, UploadSourceError as ContentError};
-
 /// Is called with the number of the blob's bytes that the network has taken.
 pub type Progress = Arc<dyn Fn(u64) + Send + Sync>;

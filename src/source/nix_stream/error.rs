@@ -47,7 +47,7 @@ pub enum NixStreamError {
          build it with `nix-store --realise {path}`, or build the image again"
     )]
     NotInStore { file: Arc<str>, path: Arc<str> },
-    /// The checksum of the layer that lies ready is none.
+    /// The prebuilt layer's checksum file is not a SHA-256 digest.
     #[error("{path} does not hold the SHA-256 digest of a layer; build the image again")]
     BadChecksum { path: Arc<str> },
     /// A base image whose config is odd.

@@ -7,10 +7,12 @@ use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::error::{LastLines, NixStreamError};
 use crate::source::archive::{self, ArchiveStream, Contents};
@@ -106,7 +108,7 @@ struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut child = self.child.lock();
         // It fails where it has ended, which is as well.
         let _ = child.kill();
         let _ = child.wait();
@@ -126,7 +128,7 @@ impl Output {
     fn wait(&self) -> io::Result<ExitStatus> {
         let mut pause = Duration::from_millis(1);
         loop {
-            let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut child = self.child.lock();
             if let Some(status) = child.try_wait()? {
                 return Ok(status);
             }
