@@ -279,6 +279,12 @@ async fn read(place: &CredentialFile) -> Result<Option<Zeroizing<Vec<u8>>>, Cred
         return Ok(Some(bytes));
     }
     let read = async {
+        // Opening a pipe waits for a writer. Only the user may name one.
+        if matches!(place.content, Content::Usual)
+            && !tokio::fs::metadata(&place.path).await?.is_file()
+        {
+            return Err(std::io::Error::other("it is not a regular file"));
+        }
         let file = tokio::fs::File::open(&place.path).await?;
         file.take(MAX_FILE + 1).read_to_end(&mut bytes).await
     };
@@ -359,6 +365,17 @@ mod tests {
 
     fn login(user: &str) -> String {
         format!(r#"{{"auths":{{"h.example":{{"username":"{user}","password":"p"}}}}}}"#)
+    }
+
+    #[tokio::test]
+    async fn a_pipe_in_a_usual_place_is_an_error_and_not_waited_for() {
+        let machine = Machine::new();
+        let pipe = machine.root.path().join("docker/config.json");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let limit = std::time::Duration::from_secs(10);
+        let failed = tokio::time::timeout(limit, machine.fail("h.example")).await.unwrap();
+        assert!(failed.contains("not a regular file"), "{failed}");
+        assert!(failed.contains("docker/config.json"), "{failed}");
     }
 
     #[tokio::test]

@@ -193,7 +193,12 @@ impl HostFolder {
             let Ok(entries) = std::fs::read_dir(parent.join(host)) else {
                 continue;
             };
-            let mut files: Vec<_> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
+            // Opening a pipe waits for a writer.
+            let can_be_opened = |file: &PathBuf| {
+                std::fs::metadata(file).is_ok_and(|file| file.is_file() || file.is_dir())
+            };
+            let mut files: Vec<_> =
+                entries.filter_map(|e| Some(e.ok()?.path())).filter(can_be_opened).collect();
             files.sort();
             for file in files {
                 match file.extension().and_then(|e| e.to_str()) {
