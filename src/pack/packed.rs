@@ -5,7 +5,7 @@ use crate::image::{Blob, Compression, DiffId, Digest};
 /// What a layer has become.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packed {
-    /// The blob, whose bytes the [`Spool`] has.
+    /// The blob, whose bytes the spool has.
     pub blob: Blob,
     /// The digest of the uncompressed tar.
     pub diff_id: DiffId,
