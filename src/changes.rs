@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::image::{Config, DiffId};
 use crate::source;
 
-/// What an image consists of, as far as its config says it.
+/// What the config says that an image consists of.
 #[derive(Clone, Debug, Default)]
 pub struct Inventory {
     /// The layers' diff IDs.

@@ -38,7 +38,7 @@ pub struct Layers<'a> {
     blobs: &'a RepositoryBlobs<'a>,
     /// What the history calls the layers, if it is known before they are read.
     names: HashMap<LayerId, String>,
-    /// The diff IDs and keys of the layers to come, as far as they are known.
+    /// The diff IDs and keys that are known of the layers to come.
     expected: (Vec<DiffId>, Vec<LayerKey>),
     /// What was found of each layer.
     found: Mutex<HashMap<DiffId, Arc<OnceCell<Found>>>>,
