@@ -30,6 +30,7 @@ MB = 1_000_000
 LAYERS = 100
 TOTAL = 300 * MB
 CHANGED = 6 * MB
+CHANGED_LITTLE = 2 * MB
 SERVICES = 10
 # Of the LAYERS of a service, those that all have, and the size of each part.
 SHARED = 90
@@ -76,6 +77,19 @@ def layered(folder: Path) -> tuple:
         for number, version in enumerate(versions, start=1):
             _write_layered(version, packages, app_version(app, number), number)
     return versions
+
+
+def changed_little(folder: Path) -> Version:
+    """The first version, but for one package of some CHANGED_LITTLE."""
+    version = Version(folder / "layered-v3.tar", folder / "layered-v3.tar.gz")
+    if not (version.tar.exists() and version.gz.exists()):
+        packages, app = contents()
+        sizes = [sum(map(_size, (node.content for node in files.values()))) for _, files in packages]
+        place = min(range(len(sizes)), key=lambda place: abs(sizes[place] - CHANGED_LITTLE))
+        name, files = packages[place]
+        packages[place] = (name, app_version(files, 2))
+        _write_layered(version, packages, app, 1)
+    return version
 
 
 def contents() -> tuple:

@@ -272,7 +272,14 @@ fn variables_that_name_no_certificates_are_told_where_trust_is_missing() {
         let file = certificate.cert.to_str().expect("UTF-8");
         push(&machine, &image, &registry, &["--ca-file", file]).success();
     }
-    // The first counts; nix-shell --pure sets both to a file that does not exist.
+    // Both count, whatever the other names.
+    let other = openssl.self_signed("other", RSA, &with_extension(FOR_LOOPBACK));
+    for (one, two) in [(&certificate, &other), (&other, &certificate)] {
+        let machine =
+            Pushimg::new().env("SSL_CERT_FILE", &one.cert).env("NIX_SSL_CERT_FILE", &two.cert);
+        push(&machine, &image, &registry, &[]).success();
+    }
+    // nix-shell --pure sets both to a file that does not exist.
     let machine = Pushimg::new()
         .env("SSL_CERT_FILE", "/no-cert-file.crt")
         .env("NIX_SSL_CERT_FILE", &certificate.cert);

@@ -21,7 +21,8 @@ const MAX_PEM_BYTES: u64 = 16 << 20;
 /// What nixpkgs sets the variables to where a shell is to find no certificates of the system.
 const NO_FILE: &str = "/no-cert-file.crt";
 
-/// Variables that name a file of certificates, the first that is set counts; as in nixpkgs' OpenSSL.
+/// Variables that name a file of certificates. Both count: Nix sets the first for every shell, so
+/// it does not mean that the second, which a user sets for one command, is to be passed over.
 const FILE_VARIABLES: [&str; 2] = ["NIX_SSL_CERT_FILE", "SSL_CERT_FILE"];
 /// The variable that names folders of certificates.
 const FOLDERS_VARIABLE: &str = "SSL_CERT_DIR";
@@ -52,11 +53,11 @@ fn system() -> (Vec<CertificateDer<'static>>, Option<String>) {
     let set = |name: &str| {
         std::env::var_os(name).filter(|value| !value.is_empty() && value.as_os_str() != NO_FILE)
     };
-    let file = FILE_VARIABLES.iter().find_map(|name| Some((*name, set(name)?)));
+    let files = FILE_VARIABLES.iter().filter_map(|name| Some((*name, set(name)?)));
     let folders = set(FOLDERS_VARIABLE);
     let mut found = Vec::new();
     let mut missing = Vec::new();
-    let named = file.into_iter().map(|(name, path)| (name, PathBuf::from(path)));
+    let named = files.map(|(name, path)| (name, PathBuf::from(path)));
     let in_folders = folders.iter().flat_map(|folders: &OsString| std::env::split_paths(folders));
     let in_folders = in_folders.filter(|path| !path.as_os_str().is_empty());
     for (name, path) in named.chain(in_folders.map(|path| (FOLDERS_VARIABLE, path))) {
