@@ -52,14 +52,14 @@ class FarRegistry(bench_lab.Registry):
         self.certificates = folder / "tls"
         self.hosts = folder / "hosts"
         self.own_ports, self.servers, self.proxies = {}, [], []
-        self.ports = {host: bench_lab.free_port() for host in HOSTS}
+        self.ports = dict(zip(HOSTS, bench_lab.free_ports(len(HOSTS))))
         self.port = self.ports["registry.test"]
         make_certificates(self.certificates)
         self.hosts.write_text("127.0.0.1 localhost\n" + "".join(f"127.0.0.1 {h}\n" for h in HOSTS))
         self.token = make_token(self.certificates)
 
     def start(self, proxied: bool = False, rtt: float = 0, mbit: float = 0) -> None:
-        self.own_ports = {host: bench_lab.free_port() for host in HOSTS}
+        self.own_ports = dict(zip(HOSTS, bench_lab.free_ports(len(HOSTS))))
         self._start_registry()
         self._start_storage()
         self._start_token_server()

@@ -34,13 +34,13 @@ class Registry:
         self.storage = folder / "storage"
         self.log = folder / "access.log"
         self.config = folder / "config.json"
-        self.port = free_port()  # what clients see, with and without the proxy
+        (self.port,) = free_ports(1)  # what clients see, with and without the proxy
         self.own_port = self.port  # where the server itself listens
         self.server = None
         self.proxy = None
 
     def start(self, proxied: bool = False, rtt: float = 0, mbit: float = 0) -> None:
-        self.own_port = free_port() if proxied else self.port
+        self.own_port = free_ports(1)[0] if proxied else self.port
         # JSON is YAML.
         self.config.write_text(json.dumps(registry_config(self.storage, self.own_port)))
         self.server = spawn(["docker-registry", "serve", str(self.config)], self.log)
@@ -166,7 +166,12 @@ def connect(port: int) -> None:
     socket.create_connection(("127.0.0.1", port)).close()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
+def free_ports(count: int) -> list:
+    """Ports of loopback that nothing listens on, each another."""
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
