@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use futures::future::try_join_all;
 use parking_lot::Mutex;
-use reqwest::StatusCode;
 use tokio::sync::{OnceCell, Semaphore};
 
 use crate::error::Error;
@@ -324,8 +323,8 @@ impl RepositoryBlobs<'_> {
 
     /// Whether the registry answers the HEAD for the blob, with its length.
     ///
-    /// Any answer but yes or no, as from a registry that has quarantined a blob, counts as no. If
-    /// something is wrong, the upload shows it.
+    /// Anything but yes or no counts as no: the answer of a registry that has quarantined a blob, or
+    /// a redirect to storage that cannot be reached. If something is wrong, the upload shows it.
     async fn is_there(&self, blob: &Blob) -> Result<bool, Error> {
         if self.is_denied(&blob.digest) {
             return Ok(false);
@@ -335,7 +334,7 @@ impl RepositoryBlobs<'_> {
         match head {
             Ok(Some(Present { size })) => Ok(size.is_none_or(|size| size == blob.size)),
             Ok(None) => Ok(false),
-            Err(error) if error.status().is_some_and(|s| s != StatusCode::UNAUTHORIZED) => {
+            Err(error) if error.is_of_one_request() => {
                 (self.events)(Event::Note(format!("blob taken as missing: {error}")));
                 Ok(false)
             }

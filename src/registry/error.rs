@@ -67,6 +67,9 @@ pub enum Error {
         /// Why there are no bytes.
         reason: String,
     },
+    /// A redirect has led the request away from the registry, and there it failed.
+    #[error(transparent)]
+    Elsewhere(Box<Error>),
     /// It was retried for as long as the user allows, or the registry asks for a longer pause.
     #[error("{error}\nhint: {hint}")]
     GaveUp {
@@ -110,7 +113,7 @@ impl Error {
             }
             Self::NotARegistry { .. } => true,
             Self::Auth { source, .. } => !source.is_transient(),
-            Self::GaveUp { error, .. } => error.is_refusal(),
+            Self::GaveUp { error, .. } | Self::Elsewhere(error) => error.is_refusal(),
             Self::Unreachable { .. }
             | Self::Transport { .. }
             | Self::Unsettled(_)
@@ -120,10 +123,21 @@ impl Error {
         }
     }
 
+    /// Whether only this request has failed: the registry answers, and has not refused the login.
+    pub fn is_of_one_request(&self) -> bool {
+        match self {
+            Self::Status(answer) => answer.status != StatusCode::UNAUTHORIZED,
+            Self::Protocol { .. } | Self::Elsewhere(_) => true,
+            Self::GaveUp { error, .. } => error.is_of_one_request(),
+            _ => false,
+        }
+    }
+
     /// What is wrong, without what was attempted: the same for all requests that fail together.
     pub(super) fn cause(&self) -> String {
         match self {
             Self::Transport { reason, .. } => reason.clone(),
+            Self::Elsewhere(error) => error.cause(),
             Self::Status(answer) => {
                 format!("{} {}", answer.url.host(), answer.status)
             }
@@ -140,7 +154,9 @@ impl Error {
     pub fn status(&self) -> Option<StatusCode> {
         match self {
             Self::Status(answer) => Some(answer.status),
-            Self::GaveUp { error, .. } | Self::Unsettled(error) => error.status(),
+            Self::GaveUp { error, .. } | Self::Unsettled(error) | Self::Elsewhere(error) => {
+                error.status()
+            }
             _ => None,
         }
     }
@@ -154,7 +170,9 @@ impl Error {
     pub fn said(&self) -> Option<&ErrorMessage> {
         match self {
             Self::Status(answer) => Some(&answer.message),
-            Self::GaveUp { error, .. } | Self::Unsettled(error) => error.said(),
+            Self::GaveUp { error, .. } | Self::Unsettled(error) | Self::Elsewhere(error) => {
+                error.said()
+            }
             _ => None,
         }
     }

@@ -102,10 +102,15 @@ impl Repository {
                 };
             }
         };
-        let problem = match answer.header(DIGEST) {
+        // Not all registries tell the digest, and some tell one of another algorithm; neither does a
+        // page of something in between.
+        let stored = answer.header(DIGEST).filter(|stored| stored.starts_with("sha256:"));
+        let problem = match stored {
             Some(stored) if stored == manifest.digest.as_str() => return Ok(answer.headers),
-            // Not all registries tell the digest; neither does a page of something in between.
-            None if self.holds(reference, manifest).await? => return Ok(answer.headers),
+            None if self.has_stored(reference, manifest).await? => return Ok(answer.headers),
+            None if !self.registry().door.is_registry() => {
+                return Err(self.registry().door.not_a_registry(&answer));
+            }
             None => {
                 let (url, status) = (SafeUrl::from(answer.url), answer.status);
                 format!("{url} answered {status}, but does not have the manifest")
@@ -117,6 +122,12 @@ impl Repository {
             ),
         };
         Err(Error::Protocol { doing, problem })
+    }
+
+    /// The same after the registry has accepted the PUT.
+    async fn has_stored(&self, reference: &str, manifest: &Manifest) -> Result<bool, Error> {
+        let stored = self.holds(reference, manifest).await;
+        stored.map_err(|error| Error::Unsettled(Box::new(error)))
     }
 
     /// Whether the reference stands for this very manifest.

@@ -7,10 +7,11 @@ use reqwest::StatusCode;
 use serde::Deserialize;
 
 use crate::image::Digest;
+use crate::json;
 
 /// Codes that stay true however often a request is sent again, also where the status says that the
 /// registry failed.
-const FINAL_CODES: [&str; 13] = [
+const FINAL_CODES: [&str; 14] = [
     "BLOB_UNKNOWN",
     "DENIED",
     "DIGEST_INVALID",
@@ -23,6 +24,7 @@ const FINAL_CODES: [&str; 13] = [
     "SIZE_INVALID",
     "TAG_INVALID",
     "TAG_IMMUTABLE",
+    "UNAUTHORIZED",
     "UNSUPPORTED",
 ];
 
@@ -48,18 +50,22 @@ pub struct ApiError {
 }
 
 impl ErrorMessage {
-    /// Reads the body of an error answer. Takes anything, an HTML page included.
+    /// Reads the body of an error answer. Takes anything, an HTML page included. Of what is no text
+    /// nothing is kept.
     pub fn parse(body: &[u8]) -> Self {
         #[derive(Deserialize)]
         struct ErrorsJson {
             errors: Vec<ApiError>,
         }
-        if let Ok(ErrorsJson { errors }) = serde_json::from_slice(body)
+        if let Ok(ErrorsJson { errors }) = json::from_slice(body)
             && !errors.is_empty()
         {
             return Self { errors, text: None };
         }
         let text = String::from_utf8_lossy(body);
+        if text.contains(|c: char| c.is_control() && !c.is_whitespace()) {
+            return Self::default();
+        }
         let text = storage_error(&text).unwrap_or_else(|| strip_markup(&text));
         Self { errors: Vec::new(), text: (!text.is_empty()).then_some(text) }
     }
@@ -87,9 +93,14 @@ impl ErrorMessage {
         starts.filter_map(|start| text.get(start..start + 71)?.parse().ok()).collect()
     }
 
-    /// Whether `errors[]` has this code.
+    /// Whether `errors[]` has this code. Some registries write codes in lower case.
     pub fn has_code(&self, code: &str) -> bool {
-        self.errors.iter().any(|error| error.code == code)
+        self.errors.iter().any(|error| error.code.eq_ignore_ascii_case(code))
+    }
+
+    /// Whether a code says that the login is missing, or that it does not allow this.
+    pub fn is_about_access(&self) -> bool {
+        self.has_code("UNAUTHORIZED") || self.has_code("DENIED")
     }
 
     /// Whether it speaks of the login itself, as Amazon ECR does that answers a login of yesterday

@@ -8,6 +8,7 @@ use url::Url;
 
 use super::proxy::Proxy;
 use super::verify::CertificateProblem;
+use crate::open_files;
 use crate::registry::send::mask::host_and_port;
 
 /// Why a connection could not be made.
@@ -68,6 +69,11 @@ impl ConnectionProblem {
             true => "no connection could be made in time".to_owned(),
             false => innermost(error),
         };
+        let advice = |error: &io::Error| open_files::advice(error, "");
+        let advice = causes(error).filter_map(|cause| cause.downcast_ref().map(advice)).max();
+        if let Some(advice) = advice.filter(|advice| !advice.is_empty()) {
+            return Some(Self::new(cause, advice.to_owned()));
+        }
         Some(match proxy {
             Some(proxy) => of_proxy(proxy, url, error, &cause, heard),
             None => of_server(&cause),
@@ -243,6 +249,13 @@ fn causes(error: Cause<'_>) -> impl Iterator<Item = Cause<'_>> {
 
 fn tls_error(error: Cause<'_>) -> Option<&rustls::Error> {
     error.downcast_ref()
+}
+
+/// Whether an answer came that is not HTTP, or has an invalid or endless header.
+pub fn is_invalid_http(error: Cause<'_>) -> bool {
+    causes(error)
+        .find_map(|cause| cause.downcast_ref::<hyper::Error>())
+        .is_some_and(|error| error.is_parse() || error.is_parse_too_large())
 }
 
 /// The text of the innermost cause, which says what happened, without an error's number.

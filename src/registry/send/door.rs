@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use reqwest::StatusCode;
 use reqwest::header::WARNING;
 use tokio::sync::OnceCell;
 use url::Url;
@@ -15,10 +16,12 @@ use super::super::auth::Realm;
 use super::super::connect::Clients;
 use super::super::error::Error;
 use super::super::hosts;
+use super::super::message::ErrorMessage;
 use super::super::options::Options;
 use super::super::scheme::{Scheme, Speaks};
 use super::failure::Failure;
 use super::first::FirstAnswer;
+use super::mask::SafeUrl;
 use super::pause::{Announced, Server, Servers};
 use super::request::Answer;
 use super::retry::RetryBudget;
@@ -186,12 +189,7 @@ impl Door {
 
     /// Takes note of what an answer of the registry shows besides what it answers.
     pub(super) fn note_answer(&self, answer: &Answer) {
-        if answer.header("docker-distribution-api-version").is_some()
-            || answer.header("docker-content-digest").is_some()
-            || answer.header("docker-upload-uuid").is_some()
-            || answer.header("www-authenticate").is_some()
-            || answer.header("content-type").is_some_and(|kind| kind.contains("json"))
-        {
+        if shows_a_registry(answer) {
             self.is_registry.store(true, Ordering::Relaxed);
         }
         for value in answer.headers.get_all(WARNING) {
@@ -218,9 +216,41 @@ impl Door {
     }
 
     /// Whether any answer was one that only a registry gives.
-    pub(super) fn is_registry(&self) -> bool {
+    pub fn is_registry(&self) -> bool {
         self.is_registry.load(Ordering::Relaxed)
     }
+
+    /// The error for an answer that no registry gives.
+    pub fn not_a_registry(&self, answer: &Answer) -> Error {
+        let (url, status) = (SafeUrl::from(answer.url.clone()), answer.status);
+        let what = match answer.redirect() {
+            Some(to) => format!(" with a redirect to {to}"),
+            None if answer.is_web_page() => " with a web page".to_owned(),
+            None => String::new(),
+        };
+        Error::NotARegistry {
+            host: self.host.clone(),
+            answered: format!("{url} answered {status}{what}"),
+        }
+    }
+}
+
+/// Whether an answer is one that only a registry gives: by its headers, by its media type, or by
+/// the codes in an error's body.
+fn shows_a_registry(answer: &Answer) -> bool {
+    const HEADERS: [&str; 4] = [
+        "docker-distribution-api-version",
+        "docker-content-digest",
+        "docker-upload-uuid",
+        "oci-chunk-min-length",
+    ];
+    let has = |name: &str, part: &str| answer.header(name).is_some_and(|it| it.contains(part));
+    let is_session = answer.status == StatusCode::ACCEPTED && has("location", "/");
+    HEADERS.iter().any(|name| answer.headers.contains_key(*name))
+        || is_session
+        || has("www-authenticate", "service=")
+        || has("content-type", "application/vnd.")
+        || !ErrorMessage::parse(&answer.text()).errors.is_empty()
 }
 
 /// The texts of `299 - "text", 299 - "text"` (OCI distribution-spec 1.1, "Warnings").

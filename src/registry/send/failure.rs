@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::super::connect::problem::{ConnectionProblem, innermost};
+use super::super::connect::problem::{ConnectionProblem, innermost, is_invalid_http};
 use super::super::connect::proxy::Proxy;
 use super::super::error::Error;
 use super::mask::host_and_port;
@@ -25,6 +25,13 @@ pub struct Failure {
     pub connected: bool,
     /// The other side speaks TLS, and one of us does not trust the other.
     pub about_trust: bool,
+}
+
+impl Failure {
+    /// The same, of a request that a redirect has led away from the registry.
+    pub fn elsewhere(self) -> Self {
+        Self { error: Error::Elsewhere(Box::new(self.error)), ..self }
+    }
 }
 
 /// An attempt that no answer came to.
@@ -54,6 +61,10 @@ impl Unanswered<'_> {
             let reason = format!("no such request can be made: {cause}");
             return Error::Transport { doing: self.doing.to_owned(), reason }.into();
         }
+        // The next answer would be no better.
+        if is_invalid_http(&error) {
+            return self.unreadable(&cause).into();
+        }
         self.silent("the connection", &format!("broke: {cause}"))
     }
 
@@ -80,6 +91,20 @@ impl Unanswered<'_> {
             format!("the answer of {} did not end within {limit}", host_and_port(self.url));
         let error = Error::Transport { doing: self.doing.to_owned(), reason };
         Failure { transient: true, ..error.into() }
+    }
+
+    fn unreadable(self, cause: &str) -> Error {
+        let problem = format!("it answered, but not in valid HTTP ({cause})");
+        if !self.heard {
+            let hint = "check the host's name and port: does a registry listen there?".to_owned();
+            return self.unreachable(problem, Some(hint));
+        }
+        let problem = format!(
+            "{} answered, but not in valid HTTP ({cause})\nhint: something between pushimg and the \
+             registry, or the registry itself, sends broken answers",
+            host_and_port(self.url)
+        );
+        Error::Protocol { doing: self.doing.to_owned(), problem }
     }
 
     /// There was a connection and no answer; `what` and `how` are the words before and after the

@@ -10,7 +10,7 @@ use super::super::message::ErrorMessage;
 use super::super::repository::Registry;
 use super::attempt::{Call, is_basic, is_scope_too_narrow};
 use super::failure::Failure;
-use super::mask::{SafeUrl, Secrets};
+use super::mask::Secrets;
 use super::request::{Answer, RequestTarget};
 use super::retry::retry_after;
 
@@ -25,20 +25,19 @@ impl Registry {
         let request = &call.request;
         let is_registry = self.door.is_registry_url(&answer.url);
         if is_registry && self.is_no_registry(call, &answer) {
-            let what = if answer.is_web_page() { " with a web page" } else { "" };
-            let (url, status) = (SafeUrl::from(answer.url), answer.status);
-            let answered = format!("{url} answered {status}{what}");
-            return Err(Error::NotARegistry { host: self.host().to_owned(), answered }.into());
+            return Err(self.door.not_a_registry(&answer).into());
         }
         if answer.status.is_success() || request.also.contains(&answer.status) {
             return Ok(answer);
         }
         let message = self.message(call, &answer, sent);
-        let refused = matches!(answer.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+        let refused = matches!(answer.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+            || (answer.status.is_server_error() && message.is_about_access());
         let not_allowed =
             is_registry && refused && self.is_not_allowed(call, &answer, &message, sent);
         let hint = match answer.status {
             _ if refused => self.login_hint(call, &message, not_allowed),
+            _ if answer.status.is_redirection() => self.redirect_hint(&answer),
             status => self.hint(call, status, &message),
         };
         // The login failed, not the request.
@@ -72,11 +71,12 @@ impl Registry {
         sent: Option<&HeaderValue>,
     ) -> ErrorMessage {
         let (ours, sent) = (self.auth.secrets(call.repository), Secrets::sent(sent));
-        ErrorMessage::parse(&answer.body).masked(|text| sent.mask(&ours.mask(text)))
+        ErrorMessage::parse(&answer.text()).masked(|text| sent.mask(&ours.mask(text)))
     }
 
     /// Whether an answer shows that there is no registry: nothing before was an answer of one, and
-    /// this is a page for a browser, or a 404 to what every registry has.
+    /// this is a page for a browser, a redirect in place of an upload, or a 404 to what every
+    /// registry has.
     fn is_no_registry(&self, call: &Call<'_>, answer: &Answer) -> bool {
         if self.door.is_registry() || hosts::says_not_found(self.host()) {
             return false;
@@ -85,7 +85,8 @@ impl Registry {
             && !call.request.also.contains(&StatusCode::NOT_FOUND);
         match answer.status.as_u16() {
             200..=299 | 405 => answer.is_web_page(),
-            404 => is_not_found && ErrorMessage::parse(&answer.body).errors.is_empty(),
+            300..=399 => true,
+            404 => is_not_found && ErrorMessage::parse(&answer.text()).errors.is_empty(),
             _ => false,
         }
     }
@@ -114,7 +115,7 @@ impl Registry {
 
     /// The same for an answer whose text was not read yet.
     pub(super) fn is_about_rights(&self, call: &Call<'_>, answer: &Answer) -> bool {
-        let message = ErrorMessage::parse(&answer.body);
+        let message = ErrorMessage::parse(&answer.text());
         let is_user = matches!(self.auth.identity(call.repository), Identity::User(_));
         let says_so = is_scope_too_narrow(answer) || message.has_code("DENIED");
         is_user && says_so && !message.is_about_login()
@@ -152,6 +153,16 @@ impl Registry {
                 hosts::log_in(host)
             ),
         })
+    }
+
+    /// The hint for a redirect that is not followed, because it is the answer to a POST or a PUT.
+    fn redirect_hint(&self, answer: &Answer) -> Option<String> {
+        let to = answer.redirect()?;
+        Some(format!(
+            "it redirects this request to {to}, and with status {} a client may not send an upload \
+             there; if that is the registry, name its host in the destination",
+            answer.status.as_u16()
+        ))
     }
 
     fn hint(&self, call: &Call<'_>, status: StatusCode, message: &ErrorMessage) -> Option<String> {

@@ -48,7 +48,12 @@ impl Door {
                 _ => return Ok(answer),
             }
             let url = redirected(&answer.url, &answer.headers).map_err(protocol)?;
-            answer = self.exchange(request, url, authorization, secrets).await?;
+            let is_elsewhere = !self.is_registry_url(&url);
+            let next = self.exchange(request, url, authorization, secrets).await;
+            answer = match next {
+                Err(failure) if is_elsewhere => return Err(failure.elsewhere()),
+                next => next?,
+            };
         }
         let last = SafeUrl::from(answer.url);
         Err(protocol(format!("more than {MAX_REDIRECTS} redirects, the last to {last}")))
@@ -58,12 +63,18 @@ impl Door {
     /// from plain HTTP to HTTPS, the user can name that at once.
     fn check_upgrade(&self, answer: Answer) -> Result<Answer, String> {
         match redirected(&answer.url, &answer.headers) {
-            Ok(to) if answer.url.scheme() == "http" && to.scheme() == "https" => Err(format!(
-                "{} redirects plain HTTP to HTTPS ({})\nhint: leave out --plain-http, and name the \
+            Ok(to)
+                if answer.url.scheme() == "http"
+                    && to.scheme() == "https"
+                    && to.host() == answer.url.host() =>
+            {
+                Err(format!(
+                    "{} redirects plain HTTP to HTTPS ({})\nhint: leave out --plain-http, and name the \
                  port that speaks HTTPS",
-                self.host(),
-                SafeUrl::from(to)
-            )),
+                    self.host(),
+                    SafeUrl::from(to)
+                ))
+            }
             _ => Ok(answer),
         }
     }
@@ -97,6 +108,7 @@ fn redirected(from: &Url, headers: &HeaderMap) -> Result<Url, String> {
 fn target(from: &Url, headers: &HeaderMap) -> Result<Url, String> {
     let value = headers
         .get(LOCATION)
+        .filter(|value| !value.is_empty())
         .ok_or_else(|| format!("{} gave no Location", SafeUrl::from(from.clone())))?;
     let text = value.to_str().map_err(|_| "its Location is not text".to_owned())?;
     let mut url = from.join(text).map_err(|error| format!("its Location is not a URL: {error}"))?;

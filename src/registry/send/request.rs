@@ -1,14 +1,21 @@
 //! A request as a value, and the answer to it.
 
+use std::borrow::Cow;
+use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
+use flate2::read::GzDecoder;
 use reqwest::header::HeaderMap;
 use reqwest::{Method, StatusCode};
 use url::Url;
 
 use super::idle::IdleTimer;
+use super::mask::SafeUrl;
+
+/// How much of a compressed error is decompressed.
+const MAX_TEXT: u64 = 64 << 10;
 
 /// A request to be sent.
 pub struct Request {
@@ -121,6 +128,24 @@ impl Answer {
     /// A header's number.
     pub fn number(&self, name: &str) -> Option<u64> {
         self.header(name)?.trim().parse().ok()
+    }
+
+    /// Where it redirects to, if it is a redirect.
+    pub fn redirect(&self) -> Option<SafeUrl> {
+        let to = self.header("location").filter(|_| self.status.is_redirection())?;
+        self.url.join(to).ok().map(SafeUrl::from)
+    }
+
+    /// The body of an error, for its text: decompressed if it is in gzip, as some gateways send it
+    /// unasked.
+    pub fn text(&self) -> Cow<'_, [u8]> {
+        if self.header("content-encoding").is_none_or(|it| !it.to_lowercase().contains("gzip")) {
+            return Cow::Borrowed(&self.body);
+        }
+        let mut text = Vec::new();
+        // If the rest is damaged or missing, the beginning still tells something.
+        let _ = GzDecoder::new(&self.body[..]).take(MAX_TEXT).read_to_end(&mut text);
+        Cow::Owned(text)
     }
 
     /// Whether it is a page for a browser.

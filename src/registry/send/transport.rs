@@ -63,7 +63,8 @@ impl Door {
                 Err(failure)
             }
             Err(_) => {
-                if result.is_ok() {
+                // A failure that is not transient is an answer in something other than HTTP.
+                if result.as_ref().err().is_none_or(|failure| !failure.transient) {
                     self.scheme.settle(Speaks::Plain);
                 }
                 result

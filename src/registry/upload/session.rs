@@ -14,15 +14,13 @@ use super::super::error::Error;
 use super::super::repository::Repository;
 use super::super::send::attempt::Call;
 use super::super::send::failure::Failure;
+use super::super::send::mask::SafeUrl;
 use super::super::send::redirect::location;
 use super::super::send::request::{Answer, AnswerTime, Payload, Request, RequestTarget};
 use super::super::send::retry::RetryBudget;
 use super::sessions::Sessions;
 use crate::image::Digest;
 
-/// A registry that wants shorter bodies than this is not believed: a layer would take thousands of
-/// requests.
-const LEAST_MAXIMUM: u64 = 64 << 10;
 /// How long the cancelling of a session may take.
 const CANCEL_TIME: Duration = Duration::from_secs(2);
 
@@ -151,6 +149,14 @@ impl Repository {
         let answer = self.registry().attempt(&call).await?;
         let session = match answer.status {
             StatusCode::CREATED if is_mount => Err("the blob is there already".to_owned()),
+            status if answer.header("location").is_none_or(str::is_empty) => {
+                let door = &self.registry().door;
+                if !door.is_registry() {
+                    return Err(door.not_a_registry(&answer).into());
+                }
+                let url = SafeUrl::from(answer.url);
+                Err(format!("{url} answered {status} without a Location, so no upload can begin"))
+            }
             _ => location(&answer.url, &answer.headers)
                 .map(|url| Session::opened(self, url, ChunkLimits::of(&answer))),
         };
@@ -279,7 +285,7 @@ impl ChunkLimits {
             least: answer.number("oci-chunk-min-length").unwrap_or(0),
             most: answer
                 .number("oci-chunk-max-length")
-                .filter(|most| *most >= LEAST_MAXIMUM)
+                .filter(|most| *most > 0)
                 .unwrap_or(u64::MAX),
         }
     }

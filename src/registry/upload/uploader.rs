@@ -22,6 +22,8 @@ use crate::image::Digest;
 
 /// Less than this is sent again without asking how much arrived.
 const WORTH_RESUMING: u64 = 1 << 20;
+/// A blob is not sent in more requests than this.
+const MAX_CHUNKS: u64 = 100_000;
 /// How many new sessions an upload may need in a row without getting further than before.
 const MAX_RESTARTS: u32 = 5;
 
@@ -308,6 +310,15 @@ impl Uploader<'_> {
     async fn patch_part(&mut self, session: &mut Session, most: u64) -> Result<(), Failure> {
         // Content-Range names the last byte, so the blob has to be whole.
         let (_, size) = self.finished().await?;
+        let requests = size / most.max(1);
+        if requests > MAX_CHUNKS {
+            let bytes = if most == 1 { "byte" } else { "bytes" };
+            let problem = format!(
+                "the registry takes at most {most} {bytes} in a request \
+                 (OCI-Chunk-Max-Length), and the blob would need {requests} requests"
+            );
+            return Err(Error::Protocol { doing: self.doing.clone(), problem }.into());
+        }
         let end = size.min(self.offset.saturating_add(most));
         if end <= self.offset {
             return Ok(());
@@ -329,7 +340,10 @@ impl Uploader<'_> {
     ) -> Result<(Digest, u64), Failure> {
         let answer = session.put(&self.doing, &digest, payload).await?;
         // Another success may come from something in between that is no registry at all.
-        if answer.status != StatusCode::CREATED && !self.is_there(&digest, size).await? {
+        let is_stored = answer.status == StatusCode::CREATED
+            || answer.header("docker-content-digest") == Some(digest.as_str())
+            || self.is_there(&digest, size).await?;
+        if !is_stored {
             let (url, status) = (SafeUrl::from(answer.url), answer.status);
             let problem = format!("{url} answered {status}, but does not have the blob");
             let error = Error::Protocol { doing: self.doing.clone(), problem };
@@ -339,9 +353,14 @@ impl Uploader<'_> {
         Ok((digest, size))
     }
 
+    /// Whether the registry answers the HEAD for the blob. If the question itself fails, the blob
+    /// counts as missing.
     async fn is_there(&self, digest: &Digest, size: u64) -> Result<bool, Error> {
-        let present = self.repository.head_blob(digest).await?;
-        Ok(present.is_some_and(|there| there.size.is_none_or(|s| s == size)))
+        match self.repository.head_blob(digest).await {
+            Ok(present) => Ok(present.is_some_and(|there| there.size.is_none_or(|s| s == size))),
+            Err(error) if error.is_of_one_request() => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Finds out where the session stands, to go on from there; `None`: a new one is needed.

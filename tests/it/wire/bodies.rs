@@ -36,3 +36,21 @@ fn no_body_is_longer_than_the_registry_allows() {
     let longest = records.iter().filter(|r| is_body(r)).map(|r| r.request_body).max();
     assert_eq!(longest, Some(MIB as u64), "{}", scene.proxy.transcript());
 }
+
+#[test]
+fn a_limit_of_the_registry_is_obeyed_however_small_it_is() {
+    let limit = |bytes: &str| Rule::at(Step::UploadPost, set("oci-chunk-max-length", bytes));
+    let scene = Scene::new();
+    scene.rules(vec![limit("10000")]);
+    scene.push(&[]).success();
+    let is_body = |r: &Record| matches!(r.step, Step::UploadPatch | Step::UploadPut);
+    let records = scene.proxy.records();
+    let longest = records.iter().filter(|r| is_body(r)).map(|r| r.request_body).max();
+    assert_eq!(longest, Some(10_000), "{}", scene.proxy.transcript());
+    pull::assert_same_image(&scene.image, scene.registry.addr(), "app", "v1");
+    // A number of requests without end is refused in words.
+    let scene = Scene::new();
+    scene.rules(vec![limit("1")]);
+    scene.push(&[]).exits(5).says("at most 1 byte in a request").says("OCI-Chunk-Max-Length");
+    assert!(scene.proxy.count(|r| is_body(r)) < 200, "{}", scene.proxy.transcript());
+}

@@ -2,12 +2,6 @@
 
 use super::*;
 
-/// A plain tar with many layers, whose digests the cache of an earlier push knows.
-fn many_layers(dir: &TempDir) -> PathBuf {
-    let layers = (0..20).map(|n| Layer::random(&format!("p-{n}"), n, 2_000)).collect();
-    ImageBuilder::new(layers).write(dir.path(), "many.tar")
-}
-
 #[test]
 fn before_the_first_challenge_one_request_asks() {
     for options in [bearer(), basic()] {

@@ -65,3 +65,33 @@ fn a_redirect_of_a_post_from_http_to_https_says_to_name_https() {
         output.says("redirects plain HTTP to HTTPS").says("leave out --plain-http");
     }
 }
+
+#[test]
+fn a_question_for_a_blob_that_leads_nowhere_counts_as_no() {
+    let nobody = format!("http://{}/blob", unused_address());
+    for location in [Some(nobody.as_str()), Some("http://storage.invalid/blob"), Some("/v2/"), None]
+    {
+        let scene = Scene::new();
+        let image = many_layers(&scene.dir);
+        let moved = Answer::status(307);
+        let moved = location.map_or(moved.clone(), |place| moved.header("location", place));
+        scene.rules(vec![Rule::at(Step::BlobHead, Fault::Answer(moved))]);
+        let output = push(&Pushimg::new(), &image, &scene.proxy.host(), &["--retry-for=2s"]);
+        let output = output.success();
+        assert!(output.took < Duration::from_secs(20), "{output}");
+        pull::assert_same_image(&image, scene.registry.addr(), "app", "v1");
+    }
+    // Also where only such a question could tell whether a blob arrived.
+    let scene = Scene::new();
+    scene.rules(vec![
+        Rule::at(Step::BlobHead, Fault::Answer(Answer::status(307).header("location", &nobody))),
+        Rule::at(Step::UploadPut, Fault::Rewrite(vec![Change::Status(200)])),
+    ]);
+    scene.push(&["--retry-for=2s"]).success();
+    scene.rules(vec![
+        Rule::at(Step::BlobHead, Fault::Answer(Answer::status(307).header("location", &nobody))),
+        Rule::at(Step::UploadPut, Fault::LostResponse(None)).first(1),
+    ]);
+    push(&Pushimg::new(), &scene.image, &scene.proxy.host(), &["--retry-for=2s", "--no-cache"]);
+    pull::assert_same_image(&scene.image, scene.registry.addr(), "app", "v1");
+}

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::support::archive::{ImageBuilder, Layer};
+use crate::support::archive::{ImageBuilder, Layer, gzip};
 use crate::support::docker_registry::{BASIC_PASSWORD, BASIC_USER};
 use crate::support::proxy::*;
 use crate::support::pull::{self, Remote};
@@ -86,4 +86,32 @@ fn bearer() -> registry::Options {
 fn basic() -> registry::Options {
     let auth = registry::basic(BASIC_USER, BASIC_PASSWORD);
     registry::Options { auth, ..Default::default() }
+}
+
+/// A plain tar with many layers, whose digests the cache of an earlier push knows.
+fn many_layers(dir: &TempDir) -> PathBuf {
+    let layers = (0..20).map(|n| Layer::random(&format!("p-{n}"), n, 2_000)).collect();
+    ImageBuilder::new(layers).write(dir.path(), "many.tar")
+}
+
+/// A server that gives this answer to every connection, and closes it.
+fn answering(answer: Vec<u8>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = listener.local_addr().expect("its address");
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let answer = answer.clone();
+            std::thread::spawn(move || {
+                let (mut head, mut byte) = (Vec::new(), [0]);
+                while !head.ends_with(b"\r\n\r\n") && client.read_exact(&mut byte).is_ok() {
+                    head.push(byte[0]);
+                }
+                let _ = client.write_all(&answer);
+                // A body that was not read would make the close a reset.
+                let _ = client.set_read_timeout(Some(Duration::from_millis(200)));
+                let _ = std::io::copy(&mut client, &mut std::io::sink());
+            });
+        }
+    });
+    addr
 }
