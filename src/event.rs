@@ -29,6 +29,15 @@ pub enum Event {
         /// The file's length; unknown for a pipe.
         total: Option<u64>,
     },
+    /// The registry lacks a layer. It will be uploaded as soon as fewer uploads run.
+    UploadQueued {
+        /// Which.
+        layer: LayerId,
+        /// Its name for people.
+        name: String,
+        /// The blob's length.
+        total: u64,
+    },
     /// A layer begins to be uploaded.
     UploadStarted {
         /// Which.
@@ -44,6 +53,8 @@ pub enum Event {
         layer: LayerId,
         /// Bytes that the network has taken.
         position: u64,
+        /// Bytes of the blob that exist; the others are still to be compressed.
+        ready: u64,
         /// The blob's length, once known.
         total: Option<u64>,
     },

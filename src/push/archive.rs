@@ -92,6 +92,7 @@ impl Bringing<'_> {
             // A stream's config comes last.
             let Some((image, has_others)) = early else {
                 let (image, has_others) = pick(&reading.images().await?)?;
+                (self.push.events)(Event::LayerCount(image.layers.len()));
                 let config = self.config(&image.config).await?;
                 return Ok((image, has_others, config));
             };

@@ -238,6 +238,11 @@ impl RepositoryBlobs<'_> {
         if self.ledger.dry_run {
             return Ok(self.confirm(&blob.digest, Outcome::WouldUpload));
         }
+        (upload.events)(Event::UploadQueued {
+            layer: upload.layer,
+            name: upload.name.clone(),
+            total: blob.size,
+        });
         // The semaphore is never closed.
         let _permit = self.ledger.uploads.acquire().await;
         self.upload(upload).await?;
@@ -360,7 +365,8 @@ impl RepositoryBlobs<'_> {
         let (events, content) = (upload.events.clone(), upload.content.clone());
         let progress: Progress = Arc::new(move |position| {
             let total = content.whole().map(|(_, size)| size);
-            events(Event::UploadProgress { layer, position, total });
+            let ready = content.ready();
+            events(Event::UploadProgress { layer, position, ready, total });
         });
         self.repository.upload(upload.content.clone(), self.session(), progress).await?;
         Ok(())

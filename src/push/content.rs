@@ -22,6 +22,10 @@ impl UploadSource for Spool {
         Some((packed.blob.digest, packed.blob.size))
     }
 
+    fn ready(&self) -> u64 {
+        self.available()
+    }
+
     fn finished(&self) -> BoxFuture<'_, Result<(Digest, u64), UploadSourceError>> {
         async {
             let packed = Spool::finished(self).await?;
@@ -50,6 +54,10 @@ pub struct InMemory {
 impl UploadSource for InMemory {
     fn whole(&self) -> Option<(Digest, u64)> {
         Some((self.digest.clone(), self.bytes.len() as u64))
+    }
+
+    fn ready(&self) -> u64 {
+        self.bytes.len() as u64
     }
 
     fn finished(&self) -> BoxFuture<'_, Result<(Digest, u64), UploadSourceError>> {
@@ -100,6 +108,10 @@ impl Checked {
 impl UploadSource for Checked {
     fn whole(&self) -> Option<(Digest, u64)> {
         Some((self.digest.clone(), self.region.length))
+    }
+
+    fn ready(&self) -> u64 {
+        self.region.length
     }
 
     fn finished(&self) -> BoxFuture<'_, Result<(Digest, u64), UploadSourceError>> {

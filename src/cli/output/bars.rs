@@ -1,4 +1,9 @@
 //! Progress at a terminal: a bar for each upload, and one below them for the whole push.
+//!
+//! ```text
+//! glibc-2.38                 ━━━━━╸──  31.2 MB of 40.0 MB     4.1 MB/s
+//! 12 of 43 layers, 8 there   ━━╸─────  60.1 MB of 240+ MB     7.2 MB/s    25 s left
+//! ```
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -6,7 +11,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::progress::Progress;
-use super::text::{escape, fit, size, whole_time};
+use super::text::{escape, fit, size, to_send, whole_time};
 use crate::event::Event;
 use crate::image::LayerId;
 
@@ -16,8 +21,10 @@ pub const DRAWS: u8 = 10;
 const TICK: Duration = Duration::from_millis(100);
 /// The length of the bar for the whole push, which shows a fraction.
 const WHOLE: u64 = 10_000;
-/// From this width on, totals and speeds are shown too.
-const WIDE: usize = 72;
+/// From this width on, totals and rates are shown too.
+const WIDE: usize = 80;
+/// From this width on, the time left is shown.
+const MEDIUM: usize = 56;
 
 /// The bars, and the lines above them.
 pub struct Bars {
@@ -51,7 +58,7 @@ impl Bars {
                 self.show_whole();
                 self.begin((image, *layer), name, *total);
             }
-            Event::UploadProgress { layer, position, total } => {
+            Event::UploadProgress { layer, position, total, .. } => {
                 if let Some(bar) = self.uploads.get(&(image, *layer)) {
                     if bar.length().is_none()
                         && let Some(total) = total
@@ -67,7 +74,9 @@ impl Bars {
                     self.remove(&bar);
                 }
             }
-            Event::Reading { .. } | Event::LayerCount(_) => self.show_whole(),
+            Event::Reading { .. } | Event::LayerCount(_) | Event::UploadQueued { .. } => {
+                self.show_whole();
+            }
             _ => return,
         }
         self.tick(progress, now);
@@ -128,7 +137,7 @@ impl Bars {
         (self.columns / 3).clamp(8, 32)
     }
 
-    /// Name, bar or spinner, and bytes; on a wide terminal also their total and the speed.
+    /// Name, bar or spinner, and bytes; on a wide terminal also their total and the rate.
     fn upload_style(&self, length_known: bool) -> ProgressStyle {
         let mut template = String::from("{prefix} ");
         template +=
@@ -136,7 +145,11 @@ impl Bars {
         template += " {sent:>8}";
         if self.columns >= WIDE {
             template += if length_known { " of {of:<8}" } else { "            " };
-            template += " {speed:>11}";
+            template += " {rate:>11}";
+        }
+        if self.columns >= MEDIUM {
+            // The column of the time left, which only the whole push has.
+            template += "            ";
         }
         style(&template)
     }
@@ -160,20 +173,24 @@ impl Bars {
         }
     }
 
-    /// Bytes and the time left, in the columns of the uploads above.
+    /// Bytes, rate and the time left, in the columns of the uploads above.
     fn figures(&self, progress: &Progress, now: Instant) -> String {
         let sent = size(progress.sent());
+        if self.columns < MEDIUM {
+            return format!("{sent:>8}");
+        }
         let left = progress
             .time_left(now)
             .filter(|left| !left.is_zero())
             .map(|left| format!("{} left", whole_time(left.as_secs_f64().ceil())))
             .unwrap_or_default();
         if self.columns < WIDE {
-            return format!("{sent:>8}");
+            return format!("{sent:>8} {left:>11}");
         }
-        let of = progress.to_send().map(size).unwrap_or_default();
+        let of = progress.to_send().map(to_send).unwrap_or_default();
         let word = if of.is_empty() { "  " } else { "of" };
-        format!("{sent:>8} {word} {of:<8} {left:>11}")
+        let rate = progress.pace(now).map(|pace| format!("{}/s", size(pace as u64)));
+        format!("{sent:>8} {word} {of:<8} {:>11} {left:>11}", rate.unwrap_or_default())
     }
 }
 
@@ -188,7 +205,7 @@ fn style(template: &str) -> ProgressStyle {
         .with_key("of", |state: &ProgressState, to: &mut dyn std::fmt::Write| {
             let _ = to.write_str(&size(state.len().unwrap_or(0)));
         })
-        .with_key("speed", |state: &ProgressState, to: &mut dyn std::fmt::Write| {
+        .with_key("rate", |state: &ProgressState, to: &mut dyn std::fmt::Write| {
             let _ = write!(to, "{}/s", size(state.per_sec() as u64));
         })
 }
@@ -197,7 +214,7 @@ fn style(template: &str) -> ProgressStyle {
 mod tests {
     use indicatif::InMemoryTerm;
 
-    use super::super::tests::{layer, started};
+    use super::super::tests::{layer, sent, started};
     use super::*;
     use crate::report::Outcome;
 
@@ -213,8 +230,6 @@ mod tests {
             progress.apply(0, &event, now);
             bars.update(0, &event, &progress, now);
         };
-        let sent =
-            |id, position, total| Event::UploadProgress { layer: LayerId(id), position, total };
         feed(Event::LayerCount(3), 0);
         feed(started(0, "a-package-with-a-long-name-1.2.3-bin", Some(200_000_000)), 0);
         feed(started(1, "gcc-13\u{1b}[2J", None), 0);
@@ -237,7 +252,7 @@ mod tests {
 
     #[test]
     fn every_width_shows_name_bytes_and_the_whole_and_cleans_up() {
-        for columns in [40, 80, 120] {
+        for columns in [40, 60, 80, 120] {
             let (during, after) = shown(columns);
             let rows: Vec<&str> = during.lines().collect();
             assert_eq!(rows.len(), 4, "{columns}:\n{during}");
@@ -246,11 +261,12 @@ mod tests {
             assert!(rows[2].contains("gcc-13\\u{") && rows[2].contains("10.0 MB"), "{during}");
             assert!(rows[3].starts_with("1 of 3 layer"), "{during}");
             assert!(rows[3].contains("60.0 MB"), "{during}");
+            assert_eq!(columns >= 60, rows[3].ends_with(" s left"), "{during}");
             if columns >= 80 {
                 assert!(rows[1].contains("50.0 MB of 200 MB"), "{during}");
                 assert!(rows[2].contains("10.0 MB of 40.0 MB"), "{during}");
                 assert!(rows[3].contains("60.0 MB of 240 MB"), "{during}");
-                assert!(rows[3].ends_with("12 s left"), "{during}");
+                assert!(rows[3].contains("MB/s"), "{during}");
             }
             assert_eq!(after, "glibc  10 B  uploaded");
         }

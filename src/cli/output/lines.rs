@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use super::progress::{Progress, Upload};
-use super::text::{escape, size, whole_time};
+use super::text::{escape, size, to_send, whole_time};
 
 /// After this much silence, a line says how far the push is.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -38,13 +38,15 @@ impl<W: Write + Send> Lines<W> {
     }
 }
 
-/// `12 of 43 layers, 130 MB sent at 12.3 MB/s, 25 s left; uploading glibc-2.38 (120 MB of 400 MB)`.
+/// `12 of 43 layers, 130 MB of 440 MB sent at 12.3 MB/s, 25 s left; uploading glibc-2.38 (120 MB of
+/// 400 MB)`.
 fn status(progress: &Progress, now: Instant) -> String {
     let mut text = progress.heading();
     if progress.sent() > 0 {
-        text += &format!(", {} sent", size(progress.sent()));
-        if let Some(speed) = progress.speed(now) {
-            text += &format!(" at {}/s", size(speed as u64));
+        let of = progress.to_send().map_or_else(String::new, |of| format!(" of {}", to_send(of)));
+        text += &format!(", {}{of} sent", size(progress.sent()));
+        if let Some(pace) = progress.pace(now) {
+            text += &format!(" at {}/s", size(pace as u64));
         }
     }
     if let Some(left) = progress.time_left(now).filter(|left| !left.is_zero()) {
@@ -68,10 +70,9 @@ fn status(progress: &Progress, now: Instant) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::started;
+    use super::super::tests::{sent, started};
     use super::*;
     use crate::event::Event;
-    use crate::image::LayerId;
 
     #[test]
     fn a_long_upload_is_heard_of_every_ten_seconds_and_not_more_often() {
@@ -82,23 +83,23 @@ mod tests {
             Event::LayerCount(43),
             started(3, "gcc\u{1b}-13", Some(400_000_000)),
             started(4, "small", Some(2_000)),
-            Event::UploadProgress { layer: LayerId(3), position: 120_000_000, total: None },
         ] {
             progress.apply(0, &event, begin);
         }
         let mut written = Vec::new();
         let mut lines = Lines::new(&mut written, begin);
-        for seconds in [1, 9, 10, 15, 19, 20] {
+        for seconds in [1, 5, 9, 10, 15, 19, 20] {
+            progress.apply(0, &sent(3, seconds * 12_000_000, None), at(seconds));
             lines.tick(&progress, at(seconds));
         }
         lines.line("glibc", at(29));
         lines.tick(&progress, at(30));
         assert_eq!(
             String::from_utf8(written).unwrap(),
-            "0 of 43 layers, 120 MB sent at 12.0 MB/s; \
+            "0 of 43 layers, 120 MB of 400+ MB sent at 12.0 MB/s; \
              uploading gcc\\u{1b}-13 (120 MB of 400 MB) and 1 more\n\
-             0 of 43 layers, 120 MB sent at 6.0 MB/s; \
-             uploading gcc\\u{1b}-13 (120 MB of 400 MB) and 1 more\n\
+             0 of 43 layers, 240 MB of 400+ MB sent at 12.0 MB/s; \
+             uploading gcc\\u{1b}-13 (240 MB of 400 MB) and 1 more\n\
              glibc\n"
         );
     }

@@ -8,6 +8,7 @@ pub mod inspect;
 pub mod labels;
 mod lines;
 pub mod markdown;
+mod pace;
 mod progress;
 pub mod summary;
 mod text;

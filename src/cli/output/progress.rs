@@ -3,19 +3,23 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::pace::Pace;
 use crate::event::Event;
 use crate::image::LayerId;
 use crate::report::Outcome;
 
-/// A longer time without a byte is a wait, for a retry for example. It does not count as work.
+/// There is no estimate before the images were read for so long.
+const TOO_SHORT: Duration = Duration::from_secs(1);
+
+/// A longer time without a byte is a wait, for the registry for example.
 const LULL: Duration = Duration::from_secs(5);
 
-/// Time spent working, without the waits.
+/// Time spent reading, without the waits.
 #[derive(Clone, Copy, Debug)]
 struct WorkTime {
     /// The work up to `last`.
     until_last: Duration,
-    /// When the last byte moved.
+    /// When the last byte was read.
     last: Instant,
 }
 
@@ -31,10 +35,6 @@ impl WorkTime {
     fn took(&self, now: Instant) -> Duration {
         self.until_last + now.duration_since(self.last).min(LULL)
     }
-
-    fn is_resting(&self, now: Instant) -> bool {
-        now.duration_since(self.last) > LULL
-    }
 }
 
 /// The sum of all events so far.
@@ -46,14 +46,14 @@ pub struct Progress {
     images: BTreeMap<usize, ImageProgress>,
     /// Layers that were not sent, because the registry had them.
     there: usize,
-    /// Running uploads.
-    active: BTreeMap<(usize, LayerId), Upload>,
+    /// Blobs that are being uploaded, or will be.
+    uploads: BTreeMap<(usize, LayerId), Upload>,
     /// Bytes of the blobs whose upload has finished.
     uploaded: u64,
-    /// When the first upload began.
-    uploading_since: Option<Instant>,
-    /// Bytes that were sent, including those of uploads that were started again, and the time.
-    sending: Option<(u64, WorkTime)>,
+    /// The time that was spent reading.
+    reading: Option<WorkTime>,
+    /// How fast bytes are sent, including those of uploads that were started again.
+    sending: Option<Pace>,
 }
 
 /// The progress of one image.
@@ -63,11 +63,11 @@ struct ImageProgress {
     layers: Option<usize>,
     /// Layers that are finished: uploaded, mounted or found.
     settled: usize,
-    /// Bytes of the image's file read so far, its length, and the time.
-    reading: Option<(u64, Option<u64>, WorkTime)>,
+    /// Bytes of the image's file read so far, and its length.
+    reading: Option<(u64, Option<u64>)>,
 }
 
-/// A running upload.
+/// An upload.
 #[derive(Debug)]
 pub struct Upload {
     /// The layer's name, not escaped.
@@ -76,6 +76,30 @@ pub struct Upload {
     pub position: u64,
     /// The blob's length, once known.
     pub total: Option<u64>,
+    /// Bytes of the blob that exist.
+    ready: u64,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Queued,
+    Running,
+}
+
+impl Upload {
+    /// The bytes that are known to be sent for it.
+    fn known(&self) -> u64 {
+        self.total.unwrap_or(self.ready).max(self.position)
+    }
+}
+
+/// Bytes that must be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ToSend {
+    Exactly(u64),
+    /// More may follow.
+    AtLeast(u64),
 }
 
 impl Progress {
@@ -85,40 +109,45 @@ impl Progress {
             count,
             images: BTreeMap::new(),
             there: 0,
-            active: BTreeMap::new(),
+            uploads: BTreeMap::new(),
             uploaded: 0,
-            uploading_since: None,
+            reading: None,
             sending: None,
         }
     }
 
     /// Adds an event of the image at this position, at the time `now`.
     pub fn apply(&mut self, image: usize, event: &Event, now: Instant) {
+        if self.is_idle()
+            && let Some(pace) = &mut self.sending
+        {
+            pace.rested(now);
+        }
         match event {
             Event::LayerCount(count) => self.image(image).layers = Some(*count),
             Event::Reading { position, total } => {
-                let image = self.image(image);
-                let mut work = image.reading.map_or(WorkTime::begin(now), |(_, _, work)| work);
-                work.went_on(now);
-                image.reading = Some((*position, *total, work));
+                self.reading.get_or_insert(WorkTime::begin(now)).went_on(now);
+                self.image(image).reading = Some((*position, *total));
+            }
+            Event::UploadQueued { layer, name, total } => {
+                self.add_upload((image, *layer), name, Some(*total), Stage::Queued);
             }
             Event::UploadStarted { layer, name, total } => {
-                self.uploading_since.get_or_insert(now);
-                self.sending.get_or_insert((0, WorkTime::begin(now)));
-                let upload = Upload { name: name.clone(), position: 0, total: *total };
-                self.active.insert((image, *layer), upload);
+                self.sending.get_or_insert(Pace::begin(now));
+                self.add_upload((image, *layer), name, *total, Stage::Running);
             }
-            Event::UploadProgress { layer, position, total } => {
-                if let Some(upload) = self.active.get_mut(&(image, *layer)) {
+            Event::UploadProgress { layer, position, ready, total } => {
+                if let Some(upload) = self.uploads.get_mut(&(image, *layer)) {
                     let more = position.saturating_sub(upload.position);
                     upload.position = *position;
+                    upload.ready = *ready;
                     upload.total = total.or(upload.total);
                     self.add_sent(more, now);
                 }
             }
             Event::LayerSettled { layer, report } => {
                 self.image(image).settled += 1;
-                let upload = self.active.remove(&(image, *layer));
+                let upload = self.uploads.remove(&(image, *layer));
                 match report.outcome {
                     Outcome::Uploaded => {
                         let counted = upload.map_or(0, |upload| upload.position);
@@ -142,29 +171,43 @@ impl Progress {
         self.images.entry(image).or_default()
     }
 
+    fn add_upload(
+        &mut self,
+        layer: (usize, LayerId),
+        name: &str,
+        total: Option<u64>,
+        stage: Stage,
+    ) {
+        let upload = Upload { name: name.to_owned(), position: 0, total, ready: 0, stage };
+        self.uploads.insert(layer, upload);
+    }
+
     fn add_sent(&mut self, bytes: u64, now: Instant) {
-        if let Some((sent, work)) = &mut self.sending
+        if let Some(pace) = &mut self.sending
             && bytes > 0
         {
-            *sent += bytes;
-            work.went_on(now);
+            pace.moved(bytes, now);
         }
     }
 
     /// The running uploads, in the order of their layers.
     pub fn active(&self) -> impl Iterator<Item = &Upload> {
-        self.active.values()
+        self.uploads.values().filter(|upload| upload.stage == Stage::Running)
     }
 
     /// Bytes of blobs sent. If an upload starts again, its bytes count again from zero.
     pub fn sent(&self) -> u64 {
-        self.uploaded + self.active().map(|upload| upload.position).sum::<u64>()
+        self.uploaded + self.uploads.values().map(|upload| upload.position).sum::<u64>()
     }
 
-    /// Bytes of all blobs whose upload has begun. If a length is unknown, the bytes sent so far.
-    fn begun(&self) -> u64 {
-        let length = |upload: &Upload| upload.total.unwrap_or(0).max(upload.position);
-        self.uploaded + self.active().map(length).sum::<u64>()
+    /// Bytes of blobs that were sent or are known to have to be.
+    fn known(&self) -> u64 {
+        self.uploaded + self.uploads.values().map(Upload::known).sum::<u64>()
+    }
+
+    /// Whether there is nothing to send at the moment.
+    fn is_idle(&self) -> bool {
+        self.known() == self.sent()
     }
 
     /// The number of layers of all images, once known.
@@ -178,67 +221,64 @@ impl Progress {
         self.images.values().map(|image| image.settled).sum()
     }
 
-    /// All bytes to send, once certain.
-    pub fn to_send(&self) -> Option<u64> {
-        let certain = self.layers()? <= self.settled() + self.active.len()
-            && self.active().all(|upload| upload.total.is_some());
-        certain.then(|| self.begun())
+    /// Bytes to send, as far as is known; `None` if all that are known are sent and more may follow.
+    pub fn to_send(&self) -> Option<ToSend> {
+        let known = self.known();
+        match self.is_all_known() {
+            true => Some(ToSend::Exactly(known)),
+            false => (!self.is_idle()).then_some(ToSend::AtLeast(known)),
+        }
     }
 
-    /// Bytes per second since the first upload began; `None` before anything was sent.
-    pub fn speed(&self, now: Instant) -> Option<f64> {
-        let seconds = now.duration_since(self.uploading_since?).as_secs_f64();
-        (seconds >= 0.5 && self.sent() > 0).then(|| self.sent() as f64 / seconds)
+    /// Whether it is known for each layer whether it must be sent, and how long it is.
+    fn is_all_known(&self) -> bool {
+        self.layers().is_some_and(|layers| layers <= self.settled() + self.uploads.len())
+            && self.uploads.values().all(|upload| upload.total.is_some())
     }
 
-    /// Bytes per second without the waits; `None` until half a second of work.
-    fn pace(&self, now: Instant) -> Option<f64> {
-        let (sent, work) = self.sending?;
-        let seconds = work.took(now).as_secs_f64();
-        (seconds >= 0.5 && sent > 0).then(|| sent as f64 / seconds)
+    /// Bytes to send per second, at present.
+    pub fn pace(&self, now: Instant) -> Option<f64> {
+        let mut pace = self.sending?;
+        if self.is_idle() {
+            pace.rested(now);
+        }
+        pace.per_second(now)
     }
 
-    /// How much of the push is done, 0 to 1: the smaller of what is known and what is uploaded.
+    /// How much of the push is done, 0 to 1: what is sent of what is expected to be sent.
     pub fn fraction(&self) -> f64 {
-        let begun = self.begun();
-        let uploads = if begun == 0 { 1.0 } else { self.sent() as f64 / begun as f64 };
-        self.found_out().unwrap_or(0.0).min(uploads)
+        let known = self.known();
+        let sent = if known == 0 { 1.0 } else { self.sent() as f64 / known as f64 };
+        self.found_out().unwrap_or(0.0) * sent
     }
 
-    /// The estimated time left, if there is an estimate.
+    /// The estimated time left, if there is an estimate: that of reading or that of sending,
+    /// whichever is longer. It is assumed that as much must be sent of the part of the images that
+    /// is not read yet as of the part that is.
     pub fn time_left(&self, now: Instant) -> Option<Duration> {
-        // Nothing is finished and nothing moves: there is no basis for an estimate.
-        if self.settled() == 0 && self.sending.is_some_and(|(_, work)| work.is_resting(now)) {
-            return None;
-        }
-        let mut reading: f64 = 0.0;
-        for image in 0..self.count {
-            match self.images.get(&image).and_then(|image| image.reading) {
-                Some((position, Some(total), work)) if position < total => {
-                    let seconds = work.took(now).as_secs_f64();
-                    if seconds < 1.0 || position == 0 {
-                        return None;
-                    }
-                    reading = reading.max(seconds * (total - position) as f64 / position as f64);
-                }
-                Some((_, Some(_), _)) => {}
-                // It is not yet known how many bytes must be sent.
-                _ if self.to_send().is_none() => return None,
-                _ => {}
+        let (mut reading, mut to_send) = (0.0, self.known() as f64);
+        if !self.is_all_known() {
+            let is_measured = |image: &ImageProgress| matches!(image.reading, Some((_, Some(_))));
+            let took = self.reading?.took(now);
+            let read = self.found_out()?;
+            if !self.images.values().all(is_measured) || took < TOO_SHORT || read == 0.0 {
+                return None;
             }
+            reading = took.as_secs_f64() * (1.0 - read) / read;
+            to_send /= read;
         }
-        let missing = self.begun() - self.sent();
+        let missing = to_send - self.sent() as f64;
         let sending = match self.pace(now) {
-            Some(pace) => missing as f64 / pace,
-            None if missing > 0 => return None,
-            None => 0.0,
+            Some(pace) => missing / pace,
+            None if self.is_idle() => 0.0,
+            None => return None,
         };
         // At a speed near zero, the seconds do not fit in a Duration.
-        Duration::try_from_secs_f64(reading.max(sending)).ok()
+        Duration::try_from_secs_f64(f64::max(reading, sending)).ok()
     }
 
-    /// `12 of 43 layers`. If the number of layers is not yet known: how much was read, or
-    /// `12 layers done`.
+    /// `12 of 43 layers`. If the number of layers is not yet known: `12 layers done`, or how much
+    /// was read.
     pub fn heading(&self) -> String {
         let counted: Vec<(usize, usize)> = self
             .images
@@ -247,7 +287,7 @@ impl Progress {
             .collect();
         let read = self.images.values().filter_map(|image| image.reading);
         let uncounted = |image: &ImageProgress| image.layers.is_none() && image.settled > 0;
-        if !counted.is_empty() && self.images.values().any(uncounted) {
+        if self.images.values().any(uncounted) {
             format!("{} done", super::text::layers(self.settled()))
         } else if !counted.is_empty() {
             let settled: usize = counted.iter().map(|(settled, _)| settled).sum();
@@ -256,7 +296,7 @@ impl Progress {
                 all => format!("{settled} of {}", super::text::layers(all)),
             }
         } else if read.clone().next().is_some() {
-            format!("{} read", super::text::size(read.map(|(position, _, _)| position).sum()))
+            format!("{} read", super::text::size(read.map(|(position, _)| position).sum()))
         } else {
             "looking at the image".into()
         }
@@ -269,7 +309,7 @@ impl Progress {
 
     /// Whether anything is left to do before the manifest.
     pub fn is_under_way(&self) -> bool {
-        !self.active.is_empty() || self.found_out().is_none_or(|part| part < 1.0)
+        !self.uploads.is_empty() || self.found_out().is_none_or(|part| part < 1.0)
     }
 
     /// For which part of the images, 0 to 1, it is known what must be uploaded.
@@ -282,12 +322,12 @@ impl Progress {
     fn found_out_of(&self, place: usize) -> Option<f64> {
         let image = self.images.get(&place)?;
         match (image.reading, image.layers) {
-            (Some((position, Some(total), _)), _) if total > 0 => {
+            (Some((position, Some(total))), _) if total > 0 => {
                 Some((position as f64 / total as f64).min(1.0))
             }
             (_, Some(layers)) if layers > 0 => {
-                let active = self.active.keys().filter(|(image, _)| *image == place).count();
-                Some(((image.settled + active) as f64 / layers as f64).min(1.0))
+                let uploads = self.uploads.keys().filter(|(image, _)| *image == place).count();
+                Some(((image.settled + uploads) as f64 / layers as f64).min(1.0))
             }
             _ => None,
         }
@@ -296,7 +336,7 @@ impl Progress {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{layer, started};
+    use super::super::tests::{layer, sent, started};
     use super::*;
     use crate::report::Known;
 
@@ -308,22 +348,22 @@ mod tests {
         (progress, begin)
     }
 
-    fn sent(id: usize, position: u64) -> Event {
-        Event::UploadProgress { layer: LayerId(id), position, total: None }
+    fn queued(id: usize, name: &str, total: u64) -> Event {
+        Event::UploadQueued { layer: LayerId(id), name: name.into(), total }
     }
 
     #[test]
-    fn what_is_to_be_sent_is_said_only_when_it_is_certain() {
+    fn it_is_told_whether_what_is_to_be_sent_is_certain() {
         let (mut progress, begin) =
-            after([Event::LayerCount(2), started(0, "a", Some(1000)), sent(0, 400)]);
-        assert_eq!(progress.to_send(), None);
+            after([Event::LayerCount(2), started(0, "a", Some(1000)), sent(0, 400, None)]);
+        assert_eq!(progress.to_send(), Some(ToSend::AtLeast(1000)));
         assert_eq!(progress.time_left(begin + Duration::from_secs(2)), None);
         progress.apply(0, &layer(1, "b", 50, Outcome::Reused { why: Known::Cache }), begin);
-        assert_eq!(progress.to_send(), Some(1000));
+        assert_eq!(progress.to_send(), Some(ToSend::Exactly(1000)));
         assert_eq!(progress.sent(), 400);
         assert_eq!(progress.there(), 1);
         let left = progress.time_left(begin + Duration::from_secs(2)).unwrap();
-        assert_eq!(left.as_secs_f64().round(), 3.0);
+        assert!((3..5).contains(&left.as_secs()), "{left:?}");
         assert_eq!(progress.fraction(), 0.4);
     }
 
@@ -332,20 +372,69 @@ mod tests {
         let (mut progress, begin) =
             after([Event::LayerCount(2), started(0, "a", Some(1000)), started(1, "b", Some(100))]);
         let at = |seconds| begin + Duration::from_secs(seconds);
-        progress.apply(0, &sent(0, 200), at(2));
-        assert_eq!(progress.time_left(at(2)), Some(Duration::from_secs(9)));
+        progress.apply(0, &sent(0, 200, None), at(2));
+        let left = progress.time_left(at(2)).unwrap();
+        assert!((7..10).contains(&left.as_secs()), "{left:?}");
         // The connection breaks, and nothing moves for minutes.
-        progress.apply(0, &sent(0, 0), at(3));
+        progress.apply(0, &sent(0, 0, None), at(3));
         assert_eq!(progress.time_left(at(100)), None);
         progress.apply(0, &layer(1, "b", 100, Outcome::Uploaded), at(200));
-        // 300 bytes went over the line in 2 + 5 seconds.
+        // The wait counts as 5 seconds, in which 100 bytes were sent, and those before count less.
         let left = progress.time_left(at(200)).unwrap();
-        assert_eq!(left.as_secs_f64().round(), (1000.0_f64 / (300.0 / 7.0)).round());
+        assert!((20..32).contains(&left.as_secs()), "{left:?}");
+    }
+
+    #[test]
+    fn blobs_that_wait_for_their_upload_are_still_to_be_sent() {
+        let reading = |position| Event::Reading { position, total: Some(100) };
+        let (mut progress, begin) = after([
+            reading(0),
+            started(0, "a", Some(6_000_000)),
+            queued(1, "b", 15_000_000),
+            queued(2, "c", 10_000_000),
+        ]);
+        for second in 1..=5 {
+            let now = begin + Duration::from_secs(second);
+            progress.apply(0, &reading(second * 20), now);
+            progress.apply(0, &sent(0, second * 1_000_000, None), now);
+        }
+        progress.apply(0, &Event::LayerCount(3), begin);
+        assert_eq!(progress.active().count(), 1);
+        assert_eq!(progress.to_send(), Some(ToSend::Exactly(31_000_000)));
+        let left = progress.time_left(begin + Duration::from_secs(5)).unwrap();
+        assert_eq!(left.as_secs_f64().round(), 26.0);
+        assert!((progress.fraction() - 5.0 / 31.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn while_the_image_is_read_more_is_expected_of_the_rest() {
+        let grown = |position, ready| Event::UploadProgress {
+            layer: LayerId(0),
+            position,
+            ready,
+            total: None,
+        };
+        let (mut progress, begin) = after([
+            Event::LayerCount(10),
+            Event::Reading { position: 0, total: Some(100) },
+            started(0, "a", None),
+            grown(0, 500),
+        ]);
+        let now = begin + Duration::from_secs(4);
+        progress.apply(0, &Event::Reading { position: 50, total: Some(100) }, now);
+        progress.apply(0, &grown(400, 1000), now);
+        assert_eq!(progress.to_send(), Some(ToSend::AtLeast(1000)));
+        // 2000 bytes are expected, of which 1600 are left, at 100 per second.
+        assert_eq!(progress.time_left(now).map(|left| left.as_secs_f64().round()), Some(16.0));
+        // The line is fast, and the rest of the image takes 4 seconds to read.
+        progress.apply(0, &sent(0, 1_000_000, None), now);
+        assert_eq!(progress.time_left(now).map(|left| left.as_secs()), Some(4));
     }
 
     #[test]
     fn a_blob_of_unknown_length_leaves_the_time_open() {
-        let (progress, begin) = after([Event::LayerCount(1), started(0, "a", None), sent(0, 400)]);
+        let (progress, begin) =
+            after([Event::LayerCount(1), started(0, "a", None), sent(0, 400, None)]);
         assert_eq!(progress.to_send(), None);
         assert_eq!(progress.time_left(begin + Duration::from_secs(9)), None);
         assert!(progress.is_under_way());
@@ -354,17 +443,17 @@ mod tests {
     #[test]
     fn the_whole_is_as_far_as_the_slower_of_reading_and_sending() {
         let reading = |position| Event::Reading { position, total: Some(100) };
-        let (progress, begin) = after([reading(25), started(0, "a", Some(10)), sent(0, 10)]);
+        let (progress, begin) = after([reading(25), started(0, "a", Some(10)), sent(0, 10, None)]);
         assert_eq!(progress.fraction(), 0.25);
         let left = progress.time_left(begin + Duration::from_secs(2)).unwrap();
         assert_eq!(left, Duration::from_secs(6));
-        let (progress, _) = after([reading(100), started(0, "a", Some(10)), sent(0, 1)]);
+        let (progress, _) = after([reading(100), started(0, "a", Some(10)), sent(0, 1, None)]);
         assert_eq!(progress.fraction(), 0.1);
     }
 
     #[test]
     fn an_upload_begun_again_goes_back() {
-        let (progress, _) = after([started(0, "a", Some(10)), sent(0, 9), sent(0, 0)]);
+        let (progress, _) = after([started(0, "a", Some(10)), sent(0, 9, None), sent(0, 0, None)]);
         assert_eq!(progress.sent(), 0);
         assert_eq!(progress.fraction(), 0.0);
     }
@@ -387,18 +476,18 @@ mod tests {
         let (mut progress, begin) = (Progress::new(2), Instant::now());
         progress.apply(0, &Event::LayerCount(2), begin);
         progress.apply(0, &started(0, "a", Some(1000)), begin);
-        progress.apply(0, &sent(0, 400), begin);
+        progress.apply(0, &sent(0, 400, None), begin);
         progress.apply(1, &started(0, "b", Some(500)), begin);
-        progress.apply(1, &sent(0, 100), begin);
+        progress.apply(1, &sent(0, 100, None), begin);
         assert_eq!(progress.active().count(), 2);
-        assert_eq!((progress.sent(), progress.to_send()), (500, None));
+        assert_eq!((progress.sent(), progress.to_send()), (500, Some(ToSend::AtLeast(1500))));
         assert_eq!(progress.heading(), "0 of 2 layers");
         progress.apply(1, &Event::LayerCount(1), begin);
         progress.apply(0, &layer(1, "c", 50, Outcome::Reused { why: Known::Cache }), begin);
         assert_eq!(progress.heading(), "1 of 3 layers");
-        assert_eq!(progress.to_send(), Some(1500));
+        assert_eq!(progress.to_send(), Some(ToSend::Exactly(1500)));
         let left = progress.time_left(begin + Duration::from_secs(1)).unwrap();
-        assert_eq!(left, Duration::from_secs(2));
+        assert_eq!(left.as_secs(), 2);
         progress.apply(0, &layer(0, "a", 1000, Outcome::Uploaded), begin);
         assert!(progress.is_under_way());
         progress.apply(1, &layer(0, "b", 500, Outcome::Uploaded), begin);

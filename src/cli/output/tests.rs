@@ -10,6 +10,11 @@ pub fn started(id: usize, name: &str, total: Option<u64>) -> Event {
     Event::UploadStarted { layer: LayerId(id), name: name.into(), total }
 }
 
+/// An upload of which this much is sent, and no more exists.
+pub fn sent(id: usize, position: u64, total: Option<u64>) -> Event {
+    Event::UploadProgress { layer: LayerId(id), position, ready: position, total }
+}
+
 /// A layer that is settled.
 pub fn layer(id: usize, name: &str, size: u64, outcome: Outcome) -> Event {
     Event::LayerSettled { layer: LayerId(id), report: layer_report(name, size, outcome) }
@@ -86,7 +91,7 @@ fn log_of(verbosity: Verbosity, dry_run: bool) -> String {
         },
         layer(0, "glibc-2.38", 40_000_000, Outcome::Reused { why }),
         started(1, "app", None),
-        Event::UploadProgress { layer: LayerId(1), position: 5, total: Some(1_200_000) },
+        sent(1, 5, Some(1_200_000)),
         Event::Retry { why: "PATCH r.io: 503".into(), wait: Duration::from_millis(2100) },
         layer(1, "app", 1_200_000, outcome.clone()),
     ] {
@@ -220,7 +225,7 @@ fn of_several_images_each_line_says_whose_it_is() {
          api     app                                 100 B  uploaded\n\
          worker  warning: the image is read again\n\
          retry: PATCH r.io: 503; again at once\n\
-         2 layers done, 100 B sent at 5 B/s\n\
+         2 layers done, 100 B sent\n\
          pushed registry.fly.io/app:latest  1 of 1 layer uploaded, 1.2 MB sent, 418 MB already \
          there, 0.9 s\n\
          failed r.io/worker:v1: it went wrong\n\

@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use console::{Style, truncate_str};
 
+use super::progress::ToSend;
 use crate::source::is_harmful;
 
 /// Escapes text from an image or a registry. Characters that move the cursor, change colours, or
@@ -42,6 +43,14 @@ pub fn size(bytes: u64) -> String {
         }
     }
     if value < 99.95 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }
+}
+
+/// `440 MB`, or `440+ MB` if more may follow.
+pub fn to_send(bytes: ToSend) -> String {
+    match bytes {
+        ToSend::Exactly(bytes) => size(bytes),
+        ToSend::AtLeast(bytes) => size(bytes).replace(' ', "+ "),
+    }
 }
 
 /// A duration; the longer, the less precise: `0.9 s`, `2 min 05 s`, `1 h 02 min`.

@@ -29,6 +29,9 @@ pub trait UploadSource: Send + Sync + 'static {
     /// Digest and length, once they are known.
     fn whole(&self) -> Option<(Digest, u64)>;
 
+    /// How many bytes exist so far.
+    fn ready(&self) -> u64;
+
     /// Waits until digest and length are known.
     fn finished(&self) -> BoxFuture<'_, Result<(Digest, u64), UploadSourceError>>;
 
