@@ -20,6 +20,7 @@ mod read;
 mod report;
 mod run;
 mod slot;
+mod spare;
 mod stored;
 
 use std::time::Instant;

@@ -9,11 +9,12 @@ use futures::future::try_join_all;
 use parking_lot::Mutex;
 use tokio::sync::{OnceCell, Semaphore};
 
+use super::spare::{Expected, SpareSessions};
 use crate::error::Error;
 use crate::event::{Event, Events};
 use crate::image::{Blob, Digest};
 use crate::pack::{self, Packed, Spool};
-use crate::registry::upload::{Progress, Session, UploadSource};
+use crate::registry::upload::{Progress, UploadSource};
 use crate::registry::{self, Mount, Present, Repository};
 use crate::report::{Known, Outcome};
 use crate::reuse::{Candidate, Why};
@@ -30,8 +31,8 @@ pub struct Ledger {
     uploads: Semaphore,
     /// By registry and digest.
     entries: Mutex<HashMap<(String, Digest), Arc<Entry>>>,
-    /// Sessions that the registry opened in place of a mount, by registry and repository.
-    sessions: Mutex<HashMap<String, Vec<Session>>>,
+    /// Sessions that are open already.
+    spare: SpareSessions,
 }
 
 /// One blob at one registry.
@@ -99,7 +100,7 @@ impl Ledger {
             dry_run,
             uploads: Semaphore::new(jobs.max(1)),
             entries: Mutex::default(),
-            sessions: Mutex::default(),
+            spare: SpareSessions::new(jobs.max(1)),
         }
     }
 
@@ -161,57 +162,90 @@ impl Entry {
 impl RepositoryBlobs<'_> {
     /// The first candidate that the repository has, or that can be mounted into it.
     pub async fn find(&self, candidates: &[Candidate]) -> Result<Option<(Blob, Outcome)>, Error> {
-        for Candidate { blob, why, .. } in candidates {
-            if let Some(outcome) = self.confirmed(&blob.digest) {
-                return Ok(Some((blob.clone(), outcome)));
-            }
-            if let Why::Tagged(_) = why
-                && !self.is_denied(&blob.digest)
-            {
-                let outcome = Outcome::Reused { why: why.clone().into() };
-                return Ok(Some((blob.clone(), self.confirm(&blob.digest, outcome))));
-            }
+        if let Some(found) = self.recorded(candidates) {
+            return Ok(Some(found));
         }
+        if let Some(found) = self.ask(candidates).await? {
+            return Ok(Some(found));
+        }
+        self.mount_one(&self.mount_sources(candidates)).await
+    }
+
+    /// The first candidate that is in the repository by what the registry has said in this run.
+    fn recorded(&self, candidates: &[Candidate]) -> Option<(Blob, Outcome)> {
+        candidates.iter().find_map(|Candidate { blob, why, .. }| {
+            let outcome = match self.confirmed(&blob.digest) {
+                Some(outcome) => outcome,
+                None if matches!(why, Why::Tagged(_)) && !self.is_denied(&blob.digest) => {
+                    self.confirm(&blob.digest, Outcome::Reused { why: why.clone().into() })
+                }
+                None => return None,
+            };
+            Some((blob.clone(), outcome))
+        })
+    }
+
+    /// The first candidate of which the registry says that the repository has it.
+    async fn ask(&self, candidates: &[Candidate]) -> Result<Option<(Blob, Outcome)>, Error> {
         let there = try_join_all(candidates.iter().map(|c| self.is_there(&c.blob))).await?;
-        if let Some(place) = there.iter().position(|there| *there) {
-            let Candidate { blob, why, .. } = &candidates[place];
+        let found = candidates.iter().zip(there).find(|(_, there)| *there);
+        Ok(found.map(|(Candidate { blob, why, .. }, _)| {
             let outcome = Outcome::Reused { why: why.clone().into() };
-            return Ok(Some((blob.clone(), self.confirm(&blob.digest, outcome))));
-        }
-        let mut sources: Vec<(&Blob, String)> = Vec::new();
+            (blob.clone(), self.confirm(&blob.digest, outcome))
+        }))
+    }
+
+    /// The repositories that a candidate can be mounted from, those that certainly have it first.
+    fn mount_sources<'c>(&self, candidates: &'c [Candidate]) -> Vec<(&'c Blob, String)> {
+        let mut sources = Vec::new();
         for Candidate { blob, repository, .. } in candidates {
             let confirmed = self.ledger.entry(self.repository, &blob.digest).confirmed();
             for from in confirmed.into_iter().chain([repository.clone()]) {
+                let is_own = from == self.repository.name();
+                if is_own || self.is_denied(&blob.digest) || self.was_refused(&from, &blob.digest) {
+                    continue;
+                }
                 let source = (blob, from);
-                let is_new =
-                    !sources.contains(&source) && !self.was_refused(&source.1, &blob.digest);
-                if source.1 != self.repository.name() && is_new {
+                if !sources.contains(&source) {
                     sources.push(source);
                 }
             }
         }
-        for (blob, from) in sources.into_iter().take(MOUNTS) {
-            if self.is_denied(&blob.digest) {
-                continue;
-            }
+        sources.truncate(MOUNTS);
+        sources
+    }
+
+    async fn mount_one(
+        &self,
+        sources: &[(&Blob, String)],
+    ) -> Result<Option<(Blob, Outcome)>, Error> {
+        for (blob, from) in sources {
+            let from = from.clone();
             match self.mount(blob, &from).await? {
                 Mount::Mounted => {
                     let outcome = match self.ledger.dry_run {
                         true => Outcome::WouldMount { from },
                         false => Outcome::Mounted { from },
                     };
-                    return Ok(Some((blob.clone(), self.confirm(&blob.digest, outcome))));
+                    let blob = (*blob).clone();
+                    let outcome = self.confirm(&blob.digest, outcome);
+                    return Ok(Some((blob, outcome)));
                 }
                 Mount::Refused => self.refused.lock().push((from, blob.digest.clone())),
                 Mount::Opened(session) => {
                     self.refused.lock().push((from, blob.digest.clone()));
-                    self.keep(session);
+                    self.ledger.spare.keep(self.repository, session);
                     // Another mount would open another session.
                     break;
                 }
             }
         }
         Ok(None)
+    }
+
+    /// Has a session opened for an upload that is likely to come.
+    pub fn expect_upload(&self) -> Option<Expected<'_>> {
+        (!self.ledger.dry_run).then(|| self.ledger.spare.expect(self.repository))
     }
 
     /// Has the blob in the repository: it is there, or is mounted, or is uploaded.
@@ -222,6 +256,12 @@ impl RepositoryBlobs<'_> {
         upload: &Upload,
     ) -> Result<Outcome, Error> {
         let candidates = self.with_own(blob, candidates);
+        if let Some((_, outcome)) = self.recorded(&candidates) {
+            return Ok(outcome);
+        }
+        // The registry is asked for the blob and for a session at the same time.
+        let can_be_mounted = !self.mount_sources(&candidates).is_empty();
+        let expected = if can_be_mounted { None } else { self.expect_upload() };
         if let Some((_, outcome)) = self.find(&candidates).await? {
             return Ok(outcome);
         }
@@ -245,6 +285,7 @@ impl RepositoryBlobs<'_> {
         });
         // The semaphore is never closed.
         let _permit = self.ledger.uploads.acquire().await;
+        drop(expected);
         self.upload(upload).await?;
         let outcome = self.confirm(&blob.digest, Outcome::Uploaded);
         drop(uploading);
@@ -368,17 +409,8 @@ impl RepositoryBlobs<'_> {
             let ready = content.ready();
             events(Event::UploadProgress { layer, position, ready, total });
         });
-        self.repository.upload(upload.content.clone(), self.session(), progress).await?;
+        let session = self.ledger.spare.take(self.repository).await;
+        self.repository.upload(upload.content.clone(), session, progress).await?;
         Ok(())
-    }
-
-    /// Keeps an open session for the next upload to the repository.
-    fn keep(&self, session: Session) {
-        let mut sessions = self.ledger.sessions.lock();
-        sessions.entry(self.repository.to_string()).or_default().push(session);
-    }
-
-    fn session(&self) -> Option<Session> {
-        self.ledger.sessions.lock().get_mut(&self.repository.to_string())?.pop()
     }
 }

@@ -342,7 +342,9 @@ impl<'a> Layers<'a> {
             if is_streamed {
                 return self.blobs.ensure_growing(&spool, &upload, announce).await;
             }
+            let expected = self.blobs.expect_upload();
             let packed = spool.finished().await.map_err(UploadError::Packing)?;
+            drop(expected);
             announce(&packed);
             if looked_for.as_ref() != Some(&packed.diff_id)
                 && let Some(found) = self.find(&packed.diff_id).await?

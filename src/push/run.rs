@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::image::Reference;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
 
 use super::blobs::Ledger;
 use super::destination::Destination;
@@ -28,6 +29,9 @@ const MUCH_MEMORY: usize = 4 << 20;
 /// The most memory that reading any source takes.
 const MOST_MEMORY: usize = 70 << 20;
 
+/// How many connections for the bodies of blobs are opened ahead: for a layer and the config.
+const CONNECTIONS_AHEAD: usize = 2;
+
 /// What all images of one run share.
 pub struct Run {
     pub options: PushOptions,
@@ -42,6 +46,8 @@ pub struct Run {
     destinations: Vec<Reference>,
     registry_options: Arc<registry::Options>,
     registries: Mutex<HashMap<String, Arc<Registry>>>,
+    /// What was begun ahead of time; it ends with the run.
+    ahead: Mutex<JoinSet<()>>,
     packer: Mutex<Option<Packer>>,
     memory: Arc<Semaphore>,
     /// Which image puts what: `registry/repository` and a tag.
@@ -60,6 +66,7 @@ impl Run {
             destinations: items.iter().filter_map(|item| item.destination.clone()).collect(),
             registry_options: Arc::new(options.registry.clone()),
             registries: Mutex::default(),
+            ahead: Mutex::default(),
             packer: Mutex::default(),
             memory: Arc::new(Semaphore::new(1)),
             reserved: Mutex::default(),
@@ -89,7 +96,15 @@ impl Run {
     }
 
     fn registry(&self, host: &str) -> Arc<Registry> {
-        let new = || Registry::new(host, self.registry_options.clone(), self.events.clone());
+        let new = || {
+            let registry = Registry::new(host, self.registry_options.clone(), self.events.clone());
+            if !self.options.dry_run {
+                let theirs = registry.clone();
+                let opening = async move { theirs.open_connections(CONNECTIONS_AHEAD).await };
+                self.ahead.lock().spawn(opening);
+            }
+            registry
+        };
         self.registries.lock().entry(host.to_owned()).or_insert_with(new).clone()
     }
 

@@ -95,6 +95,17 @@ impl Registry {
         self.send(&call, &mut budget).await.map(drop)
     }
 
+    /// Whether an answer took so long that it pays to ask ahead of time.
+    pub fn is_far(&self) -> bool {
+        self.door.is_far()
+    }
+
+    /// Opens connections for the bodies of blobs to come, while the registry's first answers are
+    /// awaited. A failure is no error: an upload opens a connection of its own then.
+    pub async fn open_connections(&self, count: usize) {
+        self.door.open_connections(count).await;
+    }
+
     /// A repository here, for pulling and pushing.
     pub fn repository(self: &Arc<Self>, name: &str) -> Repository {
         self.repository_for(name, Scopes::push(name))

@@ -11,6 +11,7 @@ use crate::support::proxy::{Fault, Hold, Line, Place, ProxyOptions, Record, Rule
 use crate::support::pull;
 use crate::support::registry::{DevRegistry, Options};
 use crate::support::run::Pushimg;
+use crate::support::tls::Authority;
 use crate::support::{DockerRegistry, FaultProxy};
 use tempfile::TempDir;
 
@@ -117,6 +118,41 @@ fn a_blob_that_cannot_be_sent_leaves_the_tag_as_it_was() {
     output.says("quota exceeded");
     assert_eq!(proxy.count_step(Step::ManifestPut), 0, "{}", proxy.transcript());
     assert_eq!(registry.tag("kept", "v1"), before);
+}
+
+/// A registry over TLS that is a round trip of 60 ms away.
+fn far(registry: &DevRegistry, authority: &Authority) -> FaultProxy {
+    let line = Line { rtt: Duration::from_millis(60), bits_per_second: None };
+    let tls = Some(authority);
+    FaultProxy::start(registry.addr(), &ProxyOptions { line, tls, ..Default::default() })
+}
+
+#[test]
+fn a_far_registry_opens_sessions_and_connections_while_layers_are_compressed_and_asked_for() {
+    let (registry, authority) = (DevRegistry::start(Options::default()), Authority::new());
+    let proxy = far(&registry, &authority);
+    let dir = TempDir::new().expect("a folder");
+    let ca_file = authority.ca_file();
+    let options = ["--ca-file", ca_file.to_str().expect("UTF-8")];
+    let destination = format!("{}/far:v1", proxy.host());
+    for layers in [8, 9] {
+        proxy.clear();
+        let archive = image(layers).write(dir.path(), "image.tar");
+        let arguments = [archive.to_str().unwrap(), &destination];
+        Pushimg::new().run(arguments.into_iter().chain(options)).success();
+    }
+    let records = proxy.records();
+    let all = |step: Step| records.iter().filter(move |record| record.is(step));
+    // The config's and the new layer's.
+    assert_eq!(all(Step::UploadPut).count(), 2, "{}", proxy.transcript());
+    assert_eq!(all(Step::UploadPost).count(), 2, "{}", proxy.transcript());
+    let last_post = all(Step::UploadPost).map(|record| record.arrived).max();
+    let last_head = all(Step::BlobHead).filter_map(|record| record.answered).max();
+    assert!(last_post < last_head, "no session waits for a HEAD\n{}", proxy.transcript());
+    let opened_ahead = |put: &&Record| {
+        all(Step::Ping).any(|ping| ping.connection == put.connection && ping.arrived < put.arrived)
+    };
+    assert!(all(Step::UploadPut).any(|put| opened_ahead(&put)), "{}", proxy.transcript());
 }
 
 #[test]

@@ -16,6 +16,8 @@ pub struct FirstAnswer {
     /// A request is asking, or has asked.
     taken: AtomicBool,
     arrived: watch::Sender<bool>,
+    /// The registry has answered something, if only that it wants a login.
+    heard: watch::Sender<bool>,
 }
 
 /// Held by the request that asks first. The others may go on when it is dropped.
@@ -34,6 +36,17 @@ impl FirstAnswer {
         // A registry that is so slow is asked by all at once.
         let _ = tokio::time::timeout(LONGEST_WAIT, arrived.wait_for(|arrived| *arrived)).await;
         None
+    }
+
+    /// The registry has answered something.
+    pub fn was_heard(&self) {
+        self.heard.send_replace(true);
+    }
+
+    /// Waits until the registry has answered something.
+    pub async fn heard(&self) {
+        // The sender lives as long as this future.
+        let _ = self.heard.subscribe().wait_for(|heard| *heard).await;
     }
 
     /// The first answer has arrived, and tells what the others need to know.

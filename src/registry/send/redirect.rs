@@ -1,10 +1,12 @@
 //! Where an answer sends us next: redirects, and the locations of upload sessions.
 
+use futures::future::join_all;
 use reqwest::Method;
 use reqwest::header::{HeaderMap, HeaderValue, LOCATION};
 use url::Url;
 
 use super::super::error::Error;
+use super::super::scheme::Speaks;
 use super::door::Door;
 use super::failure::Failure;
 use super::mask::{SafeUrl, Secrets};
@@ -14,9 +16,17 @@ use super::request::{Answer, Payload, Redirects, Request, RequestTarget};
 const MAX_REDIRECTS: usize = 5;
 
 impl Door {
-    /// Opens a connection for a blob's body before there is one, so that the body need not wait for
-    /// the handshakes. Whether that succeeds shows when the body is sent.
-    pub async fn open_connection(&self) {
+    /// Opens connections for the bodies of blobs to come, once the registry has answered for the
+    /// first time and is far away. Over plain HTTP the bodies go over the connections of their POSTs.
+    pub async fn open_connections(&self, count: usize) {
+        self.first.heard().await;
+        if self.is_far() && self.scheme.get() == Speaks::Tls {
+            join_all((0..count).map(|_| self.open_connection())).await;
+        }
+    }
+
+    /// Whether that succeeds shows when a body is sent.
+    async fn open_connection(&self) {
         let to = RequestTarget::Path("/v2/".to_owned());
         let mut request = Request::new("open a connection".to_owned(), Method::GET, to);
         request.payload = Payload::OpenConnection;

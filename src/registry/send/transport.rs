@@ -159,8 +159,8 @@ impl Door {
                 return Err(unanswered.refused_by_proxy(proxy));
             }
             server.note_answer();
-            self.note_distance(started.elapsed());
             if is_registry {
+                self.note_distance(started.elapsed());
                 self.note_status(url, response.status());
             }
             read(request, unanswered, response, idle).await
@@ -193,6 +193,7 @@ impl Door {
                 _ => self.scheme.settle(Speaks::Plain),
             }
         }
+        self.first.was_heard();
         if status != StatusCode::UNAUTHORIZED {
             self.first.has_arrived();
         }

@@ -81,12 +81,6 @@ impl Repository {
         self.open_upload_for(doing, &mut self.budget()).await
     }
 
-    /// Opens a connection for the body of a blob that is still being compressed. A failure is no
-    /// error: the upload opens another one then.
-    pub async fn open_connection(&self) {
-        self.registry().door.open_connection().await;
-    }
-
     pub(super) async fn open_upload_for(
         &self,
         doing: String,
@@ -362,16 +356,6 @@ mod tests {
         drop(session);
         sessions.cancel_abandoned(Duration::from_secs(5)).await;
         assert_eq!(format!("{sessions:?}"), "0 open upload sessions");
-    }
-
-    #[tokio::test]
-    async fn a_connection_that_was_opened_ahead_is_used() {
-        let (registry, clients) = registry().await;
-        let repository = registry.repository("app");
-        repository.open_connection().await;
-        assert_eq!(clients.lock().len(), 1);
-        repository.open_upload().await.unwrap();
-        assert_eq!(clients.lock().len(), 1, "over the same connection");
     }
 
     #[test]
