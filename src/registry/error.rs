@@ -112,7 +112,7 @@ impl Error {
                     || answer.message.is_final(status)
             }
             Self::NotARegistry { .. } => true,
-            Self::Auth { source, .. } => !source.is_transient(),
+            Self::Auth { source, .. } => source.is_refusal(),
             Self::GaveUp { error, .. } | Self::Elsewhere(error) => error.is_refusal(),
             Self::Unreachable { .. }
             | Self::Transport { .. }

@@ -110,6 +110,12 @@ impl ErrorMessage {
         ["expired", "credential", "password", "authenticat"].iter().any(|word| text.contains(word))
     }
 
+    /// Whether it speaks of a quota or a policy, which is not about who asks.
+    pub fn is_about_limits(&self) -> bool {
+        let text = self.to_string().to_ascii_lowercase();
+        ["quota", "exceed", "limit", "policy", "immutable"].iter().any(|word| text.contains(word))
+    }
+
     /// Whether it says by a code that the request can never succeed, although the status is that of
     /// a failing server.
     pub fn is_final(&self, status: StatusCode) -> bool {

@@ -126,7 +126,7 @@ impl Authenticator {
             host: self.host(),
             offered: Challenge::offered(headers),
         })?;
-        let header = match challenge {
+        Ok(match challenge {
             Challenge::Basic { .. } => {
                 self.note_challenge(headers);
                 let login = self.login(repository).await?;
@@ -137,7 +137,11 @@ impl Authenticator {
                         advice: self.advice(),
                     });
                 };
-                basic(username, password)
+                let header = basic(username, password);
+                if sent == Some(&header) {
+                    return Err(self.refused(&login));
+                }
+                header
             }
             Challenge::Bearer { realm, service, scope, .. } => {
                 self.check(repository, &realm).await?;
@@ -147,18 +151,26 @@ impl Authenticator {
                     self.tokens.forget(repository, refused);
                 }
                 let scopes = scopes.clone().with_challenged(scope.as_deref().unwrap_or_default());
-                self.token(repository, scopes, endpoint).await?
+                let header = self.token(repository, scopes, endpoint).await?;
+                let login = self.login(repository).await?;
+                // The same from a token server only says that it accepts the login.
+                if let Some(Credential::RegistryToken(_)) = &login.found.credential
+                    && sent == Some(&header)
+                {
+                    return Err(self.refused(&login));
+                }
+                header
             }
-        };
-        // The password, or the registry token, was refused, and there is no other.
-        if sent == Some(&header) {
-            return Err(AuthError::Refused {
-                host: self.host(),
-                origin: self.login(repository).await?.found.to_string(),
-                advice: self.advice(),
-            });
+        })
+    }
+
+    /// The credential was refused, and there is no other.
+    fn refused(&self, login: &Login) -> AuthError {
+        AuthError::Refused {
+            host: self.host(),
+            origin: login.found.to_string(),
+            advice: self.advice(),
         }
-        Ok(header)
     }
 
     /// Who we are, for messages about a repository that is closed to us.

@@ -6,7 +6,6 @@
 //!
 //! RFC 9110 section 11.6.1; distribution's "Token Authentication Specification".
 
-use http_auth::parser::ChallengeParser;
 use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
 use url::Url;
 
@@ -76,32 +75,97 @@ impl Challenge {
         if line.len() > MAX_HEADER_BYTES {
             return Vec::new();
         }
-        ChallengeParser::new(&single_spaced(line))
-            .map_while(Result::ok)
-            .take(MAX_CHALLENGES)
-            .filter_map(|parsed| {
-                let param = |name: &str| {
-                    parsed
-                        .params
-                        .iter()
-                        .find(|(key, _)| key.eq_ignore_ascii_case(name))
-                        .map(|(_, value)| value.to_unescaped())
-                };
-                if parsed.scheme.eq_ignore_ascii_case("basic") {
-                    Some(Self::Basic { realm: param("realm").unwrap_or_default() })
-                } else if parsed.scheme.eq_ignore_ascii_case("bearer") {
-                    Some(Self::Bearer {
-                        realm: token_endpoint(&param("realm")?)?,
-                        service: param("service").filter(|text| !text.is_empty()),
-                        scope: param("scope").filter(|text| !text.is_empty()),
-                        error: param("error").filter(|text| !text.is_empty()),
-                    })
-                } else {
-                    None
-                }
-            })
-            .collect()
+        let mut read: Vec<Unread> = Vec::new();
+        for element in elements(line) {
+            let (word, rest) = element.split_once([' ', '\t']).unwrap_or((element, ""));
+            let rest = rest.trim_start();
+            let is_scheme = !rest.starts_with('=') && !word.contains(['=', '"']);
+            if is_scheme {
+                read.push(Unread { scheme: word, parameters: Vec::new() });
+            }
+            let parameter = if is_scheme { rest } else { element };
+            if let Some((name, value)) = parameter.split_once('=')
+                && let Some(challenge) = read.last_mut()
+            {
+                challenge.parameters.push((name.trim_end(), unquoted(value.trim_start())));
+            }
+        }
+        read.into_iter().take(MAX_CHALLENGES).filter_map(Unread::read).collect()
     }
+}
+
+/// A challenge of any scheme: its name, and its parameters.
+struct Unread<'a> {
+    scheme: &'a str,
+    parameters: Vec<(&'a str, String)>,
+}
+
+impl Unread<'_> {
+    fn read(self) -> Option<Challenge> {
+        let parameter = |wanted: &str| {
+            let mut all = self.parameters.iter();
+            let (_, value) = all.find(|(name, _)| name.eq_ignore_ascii_case(wanted))?;
+            Some(value.clone())
+        };
+        let not_empty = |wanted: &str| parameter(wanted).filter(|value| !value.is_empty());
+        if self.scheme.eq_ignore_ascii_case("basic") {
+            Some(Challenge::Basic { realm: parameter("realm").unwrap_or_default() })
+        } else if self.scheme.eq_ignore_ascii_case("bearer") {
+            Some(Challenge::Bearer {
+                realm: token_endpoint(&parameter("realm")?)?,
+                service: not_empty("service"),
+                scope: not_empty("scope"),
+                error: not_empty("error"),
+            })
+        } else {
+            None
+        }
+    }
+}
+
+/// The elements of a list that commas separate: those within quotes do not count. What follows a
+/// quote without its end is left out.
+fn elements(line: &str) -> Vec<&str> {
+    let (mut all, mut start) = (Vec::new(), 0);
+    let (mut quoted, mut escaped) = (false, false);
+    for (at, c) in line.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            ',' if !quoted => {
+                all.push(&line[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    if !quoted {
+        all.push(&line[start..]);
+    }
+    all.into_iter()
+        .map(|element| element.trim_matches([' ', '\t']))
+        .filter(|e| !e.is_empty())
+        .collect()
+}
+
+/// A parameter's value. Some registries leave out the quotes although the value needs them.
+fn unquoted(value: &str) -> String {
+    let Some(quoted) = value.strip_prefix('"') else {
+        return value.to_owned();
+    };
+    let (mut text, mut escaped) = (String::new(), false);
+    for c in quoted.chars() {
+        match c {
+            '"' if !escaped => break,
+            '\\' if !escaped => escaped = true,
+            c => {
+                escaped = false;
+                text.push(c);
+            }
+        }
+    }
+    text
 }
 
 fn token_endpoint(text: &str) -> Option<Url> {
@@ -112,28 +176,6 @@ fn token_endpoint(text: &str) -> Option<Url> {
         && url.password().is_none();
     url.set_fragment(None);
     usable.then_some(url)
-}
-
-/// The parser insists on exactly one space behind a scheme; registries and proxies that rewrite
-/// their headers do not. Quoted strings are left as they are.
-fn single_spaced(line: &str) -> String {
-    let mut out = String::with_capacity(line.len());
-    let (mut quoted, mut escaped, mut spaced) = (false, false, false);
-    for c in line.trim_matches([' ', '\t']).chars() {
-        if !quoted && matches!(c, ' ' | '\t') {
-            spaced = true;
-            continue;
-        }
-        if std::mem::take(&mut spaced) {
-            out.push(' ');
-        }
-        if c == '"' && !escaped {
-            quoted = !quoted;
-        }
-        escaped = quoted && c == '\\' && !escaped;
-        out.push(c);
-    }
-    out
 }
 
 #[cfg(test)]
@@ -219,6 +261,21 @@ mod tests {
         );
         assert_eq!(Challenge::all(&headers).len(), 3);
         assert_eq!(Challenge::choose(&headers), Some(bearer("https://a.example/t", None, None)));
+    }
+
+    #[test]
+    fn a_challenge_that_cannot_be_read_hides_no_other() {
+        let bearer = bearer("https://a.example/t", Some("reg"), None);
+        for line in [
+            r#"Negotiate abcd==, NTLM, Bearer realm="https://a.example/t",service="reg""#,
+            r#"Negotiate YII, Bearer realm="https://a.example/t",service="reg""#,
+            r#"NTLM, Bearer realm="https://a.example/t", service="reg", Negotiate"#,
+            r#"Bearer realm=https://a.example/t,service=reg"#,
+            r#"Bearer realm=https://a.example/t, service = reg, Digest nonce="a, b""#,
+            r#"Digest realm="Bearer realm=\"x\"", Bearer service="reg",realm="https://a.example/t""#,
+        ] {
+            assert_eq!(Challenge::parse(line), [bearer.clone()], "{line}");
+        }
     }
 
     #[test]

@@ -215,7 +215,10 @@ pub enum AuthError {
     #[error(transparent)]
     Denied(Box<Denied>),
     /// The token server failed, could not be reached, or sent something other than a token.
-    #[error("no token for {host} ({scopes}) from the token server {server}: {said}")]
+    #[error(
+        "no token for {host} ({scopes}) from the token server {server}: {said}{}",
+        hint.as_ref().map(|hint| format!("\nhint: {hint}")).unwrap_or_default()
+    )]
     TokenServer {
         /// The registry, as the user wrote it.
         host: String,
@@ -227,6 +230,8 @@ pub enum AuthError {
         status: Option<StatusCode>,
         /// What came back, in words.
         said: String,
+        /// What to do about it.
+        hint: Option<String>,
         /// Whether the same request may succeed later.
         transient: bool,
         /// How long the server asks us to wait.
@@ -263,6 +268,11 @@ impl AuthError {
         matches!(self, Self::TokenServer { transient: true, .. })
     }
 
+    /// Whether it is a refusal. Otherwise the token server is out of reach, or fails for now.
+    pub fn is_refusal(&self) -> bool {
+        !self.is_transient() && !matches!(self, Self::TokenServer { status: None, .. })
+    }
+
     /// The token server that failed.
     pub(in crate::registry) fn token_server(&self) -> Option<&str> {
         match self {
@@ -284,8 +294,8 @@ fn no_challenge(offered: &str) -> String {
     match offered {
         "" => "without a WWW-Authenticate header that says how to log in".to_owned(),
         offered => format!(
-            "and asks for what pushimg cannot do (it can do Basic and Bearer): WWW-Authenticate: \
-             {offered}"
+            "and asks in a way that pushimg does not understand (it can do Basic, and Bearer with a \
+             URL as its realm): WWW-Authenticate: {offered}"
         ),
     }
 }

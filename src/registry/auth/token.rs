@@ -27,6 +27,7 @@ use super::error::{AuthError, Denied, excerpt};
 use super::realm::Realm;
 use super::scopes::Scopes;
 use super::secret::Secret;
+use crate::json;
 
 /// What we call ourselves to token servers.
 const CLIENT_ID: &str = "pushimg";
@@ -189,17 +190,18 @@ impl TokenRequest {
             scopes: self.scopes.to_string(),
             status: Some(answer.status),
             said,
+            hint: None,
             transient: is_transient(answer.status),
             retry_after: retry_after(&answer.headers),
         }
     }
 
     fn unanswered(&self, failure: Failure) -> AuthError {
-        let said = match failure.error {
-            Error::Unreachable { reason, .. } => format!("cannot connect: {reason}"),
-            Error::Transport { reason, .. } => reason,
-            Error::Protocol { problem, .. } => problem,
-            other => other.to_string(),
+        let (said, hint) = match failure.error {
+            Error::Unreachable { reason, hint, .. } => (format!("cannot connect: {reason}"), hint),
+            Error::Transport { reason, .. } => (reason, None),
+            Error::Protocol { problem, .. } => (problem, None),
+            other => (other.to_string(), None),
         };
         AuthError::TokenServer {
             host: self.host(),
@@ -207,6 +209,7 @@ impl TokenRequest {
             scopes: self.scopes.to_string(),
             status: None,
             said: excerpt(&self.secrets.mask(&said)),
+            hint,
             transient: failure.transient,
             retry_after: None,
         }
@@ -215,7 +218,7 @@ impl TokenRequest {
 
 /// The token and its life. The error says what is wrong with the answer, and nothing of it.
 pub(super) fn parse(body: &[u8]) -> Result<(Secret, Duration), String> {
-    let answer: TokenAnswer = serde_json::from_slice(body)
+    let answer: TokenAnswer = json::from_slice(body)
         .map_err(|_| "it answered 200, but not with the JSON of a token".to_owned())?;
     let token = [answer.token, answer.access_token]
         .into_iter()
@@ -293,6 +296,8 @@ mod tests {
             (r#"{"token":"","access_token":"t","expires_in":"300"}"#, "t", 300),
             (r#"{"token":"t","access_token":"u","expires_in":null}"#, "t", 60),
             (r#"{"token":"t","expires_in":0}"#, "t", 60),
+            (r#"{"Token":"t","EXPIRES_IN":300}"#, "t", 300),
+            (r#"{"token":null,"access_token":"t"}"#, "t", 60),
             (r#"{"token":"t","expires_in":-5}"#, "t", 60),
             (r#"{"token":"t","expires_in":1e300}"#, "t", 86400),
             (r#"{"token":"t","expires_in":[]}"#, "t", 60),

@@ -8,7 +8,7 @@ use reqwest::header::{HeaderValue, WWW_AUTHENTICATE};
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
-use super::super::auth::{AuthError, Realm, Scopes};
+use super::super::auth::{AuthError, Challenge, Realm, Scopes};
 use super::super::error::Error;
 use super::super::repository::Registry;
 use super::failure::Failure;
@@ -103,9 +103,15 @@ impl Registry {
     fn needs_login(&self, call: &Call<'_>, answer: &Answer, sent: Option<&HeaderValue>) -> bool {
         let is_password = sent.and_then(|value| value.to_str().ok()).is_some_and(is_basic);
         match answer.status {
-            // A password that was understood does not get better by being sent again.
-            StatusCode::UNAUTHORIZED if is_password => !self.is_about_rights(call, answer),
-            StatusCode::UNAUTHORIZED => true,
+            StatusCode::UNAUTHORIZED if sent.is_none() => true,
+            StatusCode::UNAUTHORIZED => match Challenge::choose(&answer.headers) {
+                // A password does not get better by being sent again.
+                Some(Challenge::Basic { .. }) => !is_password,
+                Some(Challenge::Bearer { .. }) => {
+                    !is_password || !self.is_about_rights(call, answer)
+                }
+                None => false,
+            },
             StatusCode::FORBIDDEN => is_scope_too_narrow(answer),
             _ => false,
         }

@@ -137,12 +137,23 @@ impl Registry {
             false => "pull from",
         };
         Some(match self.auth.identity(call.repository) {
+            Identity::User(user) if not_allowed && message.is_about_limits() => format!(
+                "asked {user}; the login was accepted, and this is a limit or a rule of the \
+                 registry: change it there, or ask those who run it"
+            ),
             Identity::User(user) if not_allowed => format!(
                 "asked {user}; the login was accepted, but this user may not {action} \
                  {host}/{repository}; {}",
                 hosts::permission(host, repository)
             ),
-            Identity::User(user) => format!("asked {user}; {}", hosts::log_in(host)),
+            Identity::User(user) if repository.is_empty() => {
+                format!("asked {user}; {}", hosts::log_in(host))
+            }
+            Identity::User(user) => format!(
+                "asked {user}; either {host} does not take this login, or this user may not {action} \
+                 {host}/{repository}; {}",
+                hosts::log_in(host)
+            ),
             Identity::Anonymous(why) => format!("asked {why}; {}", hosts::log_in(host)),
             // It refuses everybody, and says why: a login would change nothing.
             Identity::NotAsked if message.has_code("DENIED") => {

@@ -64,6 +64,85 @@ fn a_quota_is_not_answered_with_log_in() {
 }
 
 #[test]
+fn a_limit_of_the_registry_is_not_called_a_missing_right() {
+    for words in [
+        "adding 5.0 MiB of storage resource, which when updated to current usage of 9.9 GiB will \
+         exceed the configured upper limit of 10.0 GiB.",
+        "Quota has been exceeded on namespace",
+        "current image with 3 vulnerabilities cannot be pushed due to the configured policy",
+    ] {
+        let scene = Scene::with(basic());
+        let denied = Answer::status(403).error("DENIED", words);
+        scene.rules(vec![Rule::at(Step::UploadPut, Fault::Answer(denied))]);
+        scene
+            .login(BASIC_USER, BASIC_PASSWORD)
+            .exits(4)
+            .says(words)
+            .says("a limit or a rule of the registry")
+            .never_says("may not push")
+            .never_says("log in");
+    }
+}
+
+#[test]
+fn a_token_that_stays_the_same_and_is_too_narrow_is_no_wrong_login() {
+    // As at registries whose token is only another form of the password.
+    let scene = Scene::with(basic());
+    let realm = format!("http://{}/token", scene.proxy.addr_of(Origin::Token));
+    let narrow = Answer::status(401)
+        .header(
+            "www-authenticate",
+            &format!("Bearer realm=\"{realm}\",service=\"s\",error=\"insufficient_scope\""),
+        )
+        .error("UNAUTHORIZED", "reporters may pull only");
+    let mut token = Answer::status(200).header("content-type", "application/json");
+    token.body = r#"{"token":"always-the-same"}"#.to_owned();
+    scene.rules(vec![
+        Rule::at(Step::TokenGet, Fault::Answer(token)),
+        Rule::any(Fault::Answer(narrow)),
+    ]);
+    scene
+        .login(BASIC_USER, BASIC_PASSWORD)
+        .exits(4)
+        .says("reporters may pull only")
+        .says("this user may not push to")
+        .never_says("refused the login")
+        .never_says("always-the-same");
+}
+
+#[test]
+fn a_login_that_is_refused_is_told_in_the_registrys_words() {
+    for challenge in [Some("Basic realm=\"laboratory\""), Some("Negotiate"), None] {
+        let scene = Scene::with(basic());
+        let words = "unauthorized to access repository: app, action: push";
+        let mut refused = Answer::status(401).error("UNAUTHORIZED", words);
+        if let Some(challenge) = challenge {
+            refused = refused.header("www-authenticate", challenge);
+        }
+        scene.rules(vec![Rule::at(Step::UploadPost, Fault::Answer(refused))]);
+        let output = scene.login(BASIC_USER, BASIC_PASSWORD).exits(4).says(words);
+        output.says("may not push");
+    }
+}
+
+#[test]
+fn a_token_server_that_cannot_be_reached_is_no_refusal() {
+    let scene = Scene::new();
+    let (dir, authority) = (TempDir::new().expect("a folder"), Authority::new());
+    let secure = DockerRegistry::tls(&authority);
+    for (server, code, said) in [
+        ("https://tokens.invalid".to_owned(), 5, "lookup address"),
+        (format!("https://{}", secure.addr()), 5, "--ca-file"),
+    ] {
+        let challenge = Answer::status(401)
+            .header("www-authenticate", &format!("Bearer realm=\"{server}/token\""));
+        scene.rules(vec![Rule::any(Fault::Answer(challenge))]);
+        scene.push(&[]).exits(code).says(&server).says(said);
+    }
+    drop(dir);
+}
+
+#[test]
 fn a_login_that_has_expired_is_answered_with_log_in() {
     for status in [401, 403] {
         let scene = Scene::with(basic());
