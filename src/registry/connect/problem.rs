@@ -255,7 +255,7 @@ fn tls_error(error: Cause<'_>) -> Option<&rustls::Error> {
 pub fn is_invalid_http(error: Cause<'_>) -> bool {
     causes(error)
         .find_map(|cause| cause.downcast_ref::<hyper::Error>())
-        .is_some_and(|error| error.is_parse() || error.is_parse_too_large())
+        .is_some_and(|error| error.is_parse())
 }
 
 /// The text of the innermost cause, which says what happened, without an error's number.
