@@ -236,6 +236,26 @@ fn a_proxy_that_does_not_let_us_through_is_named_at_once_with_its_variable() {
 }
 
 #[test]
+fn a_proxy_that_is_silent_or_answers_itself_is_named() {
+    let dir = TempDir::new().expect("a folder");
+    let image = image(&dir);
+    // Takes connections, and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let silent_addr = silent.local_addr().expect("its address");
+    let page = "HTTP/1.1 403 Forbidden\r\nContent-Length: 7\r\n\r\nblocked";
+    let portal =
+        "HTTP/1.1 302 Found\r\nLocation: http://portal.invalid/\r\nContent-Length: 0\r\n\r\n";
+    for addr in [silent_addr, answering(page), answering(portal), answering("SSH-2.0-x\r\n\r\n")] {
+        let proxy = format!("http://me:hunter2@{addr}");
+        let options = ["--plain-http", "--idle-timeout=1s", "--retry-for=1s"];
+        let output = push(&Pushimg::new().env("HTTP_PROXY", proxy), &image, "r.invalid", &options);
+        assert!(matches!(output.code(), Some(4 | 5)), "{output}");
+        assert!(output.took < Duration::from_secs(15), "{output}");
+        output.says(&format!("the proxy http://{addr} (HTTP_PROXY)")).never_says("hunter2");
+    }
+}
+
+#[test]
 fn a_variable_that_names_no_proxy_is_an_error_and_not_passed_over() {
     let dir = TempDir::new().expect("a folder");
     let image = image(&dir);

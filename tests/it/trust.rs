@@ -45,13 +45,25 @@ impl OpenSsl {
 
     /// A certificate signed by `authority`, with these lines of extensions.
     fn signed(&self, name: &str, authority: &str, key: &str, extensions: &str) -> Identity {
+        self.signed_with("-sha512", name, authority, key, extensions)
+    }
+
+    /// The same with this hash function.
+    fn signed_with(
+        &self,
+        hash: &str,
+        name: &str,
+        authority: &str,
+        key: &str,
+        extensions: &str,
+    ) -> Identity {
         std::fs::write(self.path("extensions"), extensions).expect("write extensions");
         self.run(&format!(
             "req -new -nodes {key} -keyout @{name}.key -out @{name}.csr -subj /CN={name}"
         ));
         self.run(&format!(
             "x509 -req -in @{name}.csr -CA @{authority}.crt -CAkey @{authority}.key \
-             -CAcreateserial -sha512 -days 30 -extfile @extensions -out @{name}.crt"
+             -CAcreateserial {hash} -days 30 -extfile @extensions -out @{name}.crt"
         ));
         self.identity(name)
     }
@@ -290,4 +302,60 @@ fn variables_that_name_no_certificates_are_told_where_trust_is_missing() {
     push(&machine, &image, &registry, &[]).success();
     let machine = Pushimg::new().env("SSL_CERT_FILE", "/no-cert-file.crt");
     push(&machine, &image, &registry, &[]).exits(5).never_says("no-cert-file");
+}
+
+#[test]
+fn a_key_or_a_signature_that_is_too_weak_is_named() {
+    let (dir, openssl) = (TempDir::new().expect("a folder"), OpenSsl::new());
+    let image = image(&dir);
+    const SHORT: &str = "-newkey rsa:1024";
+    let authority = openssl.self_signed("authority", RSA, "");
+    let weak = openssl.self_signed("weak-authority", SHORT, "");
+    let own = openssl.self_signed("short", SHORT, &with_extension(FOR_LOOPBACK));
+    let bits = "has an RSA key of 1024 bits, and at least 2048 are needed";
+    for (certificate, trusted, said) in [
+        (&own, &own, format!("its certificate {bits}")),
+        (
+            &openssl.signed("short-leaf", "authority", SHORT, FOR_LOOPBACK),
+            &authority,
+            format!("its certificate {bits}"),
+        ),
+        (
+            &openssl.signed("leaf", "weak-authority", RSA, FOR_LOOPBACK),
+            &weak,
+            format!("the certificate of its authority {bits}"),
+        ),
+        (
+            &openssl.signed_with("-sha1", "sha1", "authority", RSA, FOR_LOOPBACK),
+            &authority,
+            "its certificate is signed with SHA-1".to_owned(),
+        ),
+    ] {
+        let registry = serving(certificate);
+        with_ca_file(&image, &registry, &trusted.cert)
+            .exits(5)
+            .says(&said)
+            .says("the registry needs another certificate");
+        push(&Pushimg::new(), &image, &registry, &["--insecure-skip-tls-verify"]).success();
+    }
+}
+
+#[test]
+fn names_that_do_not_fit_are_not_all_listed() {
+    let (dir, openssl) = (TempDir::new().expect("a folder"), OpenSsl::new());
+    let image = image(&dir);
+    let names: Vec<_> = (0..60).map(|number| format!("DNS:h{number}.example")).collect();
+    let names = with_extension(&format!("subjectAltName={}", names.join(",")));
+    let certificate = openssl.self_signed("many", RSA, &names);
+    with_ca_file(&image, &serving(&certificate), &certificate.cert)
+        .exits(5)
+        .says("is for h0.example, ")
+        .says("h7.example, …, not for 127.0.0.1")
+        .never_says("h8.example");
+    let as_name = with_extension("subjectAltName=DNS:127.0.0.1");
+    let certificate = openssl.self_signed("as-name", RSA, &as_name);
+    with_ca_file(&image, &serving(&certificate), &certificate.cert)
+        .exits(5)
+        .says("has 127.0.0.1 as a DNS name, not as an address")
+        .says("subjectAltName=IP:127.0.0.1");
 }

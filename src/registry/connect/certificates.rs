@@ -133,7 +133,7 @@ fn pem(file: &Path) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     File::open(file)
         .and_then(|opened| opened.take(MAX_PEM_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(|error| unusable(file, &plain(&error)))?;
+        .map_err(|error| unusable(file, &format!("it {}", plain(&error))))?;
     if bytes.len() as u64 > MAX_PEM_BYTES {
         let why = format!("it is longer than the {MAX_PEM_BYTES} bytes that are read");
         return Err(unusable(file, &why));

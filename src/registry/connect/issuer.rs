@@ -1,5 +1,5 @@
-//! Who issued a certificate: the little of its structure that webpki does not tell (RFC 5280,
-//! section 4.1).
+//! Who issued a certificate, and how strong its key and its signature are: the little of its
+//! structure that webpki does not tell (RFC 5280, section 4.1).
 
 use rustls::pki_types::{SignatureVerificationAlgorithm, TrustAnchor};
 
@@ -38,12 +38,60 @@ pub fn is_signed_by(
     })
 }
 
+/// What is too weak in a certificate, in words that follow "the certificate".
+pub fn weakness(certificate: &[u8]) -> Option<String> {
+    let certificate = Certificate::read(certificate)?;
+    weak_key(certificate.key).or_else(|| {
+        let (_, name) =
+            WEAK_SIGNATURES.iter().find(|(prefix, _)| certificate.algorithm.starts_with(prefix))?;
+        Some(format!("is signed with {name}, which is not secure"))
+    })
+}
+
+/// What is too weak in the authority that a certificate names as its issuer.
+pub fn weakness_of_issuer(certificate: &[u8], authorities: &[TrustAnchor<'_>]) -> Option<String> {
+    let certificate = Certificate::read(certificate)?;
+    let named = |it: &&TrustAnchor<'_>| it.subject.as_ref() == certificate.issuer;
+    let mut named = authorities.iter().filter(named);
+    named.find_map(|authority| weak_key(&authority.subject_public_key_info))
+}
+
+/// What is wrong with a public key, if it is one of RSA that is too short.
+fn weak_key(key_info: &[u8]) -> Option<String> {
+    let (algorithm, rest) = value(SEQUENCE, key_info)?;
+    if !algorithm.starts_with(RSA) {
+        return None;
+    }
+    let (numbers, _) = value(SEQUENCE, bits(rest)?)?;
+    let (modulus, _) = value(INTEGER, numbers)?;
+    let zeros: u32 = match modulus.iter().position(|byte| *byte != 0) {
+        Some(place) => 8 * u32::try_from(place).ok()? + modulus[place].leading_zeros(),
+        None => return None,
+    };
+    let length = 8 * u32::try_from(modulus.len()).ok()? - zeros;
+    (length < LEAST_RSA)
+        .then(|| format!("has an RSA key of {length} bits, and at least {LEAST_RSA} are needed"))
+}
+
+/// The shortest RSA key that ring takes, in bits.
+const LEAST_RSA: u32 = 2048;
+/// The object identifier of RSA keys, with its tag.
+const RSA: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
+/// The object identifiers of signatures that are not secure, with their tags.
+const WEAK_SIGNATURES: [(&[u8], &str); 3] = [
+    (&[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x04], "MD5"),
+    (&[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x05], "SHA-1"),
+    (&[0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x01], "SHA-1"),
+];
+
 /// The parts of a certificate, in DER.
 struct Certificate<'a> {
     /// What was signed, with its tag.
     signed: &'a [u8],
     issuer: &'a [u8],
     subject: &'a [u8],
+    /// The public key, its algorithm included.
+    key: &'a [u8],
     algorithm: &'a [u8],
     signature: &'a [u8],
 }
@@ -66,8 +114,9 @@ impl<'a> Certificate<'a> {
         let (_algorithm, fields) = value(SEQUENCE, fields)?;
         let (issuer, fields) = value(SEQUENCE, fields)?;
         let (_validity, fields) = value(SEQUENCE, fields)?;
-        let (subject, _) = value(SEQUENCE, fields)?;
-        Some(Self { signed, issuer, subject, algorithm, signature })
+        let (subject, fields) = value(SEQUENCE, fields)?;
+        let (key, _) = value(SEQUENCE, fields)?;
+        Some(Self { signed, issuer, subject, key, algorithm, signature })
     }
 }
 

@@ -213,13 +213,18 @@ fn of_alert_named(alert: &str) -> ConnectionProblem {
 }
 
 fn rejected(alert: &str) -> ConnectionProblem {
-    ConnectionProblem::new(
-        format!("it ended the TLS handshake (alert {})", alert_name(alert)),
-        "if it requires a client certificate, put client.cert and client.key into \
-         ~/.config/containers/certs.d/HOST:PORT/"
-            .to_owned(),
-    )
-    .about_trust()
+    let client = "if it requires a client certificate, put client.cert and client.key into \
+                  ~/.config/containers/certs.d/HOST:PORT/";
+    let hint = match alert {
+        // The server found no cipher or kind of signature that both know.
+        "HandshakeFailure" => format!(
+            "{client}; else the key of its certificate may be of a kind that pushimg does not know \
+             (it knows RSA, P-256, P-384, P-521 and Ed25519)"
+        ),
+        _ => client.to_owned(),
+    };
+    let reason = format!("it ended the TLS handshake (alert {})", alert_name(alert));
+    ConnectionProblem::new(reason, hint).about_trust()
 }
 
 /// `CertificateRequired` as RFC 8446 writes it: `certificate_required`.

@@ -21,6 +21,11 @@ use rustls::{CertificateError, DigitallySignedStruct, OtherError, RootCertStore,
 
 use super::issuer;
 
+const ANOTHER_CERTIFICATE: &str = "the registry needs another certificate; to go on without this \
+                                   check, there is --insecure-skip-tls-verify";
+/// How many of a certificate's names are shown.
+const MAX_NAMES: usize = 8;
+
 /// How a server's certificate is verified.
 #[derive(Debug)]
 pub struct Verifier {
@@ -87,12 +92,51 @@ impl Verifier {
         verify_server_name(&parsed, name)
     }
 
+    /// Why a signature could not be verified, if the certificates are too weak.
+    fn weakness(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+    ) -> Option<CertificateProblem> {
+        let Trust::Only { roots, .. } = &self.trust else { return None };
+        let own = || issuer::weakness(certificate).map(|what| format!("its certificate {what}"));
+        let between = || {
+            let what = intermediates.iter().find_map(|it| issuer::weakness(it))?;
+            Some(format!("a certificate between its own and its authority's {what}"))
+        };
+        let issuer = || {
+            let last = intermediates.last().unwrap_or(certificate);
+            let what = issuer::weakness_of_issuer(last, &roots.roots)?;
+            Some(format!("the certificate of its authority {what}"))
+        };
+        let reason = own().or_else(between).or_else(issuer)?;
+        Some(CertificateProblem { reason, hint: ANOTHER_CERTIFICATE.to_owned() })
+    }
+
+    /// The same for a signature of the handshake.
+    fn handshake_problem(
+        &self,
+        certificate: &CertificateDer<'_>,
+        error: rustls::Error,
+    ) -> rustls::Error {
+        match self.weakness(certificate, &[]) {
+            Some(problem) => CertificateError::Other(OtherError(Arc::new(problem))).into(),
+            None => error,
+        }
+    }
+
     fn problem(
         &self,
         certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
         name: &ServerName<'_>,
         error: CertificateError,
     ) -> CertificateProblem {
+        if is_about_signature(&error)
+            && let Some(problem) = self.weakness(certificate, intermediates)
+        {
+            return problem;
+        }
         let host = name.to_str();
         let missing = match &self.trust {
             Trust::Only { missing: Some(missing), .. } => format!("; {missing}"),
@@ -110,7 +154,8 @@ impl Verifier {
         let (reason, hint) = match error {
             // To anyone who does not trust it, it is like any other unknown certificate.
             CertificateError::Other(error) if is_authority(&error) => {
-                return self.problem(certificate, name, CertificateError::UnknownIssuer);
+                let error = CertificateError::UnknownIssuer;
+                return self.problem(certificate, intermediates, name, error);
             }
             CertificateError::ExpiredContext { not_after, .. } => {
                 (format!("its certificate expired on {}", date(not_after.as_secs())), clock)
@@ -122,13 +167,15 @@ impl Verifier {
             CertificateError::NotValidForNameContext { presented, .. } => {
                 wrong_name(&host, &presented)
             }
+            CertificateError::UnknownIssuer if issuer::is_self_signed(certificate) => {
+                ("its certificate is self-signed and not among the trusted ones".to_owned(), trust)
+            }
             CertificateError::UnknownIssuer => (
-                match issuer::is_self_signed(certificate) {
-                    true => "its certificate is self-signed and not among the trusted ones",
-                    false => "its certificate was issued by an authority that is not trusted here",
-                }
-                .to_owned(),
-                trust,
+                "its certificate was issued by an authority that is not trusted here".to_owned(),
+                format!(
+                    "{trust}; if its authority is a well-known one, the registry does not send all \
+                     certificates that lead to it"
+                ),
             ),
             CertificateError::BadSignature => (
                 "its certificate names a trusted authority and was not signed with that \
@@ -143,25 +190,30 @@ impl Verifier {
             ),
             other => (
                 format!("its certificate cannot be verified: {}", words(other)),
-                "the registry needs another certificate; to go on without this check, there is \
-                 --insecure-skip-tls-verify"
-                    .to_owned(),
+                ANOTHER_CERTIFICATE.to_owned(),
             ),
         };
         CertificateProblem { reason, hint }
     }
 }
 
+/// Whether the error is about a signature.
+fn is_about_signature(error: &CertificateError) -> bool {
+    matches!(
+        error,
+        CertificateError::BadSignature
+            | CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+            | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. }
+    )
+}
+
 /// Whether the error is about the way to an authority. webpki looks at the certificate's own dates
 /// before that, so these are right.
 fn is_about_issuer(error: &CertificateError) -> bool {
     match error {
-        CertificateError::UnknownIssuer
-        | CertificateError::BadSignature
-        | CertificateError::UnsupportedSignatureAlgorithmContext { .. }
-        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => true,
+        CertificateError::UnknownIssuer => true,
         CertificateError::Other(error) => is_authority(error),
-        _ => false,
+        error => is_about_signature(error),
     }
 }
 
@@ -184,13 +236,23 @@ fn wrong_name(host: &str, presented: &[String]) -> (String, String) {
             ),
         );
     }
-    let names: Vec<_> = presented
+    if presented.iter().any(|name| *name == format!("DnsName(\"{host}\")")) {
+        return (
+            format!("its certificate has {host} as a DNS name, not as an address"),
+            format!("the certificate needs subjectAltName={kind}:{host}"),
+        );
+    }
+    let mut names: Vec<_> = presented
         .iter()
         .map(|name| {
             let inner = name.split_once('(').map_or(name.as_str(), |(_, inner)| inner);
             inner.trim_end_matches(')').trim_matches('"')
         })
+        .take(MAX_NAMES)
         .collect();
+    if presented.len() > MAX_NAMES {
+        names.push("…");
+    }
     (
         format!("its certificate is for {}, not for {host}", names.join(", ")),
         format!(
@@ -235,7 +297,7 @@ impl ServerCertVerifier for Verifier {
         match self.verify(end_entity, intermediates, server_name, now) {
             Ok(()) => Ok(ServerCertVerified::assertion()),
             Err(rustls::Error::InvalidCertificate(error)) => {
-                let problem = self.problem(end_entity, server_name, error);
+                let problem = self.problem(end_entity, intermediates, server_name, error);
                 Err(CertificateError::Other(OtherError(Arc::new(problem))).into())
             }
             Err(other) => Err(other),
@@ -248,7 +310,12 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        // Of a server that may be anybody, nothing is proved by a signature.
+        if matches!(self.trust, Trust::Anyone) {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
         verify_tls12_signature(message, certificate, signature, &self.algorithms)
+            .map_err(|error| self.handshake_problem(certificate, error))
     }
 
     fn verify_tls13_signature(
@@ -257,7 +324,11 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        if matches!(self.trust, Trust::Anyone) {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
         verify_tls13_signature(message, certificate, signature, &self.algorithms)
+            .map_err(|error| self.handshake_problem(certificate, error))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

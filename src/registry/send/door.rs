@@ -14,6 +14,7 @@ use url::Url;
 
 use super::super::auth::Realm;
 use super::super::connect::Clients;
+use super::super::connect::proxy::Proxy;
 use super::super::error::Error;
 use super::super::hosts;
 use super::super::message::ErrorMessage;
@@ -230,10 +231,19 @@ impl Door {
             None if answer.is_web_page() => " with a web page".to_owned(),
             None => String::new(),
         };
+        let proxy = self.proxy_before(&answer.url);
+        let through = proxy.map(|proxy| format!(", through the proxy {proxy}"));
         Error::NotARegistry {
             host: self.host.clone(),
-            answered: format!("{url} answered {status}{what}"),
+            answered: format!("{url} answered {status}{what}{}", through.unwrap_or_default()),
         }
+    }
+
+    /// The proxy that may have answered in place of a server: one that requests in plain HTTP go
+    /// through.
+    pub(super) fn proxy_before(&self, url: &Url) -> Option<&Proxy> {
+        let clients = self.plain.get().filter(|_| url.scheme() == "http")?;
+        clients.proxies.of(url).ok().flatten()
     }
 }
 

@@ -94,13 +94,14 @@ impl Unanswered<'_> {
     }
 
     fn unreadable(self, cause: &str) -> Error {
-        let problem = format!("it answered, but not in valid HTTP ({cause})");
+        let through = self.through();
+        let problem = format!("it answered{through}, but not in valid HTTP ({cause})");
         if !self.heard {
             let hint = "check the host's name and port: does a registry listen there?".to_owned();
             return self.unreachable(problem, Some(hint));
         }
         let problem = format!(
-            "{} answered, but not in valid HTTP ({cause})\nhint: something between pushimg and the \
+            "{} answered{through}, but not in valid HTTP ({cause})\nhint: something between pushimg and the \
              registry, or the registry itself, sends broken answers",
             host_and_port(self.url)
         );
@@ -110,13 +111,19 @@ impl Unanswered<'_> {
     /// There was a connection and no answer; `what` and `how` are the words before and after the
     /// server's name.
     fn silent(self, what: &str, how: &str) -> Failure {
+        let through = self.through();
         let error = if self.heard {
-            let reason = format!("{what} to {} {how}", host_and_port(self.url));
+            let reason = format!("{what} to {}{through} {how}", host_and_port(self.url));
             Error::Transport { doing: self.doing.to_owned(), reason }
         } else {
-            self.unreachable(format!("{what} {how}"), None)
+            self.unreachable(format!("{what}{through} {how}"), None)
         };
         Failure { transient: true, ..error.into() }
+    }
+
+    /// Names the proxy, which may be the one that is silent.
+    fn through(self) -> String {
+        self.proxy.map(|proxy| format!(" through the proxy {proxy}")).unwrap_or_default()
     }
 
     fn unreachable(self, reason: String, hint: Option<String>) -> Error {

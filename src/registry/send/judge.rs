@@ -40,6 +40,11 @@ impl Registry {
             _ if answer.status.is_redirection() => self.redirect_hint(&answer),
             status => self.hint(call, status, &message),
         };
+        let proxy = self.door.proxy_before(&answer.url).filter(|_| !self.door.is_registry());
+        let hint = match proxy {
+            Some(proxy) => Some(format!("the answer may be that of the proxy {proxy}")),
+            None => hint,
+        };
         // The login failed, not the request.
         let doing = match answer.status {
             StatusCode::UNAUTHORIZED if is_registry && !not_allowed => {
