@@ -237,6 +237,16 @@ mod tests {
         assert_eq!(repository.reference("sha256:0"), "h.example/lay@sha256:0");
     }
 
+    #[test]
+    fn a_request_that_waits_for_its_turn_takes_little_memory() {
+        let registry = Registry::new("h.example", Arc::default(), crate::event::ignore());
+        let repository = registry.repository("app");
+        // A thousand layers may wait at once, of all images that are pushed together.
+        let digest = crate::image::Digest::of(b"");
+        assert!(size_of_val(&repository.head_blob(&digest)) < 3 << 10);
+        assert!(size_of_val(&repository.mount(&digest, "other")) < 3 << 10);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn optional_requests_share_what_time_is_left() {
         let registry = Registry::new("h.example", Arc::default(), crate::event::ignore());

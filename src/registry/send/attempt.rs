@@ -32,7 +32,9 @@ impl Registry {
     /// spent.
     pub async fn send(&self, call: &Call<'_>, budget: &mut RetryBudget) -> Result<Answer, Error> {
         let deadline = budget.deadline();
-        self.in_time(&call.request.doing, deadline, self.send_again(call, budget)).await
+        // On the heap, so that the many futures that wait for their turn to send are small.
+        let sending = Box::pin(self.send_again(call, budget));
+        self.in_time(&call.request.doing, deadline, sending).await
     }
 
     /// Ends optional work at its deadline, and takes note of the time that it cost for nothing.

@@ -107,7 +107,8 @@ impl Repository {
             limits: ChunkLimits { least: 0, most: u64::MAX },
             complete: false,
         };
-        uploader.run(session).await
+        // On the heap, so that the many blobs that wait for their upload take little memory.
+        Box::pin(uploader.run(session)).await
     }
 }
 
