@@ -12,11 +12,9 @@ fn main() -> ExitCode {
         Ok(invocation) => invocation,
         Err(usage) => return usage.show(),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(RUNTIME_THREADS)
-        .enable_all()
-        .build();
-    match runtime {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(RUNTIME_THREADS).enable_all();
+    match cli::prepare().and_then(|()| builder.build()) {
         Ok(runtime) => {
             let code = runtime.block_on(cli::run(invocation));
             // Do not wait for a thread that still reads standard input.

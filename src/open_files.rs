@@ -1,11 +1,14 @@
 //! The limit of open files, of which the program needs some 100: at most 128 connections, and a few
 //! files for each image.
 
+use std::fs::File;
 use std::io;
 
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
+/// What the runtime and a first connection need.
+const LEAST: usize = 16;
 /// More than any push needs.
 const ENOUGH: u64 = 4096;
 
@@ -28,6 +31,12 @@ pub(crate) fn raise_limit() {
         // If that is not allowed, the program works with what it has.
         let _ = setrlimit(Resource::Nofile, limit);
     }
+}
+
+/// Whether the few files can be opened without which nothing can begin.
+pub(crate) fn check() -> io::Result<()> {
+    let opened: io::Result<Vec<File>> = (0..LEAST).map(|_| File::open("/dev/null")).collect();
+    opened.map(drop)
 }
 
 /// How many connections to one registry may be open for small requests, if `wanted` would be best:

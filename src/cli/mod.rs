@@ -32,5 +32,5 @@ mod usage;
 
 pub use command::Invocation;
 pub use exit::Code;
-pub use run::{cannot_start, run};
+pub use run::{cannot_start, prepare, run};
 pub use usage::Usage;

@@ -33,7 +33,6 @@ const GRACE: Duration = Duration::from_secs(2);
 pub async fn run(invocation: Invocation) -> ExitCode {
     let Invocation { command, options, json, digest_file, summary, keep_tag, verbosity } =
         invocation;
-    open_files::raise_limit();
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => return cannot_start(&error),
@@ -75,10 +74,17 @@ pub async fn run(invocation: Invocation) -> ExitCode {
     code.into()
 }
 
+/// Prepares the process for the runtime, which panics where no file can be opened.
+pub fn prepare() -> io::Result<()> {
+    open_files::raise_limit();
+    open_files::check()
+}
+
 /// Reports that the process could not be set up, and returns the exit code.
 pub fn cannot_start(error: &io::Error) -> ExitCode {
     // If standard error is closed there is nowhere to say so.
-    let _ = writeln!(io::stderr(), "error: cannot start: {error}");
+    let advice = open_files::advice(error, "check what limits this process");
+    let _ = writeln!(io::stderr(), "error: cannot start: {error}\nhint: {advice}");
     Code::Failed.into()
 }
 

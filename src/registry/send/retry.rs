@@ -90,6 +90,8 @@ impl RetryBudget {
         let spent = self.since.get_or_insert_with(Instant::now).elapsed();
         let doubled = FIRST_WAIT.saturating_mul(1 << self.failures.min(16)).min(LONGEST_WAIT);
         self.failures += 1;
+        // A date in the past, or no seconds, asks for no pause.
+        let asked = asked.filter(|asked| !asked.is_zero());
         let jittered = doubled.mul_f64(rand::rng().random_range(0.5..1.0));
         // Retry-After is a minimum; add jitter so that clients do not all retry together.
         let wait = asked.map_or(jittered, |asked| asked + jittered.min(FIRST_WAIT));
@@ -190,6 +192,17 @@ mod tests {
         assert!(given_up.hint().unwrap().contains("pause of 1h"));
         let given_up = budget.next_wait(Some(LONGEST_PAUSE)).unwrap_err();
         assert!(given_up.hint().unwrap().contains("pause of a day or more"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_of_no_time_does_not_make_requests_follow_each_other_closely() {
+        let mut budget = RetryBudget::new(Duration::from_secs(60));
+        let mut waits = 0;
+        while let Ok(wait) = budget.next_wait(Some(Duration::ZERO)) {
+            tokio::time::sleep(wait).await;
+            waits += 1;
+        }
+        assert!((6..=14).contains(&waits), "{waits}");
     }
 
     #[tokio::test(start_paused = true)]
