@@ -209,6 +209,7 @@ fn a_proxy_that_does_not_let_us_through_is_named_at_once_with_its_variable() {
     let refusing =
         answering("HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n");
     let forbidding = answering("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n");
+    let failing = answering("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n");
     let plain: &[&str] = &["--plain-http"];
     let tls: &[&str] = &["--retry-for=1s"];
     for (variable, value, options, said) in [
@@ -219,7 +220,8 @@ fn a_proxy_that_does_not_let_us_through_is_named_at_once_with_its_variable() {
         ("HTTPS_PROXY", format!("http://user:hunter2@{refusing}"), &[], "the user or the password"),
         ("ALL_PROXY", format!("http://{refusing}"), &[], "http://USER:PASSWORD@HOST:PORT"),
         ("HTTP_PROXY", format!("http://{refusing}"), plain, "http://USER:PASSWORD@HOST:PORT"),
-        ("HTTPS_PROXY", format!("http://me:hunter2@{forbidding}"), tls, "refused to connect"),
+        ("HTTPS_PROXY", format!("http://me:hunter2@{forbidding}"), &[], "403 Forbidden"),
+        ("HTTPS_PROXY", format!("http://me:hunter2@{failing}"), tls, "503 Service Unavailable"),
     ] {
         let address = value.rsplit_once('@').map_or(value.as_str(), |(_, address)| address);
         let address = address.trim_start_matches("http://");

@@ -3,12 +3,14 @@
 use std::error::Error as StdError;
 use std::io;
 
+use reqwest::StatusCode;
 use rustls::{AlertDescription, CertificateError};
 use url::Url;
 
 use super::proxy::Proxy;
 use super::verify::CertificateProblem;
 use crate::open_files;
+use crate::registry::error::is_transient;
 use crate::registry::send::mask::host_and_port;
 
 /// Why a connection could not be made.
@@ -96,6 +98,17 @@ impl ConnectionProblem {
         Self::new(reason, hint).permanent()
     }
 
+    /// The proxy opens no tunnel to a server.
+    pub fn proxy_refusal(proxy: &Proxy, url: &Url, status: Option<StatusCode>) -> Self {
+        let (host, name) = (host_and_port(url), url.host_str().unwrap_or_default());
+        let said = status.map(|status| format!(" ({status})")).unwrap_or_default();
+        let reason = format!("the proxy {proxy} refused to connect to {host}{said}");
+        let hint =
+            format!("the proxy must allow it; if {name} needs no proxy, name it in NO_PROXY");
+        let problem = Self::new(reason, hint);
+        if status.is_none_or(is_transient) { problem } else { problem.permanent() }
+    }
+
     /// Some proxies show certificates of their own.
     fn with_proxy(self, proxy: &Proxy) -> Self {
         let hint = self.hint.map(|hint| {
@@ -129,14 +142,10 @@ fn of_proxy(
     if said("proxy authorization required") {
         return ConnectionProblem::proxy_login(proxy);
     }
-    let host = host_and_port(url);
-    let name = url.host_str().unwrap_or_default();
-    if said("tunnel error: unsuccessful") {
-        let reason = format!("the proxy {proxy} refused to connect to {host}");
-        let hint =
-            format!("the proxy must allow it; if {name} needs no proxy, name it in NO_PROXY");
-        return ConnectionProblem::new(reason, hint);
+    if is_tunnel_refused(error) {
+        return ConnectionProblem::proxy_refusal(proxy, url, None);
     }
+    let name = url.host_str().unwrap_or_default();
     // A SOCKS proxy that cannot be reached; the error does not say why.
     let is_down = cause.ends_with("failed to create underlying connection");
     let cause = if is_down { "it refused the connection, or its name is unknown" } else { cause };
@@ -254,6 +263,12 @@ fn causes(error: Cause<'_>) -> impl Iterator<Item = Cause<'_>> {
 
 fn tls_error(error: Cause<'_>) -> Option<&rustls::Error> {
     error.downcast_ref()
+}
+
+/// Whether a proxy opened no tunnel.
+pub fn is_tunnel_refused(error: &reqwest::Error) -> bool {
+    error.is_connect()
+        && causes(error).any(|cause| cause.to_string().contains("tunnel error: unsuccessful"))
 }
 
 /// Whether an answer came that is not HTTP, or has an invalid or endless header.

@@ -7,12 +7,23 @@
 use std::env;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use ipnet::IpNet;
-use url::Url;
+use reqwest::StatusCode;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use url::{Url, form_urlencoded};
+use zeroize::Zeroizing;
 
 use crate::registry::Error;
 use crate::registry::send::mask::host_and_port;
+
+/// How long a proxy that has refused a tunnel is asked for the reason.
+const REFUSAL_TIME: Duration = Duration::from_secs(3);
 
 /// The proxies for both schemes, and the hosts that need none.
 #[derive(Debug)]
@@ -122,6 +133,46 @@ impl Proxy {
     pub fn has_login(&self) -> bool {
         !self.url.username().is_empty()
     }
+
+    /// With which status the proxy refuses a tunnel to a URL. The HTTP client does not tell, so this
+    /// asks once more. `None`: it is no HTTP proxy, or gives no answer.
+    pub async fn refusal(&self, url: &Url) -> Option<StatusCode> {
+        timeout(REFUSAL_TIME, self.ask_for_tunnel(url)).await.ok()?
+    }
+
+    async fn ask_for_tunnel(&self, url: &Url) -> Option<StatusCode> {
+        if self.url.scheme() != "http" {
+            return None;
+        }
+        let host = self.url.host_str()?.trim_matches(['[', ']']);
+        let mut stream =
+            TcpStream::connect((host, self.url.port_or_known_default()?)).await.ok()?;
+        let target = format!("{}:{}", url.host_str()?, url.port_or_known_default()?);
+        let login = match self.has_login() {
+            true => {
+                let (user, password) = (self.url.username(), self.url.password());
+                let (user, password) = (decoded(user), decoded(password.unwrap_or_default()));
+                let pair = Zeroizing::new(format!("{}:{}", *user, *password));
+                let pair = STANDARD.encode(pair.as_bytes());
+                format!("Proxy-Authorization: Basic {pair}\r\n")
+            }
+            false => String::new(),
+        };
+        let request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{login}\r\n");
+        stream.write_all(request.as_bytes()).await.ok()?;
+        // `HTTP/1.1 403 `
+        let mut start = [0; 13];
+        stream.read_exact(&mut start).await.ok()?;
+        let status = std::str::from_utf8(start.strip_prefix(b"HTTP/1.")?.get(2..5)?).ok()?;
+        status.parse().ok().filter(|status: &StatusCode| !status.is_success())
+    }
+}
+
+/// A part of a URL with its `%40` decoded.
+fn decoded(part: &str) -> Zeroizing<String> {
+    let value = part.replace('+', "%2B").replace('&', "%26").replace('=', "%3D");
+    let decoded = form_urlencoded::parse(value.as_bytes()).next();
+    Zeroizing::new(decoded.map(|(name, _)| name.into_owned()).unwrap_or_default())
 }
 
 /// Without the login: `http://127.0.0.1:3128 (HTTPS_PROXY)`.

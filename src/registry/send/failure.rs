@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use reqwest::StatusCode;
 use url::Url;
 
 use super::super::connect::problem::{ConnectionProblem, innermost, is_invalid_http};
@@ -71,6 +72,12 @@ impl Unanswered<'_> {
     /// The proxy does not let us through.
     pub fn refused_by_proxy(self, proxy: &Proxy) -> Failure {
         self.not_connected(ConnectionProblem::proxy_login(proxy))
+    }
+
+    /// The proxy lets us through, but not to this server.
+    pub fn refused_tunnel(self, proxy: &Proxy, status: StatusCode) -> Failure {
+        let problem = ConnectionProblem::proxy_refusal(proxy, self.url, Some(status));
+        Failure { connected: false, ..self.not_connected(problem) }
     }
 
     fn not_connected(self, problem: ConnectionProblem) -> Failure {

@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout};
 use url::Url;
 
 use super::super::auth::Realm;
+use super::super::connect::problem::is_tunnel_refused;
 use super::super::error::Error;
 use super::super::scheme::{Speaks, may_want_tls};
 use super::door::Door;
@@ -152,7 +153,16 @@ impl Door {
                         .map_err(|_| unanswered.stalled(limit))?
                 }
             };
-            let response = response.map_err(|error| unanswered.broken(error))?;
+            let response = match (response, proxy) {
+                (Ok(response), _) => response,
+                (Err(error), Some(proxy)) if is_tunnel_refused(&error) => {
+                    return Err(match proxy.refusal(url).await {
+                        Some(status) => unanswered.refused_tunnel(proxy, status),
+                        None => unanswered.broken(error),
+                    });
+                }
+                (Err(error), _) => return Err(unanswered.broken(error)),
+            };
             if let (StatusCode::PROXY_AUTHENTICATION_REQUIRED, Some(proxy)) =
                 (response.status(), proxy)
             {
