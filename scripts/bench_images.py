@@ -66,37 +66,26 @@ class Version:
         return image_id(self.tar)
 
 
-def layered(folder: Path) -> tuple:
-    """The two versions of the layered image, made if they are not there."""
+def layered(folder: Path, changed: int = CHANGED) -> tuple:
+    """The two versions of the layered image, made if they are not there. The app's layer, in which
+    they differ, has `changed` bytes."""
+    stem = "layered" if changed == CHANGED else f"layered-{changed // MB}M"
     versions = tuple(
-        Version(folder / f"layered-v{n}.tar", folder / f"layered-v{n}.tar.gz") for n in (1, 2)
+        Version(folder / f"{stem}-v{n}.tar", folder / f"{stem}-v{n}.tar.gz") for n in (1, 2)
     )
     if not all(v.tar.exists() and v.gz.exists() for v in versions):
         folder.mkdir(parents=True, exist_ok=True)
-        packages, app = contents()
+        packages, app = contents(changed)
         for number, version in enumerate(versions, start=1):
             _write_layered(version, packages, app_version(app, number), number)
     return versions
 
 
-def changed_little(folder: Path) -> Version:
-    """The first version, but for one package of some CHANGED_LITTLE."""
-    version = Version(folder / "layered-v3.tar", folder / "layered-v3.tar.gz")
-    if not (version.tar.exists() and version.gz.exists()):
-        packages, app = contents()
-        sizes = [sum(map(_size, (node.content for node in files.values()))) for _, files in packages]
-        place = min(range(len(sizes)), key=lambda place: abs(sizes[place] - CHANGED_LITTLE))
-        name, files = packages[place]
-        packages[place] = (name, app_version(files, 2))
-        _write_layered(version, packages, app, 1)
-    return version
-
-
-def contents() -> tuple:
+def contents(changed: int = CHANGED) -> tuple:
     """What the store paths of the image hold: a list of (name, files), and the app's files."""
     pool = _Pool()
-    app = pool.take(CHANGED)
-    packages = pool.packages("package", LAYERS - 2, TOTAL - CHANGED)
+    app = pool.take(changed)
+    packages = pool.packages("package", LAYERS - 2, TOTAL - changed)
     random.Random(1).shuffle(packages)
     return [(f"package-{n:02}-1.0", files) for n, (_, files) in enumerate(packages)], app
 

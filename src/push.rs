@@ -4,6 +4,7 @@
 //! repository, and puts the manifest last. Reading, packing, asking and uploading go on at the same
 //! time: the image is read on a thread of its own, and each layer is a future.
 
+mod ahead;
 mod archive;
 mod blobs;
 mod content;

@@ -1,10 +1,13 @@
 //! An image whose layers are read one after another, and whose manifest is made here.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::future::pending;
 use std::sync::Arc;
 
 use futures::try_join;
 
+use super::ahead;
 use super::blobs::{RepositoryBlobs, Upload};
 use super::content::InMemory;
 use super::image_push::{BlobResult, Brought, Failure, Form, ImagePush, Trust};
@@ -15,6 +18,7 @@ use super::read;
 use crate::error::Error;
 use crate::event::{self, Event};
 use crate::image::{Blob, Compression, Config, Format, IndexEntry, Manifest, ManifestLayer};
+use crate::pack::Packer;
 use crate::report::Outcome;
 use crate::reuse::{CachedImage, Reuse};
 use crate::source::layout::{Node, Tree};
@@ -43,7 +47,7 @@ pub async fn bring(
     known.expect(diff_ids, &keys).await;
     let ledger = push.run.ledger.of(root.repository, push.number, push.events);
     let layers = Layers::new(push, trust, known, &ledger, early.as_ref(), keys);
-    let bringing = Bringing { push, root, known, ledger: &ledger, layers: &layers };
+    let bringing = Bringing { push, root, known, ledger: &ledger, layers: &layers, trust };
     let archive = match images {
         Images::Remembered(images) => bringing.remembered(&images).await?,
         Images::Source(source) => bringing.read(source).await?,
@@ -72,6 +76,7 @@ struct Bringing<'a> {
     known: &'a Reuse,
     ledger: &'a RepositoryBlobs<'a>,
     layers: &'a Layers<'a>,
+    trust: Trust,
 }
 
 impl Bringing<'_> {
@@ -87,6 +92,7 @@ impl Bringing<'_> {
         }
         let (packer, _permit) = self.push.run.packer(source.memory()).await?;
         let wanted = early.as_ref().map(|(image, _)| image);
+        let ahead = self.ahead(wanted.cloned(), packer.clone());
         let (mut incoming, reading) = read::start(&self.push.item.image, source, packer, wanted)?;
         let config = async {
             // A stream's config comes last.
@@ -99,9 +105,32 @@ impl Bringing<'_> {
             let (config, _) = try_join!(self.config(&image.config), reading.images())?;
             Ok((image, has_others, config))
         };
-        let ((image, has_others, config), layers) =
-            try_join!(config, self.layers.bring_all(&mut incoming))?;
+        let bringing = async { try_join!(config, self.layers.bring_all(&mut incoming)) };
+        let ((image, has_others, config), layers) = tokio::select! {
+            brought = bringing => brought?,
+            never = ahead => match never {},
+        };
         Ok(Archive { image, config, layers, has_others })
+    }
+
+    /// Brings the last layers of an image ahead of time, as long as the registry is far away and
+    /// has not said what it has. Then it waits for the push to end.
+    async fn ahead(&self, image: Option<Image>, packer: Packer) -> Infallible {
+        let (push, registry) = (self.push, self.root.repository.registry());
+        let is_useful = push.run.is_single() && !push.options().dry_run;
+        let bring = async {
+            let image = image.filter(|_| is_useful && self.trust == Trust::WhatIsKnown)?;
+            registry.was_heard().await;
+            if !registry.is_far() {
+                return None;
+            }
+            let (last, source) = ahead::last_layers(push, image).await?;
+            let (incoming, _) = read::start(&push.item.image, source, packer, Some(&last)).ok()?;
+            self.layers.bring_ahead(incoming).await;
+            Some(())
+        };
+        let _ = bring.await;
+        pending().await
     }
 
     /// An image that the cache remembers: its file is read only if a layer is missing.

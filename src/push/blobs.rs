@@ -100,7 +100,7 @@ impl Ledger {
             dry_run,
             uploads: Semaphore::new(jobs.max(1)),
             entries: Mutex::default(),
-            spare: SpareSessions::new(jobs.max(1)),
+            spare: SpareSessions::default(),
         }
     }
 
@@ -244,8 +244,8 @@ impl RepositoryBlobs<'_> {
     }
 
     /// Has a session opened for an upload that is likely to come.
-    pub fn expect_upload(&self) -> Option<Expected<'_>> {
-        (!self.ledger.dry_run).then(|| self.ledger.spare.expect(self.repository))
+    pub fn expect_upload(&self, blob: Option<&Digest>) -> Option<Expected<'_>> {
+        (!self.ledger.dry_run).then(|| self.ledger.spare.expect(self.repository, blob))
     }
 
     /// Has the blob in the repository: it is there, or is mounted, or is uploaded.
@@ -259,13 +259,14 @@ impl RepositoryBlobs<'_> {
         if let Some((_, outcome)) = self.recorded(&candidates) {
             return Ok(outcome);
         }
+        let entry = self.ledger.entry(self.repository, &blob.digest);
+        let is_coming = entry.uploading.try_lock().is_err();
+        let is_likely = !is_coming && self.mount_sources(&candidates).is_empty();
         // The registry is asked for the blob and for a session at the same time.
-        let can_be_mounted = !self.mount_sources(&candidates).is_empty();
-        let expected = if can_be_mounted { None } else { self.expect_upload() };
+        let expected = if is_likely { self.expect_upload(Some(&blob.digest)) } else { None };
         if let Some((_, outcome)) = self.find(&candidates).await? {
             return Ok(outcome);
         }
-        let entry = self.ledger.entry(self.repository, &blob.digest);
         let mut uploading = entry.uploading.lock().await;
         if !entry.confirmed().is_empty() {
             // Another image has brought it meanwhile. Mounts need not wait for each other.

@@ -32,12 +32,12 @@ const STREAM_FROM: u64 = 64 << 20;
 
 /// Brings the layers of one image to its repository.
 pub struct Layers<'a> {
-    push: &'a ImagePush<'a>,
+    pub(super) push: &'a ImagePush<'a>,
     trust: Trust,
-    known: &'a Reuse,
-    blobs: &'a RepositoryBlobs<'a>,
+    pub(super) known: &'a Reuse,
+    pub(super) blobs: &'a RepositoryBlobs<'a>,
     /// What the history calls the layers, if it is known before they are read.
-    names: HashMap<LayerId, String>,
+    pub(super) names: HashMap<LayerId, String>,
     /// The diff IDs and keys that are known of the layers to come.
     expected: (Vec<DiffId>, Vec<LayerKey>),
     /// What was found of each layer.
@@ -238,8 +238,17 @@ impl<'a> Layers<'a> {
             return stopped().await;
         };
         let name = layer.begun.try_recv().ok().and_then(|begun| begun.name);
-        let (key, read) = (layer.claim.into_key(), read.or(layer.known));
-        LayerResult { entry: layer.entry, name, diff_id, read, blob, outcome, packed: false, key }
+        let made = self.push.run.making.made(&diff_id);
+        LayerResult {
+            packed: made.is_some_and(|made| is_packed(&blob, &made, layer.size)),
+            entry: layer.entry,
+            name,
+            diff_id,
+            read: read.or(layer.known),
+            blob,
+            outcome,
+            key: layer.claim.into_key(),
+        }
     }
 
     /// A layer that the registry does not have: packed here, or by another image of the run.
@@ -342,7 +351,7 @@ impl<'a> Layers<'a> {
             if is_streamed {
                 return self.blobs.ensure_growing(&spool, &upload, announce).await;
             }
-            let expected = self.blobs.expect_upload();
+            let expected = self.blobs.expect_upload(None);
             let packed = spool.finished().await.map_err(UploadError::Packing)?;
             drop(expected);
             announce(&packed);
@@ -372,10 +381,7 @@ impl<'a> Layers<'a> {
             return stopped().await;
         };
         Ok(LayerResult {
-            // A layer that is stored compressed is its own blob; another archive may hold it
-            // compressed otherwise.
-            packed: blob == packed.blob
-                && (blob.size != layer.size || blob.compression == Compression::None),
+            packed: is_packed(&blob, &packed.blob, layer.size),
             entry: layer.entry,
             name: begun.name,
             diff_id: packed.diff_id,
@@ -494,6 +500,12 @@ impl LayerResults {
         let made = |layer: &LayerResult| Some((layer.key.clone()?, layer.read.clone()?));
         self.0.values().filter_map(made).collect()
     }
+}
+
+/// Whether a layer's blob was packed here. A layer that is stored compressed is its own blob;
+/// another archive may hold it compressed otherwise.
+fn is_packed(blob: &Blob, made: &Blob, stored_size: u64) -> bool {
+    blob == made && (blob.size != stored_size || blob.compression == Compression::None)
 }
 
 /// The reader has stopped and reports the reason; this future is dropped then.

@@ -91,6 +91,11 @@ impl Making {
         }
     }
 
+    /// Keeps the blob of the next layer that is packed, for the image to come to it.
+    pub fn keep_one_more(&self) {
+        self.keep.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Has the layer packed once more, since its blob is out of reach.
     pub fn remake(&self, wanted: &Wanted) -> Maker {
         self.begin(&mut self.layers.lock(), wanted)

@@ -74,6 +74,11 @@ impl Run {
         }
     }
 
+    /// Whether there is only one image.
+    pub fn is_single(&self) -> bool {
+        self.images == 1
+    }
+
     /// Ends the run: closes the sessions that are left open, and writes the cache.
     pub async fn close(self) {
         // Its open sessions are abandoned by this.

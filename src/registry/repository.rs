@@ -100,6 +100,11 @@ impl Registry {
         self.door.is_far()
     }
 
+    /// Waits until the registry has answered something, if only that it wants a login.
+    pub async fn was_heard(&self) {
+        self.door.first.heard().await;
+    }
+
     /// Opens connections for the bodies of blobs to come, while the registry's first answers are
     /// awaited. A failure is no error: an upload opens a connection of its own then.
     pub async fn open_connections(&self, count: usize) {

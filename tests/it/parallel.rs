@@ -155,6 +155,50 @@ fn a_far_registry_opens_sessions_and_connections_while_layers_are_compressed_and
     assert!(all(Step::UploadPut).any(|put| opened_ahead(&put)), "{}", proxy.transcript());
 }
 
+/// Pushes an image of eight layers, then one with a ninth, to a far registry that keeps the config
+/// of the first to itself for a while. Returns the requests of the second push.
+fn ninth_layer(first_push: &[&str]) -> (FaultProxy, Vec<Record>) {
+    let (registry, authority) = (DevRegistry::start(Options::default()), Authority::new());
+    let proxy = far(&registry, &authority);
+    let dir = TempDir::new().expect("a folder");
+    let ca_file = authority.ca_file();
+    let ca_file = ["--ca-file", ca_file.to_str().expect("UTF-8"), "--no-cache"];
+    let destination = format!("{}/ahead:v1", proxy.host());
+    for (layers, options) in [(8, first_push), (9, &[][..])] {
+        proxy.clear();
+        proxy.set_rules(vec![slow(Step::ConfigGet, 2_000)]);
+        let text = |n| Layer::text(&format!("package-{n}.0"), n, 30_000);
+        let archive = ImageBuilder::new((0..layers).map(text).collect()).write(dir.path(), "i.tar");
+        let arguments = [archive.to_str().unwrap(), &destination];
+        Pushimg::new().run(arguments.iter().chain(&ca_file).chain(options)).success();
+        pull::assert_same_image(&archive, registry.host(), "ahead", "v1");
+    }
+    let records = proxy.records();
+    (proxy, records)
+}
+
+#[test]
+fn a_new_last_layer_goes_to_a_far_registry_before_the_previous_config_is_there() {
+    let (proxy, records) = ninth_layer(&[]);
+    let all = |step: Step| records.iter().filter(move |record| record.is(step));
+    assert_eq!(all(Step::UploadPut).count(), 2, "{}", proxy.transcript());
+    let sent = all(Step::UploadPut).filter_map(|record| record.answered).max().expect("a PUT");
+    let config = all(Step::ConfigGet).find_map(|record| record.answered).expect("a config");
+    assert!(sent < config, "{}", proxy.transcript());
+}
+
+#[test]
+fn nothing_is_sent_ahead_if_the_previous_image_may_have_it_in_another_form() {
+    let (proxy, records) = ninth_layer(&["--compression-level", "1"]);
+    let all = |step: Step| records.iter().filter(move |record| record.is(step));
+    // The config's and the new layer's, and no other was even begun.
+    assert_eq!(all(Step::UploadPut).count(), 2, "{}", proxy.transcript());
+    assert_eq!(all(Step::UploadPatch).count(), 0, "{}", proxy.transcript());
+    let blobs = all(Step::UploadPut).map(|record| record.arrived).max().expect("a PUT");
+    let config = all(Step::ConfigGet).find_map(|record| record.answered).expect("a config");
+    assert!(config < blobs, "{}", proxy.transcript());
+}
+
 #[test]
 fn heads_are_sent_all_at_once() {
     let registry = DevRegistry::start(Options::default());

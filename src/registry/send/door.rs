@@ -45,7 +45,7 @@ pub struct Door {
     pub(super) events: Events,
     pub(super) scheme: Scheme,
     pub(super) servers: Servers,
-    pub(super) first: FirstAnswer,
+    pub(in crate::registry) first: FirstAnswer,
     plain: OnceCell<Clients>,
     tls: OnceCell<Clients>,
     announced: Announced,
