@@ -3,12 +3,16 @@
 //! Comes in: a registry's name as the user wrote it. Goes out: where its API is, how to log in
 //! there, how to create a repository there.
 
+use super::auth::{Environment, Secret, fly};
+
 /// One registry, or one kind of registries.
 struct Row {
     /// Whether a host is of this kind; the name is in lower case.
     is: fn(&str) -> bool,
     /// The host that serves the API, where it is not the one in image names.
     api: Option<&'static str>,
+    /// How a token is a login, where it needs no user name from the user.
+    token_login: Option<TokenLogin>,
     /// How to log in. `{host}` is the registry, `{label N}` the Nth part of its name, from 0.
     log_in: &'static str,
     /// How to create a repository. `{repository}` is its name, `{part 1}` the second part of it.
@@ -20,9 +24,29 @@ struct Row {
     says_not_found: bool,
 }
 
+/// The login of a registry that takes a token alone.
+pub struct TokenLogin {
+    /// The user name that goes with every token.
+    pub username: &'static str,
+    /// The password in a token, in whatever form a user has it; `None` where nothing is left of it.
+    pub password: fn(&Secret) -> Option<Secret>,
+    /// The tokens in the environment, the most important first, by their variables.
+    pub tokens: fn(&Environment) -> [(&'static str, Option<&Secret>); 2],
+}
+
+impl TokenLogin {
+    /// The user name and the password that the environment has.
+    pub fn find(&self, environment: &Environment) -> Option<(String, Secret)> {
+        let tokens = (self.tokens)(environment);
+        let password = tokens.into_iter().find_map(|(_, token)| (self.password)(token?))?;
+        Some((self.username.to_owned(), password))
+    }
+}
+
 const OTHERS: Row = Row {
     is: |_| true,
     api: None,
+    token_login: None,
     log_in: "log in with `pushimg login {host}`, or give --username with --password-stdin",
     create: "create the repository {repository} there, or check its name",
     permission: "ask its owner for that right, or log in as another user",
@@ -32,6 +56,16 @@ const OTHERS: Row = Row {
 const ROWS: &[Row] = &[
     Row {
         is: |host| host == "registry.fly.io",
+        token_login: Some(TokenLogin {
+            username: "x",
+            password: fly::password,
+            tokens: |environment| {
+                [
+                    ("$FLY_ACCESS_TOKEN", environment.fly_access_token.as_ref()),
+                    ("$FLY_API_TOKEN", environment.fly_api_token.as_ref()),
+                ]
+            },
+        }),
         log_in: "log in with `fly auth docker`, or set FLY_API_TOKEN; if the app does not exist \
                  yet, make it with `fly apps create`",
         create: "fly.io has no such app, or it is not yours; create it: \
@@ -111,6 +145,11 @@ fn row(host: &str) -> &'static Row {
 /// The host that serves the registry's API.
 pub(super) fn api_host(host: &str) -> &str {
     row(host).api.unwrap_or(host)
+}
+
+/// How a token alone is a login there, if it is one.
+pub fn token_login(host: &str) -> Option<&'static TokenLogin> {
+    row(host).token_login.as_ref()
 }
 
 /// How to log in to a registry.

@@ -10,7 +10,7 @@ use super::password::password;
 use super::{Command, Invocation, verbosity};
 use crate::cli::args::{LoginArgs, LogoutArgs};
 use crate::cli::usage::Usage;
-use crate::registry::auth::{Environment, Secret, Sources, fly_login};
+use crate::registry::auth::{Environment, Secret, Sources, token_login};
 use crate::registry::{Options, TlsOptions};
 
 impl Invocation {
@@ -20,17 +20,20 @@ impl Invocation {
         stdin_is_terminal: bool,
     ) -> Result<Self, Usage> {
         let environment = Environment::capture();
-        let fly = fly_login(&args.registry, &environment);
-        let (username, password) = match (args.username, fly) {
+        let token = token_login(&args.registry);
+        // The user name that goes with every token of this registry.
+        let user = || token.map(|login| login.username.to_owned());
+        let found = token.and_then(|login| login.find(&environment));
+        let (username, password) = match (args.username, found) {
             (username, _) if args.password_stdin => {
-                let username = username.or_else(|| fly_user(&args.registry));
+                let username = username.or_else(user);
                 let username =
                     username.ok_or_else(|| missing("the user name", "--username NAME"))?;
                 (username, password(stdin)?)
             }
             (None, Some(login)) => login,
             (username, _) if stdin_is_terminal => {
-                let username = username.or_else(|| fly_user(&args.registry));
+                let username = username.or_else(user);
                 let username = username.map_or_else(|| ask("User name: ", Term::read_line), Ok)?;
                 let password = ask("Password: ", Term::read_secure_line)?;
                 (username, Secret::new(password))
@@ -56,11 +59,6 @@ impl Invocation {
             Sources { explicit: None, auth_file: args.auth_file, environment };
         invocation
     }
-}
-
-/// The user that goes with every token of registry.fly.io.
-fn fly_user(registry: &str) -> Option<String> {
-    registry.eq_ignore_ascii_case("registry.fly.io").then(|| "x".to_owned())
 }
 
 fn missing(what: &str, option: &str) -> Usage {

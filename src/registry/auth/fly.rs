@@ -6,26 +6,11 @@
 use zeroize::Zeroizing;
 
 use super::secret::Secret;
-use super::sources::Environment;
-
-/// The registry that takes Fly tokens.
-pub(super) const REGISTRY: &str = "registry.fly.io";
-/// The user name that goes with a token.
-pub(super) const USERNAME: &str = "x";
-
 const SCHEMES: [&str; 2] = ["FlyV1", "Bearer"];
 const MACAROONS: [&str; 3] = ["fm1r_", "fm1a_", "fm2_"];
 
-/// The login for registry.fly.io that the environment has; `None` for other registries.
-pub fn login(registry: &str, environment: &Environment) -> Option<(String, Secret)> {
-    let Environment { fly_access_token, fly_api_token, .. } = environment;
-    let mut tokens = [fly_access_token, fly_api_token].into_iter().flatten();
-    let password = registry.eq_ignore_ascii_case(REGISTRY).then(|| tokens.find_map(password))?;
-    Some((USERNAME.to_owned(), password?))
-}
-
 /// The password in a token; `None` where nothing is left of it.
-pub(super) fn password(token: &Secret) -> Option<Secret> {
+pub fn password(token: &Secret) -> Option<Secret> {
     let text = token.expose().trim();
     let bare = match text.split_once(char::is_whitespace) {
         Some((scheme, rest)) if SCHEMES.iter().any(|s| s.eq_ignore_ascii_case(scheme)) => rest,

@@ -18,7 +18,7 @@ mod challenge;
 mod credential;
 mod docker_config;
 mod error;
-mod fly;
+pub(super) mod fly;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod helper;
@@ -35,9 +35,10 @@ pub use authenticator::{Authenticator, Identity};
 pub use challenge::Challenge;
 pub use credential::{Credential, Found};
 pub use error::{AuthError, CredentialError, Denied};
-pub use fly::login as fly_login;
 pub use realm::Realm;
 pub(super) use realm::is_loopback_host;
 pub use scopes::Scopes;
 pub use secret::Secret;
 pub use sources::{Environment, Sources};
+
+pub use super::hosts::{TokenLogin, token_login};

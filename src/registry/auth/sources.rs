@@ -12,10 +12,10 @@ use std::sync::Arc;
 use tokio::io::AsyncReadExt;
 use zeroize::Zeroizing;
 
+use super::super::hosts;
 use super::credential::{Credential, Found};
 use super::docker_config::DockerConfig;
 use super::error::CredentialError;
-use super::fly;
 use super::helper::Program;
 use super::secret::Secret;
 
@@ -124,17 +124,12 @@ impl Sources {
                 Looked::Nothing(note) => looked.push(note),
             }
         }
-        if registry.eq_ignore_ascii_case(fly::REGISTRY) {
-            let Environment { fly_access_token, fly_api_token, .. } = &self.environment;
-            for (name, token) in
-                [("$FLY_ACCESS_TOKEN", fly_access_token), ("$FLY_API_TOKEN", fly_api_token)]
-            {
-                if let Some(password) = token.as_ref().and_then(fly::password) {
+        if let Some(login) = hosts::token_login(registry) {
+            for (name, token) in (login.tokens)(&self.environment) {
+                if let Some(password) = token.and_then(login.password) {
+                    let username = login.username.to_owned();
                     return Ok(Found {
-                        credential: Some(Credential::Basic {
-                            username: fly::USERNAME.into(),
-                            password,
-                        }),
+                        credential: Some(Credential::Basic { username, password }),
                         origin: format!("from {name}"),
                     });
                 }

@@ -15,9 +15,9 @@ use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
 use self::file::ConfigFile;
+use super::super::hosts;
 use super::docker_config::{DockerConfig, is_key_of, server_name};
 use super::error::CredentialError;
-use super::fly;
 use super::helper::Program;
 use super::secret::Secret;
 use super::sources::Sources;
@@ -47,10 +47,8 @@ pub async fn login(
     options: Options,
     events: Events,
 ) -> Result<String, LoginError> {
-    let password = match registry.eq_ignore_ascii_case(fly::REGISTRY) {
-        true => fly::password(password).unwrap_or_else(|| password.clone()),
-        false => password.clone(),
-    };
+    let token = hosts::token_login(registry).and_then(|login| (login.password)(password));
+    let password = token.unwrap_or_else(|| password.clone());
     let sources = options.credentials.clone();
     let mut options = options;
     options.credentials.explicit = Some((username.to_owned(), password.clone()));
