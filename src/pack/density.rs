@@ -3,19 +3,33 @@
 //!
 //! The decision is a pure function of the block's bytes. Bytes are dense if each of the 256 values is
 //! about equally frequent (then Huffman codes gain nothing) and sequences of four bytes hardly repeat
-//! (then matches gain nothing).
+//! (then matches gain nothing). Of long stretches only samples are measured: looking at each byte
+//! would take longer than hashing it. Samples of a short stretch would say too little, so it is
+//! looked at as a whole.
 
 use std::ops::Range;
 
 /// What is looked at as one.
-const UNIT: usize = 2 << 10;
+const UNIT: usize = 1 << 10;
 
-/// The first bytes of a unit, which show most units of ordinary files to compress.
-const SAMPLE: usize = 256;
+/// A unit is sampled in pieces of [`PIECE`] bytes, one at the start of each [`SPACING`] bytes. A
+/// regular choice of single bytes would see only one byte of each number in an array.
+const PIECE: usize = 16;
+const SPACING: usize = 128;
+
+/// The bytes of a unit that are looked at.
+const SAMPLE: usize = UNIT / SPACING * PIECE;
 
 /// The least dense stretch that is worth gzip members of its own: the compressor forgets what stood
 /// before it, and two members more cost some 40 bytes.
-const SHORTEST: usize = 3 * UNIT;
+const SHORTEST: usize = 7 * UNIT;
+
+/// A stretch of fewer bytes is looked at as a whole.
+const LONG: usize = 64 << 10;
+
+/// Sequences are compared that follow one of these bytes, so that of a repeated sequence each
+/// occurrence is compared. In dense bytes, one byte in 256 is the first of them.
+const MARKS: [u8; 8] = [0x6d, 0x0b, 0x2c, 0x51, 0x97, 0xb4, 0xd8, 0xe3];
 
 /// The size of the table in which repeated sequences are looked for, a power of two.
 const TABLE_BITS: u32 = 12;
@@ -33,9 +47,10 @@ pub(super) fn stretches(block: &[u8]) -> Vec<Stretch> {
     let mut done = 0;
     let mut start = 0;
     while start < block.len() {
-        let dense = block[start..].chunks(UNIT).take_while(|unit| has_flat_histogram(unit));
-        let end = start + dense.map(<[u8]>::len).sum::<usize>();
-        if end - start >= SHORTEST && !repeats(&block[start..end]) {
+        let mut sampled = Sampled::default();
+        let flat = block[start..].chunks_exact(UNIT).take_while(|unit| sampled.add_flat(unit));
+        let end = start + flat.count() * UNIT;
+        if end - start >= SHORTEST && is_dense(&block[start..end], &sampled) {
             if done < start {
                 stretches.push(Stretch::Compressible(done..start));
             }
@@ -51,51 +66,101 @@ pub(super) fn stretches(block: &[u8]) -> Vec<Stretch> {
     stretches
 }
 
-/// Whether all bytes are about equally frequent in a unit.
-fn has_flat_histogram(unit: &[u8]) -> bool {
-    // A quick look at the start first, which is enough for most units.
-    unit.len() == UNIT
-        && collisions(&unit[..SAMPLE]) <= most_collisions(SAMPLE)
-        && collisions(unit) <= most_collisions(UNIT)
+fn is_dense(stretch: &[u8], sampled: &Sampled) -> bool {
+    match stretch.len() < LONG {
+        true => has_flat_histogram(stretch) && !repeats(stretch, &MARKS),
+        false => sampled.is_flat() && !repeats(stretch, &MARKS[..1]),
+    }
 }
 
-/// How many ordered pairs of bytes of `unit`, at different positions, are equal.
-fn collisions(unit: &[u8]) -> u32 {
+/// The pairs of equal bytes in the samples of some units, within each unit.
+#[derive(Default)]
+struct Sampled {
+    units: u32,
+    pairs: u32,
+}
+
+impl Sampled {
+    /// The pairs that are expected in one unit of random bytes, and the standard deviation.
+    const EXPECTED: f64 = expected_pairs(SAMPLE);
+    const DEVIATION: f64 = 5.6;
+
+    /// The most pairs in one unit. Of random units, one in millions has more.
+    const MOST_IN_UNIT: u32 = (Self::EXPECTED + 6.5 * Self::DEVIATION) as u32;
+
+    /// Adds a unit, unless its bytes are clearly not equally frequent.
+    fn add_flat(&mut self, unit: &[u8]) -> bool {
+        let pairs = pairs_in_sample(unit);
+        let is_flat = pairs <= Self::MOST_IN_UNIT;
+        if is_flat {
+            self.units += 1;
+            self.pairs += pairs;
+        }
+        is_flat
+    }
+
+    /// Whether all bytes are about equally frequent.
+    fn is_flat(&self) -> bool {
+        let units = f64::from(self.units);
+        let most = MOST_PAIRS_LONG * Self::EXPECTED * units + 4.0 * Self::DEVIATION * units.sqrt();
+        f64::from(self.pairs) <= most
+    }
+}
+
+/// How many times as many pairs of equal bytes there may be as in random bytes. With 6 % more,
+/// Huffman codes gain 0.5 %, as with most compressed files. A short stretch must be denser, since its
+/// members cost as much as those of a long one.
+const MOST_PAIRS_LONG: f64 = 1.06;
+const MOST_PAIRS_SHORT: f64 = 1.02;
+
+/// The pairs of equal bytes that are expected in so many random bytes.
+const fn expected_pairs(bytes: usize) -> f64 {
+    (bytes * (bytes - 1) / 2) as f64 / 256.0
+}
+
+fn pairs_in_sample(unit: &[u8]) -> u32 {
+    let mut counts = [0u8; 256];
+    let mut pairs = 0;
+    for part in unit.chunks_exact(SPACING) {
+        for byte in &part[..PIECE] {
+            let count = &mut counts[usize::from(*byte)];
+            pairs += u32::from(*count);
+            // At most SAMPLE, so it fits.
+            *count += 1;
+        }
+    }
+    pairs
+}
+
+/// Whether all bytes of a stretch, of at least [`SHORTEST`], are about equally frequent.
+fn has_flat_histogram(stretch: &[u8]) -> bool {
     // Two tables, since adding to the same counter twice in a row is slow.
-    let mut counts = [[0u16; 256]; 2];
-    for pair in unit.chunks_exact(2) {
+    let mut counts = [[0u32; 256]; 2];
+    for pair in stretch.chunks_exact(2) {
         counts[0][usize::from(pair[0])] += 1;
         counts[1][usize::from(pair[1])] += 1;
     }
-    let sum = |value: usize| u32::from(counts[0][value]) + u32::from(counts[1][value]);
-    (0..256).map(sum).map(|count| count * count.saturating_sub(1)).sum()
+    let of_value = |value: usize| u64::from(counts[0][value] + counts[1][value]);
+    let pairs: u64 = (0..256).map(of_value).map(|n| n * n.saturating_sub(1) / 2).sum();
+    pairs as f64 <= MOST_PAIRS_SHORT * expected_pairs(stretch.len())
 }
 
-/// The most collisions that six standard deviations allow in `len` random bytes: the expected number
-/// is `len * (len - 1) / 256`, the deviation about `len / 11.3`.
-const fn most_collisions(len: usize) -> u32 {
-    (len * (len - 1) / 256 + 6 * len * 10 / 113) as u32
-}
-
-/// Whether more than one in 64 sequences of four bytes stood before in the same stretch.
-fn repeats(stretch: &[u8]) -> bool {
-    let mut table = vec![0u32; 1 << TABLE_BITS];
+/// Whether more than one in 128 sequences of four bytes stood before in the same stretch.
+fn repeats(stretch: &[u8], marks: &[u8]) -> bool {
+    let mut table = [0u32; 1 << TABLE_BITS];
     let (mut sampled, mut repeated) = (0u32, 0u32);
-    for position in 0..stretch.len().saturating_sub(3) {
-        let Some(sequence) = stretch[position..].first_chunk::<4>() else { break };
-        let sequence = u32::from_le_bytes(*sequence);
-        let hash = sequence.wrapping_mul(0x9e37_79b1);
-        // The hash chooses which sequences are looked at, so that a repeated one is looked at each
-        // time that it occurs.
-        if hash >> 28 != 0 {
-            continue;
+    for mark in marks {
+        for position in memchr::memchr_iter(*mark, stretch) {
+            let Some(sequence) = stretch[position + 1..].first_chunk::<4>() else { break };
+            let sequence = u32::from_le_bytes(*sequence);
+            let hash = (sequence ^ u32::from(*mark)).wrapping_mul(0x9e37_79b1);
+            let entry = &mut table[(hash >> (32 - TABLE_BITS)) as usize];
+            sampled += 1;
+            repeated += u32::from(*entry == sequence);
+            *entry = sequence;
         }
-        let entry = &mut table[(hash >> (28 - TABLE_BITS)) as usize & ((1 << TABLE_BITS) - 1)];
-        sampled += 1;
-        repeated += u32::from(*entry == sequence);
-        *entry = sequence;
     }
-    repeated * 64 > sampled
+    repeated * 128 > sampled
 }
 
 #[cfg(test)]
@@ -132,6 +197,20 @@ mod tests {
     fn bytes_of_seven_bits_are_not_dense() {
         let block: Vec<u8> = random(100_000, 1).iter().map(|byte| byte & 0x7f).collect();
         assert_eq!(stretches(&block), [Stretch::Compressible(0..block.len())]);
+    }
+
+    #[test]
+    fn bytes_of_few_values_are_not_dense_and_a_compressed_file_is() {
+        let digits: Vec<u8> = random(200_000, 1).iter().map(|byte| b'0' + byte % 64).collect();
+        assert_eq!(stretches(&digits), [Stretch::Compressible(0..digits.len())]);
+        let mut compressor = libdeflater::Compressor::new(libdeflater::CompressionLvl::default());
+        let mut file = vec![0; compressor.gzip_compress_bound(digits.len())];
+        let length = compressor.gzip_compress(&digits, &mut file).unwrap();
+        let dense = stretches(&file[..length]).into_iter().find_map(|stretch| match stretch {
+            Stretch::Dense(range) => Some(range.len()),
+            Stretch::Compressible(_) => None,
+        });
+        assert!(dense.is_some_and(|dense| dense > length - 2 * UNIT), "{dense:?} of {length}");
     }
 
     #[test]

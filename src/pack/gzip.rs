@@ -14,7 +14,7 @@ const LONGEST_STORED: usize = 0xffff;
 /// More than a further member adds to [`Compressor::gzip_compress_bound`].
 const MEMBER_OVERHEAD: usize = 64;
 
-/// The shortest average member: a dense stretch of 6 KiB and 2 KiB that compress.
+/// The shortest average member: a dense stretch of 7 KiB and 1 KiB that compress.
 const SHORTEST_MEMBERS: usize = 4 << 10;
 
 /// The most bytes that [`encode`] makes of `len`.

@@ -114,6 +114,6 @@ impl PushOptions {
     /// raised when the same version packs otherwise.
     pub(super) fn recipe(&self) -> String {
         let level = self.level.map_or("default".to_owned(), |level| level.to_string());
-        format!("pushimg {} 2 {} {level}", env!("CARGO_PKG_VERSION"), self.compression)
+        format!("pushimg {} 3 {} {level}", env!("CARGO_PKG_VERSION"), self.compression)
     }
 }
