@@ -12,11 +12,16 @@ pub fn duration(text: &str) -> Result<Duration, InvalidValue> {
     parse(text, "expected a number with its unit, such as 90s, 5m or 1h; 0 turns it off")
 }
 
-/// A duration that is not zero.
+/// The shortest time after which a connection may count as idle. A round trip may take half of it.
+const SHORTEST_IDLE: Duration = Duration::from_secs(1);
+
+/// How long a connection may be idle.
 pub fn idle_timeout(text: &str) -> Result<Duration, InvalidValue> {
     let expected = "expected a number with its unit, such as 90s or 5m";
     match parse(text, expected)? {
-        Duration::ZERO => Err(InvalidValue::new(expected)),
+        limit if limit < SHORTEST_IDLE => {
+            Err(InvalidValue::new("that is too short; the shortest is 1s"))
+        }
         limit => Ok(limit),
     }
 }
@@ -48,6 +53,8 @@ mod tests {
         }
         assert!(idle_timeout("0").is_err());
         assert!(idle_timeout("0s").is_err());
+        assert!(idle_timeout("999ms").unwrap_err().to_string().contains("the shortest is 1s"));
+        assert_eq!(idle_timeout("1s"), Ok(Duration::from_secs(1)));
     }
 
     #[test]

@@ -60,7 +60,14 @@ pub fn reference(text: &str) -> Result<Reference, InvalidValue> {
         check_port(host, text)?;
     }
     if let Some(host) = lone_host(text) {
-        let missing = format!("the repository is missing: {host}/NAME, such as {EXAMPLE}");
+        // `registry.fly.io:latest`: what follows the colon is a tag, not a port.
+        let (host, tag) = match host.rsplit_once(':') {
+            Some((name, tag)) if is_tag(tag) && tag.parse::<u16>().is_err() => (name, tag),
+            _ => (host, ""),
+        };
+        let colon = if tag.is_empty() { "" } else { ":" };
+        let missing =
+            format!("the repository is missing: {host}/NAME{colon}{tag}, such as {EXAMPLE}");
         return Err(InvalidValue(missing));
     }
     parse_reference(text).ok_or_else(|| explain(text, host, name))
@@ -209,6 +216,10 @@ fn explain(text: &str, host: Option<&str>, name: &str) -> InvalidValue {
         return match tag_text {
             "" => InvalidValue(format!("the tag is missing after ':'; write {text}latest")),
             _ if tag_text.contains('/') => slash_in_tag(text),
+            _ if tag_text.contains(':') => InvalidValue(format!(
+                "a name has one tag: write {}",
+                text.rsplit_once(':').map_or(text, |(one, _)| one)
+            )),
             _ => error,
         };
     }
@@ -280,6 +291,8 @@ mod tests {
             ("localhost", "the repository is missing: localhost/NAME"),
             ("example.com:5000", "the repository is missing: example.com:5000/NAME"),
             ("registry.fly.io", "the repository is missing: registry.fly.io/NAME"),
+            ("registry.fly.io:latest", "the repository is missing: registry.fly.io/NAME:latest"),
+            ("ghcr.io/a:b:c", "a name has one tag: write ghcr.io/a:b"),
             ("registry.fly.io/", "the repository is missing: registry.fly.io/NAME"),
             ("[::1]:5000", "the repository is missing: [::1]:5000/NAME"),
             ("app:feature/x", "a tag has no '/'; write app:feature-x"),
@@ -362,7 +375,7 @@ mod tests {
             fn is_a_reference_or_an_error_but_no_panic(text in "\\PC{0,40}|[a-zA-Z0-9:/@.\\[\\]-]{0,40}") {
                 if let Ok(parsed) = super::super::destination(&text) {
                     prop_assert!(!parsed.repository().is_empty());
-                    prop_assert!(parsed.tag().is_some() || parsed.digest().is_some());
+                    prop_assert!(parsed.tag().is_some() || parsed.digest().is_some() || super::is_untagged(&parsed));
                 }
             }
         }

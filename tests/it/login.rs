@@ -50,6 +50,32 @@ fn a_login_is_checked_and_kept_and_forgotten() {
 }
 
 #[test]
+fn what_other_programs_wrote_stays_in_the_file_to_the_byte() {
+    let registry = DockerRegistry::basic();
+    let host = registry.host();
+    let machine = Pushimg::new().stdin(format!("{BASIC_PASSWORD}\n"));
+    let config = machine.home().join("docker/config.json");
+    std::fs::create_dir_all(config.parent().expect("a folder")).expect("create it");
+    // Not UTF-8, half a surrogate pair, numbers as somebody wrote them, a field that comes twice.
+    let theirs: [&[u8]; 4] = [
+        b"\"HttpHeaders\": {\"X-Name\": \"J\xf6rg\"}",
+        b"\"detachKeys\": \"\\ud800\"",
+        b"\"n\": [1e3, 10000000000000000000000]",
+        b"\"n\": null",
+    ];
+    let auths = b"\"auths\": {\"other.example\": {\"auth\": \"eDp5\", \"by\": \"\xff\"}}";
+    let text = [b"{", theirs.join(&b", "[..]).as_slice(), b", ", auths, b"}"].concat();
+    std::fs::write(&config, text).expect("write config.json");
+    machine.run(["login", &host, "-u", BASIC_USER, "--password-stdin"]).success();
+    machine.run(["logout", &host]).success().says("logged out of");
+    let text = std::fs::read(&config).expect("config.json");
+    let kept = |part: &[u8]| text.windows(part.len()).any(|window| window == part);
+    for part in theirs.into_iter().chain([&b"\"by\": \"\xff\""[..]]) {
+        assert!(kept(part), "{} in {}", part.escape_ascii(), text.escape_ascii());
+    }
+}
+
+#[test]
 fn without_a_terminal_a_password_must_come_by_an_option() {
     let machine = Pushimg::new();
     machine.run(["login", "127.0.0.1:1", "-u", "me"]).exits(2).says("--password-stdin");

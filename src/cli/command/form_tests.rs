@@ -165,7 +165,7 @@ fn a_listed_image_is_checked_like_any_other() {
         |list: &str, options: &[&str]| mistake(&[&["--file", "-"], options].concat(), list);
     for (list, said) in [
         (r#"[{"image": "-"}]"#, "are both standard input"),
-        (r#"[{"image": "a", "tag": "v1"}]"#, "element 1: unknown field `tag`"),
+        (r#"[{"image": "a", "tag": "v1"}]"#, "element 1: \"tag\" is not known"),
         (r#"[{"image": "a", "\u001b[2J": 1}]"#, "\\u{1b}[2J"),
         (
             r#"[{"image": "a", "destination": "r.io/a", "tags": ["v1"]},

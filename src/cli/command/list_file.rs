@@ -1,15 +1,19 @@
 //! `--file`: a JSON list of images and where they go.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io::Read;
 use std::path::Path;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::image_name;
 use crate::cli::name;
 use crate::image::Bounded;
+use crate::json;
 use crate::push::Item;
+use crate::source::printable;
 
 /// Longer lists are refused.
 const MAX_BYTES: u64 = 1 << 20;
@@ -17,9 +21,11 @@ const MAX_BYTES: u64 = 1 << 20;
 /// A list with more images is refused.
 const MAX_IMAGES: usize = 1024;
 
+/// The fields of an element.
+const FIELDS: [&str; 3] = ["image", "destination", "tags"];
+
 /// One image of the list.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct ListedImage {
     image: String,
     #[serde(default)]
@@ -42,23 +48,37 @@ pub fn read(list: impl Read, folder: &Path) -> Result<Vec<Item>, String> {
 
 /// Reads a list from its bytes.
 pub fn parse(bytes: &[u8], folder: &Path) -> Result<Vec<Item>, String> {
-    // Each element is read on its own, so that an error can say which element is wrong.
-    let Bounded(elements): Bounded<serde_json::Value, MAX_IMAGES> =
-        serde_json::from_slice(bytes).map_err(|error| format!("is not a JSON list: {error}"))?;
-    if elements.is_empty() {
+    let wrong = |error: json::Error| format!("is not a list of images: {error}");
+    let Bounded(images): Bounded<ListedImage, MAX_IMAGES> =
+        json::from_slice(bytes).map_err(wrong)?;
+    let names: Vec<HashMap<String, IgnoredAny>> = json::from_slice(bytes).map_err(wrong)?;
+    if images.is_empty() {
         return Err("lists no image".to_owned());
     }
-    let numbered = (1..).zip(elements);
+    let numbered = (1..).zip(images.into_iter().zip(names));
     numbered
-        .map(|(number, element)| {
-            item(element, folder).map_err(|wrong| format!("has a wrong element {number}: {wrong}"))
+        .map(|(number, (image, names))| {
+            check_names(&names)
+                .and_then(|()| item(image, folder))
+                .map_err(|wrong| format!("has a wrong element {number}: {wrong}"))
         })
         .collect()
 }
 
-fn item(element: serde_json::Value, folder: &Path) -> Result<Item, String> {
-    let ListedImage { image, destination, tags } =
-        serde_json::from_value(element).map_err(|error| error.to_string())?;
+/// A field that is misspelt would be passed over in silence.
+fn check_names(names: &HashMap<String, IgnoredAny>) -> Result<(), String> {
+    let is_known = |name: &str| FIELDS.iter().any(|field| field.eq_ignore_ascii_case(name));
+    match names.keys().filter(|name| !is_known(name)).min() {
+        Some(name) => Err(format!(
+            "{:?} is not known; an element has \"image\", and may have \"destination\" and \"tags\"",
+            printable(name)
+        )),
+        None => Ok(()),
+    }
+}
+
+fn item(image: ListedImage, folder: &Path) -> Result<Item, String> {
+    let ListedImage { image, destination, tags } = image;
     if image.is_empty() {
         return Err("\"image\" is empty".to_owned());
     }
@@ -105,16 +125,16 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_with_its_element() {
         for (list, said) in [
-            ("", "is not a JSON list: EOF"),
-            ("{}", "is not a JSON list: invalid type: map"),
+            ("", "is not a list of images: it is not JSON: it ends too early at line 1"),
+            ("{}", "is not a list of images: it must be a list, and is an object"),
             ("[]", "lists no image"),
             (
                 r#"[{"image": "a"}, {"image": "b", "dest": "r.io/b"}]"#,
-                "element 2: unknown field `dest`, expected one of `image`, `destination`, `tags`",
+                "element 2: \"dest\" is not known; an element has \"image\"",
             ),
-            (r#"[{"destination": "r.io/b"}]"#, "element 1: missing field `image`"),
+            (r#"[{"destination": "r.io/b"}]"#, "`[0].image` is missing"),
             (r#"[{"image": ""}]"#, "element 1: \"image\" is empty"),
-            (r#"["a"]"#, "element 1: invalid type: string"),
+            (r#"["a"]"#, "`[0]` must be an object, and is a string"),
             (r#"[{"image": "a", "destination": "https://r.io/b"}]"#, "leave out the https://"),
             (
                 r#"[{"image": "a", "tags": ["r.io/b:c"]}]"#,
@@ -132,6 +152,6 @@ mod tests {
         assert!(wrong(&list(MAX_IMAGES + 1)).contains("more than 1024 elements"));
         let endless = std::io::repeat(b' ');
         assert!(read(endless, Path::new("")).unwrap_err().contains("is longer than"));
-        assert!(wrong(&"[".repeat(100_000)).contains("recursion limit"));
+        assert!(wrong(&"[".repeat(100_000)).contains("it is not JSON"));
     }
 }

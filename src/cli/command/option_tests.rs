@@ -166,7 +166,7 @@ fn every_mistake_is_named() {
         ("a r.io/b --reuse-from q.io/c", "the destination is at r.io"),
         ("a --no-cache --cache-dir /c", "cannot be used with"),
         ("a --retry-for 5", "a number with its unit, such as 90s"),
-        ("a --idle-timeout 0", "a number with its unit, such as 90s"),
+        ("a --idle-timeout 0", "that is too short; the shortest is 1s"),
         ("a --idle-timeout 9999999999999999999s", "that is too long; the longest is 366days"),
         ("a --retry-for 99999999999999999999h", "that is too long; the longest is 366days"),
         ("a --compression-level 99999999999", "not in"),

@@ -79,14 +79,18 @@ impl ConfigFile {
         &self,
         change: impl FnOnce(&mut Fields) -> Option<()>,
     ) -> Result<(), CredentialError> {
+        let failed = |problem| write_error(&self.named, std::io::Error::other(problem));
         let not_object = |error: serde_json::Error| {
-            let at = format!("line {}, column {}", error.line(), error.column());
-            let problem = format!("it is not a JSON object, or its \"auths\" is none ({at})");
-            write_error(&self.named, std::io::Error::other(problem))
+            let (line, column) = (error.line(), error.column());
+            failed(format!(
+                "it is not a JSON object, or its \"auths\" is none: see line {line}, column {column}"
+            ))
         };
-        let mut fields = match self.bytes.trim_ascii() {
-            [] => Fields::new(),
-            bytes => serde_json::from_slice::<Object>(bytes).map_err(not_object)?.0,
+        let bytes = self.bytes.trim_ascii();
+        let text = text_of(bytes).ok_or_else(|| failed("it is not text".to_owned()))?;
+        let mut fields = match text.as_str() {
+            "" => Fields::new(),
+            text => serde_json::from_str::<Object>(text).map_err(not_object)?.0,
         };
         // As for Go's decoder, the name counts in any case, and the last one wins.
         let index = fields.iter().rposition(|(name, _)| name.eq_ignore_ascii_case("auths"));
@@ -111,12 +115,51 @@ impl ConfigFile {
         let folder = self.path.parent().unwrap_or(Path::new("/"));
         // With mode 0600.
         let mut file = tempfile::Builder::new().prefix(".config.json.").tempfile_in(folder)?;
-        file.write_all(text.as_bytes())?;
+        file.write_all(&bytes_of(text))?;
         file.write_all(b"\n")?;
         file.as_file().sync_all()?;
         file.persist(&self.path).map_err(|error| error.error)?;
         Ok(())
     }
+}
+
+/// The first of 256 characters of private use that stand for bytes that are not UTF-8, as long as
+/// the file is in memory: other programs read such a file, and its bytes must stay as they are.
+const STANDS_FOR_BYTE: u32 = 0x10_FE00;
+
+/// The bytes as text. `None` if they have such a character of their own.
+fn text_of(bytes: &[u8]) -> Option<Zeroizing<String>> {
+    let mut text = Zeroizing::new(String::with_capacity(bytes.len()));
+    for chunk in bytes.utf8_chunks() {
+        if chunk.valid().chars().any(|c| byte_of(c).is_some()) {
+            return None;
+        }
+        text.push_str(chunk.valid());
+        text.extend(
+            chunk
+                .invalid()
+                .iter()
+                .filter_map(|byte| char::from_u32(STANDS_FOR_BYTE + u32::from(*byte))),
+        );
+    }
+    Some(text)
+}
+
+/// The byte that a character stands for.
+fn byte_of(c: char) -> Option<u8> {
+    u32::from(c).checked_sub(STANDS_FOR_BYTE).and_then(|byte| u8::try_from(byte).ok())
+}
+
+/// The bytes that [`text_of`] made the text of.
+fn bytes_of(text: &str) -> Zeroizing<Vec<u8>> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
+    for c in text.chars() {
+        match byte_of(c) {
+            Some(byte) => bytes.push(byte),
+            None => bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+    }
+    bytes
 }
 
 /// The object as text, indented by tabs as docker writes it.
