@@ -84,7 +84,7 @@ async fn push_image(
 impl ImagePush<'_> {
     /// The diagram of the crate's front page, as code.
     async fn attempt(&self, trust: Trust) -> Result<Pushed, Failure> {
-        let opened = self.input.open(self.item, &self.run.cache, self.events).await?;
+        let opened = self.input.open(self.selection(), &self.run.cache, self.events).await?;
         let destination = Destination::choose(self.item, self.input, &opened, self.slot).await?;
         self.run.reserve(self.number, &destination)?;
         (self.events)(Event::Destination { reference: destination.name() });

@@ -14,7 +14,7 @@ use crate::image::Platform;
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Image")]
 pub struct SelectionArgs {
-    /// Choose the image of this name if there are several; the same as PATH:NAME
+    /// Choose the image of this name, or whose id begins so, if there are several; the same as PATH:NAME
     #[arg(long = "image", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub image_name: Option<String>,
 

@@ -12,8 +12,8 @@ use crate::error::Error;
 use crate::event::Events;
 use crate::image::{Digest, IndexEntry};
 use crate::report::{LayerReport, Outcome, Report};
-use crate::source::Image;
 use crate::source::layout::Tree;
+use crate::source::{Image, Selection};
 
 /// What an attempt relies on. An image is attempted at most twice, once with each of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +114,14 @@ impl BlobResult {
 impl ImagePush<'_> {
     pub fn options(&self) -> &PushOptions {
         &self.run.options
+    }
+
+    /// Which image of a layout is meant: for an index, the one for the platform of its slot.
+    pub fn selection(&self) -> Selection {
+        let mut selection = self.item.selection.clone();
+        let expected = self.slot.and_then(|slot| slot.image.platform.clone());
+        selection.platform = selection.platform.or(expected);
+        selection
     }
 
     /// The image that is meant, which must fit its slot in an index.

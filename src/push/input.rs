@@ -128,15 +128,19 @@ impl Input {
         Ok(Self { location: Location::Path(path), may_run, images, _spooled: Some(file) })
     }
 
-    /// Opens the image, or takes from the cache what opening it would show.
-    pub async fn open(&self, item: &Item, cache: &Cache, events: &Events) -> Result<Opened, Error> {
+    /// Opens the image, or takes from the cache what opening it would show. Of a layout, this image.
+    pub async fn open(
+        &self,
+        selection: Selection,
+        cache: &Cache,
+        events: &Events,
+    ) -> Result<Opened, Error> {
         if let Some(images) = self.remembered(cache).await {
             return Ok(Opened::Images(Images::Remembered(images)));
         }
         Ok(match self.source(events).await? {
             Contents::Layers(source) => Opened::Images(Images::Source(source)),
             Contents::Layout(layout) => {
-                let selection = item.selection.clone();
                 Opened::Layout(blocking(move || Ok(layout.select(&selection)?)).await?)
             }
         })

@@ -133,8 +133,8 @@ fn cannot_open(path: &Path, name: &Arc<str>, source: io::Error) -> Error {
 }
 
 /// What skopeo writes before the path of a file or folder.
-const TRANSPORTS: [&str; 6] =
-    ["docker-archive:", "oci-archive:", "oci:", "dir:", "tarball:", "file://"];
+const TRANSPORTS: [&str; 7] =
+    ["docker-archive:", "oci-archive:", "oci:", "dir:", "tarball:", "file://", "nix:"];
 
 /// What skopeo writes before the name of an image that is in no file: what that means, and the
 /// command that writes it to a pipe.

@@ -10,6 +10,8 @@ use crate::image::{Digest, Platform, parse_reference};
 
 /// How many names a message lists.
 const MAX_LISTED: usize = 10;
+/// An image may be chosen by so many digits of its id.
+const SHORTEST_ID: usize = 6;
 
 /// The user must choose among several images, or has chosen one that is not there.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +39,8 @@ impl From<ChoiceError> for Error {
 /// Which of several images of a source is meant. The default is the only one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
-    /// The one of this name, as the source gives it (`RepoTags`, `org.opencontainers.image.ref.name`).
+    /// The one of this name, as the source gives it (`RepoTags`, `org.opencontainers.image.ref.name`);
+    /// or the one whose id, the digest of its config, begins so.
     pub name: Option<String>,
     /// The one whose manifest has this digest; of a docker archive, whose config has.
     pub digest: Option<Digest>,
@@ -50,6 +53,13 @@ impl Selection {
     /// the name is a part.
     pub fn among<'a>(&self, images: &'a [Image]) -> Vec<&'a Image> {
         let mut meant: Vec<&Image> = images.iter().filter(|image| self.fits(image)).collect();
+        if meant.is_empty()
+            && let Some(id) = self.name.as_deref().and_then(id_prefix)
+        {
+            let nameless = Self { name: None, ..self.clone() };
+            let has_id = |image: &&Image| image.config.digest().hex().starts_with(id);
+            meant = images.iter().filter(|image| nameless.fits(image)).filter(has_id).collect();
+        }
         if let Some(name) = &self.name
             && meant.iter().any(|image| image.names.contains(name))
         {
@@ -75,6 +85,13 @@ fn is_called(own: &str, name: &str) -> bool {
         || reference.as_ref().and_then(|own| own.tag()) == Some(name)
 }
 
+/// The digits of an image's id, or of the beginning of one: `sha256:1a2b3c…`, `1a2b3c`.
+fn id_prefix(text: &str) -> Option<&str> {
+    let digits = text.strip_prefix("sha256:").unwrap_or(text);
+    let is_hex = digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    (is_hex && digits.len() >= SHORTEST_ID).then_some(digits)
+}
+
 impl fmt::Display for Selection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, digest, platform } = self;
@@ -86,16 +103,24 @@ impl fmt::Display for Selection {
     }
 }
 
-/// What images are called, those that have no name by their ids, with their platforms; of many, the
-/// first.
+/// What images are called, with their platforms, and with their ids where the names do not tell them
+/// apart; of many, the first.
 pub fn list<'a>(images: impl IntoIterator<Item = &'a Image>) -> String {
-    let names = images.into_iter().flat_map(|image| {
+    let images: Vec<&Image> = images.into_iter().collect();
+    let names = images.iter().flat_map(|image| {
         let platform = printable(&image.config.platform().to_string());
+        let id = image.config.digest();
         let called = match image.names.as_slice() {
-            [] => vec![format!("(unnamed, {})", image.config.digest())],
+            [] => vec![format!("(unnamed, {id})")],
             names => names.iter().map(|name| printable(name)).collect(),
         };
-        called.into_iter().map(move |name| format!("{name} ({platform})"))
+        let is_alone =
+            |name: &String| images.iter().filter(|other| other.names.contains(name)).count() == 1;
+        let id = match image.names.iter().all(is_alone) {
+            true => String::new(),
+            false => format!(", {id}"),
+        };
+        called.into_iter().map(move |name| format!("{name} ({platform}{id})"))
     });
     let names: Vec<String> = names.collect();
     match names.split_at_checked(MAX_LISTED) {
@@ -147,6 +172,10 @@ mod tests {
         assert!(places(&named("v2")).is_empty());
         let id = images()[2].config.digest().clone();
         assert_eq!(places(&Selection { digest: Some(id), ..Selection::default() }), [2]);
+        let named_by_id = named(&images()[2].config.digest().hex()[..8]);
+        assert_eq!(places(&named_by_id), [2]);
+        assert_eq!(places(&named(images()[2].config.digest().as_str())), [2]);
+        assert!(places(&named(&images()[2].config.digest().hex()[..5])).is_empty());
         let arm64 = Platform { os: "linux".into(), architecture: "arm64".into(), variant: None };
         let selection = Selection { platform: Some(arm64), ..named("v1") };
         assert_eq!(
@@ -162,6 +191,9 @@ mod tests {
             listed.starts_with("r.io/app:v1 (linux/amd64), r.io/app:latest (linux/amd64), v1 (")
         );
         assert!(listed.contains("(unnamed, sha256:"));
+        let same = [images(), images()].concat();
+        let id = same[1].config.digest();
+        assert!(list(&same).contains(&format!("v1 (linux/arm64, {id})")), "{}", list(&same));
         let many = vec![images().remove(1); 30];
         assert!(list(&many).ends_with(" and 20 more"));
     }

@@ -232,6 +232,53 @@ fn an_index_that_lists_the_platforms_itself_is_pushed_as_one_index() {
 }
 
 #[test]
+fn an_attestation_beside_an_image_is_no_second_image() {
+    let registry = DevRegistry::start(Options::default());
+    let dir = TempDir::new().expect("a folder");
+    let layout = Layout::new(dir.path().join("layout"));
+    let mut image = layout.image("amd64", &[Layer::file("a", b"a")]);
+    image["platform"] = json!({ "os": "linux", "architecture": "amd64" });
+    let attestation = layout.attestation(&image);
+    let destination = format!("{}/app:v1", registry.host());
+    // Together they are one index, as buildx pushes it.
+    layout.list(&[(&image, None), (&attestation, None)]);
+    push(layout.text(), &destination).success();
+    let index = fs::read(layout.path().join("index.json")).expect("an index");
+    assert_eq!(registry.tag("app", "v1"), Some(archive::sha256(&index)));
+    // Where only the image has a name, the image is meant.
+    layout.list(&[(&image, Some("v1")), (&attestation, None)]);
+    push(layout.text(), &destination).success();
+    assert_eq!(registry.tag("app", "v1"), Some(digest_of(&image)));
+}
+
+#[test]
+fn of_a_layout_for_several_platforms_an_index_takes_the_one_that_is_said() {
+    let layout = testdata("layout-top-level-platforms");
+    let registry = DevRegistry::start(Options::default());
+    let destination = format!("{}/app:v1", registry.host());
+    let arm64 = format!("arm64={}", text(&layout));
+    Pushimg::new().run(["--index", &destination, &arm64]).success();
+    let raw = program(
+        "skopeo",
+        ["inspect", "--raw", "--tls-verify=false", &format!("docker://{destination}")],
+    );
+    let index: Value = serde_json::from_str(&raw).expect("an index");
+    let platforms: Vec<_> = index["manifests"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|m| &m["platform"]["architecture"])
+        .collect();
+    assert_eq!(platforms, ["arm64"], "{index}");
+    let s390x = format!("s390x={}", text(&layout));
+    Pushimg::new()
+        .run(["--index", &destination, &s390x])
+        .exits(2)
+        .says("linux/s390x")
+        .says("linux/arm64");
+}
+
+#[test]
 fn two_forms_of_one_name_are_one_name() {
     let registry = DevRegistry::start(Options::default());
     let dir = TempDir::new().expect("a folder");

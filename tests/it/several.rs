@@ -159,7 +159,7 @@ fn a_file_lists_what_goes_where() {
     let wrong = json!([{ "image": "alpha.tar" }, { "image": "beta.tar", "repo": "x" }]);
     let file = write(folder.path(), "wrong.json", wrong.to_string().as_bytes());
     let output = Pushimg::new().run(["--file", text(&file)]).exits(2);
-    output.says("wrong.json").says("element 2: unknown field `repo`");
+    output.says("wrong.json").says("element 2: \"repo\" is not known");
 }
 
 #[test]

@@ -110,8 +110,9 @@ impl Index {
         Ok(index)
     }
 
-    /// Whether it is one image for several platforms: it lists manifests only, each with a platform
-    /// of its own, and none with a name that the others do not have.
+    /// Whether it is one image's index: it lists manifests only, each with a platform of its own, or
+    /// with the platform "unknown" of an attestation, and none with a name that the others do not
+    /// have.
     fn lists_platforms(&self) -> bool {
         let mut platforms = HashSet::new();
         let fits = |entry: &IndexEntry| {
@@ -123,7 +124,7 @@ impl Index {
                 && entry.names == self.entries[0].names
                 && descriptor.platform.as_ref().is_some_and(is_new)
         };
-        self.entries.iter().all(fits) && platforms.len() > 1
+        self.entries.iter().all(fits) && !platforms.is_empty() && self.entries.len() > 1
     }
 
     /// The descriptor of `index.json`, where it is an image's index itself.
@@ -184,6 +185,12 @@ impl Index {
             let entry = &self.entries[*place];
             !entry.names.is_empty() || !listed.contains(&entry.descriptor.digest)
         });
+        // An attestation beside an image is not what is meant.
+        let is_attestation = |place: usize| {
+            self.entries[place].descriptor.platform.as_ref().is_some_and(Platform::is_unknown)
+        };
+        let only_attestations = own.iter().all(|(place, _)| is_attestation(*place));
+        own.retain(|(place, _)| only_attestations || !is_attestation(*place));
         let only_referrers = own.iter().all(|(_, refers)| *refers);
         own.retain(|(_, refers)| only_referrers || !refers);
         Ok(Survey { roots: own.into_iter().map(|(place, _)| place).collect(), referrers })
