@@ -3,8 +3,8 @@
 In: the files below /usr. Out, in a folder that is kept between runs: an image
 of 100 layers and 300 MB as buildLayeredImage leaves it, plain and gzip, in two
 versions that differ in one layer of 6 MB; and, on demand, the first of them as
-an OCI layout, ten services that share most of their layers, and images of one
-large layer as buildImage leaves them. Real files, because only they compress as
+an OCI layout, ten services that share most of their layers, many small images,
+and images of one large layer as buildImage leaves them. Real files, because only they compress as
 real images do. A machine with too few of them gets each several times over,
 XORed with a constant, which hides the repetition and leaves the compressibility.
 """
@@ -36,6 +36,11 @@ SERVICES = 10
 SHARED = 90
 SHARED_SIZE = 50 * MB
 OWN_SIZE = 10 * MB
+# Many small images, which have all but two layers in common, and the sizes of their two parts.
+MANY = 200
+MANY_LAYERS = 62
+MANY_SHARED_SIZE = 3 * MB
+MANY_OWN_SIZE = 50_000
 # Smaller files are all header, larger ones would be layers of their own.
 SIZES = range(256, 8 * MB)
 
@@ -101,18 +106,31 @@ def app_version(app: dict, number: int) -> dict:
 def services(folder: Path) -> list:
     """Plain archives of images that have SHARED of their LAYERS in common."""
     paths = [folder / f"service-{n}.tar" for n in range(SERVICES)]
+    return _family(paths, SHARED, SHARED_SIZE, LAYERS - SHARED - 1, OWN_SIZE)
+
+
+def many(folder: Path) -> list:
+    """Plain archives of MANY small images that have all but two layers in common."""
+    paths = [folder / "many" / f"image-{n:03}.tar" for n in range(MANY)]
+    return _family(paths, MANY_LAYERS - 2, MANY_SHARED_SIZE, 1, MANY_OWN_SIZE)
+
+
+def _family(paths: list, shared_layers: int, shared_size: int, own_layers: int, own_size: int) -> list:
+    """Images with layers in common, layers of their own, and a last one of links, its own as well."""
     if not all(path.exists() for path in paths):
-        folder.mkdir(parents=True, exist_ok=True)
+        paths[0].parent.mkdir(parents=True, exist_ok=True)
         pool = _Pool()
-        shared = [_store_layer(*named) for named in pool.packages("package", SHARED, SHARED_SIZE)]
-        for number, path in enumerate(paths):
-            # The last layer, of links, is each service's own as well.
-            own = pool.packages(f"service-{number}", LAYERS - SHARED - 1, OWN_SIZE)
+        shared = [
+            _store_layer(*named) for named in pool.packages("package", shared_layers, shared_size)
+        ]
+        for path in paths:
+            name = path.stem
+            own = pool.packages(name, own_layers, own_size)
             links = {"bin/service": nix.link(f"{nix.store_name(own[0][0])}/bin/service")}
-            last = nix.customisation_layer(f"service-{number}-customisation-layer", links)
+            last = nix.customisation_layer(f"{name}-customisation-layer", links)
             every = [*shared, *(_store_layer(*named) for named in own), last]
             with _finished(path) as out:
-                nix.write_layered(out, every, f"service-{number}:latest", {"Cmd": ["/bin/service"]})
+                nix.write_layered(out, every, f"{name}:latest", {"Cmd": ["/bin/service"]})
     return paths
 
 
