@@ -118,6 +118,7 @@ impl Source for Made {
             size: 7_000,
             claim: Claim::Key(LayerKey(Digest::of(bytes))),
             content: &mut self.content,
+            bytes: None,
         }))
     }
 
@@ -173,7 +174,7 @@ impl Source for Lying {
         let diff_id = self.image[0].config.diff_ids()[left].clone();
         let entry = "lies".to_owned();
         let claim = Claim::DiffId(diff_id);
-        Ok(Some(Layer { id, entry, size: 5, claim, content: &mut self.content }))
+        Ok(Some(Layer { id, entry, size: 5, claim, content: &mut self.content, bytes: None }))
     }
 }
 

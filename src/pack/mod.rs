@@ -63,6 +63,7 @@ pub use self::error::Error;
 pub use self::packed::Packed;
 pub use self::packing::Packing;
 pub use self::spool::Spool;
+pub use self::stored::sniff as compression_of;
 
 /// How layers are packed.
 #[derive(Clone, Debug)]

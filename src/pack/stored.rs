@@ -30,7 +30,7 @@ const PIECE: usize = 128 << 10;
 
 /// How the layer that begins so is compressed; [`Compression::None`] for a tar, and for anything
 /// else that is not known.
-pub(super) fn sniff(start: &[u8]) -> Result<Compression, Error> {
+pub fn sniff(start: &[u8]) -> Result<Compression, Error> {
     Ok(match start {
         [0x1f, 0x8b, 0x08, ..] => Compression::Gzip,
         // A frame, or a skippable frame before it (RFC 8878, sections 3.1.1 and 3.1.2).

@@ -112,7 +112,7 @@ impl PushOptions {
 
     /// How these options pack. Another version of the program may pack otherwise; the number is
     /// raised when the same version packs otherwise.
-    pub(super) fn recipe(&self) -> String {
+    pub(crate) fn recipe(&self) -> String {
         let level = self.level.map_or("default".to_owned(), |level| level.to_string());
         format!("pushimg {} 3 {} {level}", env!("CARGO_PKG_VERSION"), self.compression)
     }

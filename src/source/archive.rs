@@ -104,13 +104,13 @@ pub fn open_stream(
     let read_once = match images {
         ImagesKnown::WhenTold => true,
         ImagesKnown::UnlessSingle => first.is_of_nix() && !stream.is_short()?,
-        ImagesKnown::First => false,
+        ImagesKnown::First | ImagesKnown::AndLayersInAnyOrder => false,
     };
     let archive = |stream| StreamedArchive::new(stream, name.clone(), (wrapping, memory));
     match again {
         _ if first.may_be_of_layout() => {}
         _ if read_once => return Ok(Contents::Layers(Box::new(archive(stream)))),
-        Some(again) if !stream.is_short()? => {
+        Some(again) if images != ImagesKnown::AndLayersInAnyOrder && !stream.is_short()? => {
             reading_twice();
             let second = || Ok(archive(again()?));
             return read_twice::open(archive(stream), second, name.clone()).map(Contents::Layers);

@@ -3,6 +3,7 @@
 use std::io::Read;
 
 use super::error::Error;
+use super::layer_bytes::LayerBytes;
 use crate::image::{Config, DiffId, LayerId, LayerKey};
 
 /// Something that holds images, being read front to back.
@@ -73,6 +74,9 @@ pub struct Layer<'a> {
     /// The bytes as stored: a tar, or a tar already compressed. A failed read is an [`Error`] within
     /// an [`std::io::Error`]; [`Error::from_read`] takes it out.
     pub content: &'a mut (dyn Read + Send),
+    /// The same bytes, to be read at any time and without the source; `None` where only `content`
+    /// gives them.
+    pub bytes: Option<LayerBytes>,
 }
 
 /// What a source knows about a layer before its bytes are read.

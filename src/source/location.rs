@@ -33,6 +33,10 @@ pub enum ImagesKnown {
     UnlessSingle,
     /// Before the first layer.
     First,
+    /// Before the first layer, and the layers can be read in any order
+    /// ([`Layer::bytes`](super::Layer::bytes)). A compressed archive, and one from a pipe, is put
+    /// into a temporary file, decompressed.
+    AndLayersInAnyOrder,
 }
 
 /// What opening and reading may do, and who is told of it.

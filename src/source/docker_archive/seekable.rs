@@ -12,6 +12,8 @@ use crate::image::{Config, DiffId, LayerId, MAX_CONFIG_BYTES};
 use crate::source::error::Error;
 use crate::source::file::read_at;
 use crate::source::interface::{Claim, Image, Layer, Source};
+use crate::source::layer_bytes::LayerBytes;
+use crate::source::layout::{Region, RegionFile};
 use crate::source::location::Progress;
 use crate::source::role::Role;
 use crate::source::tar::{MANIFEST, StoredFile, TarError, TarFile, TarPosition};
@@ -69,7 +71,7 @@ pub fn open(tar: TarFile, progress: Progress) -> Result<Box<dyn Source>, Error> 
         next: 0,
         memory,
         content: Content {
-            file,
+            file: Arc::new(file),
             name,
             length,
             position: 0,
@@ -126,12 +128,20 @@ impl Source for SeekableArchive {
             Error::from_read(error, &layer.entry)
         })?;
         (content.progress)(content.position, Some(content.length));
+        let region = || Region {
+            name: content.name.clone(),
+            file: RegionFile::Open(content.file.clone()),
+            offset: layer.stored.offset,
+            length: layer.stored.size,
+        };
+        let bytes = content.unpacker.is_none().then(|| LayerBytes::Stored(region()));
         Ok(Some(Layer {
             id,
             entry: layer.entry.clone(),
             size: layer.stored.size,
             claim: Claim::DiffId(layer.diff_id.clone()),
             content,
+            bytes,
         }))
     }
 }
@@ -172,7 +182,7 @@ fn truncated(file: &Arc<str>, entry: &str, at: u64) -> Error {
 
 /// The content of one layer.
 struct Content {
-    file: File,
+    file: Arc<File>,
     name: Arc<str>,
     length: u64,
     position: u64,

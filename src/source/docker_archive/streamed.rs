@@ -119,6 +119,7 @@ impl StreamedArchive {
             entry: found.entry,
             size: found.size,
             content: &mut self.content,
+            bytes: None,
         }
     }
 

@@ -22,6 +22,7 @@ mod tree;
 
 use std::collections::HashMap;
 use std::io::{self, Cursor, Read};
+use std::path::Path;
 use std::sync::Arc;
 
 use self::content::LayerContent;
@@ -31,8 +32,11 @@ use self::spec::{LayerSpec, Spec};
 use super::error::Error;
 use super::file::FileError;
 use super::interface::{Claim, Image, Layer, Source};
+use super::layer_bytes::LayerBytes;
+use super::layout::{Region, RegionFile};
 use super::location::Progress;
 use super::open_file::OpenFile;
+use super::printable::printable_path;
 use crate::image::{Config, DiffId, LayerId, MAX_CONFIG_BYTES};
 
 /// The longest file that is read: some 50,000 store paths.
@@ -117,8 +121,29 @@ impl Source for Nix2container {
             size: layer.stored_size(),
             claim: Claim::DiffId(layer.diff_id.clone()),
             content: reading,
+            bytes: Some(bytes(label, layer)),
         }))
     }
+}
+
+/// How a layer can be read at any time.
+fn bytes(label: &Arc<Label>, layer: &Arc<LayerSpec>) -> LayerBytes {
+    if !layer.layer_path.is_empty() {
+        let path = Path::new(&layer.layer_path);
+        return LayerBytes::Stored(Region {
+            name: printable_path(path),
+            file: RegionFile::Path(path.into()),
+            offset: 0,
+            length: layer.stored_size(),
+        });
+    }
+    // The size is that of the blob, which may be compressed where nix2container made one.
+    let size = (layer.is_plain() && layer.size > 0).then_some(layer.size);
+    let (label, layer) = (label.clone(), layer.clone());
+    let make = move || -> Result<Box<dyn Read + Send>, Error> {
+        Ok(Box::new(LayerContent::new(label.clone(), layer.clone())))
+    };
+    LayerBytes::Made { size, make: Arc::new(make) }
 }
 
 /// The layer that was yielded last, and how far it was read.

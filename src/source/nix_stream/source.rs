@@ -16,6 +16,8 @@ use crate::image::{Config, ConfigError, DiffId, Hasher, LayerId, LayerKey};
 use crate::source::error::Error;
 use crate::source::file::FileError;
 use crate::source::interface::{Claim, Image, Layer, OnlyOnce, Source};
+use crate::source::layer_bytes::LayerBytes;
+use crate::source::layout::{Region, RegionFile};
 use crate::source::location::Progress;
 use crate::source::printable::printable_path;
 use crate::source::regular_file::RegularFile;
@@ -210,8 +212,27 @@ impl OwnLayers {
         Ok(Some(self.layer(index, size, claim)))
     }
 
+    /// How the layer at `index`, whose tar is `length` bytes long, can be made at any time.
+    fn bytes(&self, index: usize, length: u64) -> LayerBytes {
+        let Some(paths) = self.conf.store_layers.get(index).cloned() else {
+            let Customisation { tar, size, .. } = &self.customisation;
+            return LayerBytes::Stored(Region {
+                name: printable_path(tar),
+                file: RegionFile::Path(tar.as_path().into()),
+                offset: 0,
+                length: *size,
+            });
+        };
+        let making = self.making.clone();
+        let make = move || -> Result<Box<dyn Read + Send>, Error> {
+            Ok(Box::new(StoreLayer::look(&paths, &making)?.content()))
+        };
+        LayerBytes::Made { size: Some(length), make: Arc::new(make) }
+    }
+
     fn layer(&mut self, index: usize, size: u64, claim: Claim) -> Layer<'_> {
         let paths = self.paths(index);
+        let bytes = Some(self.bytes(index, size));
         Layer {
             id: LayerId(self.first_id + index),
             entry: match &paths[..] {
@@ -222,6 +243,7 @@ impl OwnLayers {
             size,
             claim,
             content: &mut self.content,
+            bytes,
         }
     }
 

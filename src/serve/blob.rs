@@ -1,0 +1,100 @@
+//! A blob that can be pulled: what it is, and where its bytes come from when somebody asks.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::later::PackedLater;
+use crate::image::{Digest, Platform};
+use crate::pack::Spool;
+use crate::source::MakeLayer;
+use crate::source::layout::Region;
+
+/// A blob that can be pulled.
+pub struct ServedBlob {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+    /// What it is, for people: a package, or what the source calls the layer.
+    pub name: String,
+    pub(super) bytes: BlobBytes,
+}
+
+/// Where a blob's bytes come from.
+#[derive(Clone)]
+pub(super) enum BlobBytes {
+    /// A config.
+    Held(Bytes),
+    /// A part of a file.
+    Stored(Region),
+    /// They are made anew for each reader, from the beginning.
+    Made(MakeLayer),
+    /// They were packed.
+    Spooled(Spool),
+    /// The cache knows what they are; they are packed when the first reader comes.
+    Later(Arc<PackedLater>),
+}
+
+/// A manifest or an index that can be pulled.
+pub struct ServedManifest {
+    /// Its media type.
+    pub media_type: String,
+    /// The JSON.
+    pub bytes: Bytes,
+    /// What a list of referrers calls it.
+    pub(super) artifact_type: Option<String>,
+    /// Its annotations, for a list of referrers.
+    pub(super) annotations: std::collections::BTreeMap<String, String>,
+    /// The manifest that it refers to.
+    pub(super) subject: Option<Digest>,
+    /// Its config and its layers; empty for an index.
+    pub(super) blobs: Vec<Digest>,
+}
+
+/// An image, or an index of several, that can be pulled.
+#[derive(Clone, Debug)]
+pub struct ServedImage {
+    /// What it can be pulled as. There is at least one.
+    pub names: Vec<super::PullName>,
+    /// The digest of its manifest or index.
+    pub digest: Digest,
+    /// The images that it consists of: itself, or those that the index lists.
+    pub parts: Vec<ServedPart>,
+}
+
+/// An image for one platform.
+#[derive(Clone, Debug)]
+pub struct ServedPart {
+    /// The digest of its manifest.
+    pub manifest: Digest,
+    /// The digest of its config, which Docker calls the image's id.
+    pub config: Digest,
+    /// What it runs on.
+    pub platform: Platform,
+    /// Its layers, lowest first.
+    pub layers: Vec<ServedLayer>,
+}
+
+/// A layer of a served image.
+#[derive(Clone, Debug)]
+pub struct ServedLayer {
+    /// The digest of its tar.
+    pub diff_id: crate::image::DiffId,
+    /// The digest of its blob.
+    pub blob: Digest,
+    /// The blob's length in bytes.
+    pub size: u64,
+}
+
+/// Reads exactly the bytes of a region from `at` into `buffer`.
+pub(super) fn read_region(region: &Region, buffer: &mut [u8], at: u64) -> io::Result<()> {
+    match region.read_at(buffer, at)? {
+        read if read == buffer.len() => Ok(()),
+        _ => Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            format!("{} became shorter while it was served", region.name),
+        )),
+    }
+}

@@ -1,0 +1,165 @@
+//! Images opened to be served: offers in, a [`Catalog`] out.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+
+use super::blob::ServedBlob;
+use super::catalog::{Catalog, names_of_layers};
+use super::layers::{LayerReader, ReadLayer};
+use super::options::{Offer, PullName, ServeOptions};
+use super::packing::LayerPacker;
+use crate::error::Error;
+use crate::event::{Event, Events};
+use crate::image::{Compression, Format};
+use crate::push::PushOptions;
+use crate::reuse::{self, Cache};
+use crate::source::layout::Tree;
+use crate::source::{self, Contents, Image, ImagesKnown, LayerId, Selection};
+
+/// What a location holds, read as far as its manifests need it.
+enum Read {
+    Images(Vec<Image>, HashMap<LayerId, ReadLayer>),
+    Trees(Vec<Tree>),
+}
+
+/// Opens all images, one after another.
+pub async fn open(
+    offers: &[Offer],
+    options: &ServeOptions,
+    cache: &Arc<Cache>,
+    events: &Events,
+) -> Result<Catalog, Error> {
+    let mut catalog = Catalog::default();
+    let packer = Arc::new(LayerPacker::new(options.compression, options.level));
+    let recipe = PushOptions {
+        compression: options.compression,
+        level: options.level,
+        ..PushOptions::default()
+    }
+    .recipe();
+    for offer in offers {
+        let reader = LayerReader {
+            image: offer.image.to_string(),
+            compression: options.compression,
+            recipe: recipe.clone(),
+            cache: cache.clone(),
+            packer: packer.clone(),
+            events: events.clone(),
+            runtime: Handle::current(),
+        };
+        let opened = offer.clone();
+        let may_run = options.may_run;
+        let reading = tokio::task::spawn_blocking(move || read(&opened, &reader, may_run));
+        // Fails by itself only where the runtime is shutting down, or where the work panicked.
+        match reading.await.unwrap_or_else(|error| Err(Error::Failed(error.to_string())))? {
+            Read::Images(images, layers) => {
+                add_images(&mut catalog, offer, &images, layers, options.format)?;
+            }
+            Read::Trees(trees) => add_trees(&mut catalog, offer, &trees)?,
+        }
+    }
+    Ok(catalog)
+}
+
+fn read(offer: &Offer, reader: &LayerReader, may_run: bool) -> Result<Read, Error> {
+    let (reading, noting) = (reader.events.clone(), reader.events.clone());
+    let options = source::Options {
+        images: ImagesKnown::AndLayersInAnyOrder,
+        may_run,
+        progress: Box::new(move |position, total| reading(Event::Reading { position, total })),
+        note: Arc::new(move |note| noting(Event::Note(note))),
+    };
+    match source::open(&offer.image, options)? {
+        Contents::Layers(source) => {
+            let (images, layers) = reader.read(source, &offer.selection)?;
+            Ok(Read::Images(images, layers))
+        }
+        Contents::Layout(layout) => Ok(Read::Trees(match offer.selection == Selection::default() {
+            true => layout.trees()?,
+            false => vec![layout.select(&offer.selection)?],
+        })),
+    }
+}
+
+fn add_images(
+    catalog: &mut Catalog,
+    offer: &Offer,
+    images: &[Image],
+    mut layers: HashMap<LayerId, ReadLayer>,
+    format: Option<Format>,
+) -> Result<(), Error> {
+    let mut names: HashMap<LayerId, String> = HashMap::new();
+    for image in images {
+        for (id, name) in image.layers.iter().zip(names_of_layers(&image.config)) {
+            names.extend(name.map(|name| (*id, name)));
+        }
+    }
+    let blobs: HashMap<LayerId, Arc<ServedBlob>> = layers
+        .iter_mut()
+        .map(|(id, layer)| {
+            let blob = ServedBlob {
+                digest: layer.blob.digest.clone(),
+                size: layer.blob.size,
+                name: names.remove(id).unwrap_or_else(|| layer.entry.clone()),
+                bytes: layer.bytes.clone(),
+            };
+            (*id, Arc::new(blob))
+        })
+        .collect();
+    for image in images {
+        let called = names_of(offer, images.len(), &image.names, PullName::of)?;
+        let of_image = image.layers.iter().filter_map(|id| layers.get(id));
+        let format = format.unwrap_or_else(|| fitting_format(of_image));
+        catalog.add_image(called, image, &layers, &blobs, format)?;
+    }
+    Ok(())
+}
+
+fn add_trees(catalog: &mut Catalog, offer: &Offer, trees: &[Tree]) -> Result<(), Error> {
+    for tree in trees {
+        let of_layout = |name: &str| PullName::of_layout(name, &offer.image);
+        let names = names_of(offer, trees.len(), &tree.names, of_layout)?;
+        catalog.add_tree(names, tree)?;
+    }
+    Ok(())
+}
+
+/// What one of `count` images can be pulled as.
+fn names_of(
+    offer: &Offer,
+    count: usize,
+    own: &[String],
+    parse: impl Fn(&str) -> Option<PullName>,
+) -> Result<Vec<PullName>, Error> {
+    if let Some(name) = &offer.name {
+        return match count {
+            1 => Ok(vec![name.clone()]),
+            _ => Err(Error::Usage(format!(
+                "{} holds {count} images, which cannot all be called {name}; choose one with \
+                 PATH:NAME, PATH@DIGEST or --platform",
+                offer.image
+            ))),
+        };
+    }
+    let mut names: Vec<PullName> = own.iter().filter_map(|name| parse(name)).collect();
+    names.sort();
+    names.dedup();
+    if names.is_empty() {
+        names.push(PullName::of_file(&offer.image));
+    }
+    Ok(names)
+}
+
+/// Docker's format where all layers are gzip, as `docker push` makes it. OCI's format names the
+/// others.
+fn fitting_format<'a>(layers: impl IntoIterator<Item = &'a ReadLayer>) -> Format {
+    let is_gzip = |layer: &ReadLayer| layer.blob.compression == Compression::Gzip;
+    if layers.into_iter().all(is_gzip) { Format::Docker } else { Format::Oci }
+}
+
+/// The cache that `options` name.
+pub fn cache(options: &ServeOptions) -> Arc<Cache> {
+    reuse::open_cache(options.cache.as_ref())
+}
