@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::image::LayerId;
+use crate::image::{Digest, LayerId};
 use crate::report::LayerReport;
 
 /// Where events go. Called from many threads; must not block for long.
@@ -73,6 +73,32 @@ pub enum Event {
         why: String,
         /// When it is sent again.
         wait: Duration,
+    },
+    /// Somebody pulls a blob.
+    BlobAsked {
+        /// The repository that it is asked for in.
+        repository: String,
+        /// Which.
+        digest: Digest,
+        /// Its name for people.
+        name: String,
+        /// How many bytes were asked for.
+        bytes: u64,
+    },
+    /// A blob, or the part of it that was asked for, went out.
+    BlobSent {
+        /// The repository that it was asked for in.
+        repository: String,
+        /// Which.
+        digest: Digest,
+        /// Its name for people.
+        name: String,
+        /// Bytes that were given to the network.
+        bytes: u64,
+        /// Whether these are all that were asked for; if not, it broke off.
+        whole: bool,
+        /// How long it took.
+        took: Duration,
     },
     /// Something the user should know although the push goes on.
     Warning(String),

@@ -76,6 +76,7 @@ pub mod registry;
 mod remote;
 pub mod report;
 mod reuse;
+pub mod serve;
 #[doc(hidden)]
 pub mod source;
 pub mod tag;

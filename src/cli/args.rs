@@ -2,6 +2,7 @@
 //! together is checked in [`super::command`].
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::image::Reference;
@@ -9,6 +10,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Parser, ValueHint, value_parser};
 use clap_complete::Shell;
 
+use super::command::listen_address;
 use super::options::{RegistryArgs, ReuseArgs, SelectionArgs, VerbosityArgs};
 use super::{help, name, platform};
 use crate::image::{Compression, Format, Platform};
@@ -21,6 +23,7 @@ const FORMS: &str = "pushimg [OPTIONS] <IMAGE> [DESTINATION]
        pushimg inspect [OPTIONS] <IMAGE>
        pushimg diff [OPTIONS] <OLD> <NEW>
        pushimg tag [OPTIONS] <IMAGE> <TAG>...
+       pushimg serve [OPTIONS] <IMAGE[=NAME]>...
        pushimg login [OPTIONS] <REGISTRY>
        pushimg logout [OPTIONS] <REGISTRY>";
 
@@ -66,6 +69,9 @@ pub enum Subcommand {
 
     /// Point tags to an image that is already in a registry
     Tag(Box<TagArgs>),
+
+    /// Serve images to docker pull, podman pull and others, without a registry
+    Serve(Box<ServeArgs>),
 
     /// Check a user and a password with a registry, and keep them
     Login(Box<LoginArgs>),
@@ -215,6 +221,58 @@ pub struct TagArgs {
     /// Print one JSON document
     #[arg(long, help_heading = "Output")]
     pub json: bool,
+
+    #[command(flatten)]
+    pub verbosity: VerbosityArgs,
+
+    /// Print the options; --help adds examples
+    #[arg(short = 'h', long = "help", action = ArgAction::Help, help_heading = "Output")]
+    help: Option<bool>,
+}
+
+/// The arguments of `pushimg serve`.
+#[derive(Debug, clap::Args)]
+#[command(
+    override_usage = "pushimg serve [OPTIONS] <IMAGE[=NAME]>...",
+    after_long_help = help::text(help::SERVE),
+    disable_help_flag = true
+)]
+pub struct ServeArgs {
+    /// As for a push; IMAGE=NAME[:TAG] serves it under this name. Default: its own names, or that
+    /// of its file
+    #[arg(required = true, value_name = "IMAGE", value_hint = ValueHint::AnyPath)]
+    pub images: Vec<OsString>,
+
+    /// Where to listen, [ADDRESS:]PORT; only this machine can pull unless an address says otherwise
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:5000", value_parser = listen_address)]
+    pub listen: SocketAddr,
+
+    /// End when one pull is complete
+    #[arg(long)]
+    pub until_pulled: bool,
+
+    #[command(flatten)]
+    pub selection: SelectionArgs,
+
+    /// Format of the manifest; auto is oci, but docker for gzip layers
+    #[arg(long, value_name = "FORMAT", default_value = "auto", value_parser = formats(), help_heading = "Image")]
+    pub format: ChosenFormat,
+
+    /// How to compress layers; none serves them as they are
+    #[arg(long, value_name = "METHOD", default_value = "none", value_parser = compressions(), help_heading = "Image")]
+    pub compression: Compression,
+
+    /// Compression level: 1 to 12 for gzip, default 5; 1 to 22 for zstd, default 3
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Image")]
+    pub compression_level: Option<i32>,
+
+    /// Do not read or write the local cache
+    #[arg(long, conflicts_with = "cache_dir", help_heading = "Reuse")]
+    pub no_cache: bool,
+
+    /// Folder of the local cache
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Reuse")]
+    pub cache_dir: Option<PathBuf>,
 
     #[command(flatten)]
     pub verbosity: VerbosityArgs,

@@ -137,6 +137,27 @@ pub const TAG: &[Section] = &[
     },
 ];
 
+/// The sections for `pushimg serve`.
+pub const SERVE: &[Section] = &[
+    Section {
+        title: "Examples",
+        body: Commands(&[
+            "pushimg serve result",
+            "pushimg serve result=app:v2 other.tar --listen 127.0.0.1:5001",
+            "pushimg serve result --until-pulled",
+        ]),
+    },
+    Section {
+        title: "Result",
+        body: Paragraph(
+            "A read-only registry over local images. Standard error gets the command that pulls \
+             each image, and a line for each blob that goes out; standard output gets one line, \
+             address/repository@sha256:..., for each name. It ends with Ctrl-C (exit code 130), or \
+             with --until-pulled when an image was pulled (exit code 0).",
+        ),
+    },
+];
+
 /// The sections for `pushimg login`.
 pub const LOGIN: &[Section] = &[
     Section {
@@ -183,6 +204,7 @@ pub fn sections(command: &str) -> &'static [Section] {
         "inspect" => INSPECT,
         "diff" => DIFF,
         "tag" => TAG,
+        "serve" => SERVE,
         "login" => LOGIN,
         "logout" => LOGOUT,
         "completions" => COMPLETIONS,
@@ -250,7 +272,7 @@ mod tests {
     #[test]
     fn sections_fit_a_terminal_of_eighty_columns() {
         for section in
-            [PUSH, INSPECT, DIFF, TAG, LOGIN, LOGOUT, COMPLETIONS, MAN].into_iter().flatten()
+            [PUSH, INSPECT, DIFF, TAG, SERVE, LOGIN, LOGOUT, COMPLETIONS, MAN].into_iter().flatten()
         {
             let text = section_text(section);
             assert!(text.lines().all(|line| line.len() <= COLUMNS), "{text}");

@@ -27,6 +27,7 @@ mod output;
 mod platform;
 mod result;
 mod run;
+mod serve;
 mod signals;
 mod usage;
 

@@ -15,6 +15,7 @@ use super::manual;
 use super::name;
 use super::outcome::ImageOutcome;
 use super::output::{self, Output, labels, markdown};
+use super::serve::serve;
 use super::signals::Signals;
 use crate::Error;
 use crate::event::{Event, Events};
@@ -47,6 +48,7 @@ pub async fn run(invocation: Invocation) -> ExitCode {
     let sessions = options.registry.sessions.clone();
     let tagging = Arc::new(AtomicBool::new(false));
     let pushes_several = command.pushes_several();
+    let is_serving = matches!(command, Command::Serve { .. });
     let runner = Runner { options, output: &output, tagging: &tagging, keep_tag };
     // Boxed, because the compiler's recursion limit is too low for the whole type.
     let running = Box::pin(runner.run(command));
@@ -54,7 +56,10 @@ pub async fn run(invocation: Invocation) -> ExitCode {
         .stop(with_ticks(&output, running), async || {
             output.finish();
             let tagging = tagging.load(Ordering::Relaxed);
-            output.print(&interrupted(tagging, pushes_several));
+            match is_serving {
+                true => output.print("stopped serving"),
+                false => output.print(&interrupted(tagging, pushes_several)),
+            }
             sessions.cancel_all(GRACE).await;
         })
         .await;
@@ -148,6 +153,10 @@ impl Runner<'_> {
             Command::Diff { old, new } => {
                 let (old, new) = (self.inspect_one(&old).await?, self.inspect_one(&new).await?);
                 Ok(Done::Compared(Comparison::between(&old, &new)))
+            }
+            Command::Serve { offers, listen, until_pulled } => {
+                serve(&offers, listen, until_pulled, options, self.output).await?;
+                Ok(Done::Text(vec![]))
             }
             Command::Tag { image, tags } => {
                 let tagged = tag(&image, &tags, &options.registry, &self.events_of(0)).await?;

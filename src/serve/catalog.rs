@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::blob::{
-    BlobBytes, ServedBlob, ServedImage, ServedLayer, ServedManifest, ServedPart,
-};
+use super::blob::{BlobBytes, ServedBlob, ServedImage, ServedLayer, ServedManifest, ServedPart};
 use super::layers::ReadLayer;
 use super::options::PullName;
 use crate::error::Error;

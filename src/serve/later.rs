@@ -40,9 +40,8 @@ impl PackedLater {
         let growing = spool.clone();
         tokio::spawn(async move {
             let theirs = later.clone();
-            let read = tokio::task::spawn_blocking(move || {
-                packing.read(&mut *reader(&theirs.layer)?)
-            });
+            let read =
+                tokio::task::spawn_blocking(move || packing.read(&mut *reader(&theirs.layer)?));
             let failed = match read.await {
                 Ok(Ok(())) => match growing.finished().await {
                     Ok(packed) if packed.blob == later.expected => return,

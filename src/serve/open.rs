@@ -76,10 +76,12 @@ fn read(offer: &Offer, reader: &LayerReader, may_run: bool) -> Result<Read, Erro
             let (images, layers) = reader.read(source, &offer.selection)?;
             Ok(Read::Images(images, layers))
         }
-        Contents::Layout(layout) => Ok(Read::Trees(match offer.selection == Selection::default() {
-            true => layout.trees()?,
-            false => vec![layout.select(&offer.selection)?],
-        })),
+        Contents::Layout(layout) => {
+            Ok(Read::Trees(match offer.selection == Selection::default() {
+                true => layout.trees()?,
+                false => vec![layout.select(&offer.selection)?],
+            }))
+        }
     }
 }
 

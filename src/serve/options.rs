@@ -76,7 +76,8 @@ impl PullName {
         };
         let stem = file.split(".tar").next().unwrap_or_default();
         let stem = stem.strip_suffix(".json").unwrap_or(stem).to_lowercase();
-        let words = stem.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+        let words =
+            stem.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
         let repository = words.collect::<Vec<_>>().join("-");
         let fits = (1..=128).contains(&repository.len());
         let repository = if fits { repository } else { "image".to_owned() };

@@ -17,7 +17,16 @@ use crate::source::Location;
 
 /// The format must support the compression, and the compression the level.
 pub fn compression(args: &ImageArgs) -> Result<(), Usage> {
-    if args.format == Some(Format::Docker) && args.compression == Compression::Zstd {
+    compression_of(args.format, args.compression, args.compression_level)
+}
+
+/// The same, of options that stand alone.
+pub fn compression_of(
+    format: Option<Format>,
+    compression: Compression,
+    level: Option<i32>,
+) -> Result<(), Usage> {
+    if format == Some(Format::Docker) && compression == Compression::Zstd {
         return Err(Usage::new(
             ErrorKind::ArgumentConflict,
             "the argument '--format docker' cannot be used with '--compression zstd': Docker's \
@@ -25,10 +34,10 @@ pub fn compression(args: &ImageArgs) -> Result<(), Usage> {
             "use '--format oci'",
         ));
     }
-    let Some(level) = args.compression_level else {
+    let Some(level) = level else {
         return Ok(());
     };
-    let Some(highest) = args.compression.highest_level() else {
+    let Some(highest) = compression.highest_level() else {
         return Err(Usage::new(
             ErrorKind::ArgumentConflict,
             "the argument '--compression-level' cannot be used with '--compression none'",
@@ -41,7 +50,7 @@ pub fn compression(args: &ImageArgs) -> Result<(), Usage> {
     Err(Usage::new(
         ErrorKind::ValueValidation,
         &format!("invalid value '{level}' for '--compression-level <N>'"),
-        &format!("with {}, a level is 1 (fastest) to {highest} (smallest)", args.compression),
+        &format!("with {}, a level is 1 (fastest) to {highest} (smallest)", compression),
     ))
 }
 

@@ -4,6 +4,7 @@
 //!   of `--file`.
 //! - `checks` and `conflict` reject options and images that do not fit together.
 //! - `settings` turns options into the library's options; `password` reads `--password-stdin`.
+//! - `serve` reads what to serve.
 //! - `login` reads the login to keep, and asks for the password at the terminal.
 
 mod checks;
@@ -13,10 +14,12 @@ mod image_name;
 mod list_file;
 mod login;
 mod password;
+mod serve;
 mod settings;
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, IsTerminal};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::image::Reference;
@@ -27,14 +30,17 @@ use clap_complete::Shell;
 pub use self::conflict::{SAME_DESTINATION, same_destination};
 #[cfg(any(test, feature = "fuzzing"))]
 pub use self::list_file::parse as parse_list;
+pub use self::serve::listen_address;
 use self::settings::{default_options, options, verbosity};
 use super::args::{Args, DiffArgs, InspectArgs, PushArgs, Subcommand, TagArgs};
 use super::name;
 use super::options::{ReuseArgs, SelectionArgs};
 use super::output::Verbosity;
+use super::serve::UntilPulled;
 use super::usage::Usage;
 use crate::image::Platform;
 use crate::push::{Index, Item, PushOptions};
+use crate::serve::Offer;
 use crate::source::{Location, Selection};
 
 /// A command and how to run it. Everything that can be checked before it starts has been checked.
@@ -104,6 +110,15 @@ pub(super) enum Command {
         /// The registry.
         registry: String,
     },
+    /// Serve images.
+    Serve {
+        /// The images.
+        offers: Vec<Offer>,
+        /// Where to listen.
+        listen: SocketAddr,
+        /// `--until-pulled`.
+        until_pulled: UntilPulled,
+    },
     /// Point tags to an image in a registry.
     Tag {
         /// The image.
@@ -137,6 +152,7 @@ impl Command {
             Self::PushIndex(index) => index.images.iter().map(|image| &image.image).collect(),
             Self::Inspect { image, .. } => image.location().into_iter().collect(),
             Self::Diff { old, new } => old.location().into_iter().chain(new.location()).collect(),
+            Self::Serve { offers, .. } => offers.iter().map(|offer| &offer.image).collect(),
             Self::Tag { .. }
             | Self::Login { .. }
             | Self::Logout { .. }
@@ -154,6 +170,7 @@ impl Command {
             }
             Self::PushAll { .. }
             | Self::Diff { .. }
+            | Self::Serve { .. }
             | Self::Tag { .. }
             | Self::Login { .. }
             | Self::Logout { .. }
@@ -202,6 +219,7 @@ impl Invocation {
             Some(Subcommand::Inspect(inspect)) => Self::inspect(*inspect, stdin, stdin_is_terminal),
             Some(Subcommand::Diff(args)) => Self::diff(*args, stdin, stdin_is_terminal),
             Some(Subcommand::Tag(args)) => Self::tag(*args, stdin),
+            Some(Subcommand::Serve(args)) => Self::serve(*args),
             Some(Subcommand::Login(args)) => Self::login(*args, stdin, stdin_is_terminal),
             Some(Subcommand::Logout(args)) => Ok(Self::logout(args)),
             Some(Subcommand::Completions(args)) => Ok(Command::Completions(args.shell).into()),

@@ -174,6 +174,16 @@ impl Output {
                 lines
             }
             Event::Warning(warning) => self.warning(warning),
+            Event::BlobSent { repository, digest, name, bytes, whole, took } => {
+                let (word, rest) = match whole {
+                    true => (self.paint.good("sent"), String::new()),
+                    false => (self.paint.doubtful("broke off"), " so far".to_owned()),
+                };
+                let took = text::time(took.as_secs_f64());
+                let (size, short) = (text::size(*bytes), digest.short());
+                let (repository, name) = (escape(repository), escape(name));
+                vec![format!("{word} {repository} {short} {name}, {size}{rest} in {took}")]
+            }
             Event::Note(note) if self.verbosity > Verbosity::Normal => {
                 message(note).iter().map(|line| self.paint.faint(line)).collect()
             }
@@ -199,6 +209,13 @@ impl Output {
     pub fn warn(&self, warning: &str) {
         if self.verbosity > Verbosity::Quiet {
             self.warning(warning).iter().for_each(|line| self.print(line));
+        }
+    }
+
+    /// Prints a line that is no result, unless only errors are wanted.
+    pub fn inform(&self, line: &str) {
+        if self.verbosity > Verbosity::Quiet {
+            self.print(line);
         }
     }
 

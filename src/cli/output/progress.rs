@@ -163,6 +163,8 @@ impl Progress {
             | Event::Warning(_)
             | Event::Note(_)
             | Event::Tagging
+            | Event::BlobAsked { .. }
+            | Event::BlobSent { .. }
             | Event::Request { .. } => {}
         }
     }

@@ -1,0 +1,159 @@
+//! When a pull is complete: what `--until-pulled` waits for.
+//!
+//! A puller does not say that it is done, and skips layers that it has. So a pull counts as complete
+//! when a manifest was sent, no request runs, every blob that was asked for was sent to its end, and
+//! nothing was asked for a while: a short one if the image's config and all its layers were sent, a
+//! longer one if some were not.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::image::Digest;
+
+/// How long it is quiet after a pull that took everything.
+const QUIET_AFTER_ALL: Duration = Duration::from_secs(1);
+
+/// How long it is quiet after a pull that left something out.
+const QUIET_AFTER_SOME: Duration = Duration::from_secs(10);
+
+/// What pullers have asked for so far.
+pub struct Pulls {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+struct State {
+    running: usize,
+    last: Instant,
+    /// The blobs of each manifest that was sent.
+    manifests: Vec<Vec<Digest>>,
+    /// Blobs that were asked for, and not sent to their end.
+    unfinished: HashSet<Digest>,
+    /// Blobs that were sent to their end.
+    whole: HashSet<Digest>,
+}
+
+impl Pulls {
+    pub fn new() -> Self {
+        Self {
+            state: Mutex::new(State {
+                running: 0,
+                last: Instant::now(),
+                manifests: Vec::new(),
+                unfinished: HashSet::new(),
+                whole: HashSet::new(),
+            }),
+            changed: Notify::new(),
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state.lock();
+        change(&mut state);
+        state.last = Instant::now();
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// A request begins to be answered.
+    pub fn begin(&self) {
+        self.change(|state| state.running += 1);
+    }
+
+    /// Its answer was sent, or given up.
+    pub fn end(&self) {
+        self.change(|state| state.running = state.running.saturating_sub(1));
+    }
+
+    /// The manifest of an image is sent.
+    pub fn manifest(&self, blobs: &[Digest]) {
+        let blobs = blobs.to_vec();
+        self.change(|state| {
+            if !state.manifests.contains(&blobs) {
+                state.manifests.push(blobs);
+            }
+        });
+    }
+
+    /// A blob is asked for.
+    pub fn asked(&self, blob: &Digest) {
+        self.change(|state| {
+            if !state.whole.contains(blob) {
+                state.unfinished.insert(blob.clone());
+            }
+        });
+    }
+
+    /// A blob was sent to its end.
+    pub fn sent(&self, blob: &Digest) {
+        self.change(|state| {
+            state.unfinished.remove(blob);
+            state.whole.insert(blob.clone());
+        });
+    }
+
+    /// Waits until one pull is complete.
+    pub async fn complete(&self) {
+        loop {
+            let until = self.state.lock().complete_at();
+            let quiet = async {
+                match until {
+                    Some(until) => tokio::time::sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = quiet => return,
+                () = self.changed.notified() => {}
+            }
+        }
+    }
+}
+
+impl State {
+    /// When a pull is complete if nothing is asked for until then.
+    fn complete_at(&self) -> Option<Instant> {
+        if self.manifests.is_empty() || self.running > 0 || !self.unfinished.is_empty() {
+            return None;
+        }
+        let is_whole = |blobs: &Vec<Digest>| blobs.iter().all(|blob| self.whole.contains(blob));
+        let quiet = match self.manifests.iter().any(is_whole) {
+            true => QUIET_AFTER_ALL,
+            false => QUIET_AFTER_SOME,
+        };
+        Some(self.last + quiet)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quiet(pulls: &Pulls) -> Option<Duration> {
+        let state = pulls.state.lock();
+        state.complete_at().map(|at| at - state.last)
+    }
+
+    #[test]
+    fn a_pull_is_complete_when_what_was_asked_for_was_sent_and_it_is_quiet() {
+        let (config, layer) = (Digest::of(b"config"), Digest::of(b"layer"));
+        let pulls = Pulls::new();
+        assert_eq!(quiet(&pulls), None, "nothing was asked for");
+        pulls.manifest(&[config.clone(), layer.clone()]);
+        assert_eq!(quiet(&pulls), Some(QUIET_AFTER_SOME), "the puller may have it all");
+        pulls.begin();
+        assert_eq!(quiet(&pulls), None, "a request runs");
+        pulls.asked(&config);
+        pulls.end();
+        assert_eq!(quiet(&pulls), None, "the config broke off");
+        pulls.sent(&config);
+        assert_eq!(quiet(&pulls), Some(QUIET_AFTER_SOME), "the puller may have the layer");
+        pulls.asked(&layer);
+        pulls.sent(&layer);
+        assert_eq!(quiet(&pulls), Some(QUIET_AFTER_ALL));
+    }
+}
