@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{image, pack, registry, source};
+use crate::{image, pack, registry, source, ssh};
 
 /// A failed push.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +38,9 @@ pub enum Error {
     /// The registry refused, or could not be reached.
     #[error(transparent)]
     Registry(Arc<registry::Error>),
+    /// The image did not get to a machine over SSH.
+    #[error(transparent)]
+    Host(#[from] ssh::Error),
     /// A login cannot be kept or forgotten.
     #[error(transparent)]
     Credentials(#[from] registry::auth::CredentialError),

@@ -79,6 +79,7 @@ mod reuse;
 pub mod serve;
 #[doc(hidden)]
 pub mod source;
+pub mod ssh;
 pub mod tag;
 
 pub use error::Error;

@@ -41,6 +41,7 @@ use crate::event::{Event, Events};
 use crate::registry::Repository;
 use crate::report::Report;
 use crate::reuse::{self, Previous, Reuse};
+use crate::ssh;
 
 /// Pushes an image. The tags are put last of all: an error leaves them as they were.
 ///
@@ -48,6 +49,9 @@ use crate::reuse::{self, Previous, Reuse};
 /// [`registry::Options::sessions`](crate::registry::Options::sessions) then still holds the upload
 /// sessions that were open.
 pub async fn push(item: &Item, options: &PushOptions, events: &Events) -> Result<Report, Error> {
+    if let Some(host) = &item.host {
+        return ssh::push(item, host, options, events).await;
+    }
     let run = Run::new(options, std::slice::from_ref(item), events.clone());
     let pushed = push_image(item, 0, &run, None, events).await;
     run.close().await;

@@ -135,6 +135,8 @@ pub enum Known {
     AnsweredHead,
     /// An earlier layer of this push has the same content.
     SameAsLayer,
+    /// The machine that the image goes to over SSH has it.
+    OnHost,
     /// Only others hand it out (a layer with `urls`), and the image does not come with it.
     Elsewhere,
 }
@@ -143,7 +145,9 @@ impl Outcome {
     /// Whether a blob counts as present by nothing but the registry's word for it.
     pub(crate) fn is_relied_on(&self) -> bool {
         match self {
-            Self::Reused { why } => !matches!(why, Known::SameAsLayer | Known::Elsewhere),
+            Self::Reused { why } => {
+                !matches!(why, Known::SameAsLayer | Known::OnHost | Known::Elsewhere)
+            }
             Self::Mounted { .. } => true,
             Self::Uploaded | Self::WouldUpload | Self::WouldMount { .. } => false,
         }
@@ -192,6 +196,7 @@ impl std::fmt::Display for Outcome {
             Self::Reused { why: Known::SameAsLayer } => {
                 f.write_str("already there (same as another layer)")
             }
+            Self::Reused { why: Known::OnHost } => f.write_str("already there (the host has it)"),
             Self::Reused { why: Known::Elsewhere } => f.write_str("not sent (to be had elsewhere)"),
             Self::Mounted { from } => write!(f, "mounted from {from}"),
             Self::Uploaded => f.write_str("uploaded"),

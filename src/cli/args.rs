@@ -11,7 +11,7 @@ use clap::{ArgAction, Parser, ValueHint, value_parser};
 use clap_complete::Shell;
 
 use super::command::listen_address;
-use super::options::{RegistryArgs, ReuseArgs, SelectionArgs, VerbosityArgs};
+use super::options::{RegistryArgs, ReuseArgs, SelectionArgs, SshArgs, VerbosityArgs};
 use super::{help, name, platform};
 use crate::image::{Compression, Format, Platform};
 use crate::push::DEFAULT_JOBS;
@@ -94,8 +94,8 @@ pub struct PushArgs {
     #[arg(value_hint = ValueHint::AnyPath)]
     pub image: Option<OsString>,
 
-    /// host[:port]/repository[:tag], or host[:port]/repository@ for no tag; default: the name that
-    /// the image carries
+    /// host[:port]/repository[:tag], or host[:port]/repository@ for no tag; or
+    /// ssh://[user@]host[:port]/name[:tag] of a machine; default: the name that the image carries
     pub destination: Option<OsString>,
 
     #[arg(hide = true, value_hint = ValueHint::AnyPath)]
@@ -115,6 +115,9 @@ pub struct PushArgs {
 
     #[command(flatten)]
     pub registry: RegistryArgs,
+
+    #[command(flatten)]
+    pub ssh: SshArgs,
 
     #[command(flatten)]
     pub output: OutputArgs,
@@ -418,8 +421,8 @@ pub struct SeveralArgs {
     pub all: bool,
 
     /// Push images for several platforms, and an index of this name that lists them
-    #[arg(long, value_name = "DESTINATION", value_parser = name::destination, conflicts_with = "platform")]
-    pub index: Option<Reference>,
+    #[arg(long, value_name = "DESTINATION", value_parser = name::target, conflicts_with = "platform")]
+    pub index: Option<name::Target>,
 
     /// Stop pushing the other images when one has failed
     #[arg(long, conflicts_with = "index")]

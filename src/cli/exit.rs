@@ -49,6 +49,11 @@ impl Error {
                 error if error.is_refusal() => Code::Refused,
                 _ => Code::Network,
             },
+            Self::Host(error) => match error {
+                crate::ssh::Error::Connection { .. } => Code::Network,
+                error if error.is_refusal() => Code::Refused,
+                _ => Code::Failed,
+            },
             Self::Pack {
                 source:
                     pack::Error::Damaged { .. }

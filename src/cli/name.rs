@@ -7,6 +7,7 @@ use std::str::FromStr;
 use crate::image::Reference;
 
 use crate::image::{Digest, is_tag, parse_reference, untagged};
+use crate::ssh::Host;
 
 /// The example that messages about a wrong reference show.
 const EXAMPLE: &str = "registry.fly.io/app:latest";
@@ -35,6 +36,51 @@ pub fn destination(text: &str) -> Result<Reference, InvalidValue> {
         return Err(InvalidValue("a digest is sha256: and 64 lowercase hexadecimal digits".into()));
     }
     Ok(reference)
+}
+
+/// Where a push may go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// A machine; `None`: the registry of the name.
+    pub host: Option<Host>,
+    /// The image's name there.
+    pub name: Reference,
+}
+
+/// Reads the rest of a destination after its scheme.
+type ReadTarget = fn(&str) -> Result<Target, InvalidValue>;
+
+/// Destinations that are no registries, by how they begin.
+const SCHEMES: [(&str, ReadTarget); 1] = [("ssh://", on_host)];
+
+/// Where an image is pushed to: a [`destination`] in a registry, or one of [`SCHEMES`].
+pub fn target(text: &str) -> Result<Target, InvalidValue> {
+    let row = SCHEMES.iter().find_map(|(scheme, read)| Some((read, text.strip_prefix(scheme)?)));
+    match row {
+        Some((read, rest)) => read(rest),
+        None => destination(text).map(|name| Target { host: None, name }),
+    }
+}
+
+/// `[user@]host[:port]/name[:tag]`.
+fn on_host(text: &str) -> Result<Target, InvalidValue> {
+    let (host, name) = text.split_once('/').unwrap_or((text, ""));
+    let host = Host::parse(host).map_err(|error| InvalidValue(error.to_string()))?;
+    if name.is_empty() {
+        return Err(InvalidValue(format!("the image's name is missing: {host}/NAME:TAG")));
+    }
+    let name = destination(name)?;
+    match name.digest() {
+        Some(_) => {
+            Err(InvalidValue("an image on a host is named by a tag, not by a digest".into()))
+        }
+        None => Ok(Target { host: Some(host), name }),
+    }
+}
+
+/// The parts of a target that may be missing.
+pub fn unzip(target: Option<Target>) -> (Option<Host>, Option<Reference>) {
+    target.map_or((None, None), |target| (target.host, Some(target.name)))
 }
 
 /// An image in a registry, by Docker's rules: `name` is `docker.io/library/name:latest`.
@@ -98,6 +144,14 @@ pub fn tag(text: &str) -> Result<String, InvalidValue> {
         }
         .into(),
     ))
+}
+
+/// A namespace of containerd.
+pub fn namespace(text: &str) -> Result<String, InvalidValue> {
+    match crate::ssh::is_namespace(text) {
+        true => Ok(text.to_owned()),
+        false => Err(InvalidValue("a namespace is letters, digits, '.', '_' and '-'".into())),
+    }
 }
 
 /// The tags without repetitions and without the tag of the destination itself.

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::image::Reference;
-use clap::builder::NonEmptyStringValueParser;
+use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, ValueHint};
 
 use super::{duration, name, platform};
 use crate::image::Platform;
+use crate::ssh::{self, RuntimeName};
 
 /// Which image of several, and whether it may be run.
 #[derive(Debug, clap::Args)]
@@ -84,6 +85,36 @@ pub struct RegistryArgs {
     /// as long
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = duration::idle_timeout)]
     pub idle_timeout: Duration,
+}
+
+/// How to bring images to machines over SSH.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "SSH")]
+pub struct SshArgs {
+    /// What gets the image on the machine
+    #[arg(long, value_name = "NAME", default_value = "auto", value_parser = runtimes())]
+    pub runtime: ChosenRuntime,
+
+    /// Call the runtime there through sudo, which must not ask for a password
+    #[arg(long)]
+    pub remote_sudo: bool,
+
+    /// containerd's namespace; default: k8s.io for k3s and crictl, else containerd's own default
+    #[arg(long, value_name = "NAME", value_parser = name::namespace)]
+    pub remote_namespace: Option<String>,
+
+    /// The program that connects, and its options, such as 'ssh -i key'; default: $PUSHIMG_SSH, or
+    /// ssh
+    #[arg(long, value_name = "COMMAND", value_parser = NonEmptyStringValueParser::new())]
+    pub ssh: Option<String>,
+}
+
+/// `--runtime`; `None` for `auto`. The alias keeps clap from reading `Option` as "may be left out".
+type ChosenRuntime = Option<RuntimeName>;
+
+fn runtimes() -> impl TypedValueParser<Value = ChosenRuntime> {
+    PossibleValuesParser::new(["auto"].into_iter().chain(ssh::runtime_words()))
+        .map(|text| ssh::runtime_by_word(&text))
 }
 
 /// How much is printed.

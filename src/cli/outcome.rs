@@ -26,6 +26,10 @@ impl ImageOutcome {
             Ok(report) => Self::Pushed(Box::new(report)),
             Err(error) => {
                 let destination = item.destination.as_ref().map(ToString::to_string);
+                let destination = destination.map(|name| match &item.host {
+                    Some(host) => format!("{host}/{name}"),
+                    None => name,
+                });
                 let name = destination.unwrap_or_else(|| item.image.to_string());
                 // A destination without a tag.
                 let name = name.trim_end_matches(':').to_owned();
@@ -72,6 +76,7 @@ mod tests {
             selection: Selection::default(),
             destination: None,
             tags: vec![],
+            host: None,
         };
         let failed = |error| ImageOutcome::of(&item, Err(error));
         let usage = || failed(Error::Usage(String::new()));
@@ -90,6 +95,7 @@ mod tests {
                 selection: Selection::default(),
                 destination: parse_reference(destination),
                 tags: vec![],
+                host: None,
             };
             match ImageOutcome::of(&item, Err(Error::Failed(String::new()))) {
                 ImageOutcome::Failed { name, .. } => name,

@@ -127,6 +127,7 @@ pub async fn inspect(
             selection: selection.clone(),
             destination: Some(destination.clone()),
             tags: Vec::new(),
+            host: None,
         };
         let options = PushOptions { dry_run: true, ..options.clone() };
         inspection.compare(&push(&item, &options, events).await?);

@@ -48,6 +48,7 @@ fn items_of(location: &Location, id: &Digest, names: &[String]) -> Result<Vec<It
                 selection: Selection { digest: Some(id.clone()), ..Selection::default() },
                 destination: Some(destination),
                 tags: Vec::new(),
+                host: None,
             }),
         }
     }

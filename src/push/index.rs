@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::event::Events;
 use crate::image::{IndexEntry, Manifest};
 use crate::report::Report;
+use crate::ssh;
 
 /// How many images are worked on at the same time. They share the threads that pack, and sources
 /// that take much memory are read in turns.
@@ -39,8 +40,14 @@ pub async fn push_all(
     let pushes = items.iter().enumerate().map(|(number, item)| {
         let (run, events) = (&run, events_of(Some(number)));
         async move {
-            let pushed = push_image(item, number, run, None, &events).await;
-            (number, pushed.map(|pushed| pushed.report))
+            let pushed = match &item.host {
+                Some(host) => ssh::push(item, host, options, &events).await,
+                None => {
+                    let pushed = push_image(item, number, run, None, &events).await;
+                    pushed.map(|pushed| pushed.report)
+                }
+            };
+            (number, pushed)
         }
     });
     let mut results: Vec<_> = items.iter().map(|_| Err(Error::GivenUp)).collect();
@@ -64,6 +71,9 @@ pub async fn push_index(
     options: &PushOptions,
     events_of: EventsOf<'_>,
 ) -> Result<Report, Error> {
+    if let Some(host) = &index.host {
+        return ssh::push_index(index, host, options, &events_of(None)).await;
+    }
     let began = Instant::now();
     let common = events_of(None);
     let items: Vec<Item> = index.images.iter().map(|image| image.item(index)).collect();
@@ -111,12 +121,14 @@ async fn put_index(
 }
 
 impl IndexItem {
-    fn item(&self, index: &Index) -> Item {
+    /// The image as one that is pushed.
+    pub(crate) fn item(&self, index: &Index) -> Item {
         Item {
             image: self.image.clone(),
             selection: self.selection.clone(),
             destination: Some(index.destination.clone()),
             tags: index.tags.clone(),
+            host: index.host.clone(),
         }
     }
 }

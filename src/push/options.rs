@@ -1,7 +1,7 @@
 //! What to push, where to, and how.
 
 use crate::image::{Compression, Format, Platform, Reference};
-use crate::{registry, reuse, source};
+use crate::{registry, reuse, source, ssh};
 
 /// What to push, and where to.
 #[derive(Clone, Debug)]
@@ -14,13 +14,16 @@ pub struct Item {
     pub destination: Option<Reference>,
     /// Tags besides the destination's own, in the same repository.
     pub tags: Vec<String>,
+    /// The machine that gets the image over SSH, under the destination's name; `None`: the
+    /// destination's registry gets it.
+    pub host: Option<ssh::Host>,
 }
 
 impl Item {
     /// The only image at `image`, to its destination and no further tag.
     pub fn new(image: source::Location, destination: Option<Reference>) -> Self {
         let selection = source::Selection::default();
-        Self { image, selection, destination, tags: Vec::new() }
+        Self { image, selection, destination, tags: Vec::new(), host: None }
     }
 }
 
@@ -33,6 +36,9 @@ pub struct Index {
     pub tags: Vec<String>,
     /// The images. Their platforms are those of their configs.
     pub images: Vec<IndexItem>,
+    /// The machine that gets the image for its platform over SSH; `None`: the destination's registry
+    /// gets them all.
+    pub host: Option<ssh::Host>,
 }
 
 /// An image of an [`Index`].
@@ -75,6 +81,8 @@ pub struct PushOptions {
     pub cache: Option<reuse::CacheLocation>,
     /// How to talk to the registry. Default: without credentials.
     pub registry: registry::Options,
+    /// How to bring images to machines over SSH. Default: with `ssh`.
+    pub ssh: ssh::Options,
 }
 
 /// How many blobs are uploaded at the same time unless told otherwise.
@@ -94,6 +102,7 @@ impl Default for PushOptions {
             fail_fast: false,
             cache: None,
             registry: registry::Options::default(),
+            ssh: ssh::Options::default(),
         }
     }
 }

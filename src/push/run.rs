@@ -63,7 +63,11 @@ impl Run {
             making: Making::new(items.len()),
             events,
             images: items.len(),
-            destinations: items.iter().filter_map(|item| item.destination.clone()).collect(),
+            destinations: items
+                .iter()
+                .filter(|item| item.host.is_none())
+                .filter_map(|item| item.destination.clone())
+                .collect(),
             registry_options: Arc::new(options.registry.clone()),
             registries: Mutex::default(),
             ahead: Mutex::default(),

@@ -25,7 +25,9 @@ pub fn same_destination(items: &[Item]) -> Option<String> {
         let tags = own.into_iter().chain(item.tags.iter().map(String::as_str));
         for (separator, reference) in tags.map(|tag| (':', tag)).chain(digest.map(|d| ('@', d))) {
             let (host, repository) = (destination.registry(), destination.repository());
-            if let Some(other) = taken.insert((host, repository, reference), &item.image) {
+            if let Some(other) =
+                taken.insert((&item.host, host, repository, reference), &item.image)
+            {
                 return Some(format!(
                     "'{other}' and '{}' both go to {host}/{repository}{separator}{reference}",
                     item.image

@@ -7,12 +7,12 @@ use std::fs::File;
 use std::io::BufRead;
 use std::path::Path;
 
-use crate::image::Reference;
 use clap::error::ErrorKind;
 
 use super::conflict::{SAME_DESTINATION, check_stdin, same_destination, stdin_twice};
 use super::{AnyImage, Command, image_name, list_file};
 use crate::cli::args::PushArgs;
+use crate::cli::name::Target;
 use crate::cli::options::SelectionArgs;
 use crate::cli::usage::Usage;
 use crate::cli::{name, platform};
@@ -120,7 +120,8 @@ pub fn all(args: &PushArgs, given: &[&OsStr]) -> Result<Command, Usage> {
 }
 
 /// `--index`.
-pub fn index(args: &PushArgs, destination: &Reference, given: &[&OsStr]) -> Result<Command, Usage> {
+pub fn index(args: &PushArgs, target: &Target, given: &[&OsStr]) -> Result<Command, Usage> {
+    let Target { host, name: destination } = target;
     let images = given.iter().map(|text| index_item(text)).collect::<Result<Vec<_>, _>>()?;
     let mut seen = HashSet::new();
     let platforms = images.iter().filter_map(|image| image.platform.as_ref());
@@ -133,7 +134,8 @@ pub fn index(args: &PushArgs, destination: &Reference, given: &[&OsStr]) -> Resu
     }
     check_stdin(images.iter().map(|image| &image.image))?;
     let tags = name::other_tags(args.image_args.tags.clone(), Some(destination));
-    Ok(Command::PushIndex(Index { destination: destination.clone(), tags, images }))
+    let (host, destination) = (host.clone(), destination.clone());
+    Ok(Command::PushIndex(Index { destination, tags, images, host }))
 }
 
 fn index_item(text: &OsStr) -> Result<IndexItem, Usage> {
@@ -157,14 +159,15 @@ fn item(args: &PushArgs, image: &OsStr, destination: Option<&OsStr>) -> Result<I
             let text = text.to_string_lossy();
             // With --keep-tag, the tag comes from the image later.
             let read = match args.image_args.keep_tag && !name::has_tag(&text) {
-                true => name::destination(&format!("{text}@")),
-                false => name::destination(&text),
+                true => name::target(&format!("{text}@")),
+                false => name::target(&text),
             };
             read.map_err(|why| Usage::invalid(&text, "DESTINATION", &why.to_string()))
         })
         .transpose()?;
+    let (host, destination) = name::unzip(destination);
     let tags = name::other_tags(args.image_args.tags.clone(), destination.as_ref());
-    Ok(Item { image, selection, destination, tags })
+    Ok(Item { image, selection, destination, tags, host })
 }
 
 /// Where the image is, and which one the argument or the options choose if there are several.

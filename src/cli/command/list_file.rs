@@ -85,16 +85,17 @@ fn item(image: ListedImage, folder: &Path) -> Result<Item, String> {
     let destination = destination
         .map(|text| {
             let shown = || name::mask_login(&text).unwrap_or_else(|| text.clone());
-            name::destination(&text).map_err(|why| format!("{:?}: {why}", shown()))
+            name::target(&text).map_err(|why| format!("{:?}: {why}", shown()))
         })
         .transpose()?;
+    let (host, destination) = name::unzip(destination);
     let tags = tags
         .iter()
         .map(|tag| name::tag(tag).map_err(|why| format!("{tag:?}: {why}")))
         .collect::<Result<Vec<_>, _>>()?;
     let (image, selection) = image_name::parse(OsStr::new(&image), folder);
     let tags = name::other_tags(tags, destination.as_ref());
-    Ok(Item { image, selection, destination, tags })
+    Ok(Item { image, selection, destination, tags, host })
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ pub use self::conflict::{SAME_DESTINATION, same_destination};
 #[cfg(any(test, feature = "fuzzing"))]
 pub use self::list_file::parse as parse_list;
 pub use self::serve::listen_address;
-use self::settings::{default_options, options, verbosity};
+use self::settings::{default_options, options, ssh_options, verbosity};
 use super::args::{Args, DiffArgs, InspectArgs, PushArgs, Subcommand, TagArgs};
 use super::name;
 use super::options::{ReuseArgs, SelectionArgs};
@@ -258,6 +258,7 @@ impl Invocation {
             dry_run: args.image_args.dry_run,
             may_run: !args.selection.no_exec,
             fail_fast: args.several.fail_fast,
+            ssh: ssh_options(args.ssh),
             ..options(args.reuse, args.registry, &args.verbosity, stdin)?
         };
         Ok(Self {

@@ -6,13 +6,14 @@ use clap::error::ErrorKind;
 
 use super::checks;
 use super::password::password;
-use crate::cli::options::{RegistryArgs, ReuseArgs, VerbosityArgs};
+use crate::cli::options::{RegistryArgs, ReuseArgs, SshArgs, VerbosityArgs};
 use crate::cli::output::Verbosity;
 use crate::cli::usage::Usage;
 use crate::image::Compression;
 use crate::push::{DEFAULT_JOBS, PushOptions};
 use crate::registry::{self, auth};
 use crate::reuse::CacheLocation;
+use crate::ssh;
 
 /// The options that all commands have in common. The others have their defaults.
 pub fn options(
@@ -53,6 +54,20 @@ pub fn default_options() -> PushOptions {
         fail_fast: false,
         cache: None,
         registry: registry::Options::default(),
+        ssh: ssh::Options::default(),
+    }
+}
+
+/// How machines are reached.
+pub fn ssh_options(args: SshArgs) -> ssh::Options {
+    let named = args.ssh.or_else(|| std::env::var("PUSHIMG_SSH").ok()).unwrap_or_default();
+    let command: Vec<String> = named.split_whitespace().map(str::to_owned).collect();
+    let ssh::Options { command: usual, .. } = ssh::Options::default();
+    ssh::Options {
+        command: if command.is_empty() { usual } else { command },
+        runtime: args.runtime,
+        sudo: args.remote_sudo,
+        namespace: args.remote_namespace,
     }
 }
 

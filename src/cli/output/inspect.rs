@@ -115,7 +115,7 @@ fn state(layer: &InspectedLayer) -> String {
     let state = match &registry.outcome {
         Outcome::Reused { why: Known::PreviousImage(_) } => "there, in previous image".to_owned(),
         Outcome::Reused { why: Known::Cache } => "there, in cache".to_owned(),
-        Outcome::Reused { why: Known::AnsweredHead } => "there".to_owned(),
+        Outcome::Reused { why: Known::AnsweredHead | Known::OnHost } => "there".to_owned(),
         Outcome::Reused { why: Known::Elsewhere } => "elsewhere".to_owned(),
         Outcome::Reused { why: Known::SameAsLayer } => "same as another layer".to_owned(),
         Outcome::Mounted { from } | Outcome::WouldMount { from } => format!("mount from {from}"),

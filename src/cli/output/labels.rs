@@ -86,6 +86,7 @@ mod tests {
             selection: Selection::default(),
             destination: parse_reference(destination),
             tags: vec![],
+            host: None,
         };
         of_items(&destinations.iter().map(item).collect::<Vec<_>>())
     }

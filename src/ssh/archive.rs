@@ -1,0 +1,97 @@
+//! The archive that a machine gets: an image, without the layers that are there.
+
+use std::collections::HashSet;
+use std::io::{self, Read, Write};
+
+use bytes::Bytes;
+use serde_json::json;
+
+use super::runtime::ArchiveForm;
+use crate::image::{Blob, Config, Digest, Manifest};
+
+/// An archive that is being written. What says that it is an image comes last, so that one which was
+/// cut off is none.
+pub struct ArchiveWriter<W: Write> {
+    tar: tar::Builder<W>,
+    form: ArchiveForm,
+    written: HashSet<String>,
+}
+
+impl<W: Write> ArchiveWriter<W> {
+    pub fn new(out: W, form: ArchiveForm) -> Self {
+        Self { tar: tar::Builder::new(out), form, written: HashSet::new() }
+    }
+
+    /// Writes a layer of `size` bytes, unless it was written before.
+    pub fn layer(&mut self, digest: &Digest, size: u64, content: &mut dyn Read) -> io::Result<()> {
+        self.file(&self.path_of(digest), size, content)
+    }
+
+    /// Writes the config and the manifest, and ends the archive.
+    pub fn finish(
+        mut self,
+        config: &Config,
+        manifest: &Manifest,
+        layers: &[Blob],
+        names: &[String],
+    ) -> io::Result<()> {
+        let bytes = |value: &serde_json::Value| Bytes::from(value.to_string());
+        match self.form {
+            ArchiveForm::Docker => {
+                let path = format!("{}.json", config.digest().hex());
+                self.small(&path, config.bytes())?;
+                let layers: Vec<_> =
+                    layers.iter().map(|layer| self.path_of(&layer.digest)).collect();
+                let list = json!([{"Config": path, "RepoTags": names, "Layers": layers}]);
+                self.small("manifest.json", &bytes(&list))?;
+            }
+            ArchiveForm::Oci => {
+                self.small(&self.path_of(config.digest()), config.bytes())?;
+                self.small(&self.path_of(&manifest.digest), &manifest.bytes)?;
+                self.small(
+                    "oci-layout",
+                    &Bytes::from_static(br#"{"imageLayoutVersion":"1.0.0"}"#),
+                )?;
+                let entries: Vec<_> = names
+                    .iter()
+                    .map(|name| {
+                        json!({
+                            "mediaType": manifest.media_type,
+                            "digest": manifest.digest,
+                            "size": manifest.bytes.len(),
+                            // containerd reads the first, podman the second.
+                            "annotations": {
+                                "io.containerd.image.name": name,
+                                "org.opencontainers.image.ref.name": name,
+                            },
+                        })
+                    })
+                    .collect();
+                let index = json!({"schemaVersion": 2, "manifests": entries});
+                self.small("index.json", &bytes(&index))?;
+            }
+        }
+        self.tar.into_inner()?.flush()
+    }
+
+    fn path_of(&self, digest: &Digest) -> String {
+        match self.form {
+            ArchiveForm::Docker => format!("{}/layer.tar", digest.hex()),
+            ArchiveForm::Oci => format!("blobs/sha256/{}", digest.hex()),
+        }
+    }
+
+    fn small(&mut self, path: &str, bytes: &Bytes) -> io::Result<()> {
+        self.file(path, bytes.len() as u64, &mut bytes.as_ref())
+    }
+
+    fn file(&mut self, path: &str, size: u64, content: &mut dyn Read) -> io::Result<()> {
+        if !self.written.insert(path.to_owned()) {
+            return Ok(());
+        }
+        let mut header = tar::Header::new_gnu();
+        header.set_size(size);
+        header.set_mode(0o644);
+        self.tar.append_data(&mut header, path, content)
+    }
+}

@@ -1,0 +1,218 @@
+//! Why an image did not get to a machine.
+
+use std::io;
+
+/// An image did not get to a machine.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The program that connects cannot be started.
+    #[error(
+        "cannot start {program}: {source}\nhint: install OpenSSH's client (Debian: apt-get install \
+         openssh-client), or name another one with --ssh"
+    )]
+    NoSsh {
+        /// The program.
+        program: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The machine could not be reached, or the connection was lost.
+    #[error("{host}: {what}: {said}\nhint: {hint}")]
+    Connection {
+        /// The machine.
+        host: String,
+        /// What failed.
+        what: &'static str,
+        /// What ssh said.
+        said: String,
+        /// What to do about it.
+        hint: &'static str,
+    },
+    /// The machine let nobody in, or is not the one that it was.
+    #[error("{host}: {what}: {said}\nhint: {hint}")]
+    Refused {
+        /// The machine.
+        host: String,
+        /// What failed.
+        what: &'static str,
+        /// What ssh, or the runtime there, said.
+        said: String,
+        /// What to do about it.
+        hint: &'static str,
+    },
+    /// There is nothing there that keeps images.
+    #[error(
+        "{host}: found no {wanted}\nhint: install one of docker, podman, containerd there; a program \
+         outside of the PATH of non-interactive logins is not found (try: ssh HOST 'command -v docker')"
+    )]
+    NoRuntime {
+        /// The machine.
+        host: String,
+        /// What was looked for.
+        wanted: String,
+    },
+    /// The runtime did not take the image.
+    #[error("{host}: {runtime} did not take the image: {said}{hint}")]
+    Load {
+        /// The machine.
+        host: String,
+        /// The runtime.
+        runtime: &'static str,
+        /// What it said.
+        said: String,
+        /// What to do about it, with a line break before it.
+        hint: &'static str,
+    },
+}
+
+/// What ssh says, whose fault it is, and what to do about it.
+struct Row {
+    says: &'static str,
+    what: &'static str,
+    hint: &'static str,
+    /// Whether trying again later can help.
+    is_passing: bool,
+}
+
+const REFUSALS: [Row; 9] = [
+    Row {
+        says: "REMOTE HOST IDENTIFICATION HAS CHANGED",
+        what: "the host's key is not the one that is known",
+        hint: "if the machine was set up anew, forget the old key with ssh-keygen -R HOST; \
+               otherwise somebody may be listening in",
+        is_passing: false,
+    },
+    Row {
+        says: "Host key verification failed",
+        what: "the host's key is not known",
+        hint: "connect once with ssh HOST, compare the fingerprint and accept the key",
+        is_passing: false,
+    },
+    Row {
+        says: "Permission denied (",
+        what: "the login was refused",
+        hint: "check the user and the key: ssh HOST true must work; keys and users for a host go \
+               into ~/.ssh/config",
+        is_passing: false,
+    },
+    Row {
+        says: "Too many authentication failures",
+        what: "the login was refused",
+        hint: "the agent offers too many keys: set IdentityFile and IdentitiesOnly for the host in \
+               ~/.ssh/config",
+        is_passing: false,
+    },
+    Row {
+        says: "Could not resolve hostname",
+        what: "the host has no address",
+        hint: "check the name; aliases come from ~/.ssh/config",
+        is_passing: false,
+    },
+    Row {
+        says: "Connection refused",
+        what: "the host does not answer",
+        hint: "check the port, and whether the SSH server runs",
+        is_passing: true,
+    },
+    Row {
+        says: "timed out",
+        what: "the host does not answer",
+        hint: "check the address, firewalls and VPN",
+        is_passing: true,
+    },
+    Row {
+        says: "Bad configuration option",
+        what: "ssh does not read its configuration",
+        hint: "mend the file that it names",
+        is_passing: false,
+    },
+    Row {
+        says: "Can't open user config file",
+        what: "ssh does not read its configuration",
+        hint: "check the file after -F in --ssh",
+        is_passing: false,
+    },
+];
+
+impl Error {
+    /// What a connection that ended means. `has_begun`: whether the machine had answered before.
+    pub(super) fn ended(host: String, said: &str, has_begun: HasBegun) -> Self {
+        let row = REFUSALS.iter().find(|row| said.contains(row.says));
+        let said = last_lines(said);
+        match (row, has_begun) {
+            (Some(row), HasBegun::No) if !row.is_passing => {
+                Self::Refused { host, what: row.what, said, hint: row.hint }
+            }
+            (Some(row), _) => Self::Connection { host, what: row.what, said, hint: row.hint },
+            (None, HasBegun::No) => Self::Connection {
+                host,
+                what: "the connection failed",
+                said,
+                hint: "ssh HOST true must work, without printing anything",
+            },
+            (None, HasBegun::Yes) => Self::Connection {
+                host,
+                what: "the connection was lost",
+                said,
+                hint: "the image was not changed there; push it again",
+            },
+        }
+    }
+
+    /// Why a runtime that is there does not answer.
+    pub(super) fn silent(host: String, said: &str) -> Self {
+        let said = last_lines(said);
+        let is_permission = ["permission denied", "Permission denied", "a password is required"]
+            .iter()
+            .any(|words| said.contains(words));
+        let hint = match is_permission {
+            true if said.contains("sudo") => {
+                "allow sudo for this user without a password there, or log in as root"
+            }
+            true => "use --remote-sudo, or add the user to the group of the runtime (docker) there",
+            false => {
+                "start it there; --remote-sudo calls it through sudo, --runtime chooses another"
+            }
+        };
+        Self::Refused { host, what: "the runtime does not answer", said, hint }
+    }
+
+    /// Why a runtime did not take an archive.
+    pub(super) fn load(host: String, runtime: &'static str, said: &str) -> Self {
+        let said = last_lines(said);
+        let hint = match said.contains("no space left") {
+            true => "\nhint: the disk there is full: docker system prune, or its like, makes room",
+            false => "",
+        };
+        Self::Load { host, runtime, said, hint }
+    }
+
+    /// Whether the connection failed in a way that may pass.
+    pub(super) fn may_pass(&self) -> bool {
+        matches!(self, Self::Connection { .. })
+    }
+
+    /// Whether it is a refusal, and no fault of a network or a disk.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::NoRuntime { .. })
+    }
+}
+
+/// Whether the machine had answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HasBegun {
+    Yes,
+    No,
+}
+
+/// The most lines of what others said that a message repeats.
+const MAX_LINES: usize = 6;
+
+fn last_lines(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let last = &lines[lines.len().saturating_sub(MAX_LINES)..];
+    match last.is_empty() {
+        true => "it said nothing".to_owned(),
+        false => crate::source::printable(&last.join("; ")),
+    }
+}
