@@ -28,6 +28,11 @@ const NOT_RUN: &[&str] = &[
     "sudo ",
     "git ",
     // These need the internet or a terminal; the module `login` runs the same forms.
+    // The module `ssh` runs these with a server of its own.
+    "pushimg result ssh://",
+    "pushimg result-amd64=ssh://",
+    "pushimg --index ssh://",
+    "PUSHIMG_SSH=",
     "pushimg login ghcr.io",
     "echo \"$TOKEN\" | pushimg login",
     "FLY_API_TOKEN=... pushimg login",

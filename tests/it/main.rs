@@ -43,6 +43,7 @@ mod reuse;
 mod several;
 mod soak;
 mod sources_bad;
+mod ssh;
 mod stream_push;
 mod tag;
 mod tls_and_proxies;

@@ -4,6 +4,7 @@
 //! - [`docker_registry`]: Debian's `docker-registry`, plain, Basic, token or TLS.
 //! - [`nginx`], [`haproxy`]: real gateways before a registry, with TLS, limits and refusals.
 //! - [`socks`]: a SOCKS proxy; [`htpasswd`]: logins for `docker-registry`.
+//! - [`sshd`]: OpenSSH's server, for `ssh://`.
 //! - [`token_server`]: issues the signed tokens `docker-registry` accepts.
 //! - [`proxy`]: stands between a client and a registry, counts, delays and breaks.
 //! - [`archive`], [`run`], [`pull`]: make an image, push it with `pushimg`, read it back.
@@ -34,6 +35,7 @@ pub mod run;
 pub mod served;
 pub mod server_program;
 pub mod socks;
+pub mod sshd;
 pub mod tls;
 pub mod token_server;
 

@@ -272,7 +272,7 @@ fn the_examples_of_the_help_are_right() {
         parse(command);
         checked += 1;
     }
-    assert_eq!(checked, 22);
+    assert_eq!(checked, 23);
 }
 
 #[test]

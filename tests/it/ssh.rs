@@ -1,0 +1,402 @@
+//! `ssh://`: an image goes into a runtime of another machine, here this one over a loopback port.
+//!
+//! Tests of a runtime that does not answer on this machine say so and end.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::support::archive::{ImageBuilder, Layer, sha256};
+use crate::support::run::program;
+use crate::support::server_program::ServerProgram;
+use crate::support::sshd::Sshd;
+
+/// A name that only one test of one run has.
+fn unique(test: &str) -> String {
+    format!("pushimg-test-{test}-{}", std::process::id())
+}
+
+/// Layers that no other run has: what a runtime once had, it may remember.
+fn image(salt: &str, changed: &str) -> ImageBuilder {
+    let layer = |place: u8, text: &str| Layer::file(&format!("f{place}"), text.as_bytes());
+    let base = |place: u8| layer(place, &format!("{salt} {place} {}", "x".repeat(100_000)));
+    ImageBuilder::new(vec![base(0), base(1), layer(2, &format!("{salt} {changed}")), base(3)])
+}
+
+/// The old image and the new one, in which the third of four layers has changed.
+fn two_images(dir: &Path, salt: &str) -> (PathBuf, PathBuf, ImageBuilder) {
+    let new = image(salt, "new");
+    (image(salt, "old").write(dir, "old.tar"), new.write(dir, "new.tar"), new)
+}
+
+fn answers(program: &str) -> bool {
+    let asked = Command::new(program).arg("info").output();
+    let answers = asked.is_ok_and(|info| info.status.success());
+    if !answers {
+        eprintln!("note: {program} does not answer here, so this test ends");
+    }
+    answers
+}
+
+/// For each layer, whether it was sent.
+fn sent(report: &serde_json::Value) -> Vec<bool> {
+    let layers = report["layers"].as_array().expect("layers");
+    layers.iter().map(|layer| layer["action"] == "uploaded").collect()
+}
+
+#[test]
+fn docker_gets_the_changed_layer_and_those_above_it() {
+    if !answers("docker") {
+        return;
+    }
+    let sshd = Sshd::start(&[]);
+    let dir = TempDir::new().expect("a folder");
+    let name = unique("docker");
+    let (old, new, built) = two_images(dir.path(), &name);
+    let destination = format!("ssh://lab/{name}:v1");
+    let pushimg = sshd.pushimg();
+    let options = ["--runtime", "docker"];
+    let first = pushimg.pushed_json(&old, &destination, &options).json();
+    assert_eq!(sent(&first), [true; 4]);
+    let second = pushimg.pushed_json(&new, &destination, &options).json();
+    let id = program(
+        "docker",
+        ["image", "inspect", "--format", "{{.Id}}", &name.clone()]
+            .map(|word| if word == name { format!("{name}:v1") } else { word.to_owned() }),
+    );
+    program(
+        "docker",
+        ["rmi", "-f", &format!("{name}:v1"), first["config"].as_str().expect("an id")],
+    );
+    assert_eq!(sent(&second), [false, false, true, true]);
+    assert_eq!(id.trim(), sha256(&built.config()));
+    // The two layers, and what an archive has besides.
+    assert!(second["bytes_sent"].as_u64().expect("bytes") < 115_000, "{second}");
+}
+
+#[test]
+fn an_image_loaded_by_others_is_known_to_docker_by_its_layers() {
+    if !answers("docker") {
+        return;
+    }
+    let sshd = Sshd::start(&[]);
+    let dir = TempDir::new().expect("a folder");
+    let name = unique("loaded");
+    let tag = format!("{name}:old");
+    let old = image(&name, "old").repo_tags(&[&tag]).write(dir.path(), "old.tar");
+    let new = image(&name, "new").write(dir.path(), "new.tar");
+    program("docker", ["load", "-q", "-i", old.to_str().expect("a path")]);
+    let destination = format!("ssh://lab/{name}:new");
+    let report = sshd.pushimg().pushed_json(new, &destination, &["-t", "also"]).json();
+    let names = program("docker", ["image", "ls", "--format", "{{.Tag}}", &name]);
+    let all = ["rmi", "-f", &tag, &format!("{name}:new"), &format!("{name}:also")];
+    program("docker", all);
+    assert_eq!(sent(&report), [false, false, true, true]);
+    for tag in ["old", "new", "also"] {
+        assert!(names.lines().any(|line| line == tag), "{names}");
+    }
+}
+
+#[test]
+fn podman_gets_the_changed_layer_alone() {
+    if !answers("podman") {
+        return;
+    }
+    let sshd = Sshd::start(&[]);
+    let dir = TempDir::new().expect("a folder");
+    let name = unique("podman");
+    let (old, new, built) = two_images(dir.path(), &name);
+    let destination = format!("ssh://lab/{name}:v1");
+    let pushimg = sshd.pushimg();
+    let options = ["--runtime", "podman"];
+    let first = pushimg.pushed_json(old, &destination, &options).json();
+    let second = pushimg.pushed_json(new, &destination, &options).json();
+    let named = format!("localhost/{name}:v1");
+    let id = program("podman", ["image", "inspect", "--format", "sha256:{{.Id}}", &named]);
+    program("podman", ["rmi", "-f", &named, &first["config"].as_str().expect("an id")[7..]]);
+    assert_eq!(sent(&first), [true; 4]);
+    assert_eq!(sent(&second), [false, false, true, false]);
+    assert_eq!(id.trim(), sha256(&built.config()));
+}
+
+/// containerd with a folder of its own.
+struct Containerd {
+    program: ServerProgram,
+}
+
+impl Containerd {
+    fn start() -> Self {
+        let command = |dir: &Path, addr: std::net::SocketAddr| {
+            let shown = dir.display();
+            let config = format!(
+                "version = 2\nroot = \"{shown}/root\"\nstate = \"{shown}/state\"\n\
+                 disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
+                 [grpc]\n address = \"{shown}/sock\"\n[metrics]\n address = \"{addr}\"\n"
+            );
+            std::fs::write(dir.join("config.toml"), config).expect("a config");
+            let mut command = Command::new("containerd");
+            command.arg("--config").arg(dir.join("config.toml"));
+            command
+        };
+        let is_ready = |program: &ServerProgram| program.dir().join("sock").exists();
+        Self { program: ServerProgram::start(command, is_ready) }
+    }
+
+    fn address(&self) -> String {
+        self.program.dir().join("sock").display().to_string()
+    }
+}
+
+#[test]
+fn containerd_gets_the_changed_layer_alone_in_the_namespace_asked_for() {
+    if program("id", ["-u"]).trim() != "0" {
+        eprintln!("note: containerd needs root, so this test ends");
+        return;
+    }
+    let containerd = Containerd::start();
+    let sshd = Sshd::start(&[&format!("SetEnv CONTAINERD_ADDRESS={}", containerd.address())]);
+    let dir = TempDir::new().expect("a folder");
+    let (old, new, _) = two_images(dir.path(), "containerd");
+    let pushimg = sshd.pushimg();
+    let options = ["--runtime", "ctr", "--remote-namespace", "mine"];
+    let first = pushimg.pushed_json(old, "ssh://lab/app:v1", &options).json();
+    let second = pushimg.pushed_json(new, "ssh://lab/app:v1", &options).json();
+    assert_eq!(sent(&first), [true; 4]);
+    assert_eq!(sent(&second), [false, false, true, false]);
+    let listed = program("ctr", ["-a", &containerd.address(), "-n", "mine", "images", "ls"]);
+    let line = listed.lines().find(|line| line.starts_with("docker.io/library/app:v1 "));
+    let digest = second["digest"].as_str().expect("a digest");
+    assert!(line.is_some_and(|line| line.contains(digest)), "{listed}");
+}
+
+/// A stand-in for Docker that has no images; `load` is what it does with an archive.
+fn docker_that(load: &str) -> String {
+    format!("case $1 in load) {load};; image) test $2 = ls || echo sha256:00;; esac")
+}
+
+fn small(dir: &Path) -> PathBuf {
+    image("small", "x").write(dir, "image.tar")
+}
+
+#[test]
+fn what_ssh_refuses_is_told_in_words() {
+    let sshd = Sshd::start(&[]);
+    let dir = TempDir::new().expect("a folder");
+    let image = small(dir.path());
+    let push = |ssh: &str| sshd.pushimg().push(&image, "ssh://lab/app:v1", &["--ssh", ssh]);
+    let config = sshd.dir().join("config");
+    push("no-such-ssh").exits(1).says("cannot start no-such-ssh").says("--ssh");
+    let other = sshd.dir().join("other");
+    let text = std::fs::read_to_string(&config).expect("the config");
+    let without_key = text.replace(&format!("{}/id\n", sshd.dir().display()), "/dev/null\n");
+    std::fs::write(&other, without_key).expect("a config");
+    push(&format!("ssh -o IdentityAgent=none -F {}", other.display()))
+        .exits(4)
+        .says("the login was refused")
+        .says("~/.ssh/config");
+    std::fs::write(&other, text.replace("known_hosts", "unknown_hosts")).expect("a config");
+    push(&format!("ssh -F {}", other.display())).exits(4).says("the host's key is not known");
+    let known = sshd.dir().join("known_hosts");
+    let theirs = std::fs::read_to_string(sshd.dir().join("id.pub")).expect("a key");
+    let key = theirs.split(' ').nth(1).expect("a key");
+    let wrong = format!("[127.0.0.1]:{} ssh-ed25519 {key}\n", sshd.port());
+    std::fs::write(known, wrong).expect("known hosts");
+    push(&sshd.ssh()).exits(4).says("not the one that is known").says("ssh-keygen -R");
+    sshd.pushimg()
+        .push(&image, "ssh://pushimg.invalid/app:v1", &["--ssh", "ssh -F /dev/null"])
+        .exits(4)
+        .says("the host has no address");
+}
+
+#[test]
+fn a_host_that_does_not_answer_is_a_failure_of_the_network() {
+    let dir = TempDir::new().expect("a folder");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr());
+    let to = format!("ssh://127.0.0.1:{}/app:v1", free.expect("a port").port());
+    let options = ["--ssh", "ssh -F /dev/null"];
+    crate::support::run::push(small(dir.path()), &to, &options)
+        .exits(5)
+        .says("the host does not answer")
+        .says("retry: ");
+}
+
+#[test]
+fn what_the_runtime_refuses_is_told_in_words() {
+    let dir = TempDir::new().expect("a folder");
+    let image = small(dir.path());
+    let denied =
+        "echo 'permission denied while trying to connect to the Docker daemon socket' >&2; exit 1";
+    let sshd = Sshd::with_programs(dir.path(), &[("docker", denied)]);
+    let push =
+        |sshd: &Sshd, options: &[&str]| sshd.pushimg().push(&image, "ssh://lab/app:v1", options);
+    push(&sshd, &["--runtime", "docker"])
+        .exits(4)
+        .says("the runtime does not answer: permission denied")
+        .says("--remote-sudo");
+    push(&sshd, &["--runtime", "k3s"]).exits(4).says("found no k3s");
+    let full = docker_that("cat >/dev/null; echo 'write /x: no space left on device' >&2; exit 1");
+    let sshd = Sshd::with_programs(dir.path(), &[("docker", &full)]);
+    push(&sshd, &["--runtime", "docker"])
+        .exits(1)
+        .says("docker did not take the image")
+        .says("no space left on device")
+        .says("the disk there is full");
+    // It does not read the archive to its end.
+    let early = docker_that("head -c 10 >/dev/null; echo 'it is broken' >&2; exit 1");
+    let sshd = Sshd::with_programs(dir.path(), &[("docker", &early)]);
+    push(&sshd, &["--runtime", "docker"]).exits(1).says("it is broken");
+    let other = docker_that("cat >/dev/null").replace("sha256:00", &sha256(b"another"));
+    let sshd = Sshd::with_programs(dir.path(), &[("docker", &other)]);
+    push(&sshd, &["--runtime", "docker"]).exits(1).says("the image there is sha256:");
+}
+
+#[test]
+fn sudo_is_used_where_it_is_asked_for() {
+    let dir = TempDir::new().expect("a folder");
+    let sudo = format!("shift; echo \"$@\" >> {0}/called; exec \"$@\"", dir.path().display());
+    let docker = docker_that("cat >/dev/null");
+    let sshd = Sshd::with_programs(dir.path(), &[("sudo", &sudo), ("docker", &docker)]);
+    let image = small(dir.path());
+    sshd.pushimg().pushed(image, "ssh://lab/app:v1", &["--runtime", "docker", "--remote-sudo"]);
+    let called = std::fs::read_to_string(dir.path().join("called")).expect("calls of sudo");
+    assert!(called.lines().any(|line| line == "docker load"), "{called}");
+}
+
+#[test]
+fn an_archive_without_layers_that_is_refused_is_sent_whole() {
+    let dir = TempDir::new().expect("a folder");
+    let built = image("whole", "x");
+    let image = built.write(dir.path(), "image.tar");
+    let config: serde_json::Value = serde_json::from_slice(&built.config()).expect("a config");
+    let ids = config["rootfs"]["diff_ids"].to_string();
+    // It says that it has all layers, and takes only what has all of them.
+    let docker = format!(
+        "case $1.$2 in load.) tar t > {0}/list; test $(grep -c layer.tar {0}/list) = 4 || \
+         {{ echo 'a layer is missing' >&2; exit 1; }};; image.ls) echo x;; image.inspect) \
+         case $4 in *json*) echo '{ids}';; esac;; esac",
+        dir.path().display()
+    );
+    let sshd = Sshd::with_programs(dir.path(), &[("docker", &docker)]);
+    let pushed = sshd.pushimg().pushed(image, "ssh://lab/app:v1", &["--runtime", "docker"]);
+    pushed
+        .says("a layer is missing")
+        .says("the whole image is sent")
+        .says("4 of 4 layers uploaded");
+}
+
+#[test]
+fn a_lost_connection_is_begun_again_and_then_given_up() {
+    let dir = TempDir::new().expect("a folder");
+    let image = small(dir.path());
+    // The server's process for this connection is the parent of the script's shell.
+    let lost = "kill -9 $(ps -o ppid= -p $PPID); sleep 5";
+    let once = format!(
+        "test -e {0}/lost || {{ touch {0}/lost; {lost}; }}; cat >/dev/null",
+        dir.path().display()
+    );
+    let sshd = Sshd::with_programs(dir.path(), &[("docker", &docker_that(&once))]);
+    let options = ["--runtime", "docker"];
+    sshd.pushimg().pushed(&image, "ssh://lab/app:v1", &options).says("the connection was lost");
+    let sshd = Sshd::with_programs(dir.path(), &[("docker", &docker_that(lost))]);
+    sshd.pushimg().push(&image, "ssh://lab/app:v1", &options).exits(5).says("push it again");
+}
+
+#[test]
+fn a_push_that_is_killed_leaves_nothing_on_the_machine() {
+    let dir = TempDir::new().expect("a folder");
+    let done = dir.path().join("done");
+    let load =
+        format!("touch {0}/began; tar t > {0}/list; echo $? > {0}/done", dir.path().display());
+    let sshd = Sshd::with_programs(dir.path(), &[("docker", &docker_that(&load))]);
+    // An image that never comes to its end.
+    let pushimg = sshd.pushimg();
+    let mut push = pushimg
+        .command(["-", "ssh://lab/app:v1", "--runtime", "docker"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("start pushimg");
+    wait_for(&dir.path().join("began"));
+    push.kill().expect("kill -9");
+    push.wait().expect("its end");
+    wait_for(&done);
+    let list = std::fs::read_to_string(dir.path().join("list")).expect("a list");
+    assert!(!list.contains("manifest.json"), "{list}");
+}
+
+fn wait_for(file: &Path) {
+    let began = Instant::now();
+    while !file.exists() {
+        assert!(began.elapsed() < Duration::from_secs(30), "no {}", file.display());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_damaged_image_is_not_taken() {
+    let dir = TempDir::new().expect("a folder");
+    let load = format!("tar t > {}/list", dir.path().display());
+    let sshd = Sshd::with_programs(dir.path(), &[("docker", &docker_that(&load))]);
+    let mut bytes = image("damaged", "x").tar();
+    let at = bytes.windows(7).position(|part| part == b"damaged").expect("a layer");
+    bytes[at + 2000] ^= 1;
+    let image = crate::support::archive::write(dir.path(), "image.tar", &bytes);
+    let options = ["--runtime", "docker"];
+    sshd.pushimg()
+        .push(image, "ssh://lab/app:v1", &options)
+        .exits(3)
+        .says("but the image's config lists");
+    let list = std::fs::read_to_string(dir.path().join("list")).unwrap_or_default();
+    assert!(!list.contains("manifest.json"), "{list}");
+}
+
+#[test]
+fn a_dry_run_sends_nothing_and_says_what_it_would() {
+    let dir = TempDir::new().expect("a folder");
+    let load = format!("touch {}/loaded", dir.path().display());
+    let sshd = Sshd::with_programs(dir.path(), &[("docker", &docker_that(&load))]);
+    let image = small(dir.path());
+    let options = ["--runtime", "docker", "--dry-run"];
+    let output = sshd.pushimg().pushed(image, "ssh://lab/app:v1", &options);
+    assert_eq!(output.stdout, "");
+    output.says("would upload 4 of 4 layers");
+    assert!(!dir.path().join("loaded").exists());
+}
+
+#[test]
+fn of_an_index_the_image_for_the_machine_is_sent() {
+    let dir = TempDir::new().expect("a folder");
+    let docker = docker_that("cat >/dev/null");
+    let machine = "echo aarch64";
+    let sshd = Sshd::with_programs(dir.path(), &[("docker", &docker), ("uname", machine)]);
+    let write = |architecture: &str| {
+        image(architecture, "x").architecture(architecture).write(dir.path(), architecture)
+    };
+    let [amd64, arm64] = ["amd64", "arm64"].map(|name| format!("{name}={}", write(name).display()));
+    let arguments =
+        ["--runtime", "docker", "--json", "--index", "ssh://lab/app:v1", &amd64, &arm64];
+    let report = sshd.pushimg().run(arguments).success().json();
+    assert_eq!(report["platform"], "linux/arm64");
+}
+
+#[test]
+fn several_images_go_to_registries_and_machines_in_one_run() {
+    let dir = TempDir::new().expect("a folder");
+    let sshd = Sshd::with_programs(dir.path(), &[("docker", &docker_that("cat >/dev/null"))]);
+    let registry = crate::support::DockerRegistry::plain();
+    let image = small(dir.path());
+    let pair = |to: &str| format!("{}={to}", image.display());
+    let there = format!("{}/app:v1", registry.host());
+    let arguments =
+        [pair("ssh://lab/one:v1"), pair(&there), pair("ssh://lab/two"), "--runtime=docker".into()];
+    let output = sshd.pushimg().run(arguments).success();
+    let lines: Vec<&str> = output.stdout.lines().collect();
+    assert_eq!(lines.len(), 3);
+    assert!(
+        lines[0].starts_with("one@sha256:") && lines[2].starts_with("two@sha256:"),
+        "{lines:?}"
+    );
+}
