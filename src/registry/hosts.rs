@@ -160,6 +160,11 @@ pub(super) fn log_in(host: &str) -> String {
     advice.replace("{label 0}", label(0)).replace("{label 3}", label(3))
 }
 
+/// The same, where this registry has a way of its own.
+pub(super) fn own_log_in(host: &str) -> Option<String> {
+    (row(host).log_in != OTHERS.log_in).then(|| log_in(host))
+}
+
 /// How to create a repository at a registry.
 pub(super) fn create(host: &str, repository: &str) -> String {
     let part = repository.split('/').nth(1).unwrap_or(repository);

@@ -129,10 +129,9 @@ impl fmt::Display for ErrorMessage {
             if i > 0 {
                 f.write_str("; ")?;
             }
-            f.write_str(&error.code)?;
-            if !error.message.is_empty() {
-                write!(f, ": {}", error.message)?;
-            }
+            let said = [error.code.as_str(), error.message.as_str()];
+            let said: Vec<&str> = said.into_iter().filter(|text| !text.is_empty()).collect();
+            f.write_str(&said.join(": "))?;
             match &error.detail {
                 serde_json::Value::Null => {}
                 serde_json::Value::String(text) if text.is_empty() => {}
@@ -210,6 +209,8 @@ mod tests {
         );
         assert_eq!(message.to_string(), "502 Bad Gateway nginx");
         assert_eq!(ErrorMessage::parse(b"").to_string(), "");
+        let message = ErrorMessage::parse(br#"{"Errors":[{"message":"no","code":null}]}"#);
+        assert_eq!(message.to_string(), "no");
         assert_eq!(ErrorMessage::parse(b"{\"errors\":[]}").to_string(), "{\"errors\":[]}");
     }
 

@@ -17,7 +17,8 @@ fn a_login_is_checked_and_kept_and_forgotten() {
 
     let machine = Pushimg::new().stdin("wrong\n");
     let config = machine.home().join("docker/config.json");
-    machine.run(login).exits(4).says(&host).never_says("wrong\n");
+    let refused = machine.run(login).exits(4).says(&host).never_says("wrong\n");
+    refused.says("check the user name and the password").never_says("log in with");
     assert!(!config.exists());
 
     let machine = machine.stdin(format!("{BASIC_PASSWORD}\n"));

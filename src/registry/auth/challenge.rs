@@ -47,8 +47,7 @@ impl Challenge {
             .get_all(WWW_AUTHENTICATE)
             .iter()
             .take(MAX_HEADERS)
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(Self::parse)
+            .flat_map(|value| Self::parse(&String::from_utf8_lossy(value.as_bytes())))
             .collect()
     }
 
@@ -261,6 +260,15 @@ mod tests {
         );
         assert_eq!(Challenge::all(&headers).len(), 3);
         assert_eq!(Challenge::choose(&headers), Some(bearer("https://a.example/t", None, None)));
+    }
+
+    #[test]
+    fn a_realm_may_be_in_any_language() {
+        let mut headers = HeaderMap::new();
+        let value = HeaderValue::from_bytes("Basic realm=\"Régistre\"".as_bytes()).unwrap();
+        headers.append(WWW_AUTHENTICATE, value);
+        let realm = "Régistre".to_owned();
+        assert_eq!(Challenge::choose(&headers), Some(Challenge::Basic { realm }));
     }
 
     #[test]

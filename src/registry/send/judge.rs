@@ -151,9 +151,12 @@ impl Registry {
                  {host}/{repository}; {}",
                 hosts::permission(host, repository)
             ),
-            Identity::User(user) if repository.is_empty() => {
-                format!("asked {user}; {}", hosts::log_in(host))
-            }
+            // This is the `login` command itself.
+            Identity::User(user) if repository.is_empty() => format!(
+                "asked {user}, and the registry does not take them; check the user name and the \
+                 password, or token{}",
+                hosts::own_log_in(host).map(|how| format!("; {how}")).unwrap_or_default()
+            ),
             Identity::User(user) => format!(
                 "asked {user}; either {host} does not take this login, or this user may not {action} \
                  {host}/{repository}; {}",

@@ -78,12 +78,12 @@ impl Door {
                     && to.scheme() == "https"
                     && to.host() == answer.url.host() =>
             {
-                Err(format!(
-                    "{} redirects plain HTTP to HTTPS ({})\nhint: leave out --plain-http, and name the \
-                 port that speaks HTTPS",
-                    self.host(),
-                    SafeUrl::from(to)
-                ))
+                let advice = match self.options.plain_http {
+                    true => "leave out --plain-http, and name the port that speaks HTTPS",
+                    false => "name the port that speaks HTTPS",
+                };
+                let (host, to) = (self.host(), SafeUrl::from(to));
+                Err(format!("{host} redirects plain HTTP to HTTPS ({to})\nhint: {advice}"))
             }
             _ => Ok(answer),
         }
@@ -120,8 +120,9 @@ fn target(from: &Url, headers: &HeaderMap) -> Result<Url, String> {
         .get(LOCATION)
         .filter(|value| !value.is_empty())
         .ok_or_else(|| format!("{} gave no Location", SafeUrl::from(from.clone())))?;
-    let text = value.to_str().map_err(|_| "its Location is not text".to_owned())?;
-    let mut url = from.join(text).map_err(|error| format!("its Location is not a URL: {error}"))?;
+    let text = String::from_utf8_lossy(value.as_bytes());
+    let mut url =
+        from.join(&text).map_err(|error| format!("its Location is not a URL: {error}"))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(format!("its Location is not an HTTP URL but {}:…", url.scheme()));
     }
@@ -168,6 +169,10 @@ mod tests {
         ] {
             assert_eq!(at(from, to).as_deref(), Ok(meant), "{from} {to}");
         }
+        let mut headers = HeaderMap::new();
+        headers.insert(LOCATION, HeaderValue::from_bytes("/é?a=ü".as_bytes()).unwrap());
+        let url = location(&"https://h/v2/".parse().unwrap(), &headers).unwrap();
+        assert_eq!(url.as_str(), "https://h/%C3%A9?a=%C3%BC");
         for to in ["http://h:5000/up", "http://other/up", "ftp://h/up"] {
             assert!(at("https://h/v2/", to).is_err(), "{to}");
         }
