@@ -49,9 +49,8 @@ pub enum Error {
     },
     /// Decompressing a stored layer would take more memory than is allowed.
     #[error(
-        "decompressing it, as its diff ID is to be checked, needs more than the {limit_mib} MiB of \
-         memory left for it; store it with a smaller window (zstd without --long or --ultra), or \
-         decompress the archive around it first"
+        "decompressing it, as its diff ID is to be checked, needs a window of more than {limit_mib} \
+         MiB; store it with a smaller one (zstd without --long or --ultra)"
     )]
     WindowTooLarge {
         /// What it may take, in MiB.

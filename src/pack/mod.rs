@@ -91,8 +91,6 @@ struct Inner {
     codec: Codec,
     threads: Threads,
     pool: Arc<Pool>,
-    /// The largest window (log2) of a layer that is stored as zstd.
-    window_log_max: u32,
     spool_dir: PathBuf,
     /// Made for the first blob: a push that packs nothing needs none.
     spool_file: Mutex<Option<Arc<SpoolFile>>>,
@@ -114,14 +112,12 @@ impl Packer {
         let blocks = codec.blocks(threads, options.taken);
         // More could not be busy at once.
         let threads = threads.min(blocks);
-        let window_log_max = stored::window_log_max(options.taken);
         let pool = Pool::new(codec.block_size(), blocks);
         let (threads, handles) = Threads::start(codec, threads)?;
         let inner = Inner {
             codec,
             threads,
             pool,
-            window_log_max,
             spool_dir: options.spool_dir,
             spool_file: Mutex::default(),
         };

@@ -63,8 +63,7 @@ impl Packing {
             return Err(error);
         }
         if let Content::Nothing = self.content {
-            let window_log_max = self.packer.0.window_log_max;
-            self.content = Content::of(&block, window_log_max, self.tail.as_ref())?;
+            self.content = Content::of(&block, self.tail.as_ref())?;
         }
         match &mut self.content {
             Content::Nothing | Content::Failed(_) => {}
@@ -140,12 +139,10 @@ impl Drop for Packing {
 }
 
 impl Content {
-    fn of(first: &Block, window_log_max: u32, tail: Option<&Arc<Tail>>) -> Result<Self, Error> {
+    fn of(first: &Block, tail: Option<&Arc<Tail>>) -> Result<Self, Error> {
         Ok(match stored::sniff(first.bytes())? {
             Compression::None => Self::Tar(Hasher::new()),
-            compression => {
-                Self::Stored(Verifier::start(compression, window_log_max, tail.cloned())?)
-            }
+            compression => Self::Stored(Verifier::start(compression, tail.cloned())?),
         })
     }
 }

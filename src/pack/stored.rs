@@ -17,13 +17,9 @@ use super::spool::Tail;
 use super::threads::spawn;
 use crate::image::{Compression, DiffId, Hasher};
 
-/// The largest window (log2) that a Zstandard frame may ask to be decoded with: 32 MiB, which
-/// covers all levels of `zstd` but `--ultra -21` and `-22` and explicit `--long`. RFC 8878,
-/// section 3.1.1.1.2, asks decoders for 8 MiB.
-const WINDOW_LOG_MAX: u32 = 25;
-
-/// The same where much memory is taken by something else: 8 MiB.
-const WINDOW_LOG_MAX_OF_LITTLE: u32 = 23;
+/// The largest window (log2) that a Zstandard frame may ask to be decoded with: 128 MiB, which
+/// `zstd -d` takes without an option. It is memory of the few frames only that ask for it.
+const WINDOW_LOG_MAX: u32 = 27;
 
 /// How much is decompressed at a time.
 const PIECE: usize = 128 << 10;
@@ -44,11 +40,6 @@ pub fn sniff(start: &[u8]) -> Result<Compression, Error> {
     })
 }
 
-/// The largest window (log2) to decode with where so much memory is taken.
-pub(super) fn window_log_max(taken: usize) -> u32 {
-    if taken > 32 << 20 { WINDOW_LOG_MAX_OF_LITTLE } else { WINDOW_LOG_MAX }
-}
-
 /// A layer being decompressed on a thread of its own.
 pub(super) struct Verifier {
     compression: Compression,
@@ -66,18 +57,14 @@ struct Piece {
 
 impl Verifier {
     /// Starts the thread. It tells `tail`, if there is one, when the layer is damaged.
-    pub(super) fn start(
-        compression: Compression,
-        window_log_max: u32,
-        tail: Option<Arc<Tail>>,
-    ) -> Result<Self, Error> {
+    pub(super) fn start(compression: Compression, tail: Option<Arc<Tail>>) -> Result<Self, Error> {
         // Bounded by the number of blocks.
         let (pieces, input) = unbounded();
         let wanted = Arc::new(());
         let cancelled = Arc::downgrade(&wanted);
         let thread = spawn("pack-verify", move || {
             let mut pieces = Pieces::new(input);
-            let result = diff_id(compression, window_log_max, &mut pieces, &cancelled);
+            let result = diff_id(compression, &mut pieces, &cancelled);
             if let (Err(error), Some(tail)) = (&result, tail) {
                 // Before the pieces are dropped, from which the writer could not tell why.
                 tail.fail(error.clone());
@@ -109,13 +96,12 @@ impl Verifier {
 
 fn diff_id(
     compression: Compression,
-    window_log_max: u32,
     pieces: &mut Pieces,
     wanted: &Weak<()>,
 ) -> Result<DiffId, Error> {
     let damaged = |error: io::Error| match error.to_string().contains("too much memory") {
         // The crate hands over zstd's error as its text only.
-        true => Error::WindowTooLarge { limit_mib: 1 << (window_log_max - 20) },
+        true => Error::WindowTooLarge { limit_mib: 1 << (WINDOW_LOG_MAX - 20) },
         false => Error::Damaged { compression, source: Arc::new(error) },
     };
     let mut decoder: Box<dyn Read + '_> = match compression {
@@ -123,7 +109,7 @@ fn diff_id(
         Compression::Gzip => Box::new(GzipMembers { member: Some(GzDecoder::new(pieces)) }),
         Compression::Zstd => {
             let mut decoder = zstd::Decoder::with_buffer(pieces).map_err(damaged)?;
-            decoder.window_log_max(window_log_max).map_err(damaged)?;
+            decoder.window_log_max(WINDOW_LOG_MAX).map_err(damaged)?;
             Box::new(decoder)
         }
     };
