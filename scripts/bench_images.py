@@ -119,6 +119,7 @@ def _family(paths: list, shared_layers: int, shared_size: int, own_layers: int, 
     """Images with layers in common, layers of their own, and a last one of links, its own as well."""
     if not all(path.exists() for path in paths):
         paths[0].parent.mkdir(parents=True, exist_ok=True)
+        print(f"making {paths[0]} and {len(paths) - 1} more", flush=True)
         pool = _Pool()
         shared = [
             _store_layer(*named) for named in pool.packages("package", shared_layers, shared_size)
@@ -129,7 +130,7 @@ def _family(paths: list, shared_layers: int, shared_size: int, own_layers: int, 
             links = {"bin/service": nix.link(f"{nix.store_name(own[0][0])}/bin/service")}
             last = nix.customisation_layer(f"{name}-customisation-layer", links)
             every = [*shared, *(_store_layer(*named) for named in own), last]
-            with _finished(path) as out:
+            with _in_one_piece(path) as out:
                 nix.write_layered(out, every, f"{name}:latest", {"Cmd": ["/bin/service"]})
     return paths
 
@@ -296,9 +297,16 @@ def _size(path: Path) -> int:
 
 @contextmanager
 def _finished(path: Path) -> Iterator[BinaryIO]:
+    """Says what is made, and writes it in one piece."""
+    print(f"making {path}", flush=True)
+    with _in_one_piece(path) as out:
+        yield out
+
+
+@contextmanager
+def _in_one_piece(path: Path) -> Iterator[BinaryIO]:
     """Writes under another name first, so that an interrupted run leaves no half image."""
     part = path.with_name(path.name + ".part")
-    print(f"making {path}", flush=True)
     with open(part, "wb") as out:
         yield out
     part.rename(path)

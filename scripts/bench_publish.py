@@ -131,8 +131,7 @@ def table(rows: dict, measured: dict) -> str:
         cells = [rows[case], f"{seconds(own):.2f} s"]
         for peer in peers:
             theirs = tools.get(peer)
-            ratio = theirs and seconds(theirs) / seconds(own)
-            cells.append(f"{seconds(theirs):.2f} s ({ratio:.2g})" if theirs else "")
+            cells.append(f"{seconds(theirs):.2f} s ({times(theirs, own)})" if theirs else "")
         every = [own, *(tools[peer] for peer in peers if peer in tools)]
         cells.append(listed([str(tool["requests"]) for tool in every]))
         cells.append(listed([f"{max(t['memory']) / 1024:.0f}" for t in every if t["memory"]]) + " MiB")
@@ -140,6 +139,12 @@ def table(rows: dict, measured: dict) -> str:
             cells.append(listed([f"{tool['sent'] / 1e6:.1f}" for tool in every]) + " MB")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def times(theirs: dict, own: dict) -> str:
+    """How many times as long they took."""
+    ratio = seconds(theirs) / seconds(own)
+    return f"{ratio:.1f}" if ratio < 9.95 else f"{ratio:.0f}"
 
 
 def listed(values: list) -> str:
