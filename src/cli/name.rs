@@ -303,6 +303,38 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_is_a_destination_like_a_registry() {
+        let at = |text: &str| {
+            let Target { host, name } = target(text).unwrap();
+            (host.map(|host| host.to_string()), name.whole())
+        };
+        let machine = |text: &str| Some(text.to_owned());
+        for (text, host, name) in [
+            ("ssh://web1/app", machine("ssh://web1"), "docker.io/library/app:latest"),
+            ("ssh://me@web1:22/r.io/a/b:v1", machine("ssh://me@web1:22"), "r.io/a/b:v1"),
+            ("ssh://[::1]:2222/app:v1", machine("ssh://[::1]:2222"), "docker.io/library/app:v1"),
+            ("r.io/app:v1", None, "r.io/app:v1"),
+        ] {
+            assert_eq!(at(text), (host, name.to_owned()), "{text}");
+        }
+        let digest = format!("ssh://web1/app@sha256:{}", "0".repeat(64));
+        for (text, said) in [
+            ("ssh://web1", "the image's name is missing: ssh://web1/NAME:TAG"),
+            ("ssh://web1/", "the image's name is missing: ssh://web1/NAME:TAG"),
+            ("ssh:///app", "is no host"),
+            ("ssh://-oProxyCommand=x/app", "is no host"),
+            ("ssh://web1:x/app", "is no port"),
+            ("ssh://web1/App", "a repository is lowercase"),
+            (&digest, "by a tag, not by a digest"),
+        ] {
+            let message = target(text).unwrap_err().to_string();
+            assert!(message.contains(said), "{text}: {message}");
+        }
+        let secret = target("ssh://me:s3cret@web1/app").unwrap_err().to_string();
+        assert!(!secret.contains("s3"), "{secret}");
+    }
+
+    #[test]
     fn a_host_may_be_an_ipv6_address() {
         let parsed = destination("[::1]:5000/team/app:v1").unwrap();
         assert_eq!(parsed.registry(), "[::1]:5000");

@@ -76,6 +76,52 @@ fn docker_gets_the_changed_layer_and_those_above_it() {
     assert!(second["bytes_sent"].as_u64().expect("bytes") < 115_000, "{second}");
 }
 
+/// An image of one static program, which prints a line.
+fn program_image(dir: &Path, salt: &str) -> PathBuf {
+    let source =
+        format!("int puts(const char *); int main(void) {{ return puts(\"{salt}\") < 0; }}");
+    std::fs::write(dir.join("main.c"), source).expect("a source");
+    let shown = |name: &str| dir.join(name).display().to_string();
+    program("cc", ["-static", "-o", &shown("main"), &shown("main.c")]);
+    program("tar", ["-C", &shown(""), "-cf", &shown("layer.tar"), "main"]);
+    let layer = std::fs::read(dir.join("layer.tar")).expect("a layer");
+    let config = serde_json::json!({
+        "architecture": std::env::consts::ARCH.replace("x86_64", "amd64").replace("aarch64", "arm64"),
+        "os": "linux",
+        "config": {"Cmd": ["/main"]},
+        "rootfs": {"type": "layers", "diff_ids": [sha256(&layer)]},
+    });
+    let list = r#"[{"Config": "config.json", "RepoTags": null, "Layers": ["layer.tar"]}]"#;
+    let files = [("config.json", config.to_string()), ("manifest.json", list.to_owned())];
+    for (name, text) in files {
+        std::fs::write(dir.join(name), text).expect("a file");
+    }
+    let files = ["manifest.json", "config.json", "layer.tar"];
+    let (folder, image) = (shown(""), shown("program.tar"));
+    program("tar", [&["-C", &folder, "-cf", &image], &files[..]].concat());
+    dir.join("program.tar")
+}
+
+#[test]
+fn the_program_in_an_image_runs_on_the_machine() {
+    let sshd = Sshd::start(&[]);
+    for runtime in ["docker", "podman"].into_iter().filter(|runtime| answers(runtime)) {
+        let dir = TempDir::new().expect("a folder");
+        let name = unique(&format!("run-{runtime}"));
+        let image = program_image(dir.path(), &name);
+        let destination = format!("ssh://lab/{name}:v1");
+        sshd.pushimg().pushed(image, &destination, &["--runtime", runtime]);
+        let named = format!("{name}:v1");
+        // podman asks for more files and processes than a machine like this one may allow.
+        let limits = ["--ulimit=nofile=512:512", "--ulimit=nproc=512:512"];
+        let options = [&["run", "--rm", "--network=none"][..], &limits, &[&named]].concat();
+        let ran = Command::new(runtime).args(options).output();
+        program(runtime, ["rmi", "-f", &named]);
+        let ran = ran.expect("start the runtime");
+        assert_eq!(String::from_utf8_lossy(&ran.stdout).trim(), name, "{ran:?}");
+    }
+}
+
 #[test]
 fn an_image_loaded_by_others_is_known_to_docker_by_its_layers() {
     if !answers("docker") {
