@@ -36,6 +36,8 @@ const NOT_RUN: &[&str] = &[
     "pushimg login ghcr.io",
     "echo \"$TOKEN\" | pushimg login",
     "FLY_API_TOKEN=... pushimg login",
+    // It serves until a signal comes.
+    "pushimg serve",
 ];
 
 fn documents() -> Vec<(PathBuf, String)> {
