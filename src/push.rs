@@ -105,7 +105,7 @@ impl ImagePush<'_> {
             false => self.put_manifests(&brought, &root).await?,
         };
         self.remember(&brought, form, &known);
-        Ok(self.pushed(form, &root, &brought).await)
+        Ok(self.pushed(form, &root, &brought, &known).await)
     }
 
     /// Begins to read what was pushed before.
@@ -186,10 +186,18 @@ impl ImagePush<'_> {
         }
     }
 
-    async fn pushed(&self, form: &Form, root: &Root<'_>, brought: &Brought) -> Pushed {
+    async fn pushed(
+        &self,
+        form: &Form,
+        root: &Root<'_>,
+        brought: &Brought,
+        known: &Reuse,
+    ) -> Pushed {
+        let config = form.tree.nodes[form.tree.root].config.as_ref();
         let totals = report::Totals {
             bytes_sent: (!self.options().dry_run).then(|| root.repository.bytes_sent()),
             is_unchanged: root.is_there(&form.tree.nodes[form.tree.root].digest).await,
+            changes: config.and_then(|config| known.changes(config)),
             took: self.started.elapsed(),
             compression: brought.archive.as_ref().map(|_| self.options().compression),
         };

@@ -3,6 +3,7 @@
 
 use serde::Serialize;
 
+use crate::changes::Changes;
 use crate::image::{Compression, DiffId, Digest, Format, IndexEntry};
 
 /// The outcome of the push of one image, or of an index.
@@ -35,6 +36,10 @@ pub struct Report {
     /// that refer to one of them. Empty for an image alone.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub manifests: Vec<ManifestReport>,
+    /// What changes with this image, compared with the one that the tag stood for before, or else
+    /// with `latest`. `None` if there was none, or nothing is known of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub changes: Option<Changes>,
     /// Body bytes of blobs and manifests that were sent, resent ones included; with `dry_run` those
     /// that would be.
     pub bytes_sent: u64,

@@ -266,6 +266,7 @@ impl HostPush<'_> {
             config_sent: true,
             layers: image.layers.clone(),
             manifests: Vec::new(),
+            changes: None,
             bytes_sent: if dry_run { own + sum(true) } else { image.sent },
             bytes_reused: sum(false),
             seconds: self.began.elapsed().as_secs_f64(),

@@ -287,6 +287,7 @@ fn a_comparison_finds_layers_by_diff_id_or_by_blob() {
             config_sent: true,
             layers: outcomes.iter().map(layer).collect(),
             manifests: vec![],
+            changes: None,
             bytes_sent: 77,
             bytes_reused: 0,
             seconds: 0.0,

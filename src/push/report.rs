@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::destination::Destination;
 use super::image_push::{BlobResult, Form};
+use crate::changes::Changes;
 use crate::image::{Compression, IndexEntry, Manifest, Platform};
 use crate::report::{Known, ManifestReport, Outcome, Report};
 use crate::source::layout::Node;
@@ -15,6 +16,7 @@ pub struct Totals {
     pub bytes_sent: Option<u64>,
     /// Whether the tags stand for the manifest already, so that it is not put.
     pub is_unchanged: bool,
+    pub changes: Option<Changes>,
     pub took: Duration,
     /// How new layers are compressed; `None` if blobs are pushed as they are stored.
     pub compression: Option<Compression>,
@@ -32,6 +34,7 @@ pub fn of(destination: &Destination, form: &Form, totals: &Totals) -> Report {
         manifests: others.map(|(_, node)| of_node(node)).collect(),
         size: manifest_bytes,
         compression: totals.compression,
+        changes: totals.changes.clone(),
         ..bare(destination, &root.manifest(), totals.took, totals.bytes_sent.is_none())
     };
     let mut would_send = if totals.is_unchanged { 0 } else { manifest_bytes };
@@ -125,6 +128,7 @@ fn bare(destination: &Destination, manifest: &Manifest, took: Duration, dry_run:
         config_sent: false,
         layers: Vec::new(),
         manifests: Vec::new(),
+        changes: None,
         bytes_sent: 0,
         bytes_reused: 0,
         seconds: took.as_secs_f64(),

@@ -87,6 +87,7 @@ impl Run {
     pub async fn close(self) {
         // Its open sessions are abandoned by this.
         drop(self.ledger);
+        drop(self.previous);
         self.registry_options.sessions.cancel_abandoned(CANCEL_WITHIN).await;
         if let Some(cache) = Arc::into_inner(self.cache)
             && let Some(trouble) = cache.close().await

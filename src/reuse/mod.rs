@@ -19,6 +19,7 @@ pub(crate) use cache::{Cache, CachedImage};
 use previous::{Known, Reading, Row};
 pub(crate) use previous::{Previous, PreviousImages};
 
+use crate::changes::{Changes, Inventory};
 use crate::event::{Event, Events};
 use crate::image::{Blob, Compression, Config, DiffId, Digest, LayerKey, Platform};
 use crate::registry::Repository;
@@ -89,6 +90,8 @@ pub(crate) struct Reuse {
     tagged: Pending<Table>,
     /// The table of `others`, and of the image that stands in for missing tags.
     listed: Pending<Table>,
+    /// The image that stands in for missing tags, once it is being read.
+    otherwise: Arc<Mutex<Option<Reading>>>,
     /// The tables of `siblings`, read when a layer is in no other table.
     siblings: Pending<Table>,
     cache: Arc<Cache>,
@@ -160,8 +163,11 @@ impl Reuse {
         events: Events,
     ) -> Self {
         let Options { allowed, recipe, trust_annotations: trusted, .. } = options;
-        let known =
-            Known { platform: options.platform, config: options.config, cache: cache.clone() };
+        let known = Known {
+            platform: options.platform,
+            config: options.config,
+            cache: Arc::downgrade(&cache),
+        };
         let read = |images: &PreviousImages, all: &[Previous]| -> Vec<Reading> {
             all.iter().map(|image| images.read(image, &known)).collect()
         };
@@ -171,16 +177,19 @@ impl Reuse {
             let (tags, events) = (tags.clone(), events.clone());
             async move { Arc::new(Table::read(&tags, trusted, &events).await) }.boxed().shared()
         };
+        let stands_in = Arc::<Mutex<Option<Reading>>>::default();
         let listed = {
             let (mut readings, tags, tagged) = (others.clone(), tags.clone(), tagged.clone());
             let (images, known, events) = (images.clone(), known.clone(), events.clone());
-            let otherwise = options.otherwise;
+            let (otherwise, stands_in) = (options.otherwise, stands_in.clone());
             async move {
                 if let Some(otherwise) = otherwise
                     && tagged.await.layers.is_empty()
                     && join_all(tags.iter().map(Reading::was_answered)).await.iter().all(|was| *was)
                 {
-                    readings.push(images.read(&otherwise, &known));
+                    let reading = images.read(&otherwise, &known);
+                    *stands_in.lock() = Some(reading.clone());
+                    readings.push(reading);
                 }
                 Arc::new(Table::read(&readings, trusted, &events).await)
             }
@@ -208,6 +217,7 @@ impl Reuse {
             others,
             tagged,
             listed,
+            otherwise: stands_in,
             siblings,
             cache,
             remembered: Mutex::default(),
@@ -224,12 +234,28 @@ impl Reuse {
         for table in [&self.tagged, &self.listed] {
             self.reading.lock().spawn(table.clone().map(drop));
         }
+        if let Some(first) = self.tags.first() {
+            self.reading.lock().spawn(first.clone().read_config());
+        }
         let made = self.cache.made(keys).await;
         let Some(recipe) = &self.recipe else { return };
         let all: Vec<DiffId> = diff_ids.iter().chain(made.values()).cloned().collect();
         let found = self.cache.blobs_of(recipe, &all).await;
         self.made.lock().extend(made);
         self.remembered.lock().extend(found);
+    }
+
+    /// What changes with this image: compared with the one that the first tag stands for, or else
+    /// with the one that stands in for it. `None` if there is none, or it has not been read.
+    pub fn changes(&self, config: &Config) -> Option<Changes> {
+        let otherwise = self.otherwise.lock().clone();
+        let old = self.tags.iter().take(1).chain(&otherwise).find_map(Reading::inventory)?;
+        let mut new = Inventory::of(config);
+        if old.store_paths.is_empty() {
+            // Only the layers of the other are known.
+            new.store_paths.clear();
+        }
+        Some(Changes::between(&old, &new)).filter(|changes| !changes.is_empty())
     }
 
     /// The diff ID of the layer that is made of this, as the cache or a trusted previous image

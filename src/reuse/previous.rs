@@ -4,16 +4,17 @@
 //! The table may be wrong, stale or malicious, so it only suggests candidates.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, join_all};
 use oci_client::manifest::{OciDescriptor, OciImageManifest};
 use parking_lot::Mutex;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Cache;
+use crate::changes::Inventory;
 use crate::image::{
     Blob, Compression, Config, DIFF_ID_ANNOTATION, DiffId, Digest, Format, KEY_ANNOTATION,
     LayerKey, Listed, MAX_CONFIG_BYTES, ManifestLayer, Platform,
@@ -67,6 +68,9 @@ pub(super) struct Reading {
     pub image: Arc<Previous>,
     pub manifests: Pending<Manifests>,
     pub layers: Pending<Vec<Row>>,
+    /// The image's config, once it has been read. Of an index, that of one of its images.
+    pub config: Arc<OnceLock<Config>>,
+    known: Known,
 }
 
 /// The previous images of a run. Each is read once, whichever image of the run asks for it.
@@ -80,7 +84,8 @@ pub(super) struct Known {
     pub platform: Option<Platform>,
     /// The config of the image being pushed, if it is known: it need not be fetched.
     pub config: Option<Config>,
-    pub cache: Arc<Cache>,
+    /// Only borrowed: the run closes it.
+    pub cache: Weak<Cache>,
 }
 
 impl Previous {
@@ -133,18 +138,43 @@ impl Reading {
         };
         let manifests: Pending<Manifests> = limited(&image, &known).map(Arc::new).boxed().shared();
         let deadline = Instant::now() + TIME_LIMIT;
-        let (theirs, listed) = (image.clone(), manifests.clone());
+        let (theirs, listed, config) = (image.clone(), manifests.clone(), Arc::default());
+        let (kept, with) = (Arc::clone(&config), known.clone());
         let layers = async move {
             let rows = match &*listed.await {
                 Ok(listed) => {
-                    let rows = rows(&theirs, listed, &known);
+                    let rows = rows(&theirs, listed, &with, &kept);
                     timeout_at(deadline, rows).await.unwrap_or_else(slow)
                 }
                 Err(problem) => Err(problem.clone()),
             };
             Arc::new(rows)
         };
-        Self { image, manifests, layers: layers.boxed().shared() }
+        Self { image, manifests, layers: layers.boxed().shared(), config, known }
+    }
+
+    /// Reads the config if the manifest alone has told the layers: it is only needed to say what
+    /// changed.
+    pub async fn read_config(self) {
+        if let Ok(listed) = &*self.manifests.clone().await
+            && let [manifest] = listed.images.as_slice()
+            && annotated(manifest).is_some()
+        {
+            let reading = config(&self.image, manifest, &self.known);
+            if let Ok(Ok(config)) = timeout(TIME_LIMIT, reading).await {
+                let _ = self.config.set(config);
+            }
+        }
+    }
+
+    /// What the image consists of, as far as that has been read by now.
+    pub fn inventory(&self) -> Option<Inventory> {
+        if let Some(config) = self.config.get() {
+            return Some(Inventory::of(config));
+        }
+        let rows = self.layers.clone().now_or_never()?;
+        let diff_ids = rows.as_ref().as_ref().ok()?.iter().map(|row| row.diff_id.clone());
+        Some(Inventory { diff_ids: diff_ids.collect(), store_paths: Vec::new() })
     }
 }
 
@@ -216,8 +246,13 @@ async fn get(image: &Previous, reference: &str) -> Result<(Digest, Listed), Prob
     Ok((fetched.digest, listed))
 }
 
-async fn rows(image: &Previous, manifests: &Manifests, known: &Known) -> Result<Vec<Row>, Problem> {
-    let tables = manifests.images.iter().map(|manifest| of_manifest(image, manifest, known));
+async fn rows(
+    image: &Previous,
+    manifests: &Manifests,
+    known: &Known,
+    kept: &OnceLock<Config>,
+) -> Result<Vec<Row>, Problem> {
+    let tables = manifests.images.iter().map(|manifest| of_manifest(image, manifest, known, kept));
     Ok(some_of(join_all(tables).await)?.into_iter().flatten().collect())
 }
 
@@ -225,13 +260,18 @@ async fn of_manifest(
     image: &Previous,
     manifest: &OciImageManifest,
     known: &Known,
+    kept: &OnceLock<Config>,
 ) -> Result<Vec<Row>, Problem> {
     if manifest.layers.len() > MAX_LAYERS {
         return Err(format!("it has {} layers", manifest.layers.len()));
     }
     let diff_ids = match annotated(manifest) {
         Some(diff_ids) => diff_ids,
-        None => config(image, manifest, known).await?.diff_ids().to_vec(),
+        None => {
+            let config = config(image, manifest, known).await?;
+            kept.get_or_init(|| config.clone());
+            config.diff_ids().to_vec()
+        }
     };
     if diff_ids.len() != manifest.layers.len() {
         return Err(format!(
@@ -268,7 +308,9 @@ async fn config(
     if let Some(ours) = known.config.as_ref().filter(|ours| *ours.digest() == digest) {
         return Ok(ours.clone());
     }
-    if let Some(cached) = known.cache.config(&digest).await {
+    if let Some(cache) = known.cache.upgrade()
+        && let Some(cached) = cache.config(&digest).await
+    {
         return Ok(cached);
     }
     let size = u64::try_from(manifest.config.size).unwrap_or(u64::MAX);

@@ -2,7 +2,7 @@
 //! an empty cache), so all knowledge comes from the registry. A wrong table costs time but never
 //! breaks a push.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -740,4 +740,34 @@ fn an_entry_that_has_the_name_of_another_layer_is_what_its_bytes_are() {
         // And back, so that the table has both again.
         pushed(bench.archive(), &bench.destination(), &[]);
     }
+}
+
+#[test]
+fn every_push_tells_what_it_changes() {
+    let registry = DockerRegistry::plain();
+    let [old, new] = ["layered-v1.tar.gz", "layered-v2.tar.gz"].map(testdata);
+    let summary = tempfile::NamedTempFile::new().expect("a file");
+    for format in ["docker", "oci"] {
+        let destination = format!("{}/changes:{format}", registry.host());
+        let push = |image: &Path, more: &[&str]| {
+            let image = archive::text(image);
+            let arguments = [image, &destination, "--format", format, "--no-cache"];
+            Pushimg::new().run(arguments.iter().chain(more)).success()
+        };
+        push(&old, &[]).never_says("changed:");
+        push(&old, &[]).never_says("changed:");
+        let report = push(&new, &["--json", "--dry-run"]).json();
+        assert_eq!(report["changes"]["layers_added"], 1, "{report}");
+        let told = push(&new, &["--summary", archive::text(summary.path())]);
+        if format == "docker" {
+            told.says("changed: hello-app 1.0 → 1.1");
+            assert_eq!(report["changes"]["packages"][0]["name"], "hello-app", "{report}");
+        } else {
+            // The manifest alone tells the layers. The config that names the packages is read
+            // beside the uploads, and may come too late.
+            told.says("changed: ");
+        }
+    }
+    let text = std::fs::read_to_string(summary.path()).expect("a summary");
+    assert!(text.contains("| changed | hello-app 1.0 → 1.1 |"), "{text}");
 }

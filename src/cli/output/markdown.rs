@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use super::changes;
 use super::summary::layer_counts;
 use super::text::{escape, size, time};
 use crate::report::Report;
@@ -23,6 +24,10 @@ pub fn pushed(report: &Report) -> String {
     rows.push(("layers", format!("{} uploaded{mounted}", layer_counts(report))));
     let (sent, reused) = (size(report.bytes_sent), size(report.bytes_reused));
     rows.push(("bytes", format!("{sent} sent, {reused} already there")));
+    if let Some(changed) = &report.changes {
+        let line = changes::line(changed, changes::LOG_COLUMNS).replace('|', "\\|");
+        rows.push(("changed", line));
+    }
     rows.push(("time", time(report.seconds)));
     let rows: String = rows.iter().map(|(name, text)| format!("| {name} | {text} |\n")).collect();
     format!("### {verb} {}\n\n| | |\n|---|---|\n{rows}\n", code(reference))

@@ -2,6 +2,7 @@
 //! standard error.
 
 mod bars;
+mod changes;
 pub mod diff;
 mod failure;
 pub mod inspect;
@@ -279,6 +280,12 @@ impl Output {
             String::new()
         };
         self.print(&format!("{name}{whole}"));
+        if let Some(changed) = &report.changes {
+            self.print(&format!("changed: {}", changes::line(changed, changes::LOG_COLUMNS)));
+            if self.verbosity > Verbosity::Normal {
+                changes::items(changed).for_each(|item| self.print(&self.paint.faint(&item)));
+            }
+        }
     }
 
     /// Prints which tags an image got.

@@ -49,6 +49,7 @@ pub fn report(layers: Vec<LayerReport>) -> Report {
         config_sent: true,
         layers,
         manifests: vec![],
+        changes: None,
         bytes_sent: 1_200_000,
         bytes_reused: 418_400_000,
         seconds: 0.92,
