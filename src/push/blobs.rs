@@ -165,6 +165,14 @@ impl RepositoryBlobs<'_> {
         if let Some(found) = self.recorded(candidates) {
             return Ok(Some(found));
         }
+        // From a repository that certainly has it, one request brings it, or shows that it is here.
+        let certain = self.certain_sources(candidates);
+        if !certain.is_empty() && !self.ledger.dry_run {
+            return match self.mount_one(&certain).await? {
+                Some(found) => Ok(Some(found)),
+                None => self.ask(candidates).await,
+            };
+        }
         if let Some(found) = self.ask(candidates).await? {
             return Ok(Some(found));
         }
@@ -197,22 +205,36 @@ impl RepositoryBlobs<'_> {
 
     /// The repositories that a candidate can be mounted from, those that certainly have it first.
     fn mount_sources<'c>(&self, candidates: &'c [Candidate]) -> Vec<(&'c Blob, String)> {
-        let mut sources = Vec::new();
+        let mut sources = self.certain_sources(candidates);
         for Candidate { blob, repository, .. } in candidates {
-            let confirmed = self.ledger.entry(self.repository, &blob.digest).confirmed();
-            for from in confirmed.into_iter().chain([repository.clone()]) {
-                let is_own = from == self.repository.name();
-                if is_own || self.is_denied(&blob.digest) || self.was_refused(&from, &blob.digest) {
-                    continue;
-                }
-                let source = (blob, from);
-                if !sources.contains(&source) {
-                    sources.push(source);
-                }
+            self.add_source(&mut sources, blob, repository.clone());
+        }
+        sources.truncate(MOUNTS);
+        sources
+    }
+
+    /// The other repositories of which the registry has said in this run that they have a candidate.
+    fn certain_sources<'c>(&self, candidates: &'c [Candidate]) -> Vec<(&'c Blob, String)> {
+        let mut sources = Vec::new();
+        for Candidate { blob, .. } in candidates {
+            for from in self.ledger.entry(self.repository, &blob.digest).confirmed() {
+                self.add_source(&mut sources, blob, from);
             }
         }
         sources.truncate(MOUNTS);
         sources
+    }
+
+    fn add_source<'c>(&self, to: &mut Vec<(&'c Blob, String)>, blob: &'c Blob, from: String) {
+        let is_own = from == self.repository.name();
+        let source = (blob, from);
+        if !is_own
+            && !self.is_denied(&blob.digest)
+            && !self.was_refused(&source.1, &blob.digest)
+            && !to.contains(&source)
+        {
+            to.push(source);
+        }
     }
 
     async fn mount_one(

@@ -44,7 +44,7 @@ impl SpareSessions {
         let is_new = blob.is_none() || !spare.expected.contains(&blob);
         spare.expected.push(blob.clone());
         if is_new
-            && repository.registry().is_surely_far()
+            && repository.registry().is_far()
             && spare.sessions.len() < spare.expected.len().min(AHEAD)
         {
             let repository = repository.clone();

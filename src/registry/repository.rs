@@ -100,11 +100,6 @@ impl Registry {
         self.door.is_far()
     }
 
-    /// The same, if more than one answer shows it.
-    pub fn is_surely_far(&self) -> bool {
-        self.door.is_surely_far()
-    }
-
     /// Waits until the registry has answered something, if only that it wants a login.
     pub async fn was_heard(&self) {
         self.door.first.heard().await;

@@ -19,7 +19,7 @@ use super::super::error::Error;
 use super::super::hosts;
 use super::super::message::ErrorMessage;
 use super::super::options::Options;
-use super::super::scheme::{Scheme, Speaks};
+use super::super::scheme::{Scheme, Speaks, is_loopback};
 use super::failure::Failure;
 use super::first::FirstAnswer;
 use super::mask::SafeUrl;
@@ -33,6 +33,8 @@ const LONGEST_IDLE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 /// If every answer took longer, the registry is far away. On a busy machine some answers of a near
 /// one take as long.
 const FAR: Duration = Duration::from_millis(20);
+/// The same for an address of this machine, from which only a tunnel leads far away.
+const FAR_ON_LOOPBACK: Duration = Duration::from_millis(50);
 /// How many different warnings of a registry are shown, and how long one may be.
 const MAX_WARNINGS: usize = 5;
 const MAX_WARNING_CHARS: usize = 500;
@@ -54,7 +56,6 @@ pub struct Door {
     is_registry: AtomicBool,
     /// The milliseconds that the quickest answer took.
     quickest: AtomicU64,
-    answers: AtomicU64,
 }
 
 impl Door {
@@ -73,7 +74,6 @@ impl Door {
             warnings: Mutex::default(),
             is_registry: AtomicBool::new(false),
             quickest: AtomicU64::new(u64::MAX),
-            answers: AtomicU64::new(0),
         }
     }
 
@@ -212,18 +212,13 @@ impl Door {
     pub(super) fn note_distance(&self, took: Duration) {
         let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX - 1);
         self.quickest.fetch_min(millis, Ordering::Relaxed);
-        self.answers.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether the registry is far away, by all its answers so far.
     pub fn is_far(&self) -> bool {
         let quickest = self.quickest.load(Ordering::Relaxed);
-        quickest != u64::MAX && Duration::from_millis(quickest) >= FAR
-    }
-
-    /// The same, by more than one answer: the first may have been slow for another reason.
-    pub fn is_surely_far(&self) -> bool {
-        self.is_far() && self.answers.load(Ordering::Relaxed) > 1
+        let far = if is_loopback(&self.host) { FAR_ON_LOOPBACK } else { FAR };
+        quickest != u64::MAX && Duration::from_millis(quickest) >= far
     }
 
     /// Whether any answer was one that only a registry gives.
