@@ -198,7 +198,7 @@ impl Door {
             self.is_registry.store(true, Ordering::Relaxed);
         }
         for value in answer.headers.get_all(WARNING) {
-            for text in value.to_str().map(warnings).unwrap_or_default() {
+            for text in warnings(&String::from_utf8_lossy(value.as_bytes())) {
                 let mut shown = self.warnings.lock();
                 if shown.len() < MAX_WARNINGS && !shown.contains(&text) {
                     (self.events)(Event::Warning(format!("{} says: {text}", self.host)));
