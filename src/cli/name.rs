@@ -188,10 +188,10 @@ pub fn mask_login(text: &str) -> Option<String> {
     (is_login && !name.is_empty()).then(|| format!("***@{name}"))
 }
 
-/// `sha256:1234`.
+/// `sha256:1234`, or a misspelt one. A host and its port are followed by a repository.
 fn looks_like_digest(text: &str) -> bool {
     text.split_once(':').is_some_and(|(algorithm, hex)| {
-        algorithm.starts_with("sha") && hex.bytes().all(|b| b.is_ascii_hexdigit())
+        algorithm.starts_with("sha") && hex.bytes().all(|b| b.is_ascii_alphanumeric())
     })
 }
 
@@ -357,6 +357,7 @@ mod tests {
             format!("r.io/app@sha512:{hex}{hex}"),
             format!("r.io/app@sha256:{}", "F".repeat(64)),
             "r.io/app@sha256:12".into(),
+            "localhost:5000/app@sha256:zz".into(),
         ] {
             assert!(message(&wrong).starts_with("a digest is sha256:"), "{wrong}");
         }

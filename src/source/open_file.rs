@@ -50,6 +50,12 @@ pub enum OpenError {
     /// The images are in a daemon or in podman's storage, and not in a file.
     #[error("{file}: images in {place} are not read; pipe one: `{command} | pushimg - DEST`")]
     NotAFile { file: Arc<str>, place: &'static str, command: String },
+    /// A form of image that is not read.
+    #[error(
+        "{file}: this form is not read; write an archive of it: `skopeo copy {image} \
+         oci-archive:image.tar`"
+    )]
+    OtherForm { file: Arc<str>, image: String },
     /// A symlink whose target does not exist.
     #[error(
         "{file} is a symlink to {target}, which is gone (did the Nix store collect its garbage?); \
@@ -143,6 +149,9 @@ const ELSEWHERE: [(&str, &str, &str); 2] = [
     ("containers-storage:", "podman's storage", "podman save"),
 ];
 
+/// What skopeo writes before the place of an image in a form that is not read.
+const CONVERTED: [&str; 2] = ["ostree:", "sif:"];
+
 /// The error for a path where there is nothing.
 fn absent(path: &Path, file: Arc<str>) -> OpenError {
     // A relative path may have been joined to a folder.
@@ -163,7 +172,13 @@ fn absent(path: &Path, file: Arc<str>) -> OpenError {
             return OpenError::NotAFile { file, place, command };
         }
     }
-    OpenError::Absent { file }
+    match CONVERTED.into_iter().find_map(|transport| Some((transport, begins(transport)?))) {
+        Some((transport, rest)) => {
+            let image = format!("{transport}{}", printable(&rest));
+            OpenError::OtherForm { file, image }
+        }
+        None => OpenError::Absent { file },
+    }
 }
 
 #[cfg(test)]
@@ -178,6 +193,8 @@ mod tests {
             ("dir:/srv/image", "no such file; leave off the dir: and give /srv/image"),
             ("docker-daemon:app:v1", "pipe one: `docker save app:v1 | pushimg - DEST`"),
             ("containers-storage:app", "pipe one: `podman save app | pushimg - DEST`"),
+            ("sif:/srv/a.sif", "write an archive of it: `skopeo copy sif:/srv/a.sif oci-archive:"),
+            ("ostree:a@/srv", "write an archive of it: `skopeo copy ostree:a@/srv oci-archive:"),
             ("other:a.tar", "no such file; build the image first"),
         ] {
             let error = absent(Path::new(text), "FILE".into()).to_string();
