@@ -24,6 +24,9 @@ struct Row {
     says_not_found: bool,
 }
 
+/// A variable of the environment, and the token in it.
+pub type NamedToken<'a> = (&'static str, Option<&'a Secret>);
+
 /// The login of a registry that takes a token alone.
 pub struct TokenLogin {
     /// The user name that goes with every token.
@@ -31,7 +34,7 @@ pub struct TokenLogin {
     /// The password in a token, in whatever form a user has it; `None` where nothing is left of it.
     pub password: fn(&Secret) -> Option<Secret>,
     /// The tokens in the environment, the most important first, by their variables.
-    pub tokens: fn(&Environment) -> [(&'static str, Option<&Secret>); 2],
+    pub tokens: fn(&Environment) -> [NamedToken<'_>; 2],
 }
 
 impl TokenLogin {

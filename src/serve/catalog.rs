@@ -154,7 +154,7 @@ fn config_blob(config: &Config) -> Arc<ServedBlob> {
 
 /// The blobs of a manifest of a layout, without those that only others may hand out.
 fn stored_blobs(node: &Node) -> Vec<Arc<ServedBlob>> {
-    let names = node.config.as_ref().map(|config| names_of_layers(config)).unwrap_or_default();
+    let names = node.config.as_ref().map(names_of_layers).unwrap_or_default();
     let blobs = node.blobs.iter().enumerate().filter_map(|(place, stored)| {
         let name = match place.checked_sub(1) {
             None => "config".to_owned(),

@@ -282,7 +282,7 @@ mod tests {
             r#"Bearer realm=https://a.example/t, service = reg, Digest nonce="a, b""#,
             r#"Digest realm="Bearer realm=\"x\"", Bearer service="reg",realm="https://a.example/t""#,
         ] {
-            assert_eq!(Challenge::parse(line), [bearer.clone()], "{line}");
+            assert_eq!(Challenge::parse(line), std::slice::from_ref(&bearer), "{line}");
         }
     }
 
