@@ -8,7 +8,7 @@ use super::slot::IndexSlot;
 use crate::error::Error;
 use crate::image::{Digest, parse_reference};
 use crate::source::layout::Tree;
-use crate::source::{self, Image, Selection};
+use crate::source::{self, Image};
 
 /// Where an image goes.
 pub struct Destination {
@@ -93,20 +93,16 @@ impl Destination {
 
     /// The image to push: the only one that is meant, or the one that the archive gives the name of
     /// the destination.
-    pub fn pick(&self, selection: &Selection, images: &[Image]) -> Result<Image, Error> {
-        let meant = selected(selection, images)?;
+    pub fn pick(&self, item: &Item, images: &[Image]) -> Result<Image, Error> {
+        let meant = selected(item, images)?;
         let is_ours = |name: &String| parse_reference(name).as_ref() == Some(&self.reference);
         let named = |image: &&&Image| image.names.iter().any(is_ours);
         match meant.as_slice() {
             [image] => Ok((*image).clone()),
-            _ => meant.iter().find(named).map(|image| (*image).clone()).ok_or_else(|| {
-                Error::Usage(format!(
-                    "the archive holds {} images: {}; choose one with --image NAME, or push each \
-                     under its own name with --all",
-                    meant.len(),
-                    source::list(meant.iter().copied())
-                ))
-            }),
+            _ => match meant.iter().find(named) {
+                Some(image) => Ok((*image).clone()),
+                None => Err(several(item, &meant)),
+            },
         }
     }
 
@@ -125,9 +121,9 @@ impl Destination {
 
 async fn named_by_images(item: &Item, input: &Input, images: &Images) -> Result<Reference, Error> {
     let name = match (images.images(), images.early_name()) {
-        (Some(images), _) => the_one_name(&selected(&item.selection, images)?)?,
+        (Some(images), _) => the_one_name(item, &selected(item, images)?)?,
         (None, Some(name)) => name,
-        (None, None) => the_one_name(&selected(&item.selection, &input.images().await?)?)?,
+        (None, None) => the_one_name(item, &selected(item, &input.images().await?)?)?,
     };
     named_by_itself(&name)
 }
@@ -146,15 +142,27 @@ fn named_by_layout(tree: &Tree) -> Result<Reference, Error> {
 }
 
 /// The images that are meant; at least one.
-fn selected<'a>(selection: &Selection, images: &'a [Image]) -> Result<Vec<&'a Image>, Error> {
+fn selected<'a>(item: &Item, images: &'a [Image]) -> Result<Vec<&'a Image>, Error> {
+    let Item { image, selection, .. } = item;
     let meant = selection.among(images);
     if meant.is_empty() {
         let listed = source::list(images);
         return Err(Error::Usage(format!(
-            "the archive holds no image {selection}; it holds: {listed}"
+            "{image} holds no image {selection}; it holds: {listed}"
         )));
     }
     Ok(meant)
+}
+
+/// The error for several images of which any may be meant.
+fn several(item: &Item, images: &[&Image]) -> Error {
+    Error::Usage(format!(
+        "{} holds {} images: {}; choose one with --image NAME, or the beginning of its id, or push \
+         each under its own name with --all",
+        item.image,
+        images.len(),
+        source::list(images.iter().copied())
+    ))
 }
 
 /// The destination that an image's own name is.
@@ -167,7 +175,7 @@ pub fn named_by_itself(name: &str) -> Result<Reference, Error> {
     })
 }
 
-fn the_one_name(images: &[&Image]) -> Result<String, Error> {
+fn the_one_name(item: &Item, images: &[&Image]) -> Result<String, Error> {
     let mut names = images.iter().flat_map(|image| &image.names);
     match (names.next(), names.next()) {
         (Some(name), None) => Ok(name.clone()),
@@ -176,12 +184,7 @@ fn the_one_name(images: &[&Image]) -> Result<String, Error> {
              pushimg IMAGE HOST/REPOSITORY:TAG"
                 .to_owned(),
         )),
-        (Some(_), Some(_)) if images.len() > 1 => Err(Error::Usage(format!(
-            "the archive holds {} images: {}; choose one with --image NAME, or push each under its \
-             own name with --all",
-            images.len(),
-            source::list(images.iter().copied())
-        ))),
+        (Some(_), Some(_)) if images.len() > 1 => Err(several(item, images)),
         (Some(_), Some(_)) => Err(Error::Usage(format!(
             "the image carries several names; give one of them as the destination: {}",
             source::list(images.iter().copied())

@@ -126,7 +126,7 @@ impl ImagePush<'_> {
 
     /// The image that is meant, which must fit its slot in an index.
     pub fn pick(&self, destination: &Destination, images: &[Image]) -> Result<Image, Error> {
-        let image = destination.pick(&self.item.selection, images)?;
+        let image = destination.pick(self.item, images)?;
         if let Some(slot) = self.slot {
             slot.take(image.config.platform())?;
         }

@@ -176,7 +176,7 @@ fn all_images_of_an_archive_go_under_their_own_names() {
     }
     // Two images, of which each has a name; and one that has none.
     let other = Pushimg::new().run(["--all", text(&testdata("several-images.tar")), "--dry-run"]);
-    other.never_says("the archive holds 2 images");
+    other.never_says("holds 2 images");
     let unnamed = Pushimg::new().run(["--all", text(&testdata("no-tag.tar"))]).exits(2);
     unnamed.says("the image sha256:c28042053646").says("has no name to be pushed to");
 }
