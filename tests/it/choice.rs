@@ -86,6 +86,35 @@ fn without_a_choice_nothing_is_sent() {
 }
 
 #[test]
+fn an_archive_that_only_has_the_names_of_nix_sends_nothing_without_a_choice() {
+    let dir = TempDir::new().expect("a folder");
+    let registry = DevRegistry::start(Options::default());
+    let destination = format!("{}/app:v1", registry.host());
+    let long = two_images_as(dir.path(), ["one:v1", "two:v1"], 6 << 20, "/layer.tar");
+    Pushimg::new().run([text(&long), &destination]).exits(2).says("holds 2 images: ");
+    assert_eq!(registry.counters().uploads, 0, "input 1");
+    let bytes = std::fs::read(&long).expect("an archive");
+    Pushimg::new().stdin(bytes).run(["-", &destination]).exits(2).says("holds 2 images: ");
+    assert_eq!(registry.counters().uploads, 0, "input 2");
+    // As `tar -cz -C FOLDER .` writes it.
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut dot = tar::Header::new_gnu();
+    dot.set_entry_type(tar::EntryType::Directory);
+    dot.set_mode(0o755);
+    dot.set_size(0);
+    dot.set_mtime(1_700_000_000);
+    tar.append_data(&mut dot, "./", &[][..]).expect("a folder");
+    let folder = tar.into_inner().expect("a tar");
+    let rest = gunzip(&std::fs::read(&long).expect("an archive"));
+    let dotted = [&folder[..512], &rest].concat();
+    let dotted = archive::write(dir.path(), "dotted.tar.gz", &gzip(&dotted));
+    Pushimg::new().run([text(&dotted), &destination]).exits(2).says("holds 2 images: ");
+    assert_eq!(registry.counters().uploads, 0, "input 3");
+    let counters = registry.counters();
+    assert_eq!((counters.uploads, counters.blob_bytes), (0, 0), "{counters:?}");
+}
+
+#[test]
 fn a_wrong_choice_sends_nothing() {
     let dir = TempDir::new().expect("a folder");
     let registry = DevRegistry::start(Options::default());
@@ -115,9 +144,18 @@ fn the_name_of_the_destination_chooses_and_nothing_else_is_sent() {
 /// A compressed archive, as `podman save` writes it, of two images of two layers each; the first
 /// layer is common to both.
 fn two_images(dir: &Path, names: [&str; 2], length: usize) -> std::path::PathBuf {
-    let layer = |seed: u64| Layer::random("layer", seed, length);
+    two_images_as(dir, names, length, ".tar")
+}
+
+/// The same, with names of layers that end so.
+fn two_images_as(dir: &Path, names: [&str; 2], length: usize, end: &str) -> std::path::PathBuf {
+    let layer = |seed: u64| {
+        let content = archive::random_bytes(seed, length);
+        let tar = archive::tar_of(&[("data", &content)]);
+        Layer { tar, ..Layer::file("layer", b"") }
+    };
     let layers = [layer(1), layer(2), layer(3)];
-    let entry = |layer: &Layer| format!("{}.tar", sha256(&layer.tar).replace("sha256:", ""));
+    let entry = |layer: &Layer| format!("{}{end}", sha256(&layer.tar).replace("sha256:", ""));
     let mut files: Vec<(String, Vec<u8>)> =
         layers.iter().map(|layer| (entry(layer), layer.tar.clone())).collect();
     let mut manifest = Vec::new();
