@@ -1,8 +1,10 @@
 //! Images that are in a registry: their manifests and configs, without their layers.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::image::Reference;
+use oci_client::manifest::OciDescriptor;
 use serde::Deserialize;
 
 use crate::error::Error;
@@ -10,6 +12,7 @@ use crate::event::Events;
 use crate::image::{Config, Digest, Format, Listed, MAX_CONFIG_BYTES, Manifest, Platform};
 use crate::json;
 use crate::registry::{self, Registry, Repository};
+use crate::source::layout::{Node, StoredBlob, Tree};
 
 /// At most this many images of an index are read.
 const MAX_IMAGES: usize = 64;
@@ -126,4 +129,70 @@ async fn image(
         config,
         blobs: blobs.collect::<Result<_, Error>>()?,
     })
+}
+
+/// The image that a reference points to, or the only one of an index that is for the platform, as
+/// one that is put as it is. Its blobs have no bytes here.
+pub(crate) async fn tree(
+    repository: &Repository,
+    reference: &Reference,
+    platform: Option<&Platform>,
+) -> Result<Tree, Error> {
+    let root = manifest(repository, reference).await?;
+    let (reference, root) = match Listed::parse(&root.bytes)? {
+        Listed::Image(_) => (reference.clone(), root),
+        Listed::Index(entries) => {
+            let child = only_child(reference, &entries, platform)?;
+            let root = manifest(repository, &child).await?;
+            (child, root)
+        }
+    };
+    let RemoteImage { config, .. } = image(repository, &reference, &root).await?;
+    let Listed::Image(listed) = Listed::parse(&root.bytes)? else {
+        return Err(Error::Failed(format!("{reference} is an index, not an image")));
+    };
+    let stored = |descriptor: &OciDescriptor| {
+        let digest = descriptor
+            .digest
+            .parse::<Digest>()
+            .map_err(|error| Error::Failed(format!("{reference} is not an image: {error}")))?;
+        let size = u64::try_from(descriptor.size).unwrap_or_default();
+        let media_type = descriptor.media_type.clone();
+        Ok(StoredBlob { media_type, digest, size, region: None })
+    };
+    let blobs = std::iter::once(&listed.config).chain(&listed.layers).map(stored);
+    let node = Node {
+        media_type: root.media_type,
+        bytes: root.bytes,
+        digest: root.digest,
+        artifact_type: None,
+        annotations: BTreeMap::new(),
+        subject: None,
+        platform: Some(config.platform().clone()),
+        children: Vec::new(),
+        blobs: blobs.collect::<Result<_, Error>>()?,
+        config: Some(config),
+    };
+    Ok(Tree { names: Vec::new(), nodes: vec![node], root: 0 })
+}
+
+/// The only image of an index that is for the platform.
+fn only_child(
+    reference: &Reference,
+    entries: &[(Digest, Platform)],
+    platform: Option<&Platform>,
+) -> Result<Reference, Error> {
+    let is_meant =
+        |of: &Platform| !of.is_unknown() && platform.is_none_or(|platform| platform.matches(of));
+    let meant: Vec<_> = entries.iter().filter(|(_, of)| is_meant(of)).collect();
+    let [(digest, _)] = meant.as_slice() else {
+        let listed: Vec<_> = entries.iter().map(|(_, platform)| platform.to_string()).collect();
+        let listed = listed.join(", ");
+        return Err(Error::Usage(format!(
+            "{reference} is an index of {listed}; say which image by PLATFORM={reference}, or by the \
+             image's digest"
+        )));
+    };
+    let (host, name) = (reference.registry(), reference.repository());
+    Ok(Reference::with_digest(host, name, digest.clone()))
 }

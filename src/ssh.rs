@@ -132,7 +132,7 @@ fn headline(error: &Error) -> String {
 fn can_be_read_again(image: &Location) -> bool {
     match image {
         Location::Path(path) => std::fs::metadata(path).is_ok_and(|it| it.is_file() || it.is_dir()),
-        Location::Stdin => false,
+        Location::Stdin | Location::Registry(_) => false,
     }
 }
 

@@ -102,7 +102,7 @@ impl Input {
     async fn repeatable(location: &Location, may_run: bool) -> Result<Self, Error> {
         match location {
             Location::Stdin => blocking(move || Self::spool(may_run)).await,
-            Location::Path(_) => Ok(Self::new(location, may_run)),
+            Location::Path(_) | Location::Registry(_) => Ok(Self::new(location, may_run)),
         }
     }
 
@@ -221,6 +221,7 @@ impl Input {
         match &self.location {
             Location::Path(path) => std::fs::metadata(path).is_ok_and(is_lasting),
             Location::Stdin => false,
+            Location::Registry(_) => true,
         }
     }
 

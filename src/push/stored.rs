@@ -11,12 +11,12 @@ use super::content::Checked;
 use super::image_push::{BlobResult, Brought, Failure, Form, ImagePush};
 use super::manifests::{Root, reachable};
 use crate::error::Error;
-use crate::event::{self, Event, Events};
-use crate::image::{Blob, Compression, IndexEntry, Platform};
+use crate::event::{self, Event};
+use crate::image::{Blob, Compression, IndexEntry, Platform, Reference};
 use crate::report::{Known, LayerReport, Outcome};
-use crate::reuse::Reuse;
+use crate::reuse::{Candidate, Reuse, Why};
 use crate::source::layout::{Node, StoredBlob, Tree};
-use crate::source::{self, LayerId};
+use crate::source::{self, LayerId, Location};
 
 /// A blob of the tree.
 struct Part<'a> {
@@ -51,7 +51,7 @@ pub async fn bring(
     let bring = async |(place, part): (usize, &Part<'_>)| {
         let outcome = match part.is_tagged {
             true => Outcome::Reused { why: Known::PreviousImage(tagged.clone()) },
-            false => bring_part(LayerId(place), part, known, &ledger, push.events).await?,
+            false => bring_part(push, LayerId(place), part, known, &ledger).await?,
         };
         let StoredBlob { digest, size, .. } = part.stored;
         Ok::<_, Error>(match &part.layer {
@@ -73,26 +73,57 @@ pub async fn bring(
 }
 
 async fn bring_part(
+    push: &ImagePush<'_>,
     id: LayerId,
     part: &Part<'_>,
     known: &Reuse,
     blobs: &RepositoryBlobs<'_>,
-    events: &Events,
 ) -> Result<Outcome, Error> {
     let StoredBlob { digest, size, region, .. } = part.stored;
-    let Some(region) = region else {
-        // Only others may distribute it, and the registry need not have it.
-        return Ok(Outcome::Reused { why: Known::Elsewhere });
-    };
     let blob = Blob { digest: digest.clone(), size: *size, compression: Compression::None };
+    let Some(region) = region else {
+        return match &push.item.image {
+            Location::Registry(image) if !part.stored.is_foreign() => {
+                bring_remote(blob, image, blobs).await
+            }
+            // Only others may distribute it, and the registry need not have it.
+            _ => Ok(Outcome::Reused { why: Known::Elsewhere }),
+        };
+    };
     let content = Arc::new(Checked::new(region.clone(), digest.clone()));
     let (name, events) = match &part.layer {
-        Some(layer) => (layer.name.clone(), events.clone()),
+        Some(layer) => (layer.name.clone(), push.events.clone()),
         None => (digest.short().to_owned(), event::ignore()),
     };
     let upload = Upload { layer: id, name, content: content.clone(), events };
     let outcome = blobs.ensure(&blob, &known.holders(&blob).await, &upload).await;
     outcome.map_err(|error| content.problem().unwrap_or(error))
+}
+
+/// Has a blob of an image of the same registry in the repository: it is there, or is mounted.
+async fn bring_remote(
+    blob: Blob,
+    image: &Reference,
+    blobs: &RepositoryBlobs<'_>,
+) -> Result<Outcome, Error> {
+    let digest = blob.digest.clone();
+    let (from, to) = (image.repository(), blobs.repository().name());
+    let why = Why::Listed(image.to_string());
+    let own = Candidate { blob, repository: to.to_owned(), why };
+    let theirs = Candidate { repository: from.to_owned(), ..own.clone() };
+    if let Some((_, outcome)) = blobs.find(&[own, theirs]).await? {
+        return Ok(outcome);
+    }
+    Err(Error::Failed(match from == to {
+        true => format!(
+            "{image} lists the blob {digest}, and the registry does not have it; push the \
+                         image again"
+        ),
+        false => format!(
+            "the registry does not mount the blob {digest} of {from} into {to}; push the \
+                          image of {image} to {to}@, and give that to --index"
+        ),
+    }))
 }
 
 /// The blobs of the tree. Those of an index are listed once each; those of a single manifest as

@@ -73,6 +73,7 @@ impl PullName {
         let file = match location {
             source::Location::Path(path) => path.file_name().unwrap_or_default().to_string_lossy(),
             source::Location::Stdin => "image".into(),
+            source::Location::Registry(reference) => reference.repository().into(),
         };
         let stem = file.split(".tar").next().unwrap_or_default();
         let stem = stem.strip_suffix(".json").unwrap_or(stem).to_lowercase();

@@ -16,7 +16,7 @@ const NIX_STORE: &str = "/nix/store";
 pub fn identity(location: &Location) -> Option<String> {
     match location {
         Location::Path(path) => identity_below(path, Path::new(NIX_STORE)),
-        Location::Stdin => None,
+        Location::Stdin | Location::Registry(_) => None,
     }
 }
 

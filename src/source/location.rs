@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::printable::printable_path;
+use crate::image::Reference;
 
 /// Where an image is to be read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +14,8 @@ pub enum Location {
     Path(PathBuf),
     /// Standard input.
     Stdin,
+    /// The registry of an index's destination: the image is in it already.
+    Registry(Reference),
 }
 
 /// Called, from any thread, with the bytes of the file consumed so far and the file's length
@@ -56,6 +59,7 @@ impl fmt::Display for Location {
         match self {
             Self::Path(path) => f.write_str(&printable_path(path)),
             Self::Stdin => f.write_str("standard input"),
+            Self::Registry(reference) => reference.fmt(f),
         }
     }
 }

@@ -67,6 +67,9 @@ pub enum OpenError {
         "standard input is a terminal; pipe an image into it: `docker save IMAGE | pushimg - DEST`"
     )]
     Terminal,
+    /// Only an index takes an image that is in a registry.
+    #[error("{image} is in a registry; only --index takes such an image")]
+    InRegistry { image: String },
 }
 
 impl From<OpenError> for Error {
@@ -83,6 +86,9 @@ impl OpenFile {
                 let name = printable_path(path);
                 let file = File::open(path).map_err(|error| cannot_open(path, &name, error))?;
                 (name, Some(path.clone()), file)
+            }
+            Location::Registry(reference) => {
+                return Err(OpenError::InRegistry { image: reference.to_string() }.into());
             }
             Location::Stdin => {
                 let stdin = io::stdin();

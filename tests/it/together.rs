@@ -271,3 +271,98 @@ fn an_index_that_cannot_be_made_leaves_the_tag_as_it_was() {
     assert_eq!(registry.tag("app", "v1"), before);
     assert!(before.is_some());
 }
+
+/// Pushes an image by its digest alone, and returns its name.
+fn push_untagged(archive: &Path, repository: &str) -> String {
+    let digest = Pushimg::new().run([path(archive), &format!("{repository}@")]).success().digest();
+    format!("{repository}@{digest}")
+}
+
+/// Checks the images that an index lists, which skopeo reads, against archives.
+#[track_caller]
+fn assert_lists(registry: &DockerRegistry, name: &str, archives: &[PathBuf]) {
+    let raw = raw_manifest(&registry.host(), &format!("app:{name}"));
+    let listed = raw["manifests"].as_array().expect("an index");
+    assert_eq!(listed.len(), archives.len());
+    for (entry, archive) in listed.iter().zip(archives) {
+        let digest = entry["digest"].as_str().expect("a digest");
+        pull::assert_same_image(archive, registry.host(), "app", digest);
+        let from = format!("docker://{}/app@{digest}", registry.host());
+        let copied = TempDir::new().expect("a folder");
+        let to = format!("dir:{}", copied.path().display());
+        let status = std::process::Command::new("skopeo")
+            .args(["copy", "--quiet", "--src-tls-verify=false", &from, &to])
+            .status()
+            .expect("run skopeo");
+        assert!(status.success(), "skopeo copies {from}");
+    }
+}
+
+#[test]
+fn an_index_over_images_in_its_repository_sends_no_blob() {
+    let registry = DockerRegistry::plain();
+    let proxy = FaultProxy::before(registry.addr());
+    let dir = TempDir::new().unwrap();
+    let archives = platforms(dir.path());
+    let repository = format!("{}/app", proxy.host());
+    let amd64 = push_untagged(&archives[0], &repository);
+    let arm64 = format!("{repository}:arm");
+    Pushimg::new().run([path(&archives[1]), &arm64]).success();
+    proxy.clear();
+    let images = [format!("amd64={amd64}"), format!("arm64={arm64}")];
+    push_index(&format!("{repository}:v1"), &[&images[0], &images[1]], &[]).success();
+    assert_eq!(proxy.count(|r| r.carries_blob()), 0, "{}", proxy.transcript());
+    assert_lists(&registry, "v1", &archives);
+    // An index gives the image of the platform.
+    let images = ["amd64", "arm64"].map(|on| format!("{on}={repository}:v1"));
+    push_index(&format!("{repository}:v2"), &[&images[0], &images[1]], &[]).success();
+    assert_eq!(registry.tag("app", "v2"), registry.tag("app", "v1"));
+}
+
+#[test]
+fn an_index_over_images_of_another_repository_mounts_their_blobs() {
+    let registry = DockerRegistry::plain();
+    let proxy = FaultProxy::before(registry.addr());
+    let dir = TempDir::new().unwrap();
+    let archives = platforms(dir.path());
+    let images = ["amd64", "arm64"].map(|on| format!("{}/of-{on}", proxy.host()));
+    let amd64 = format!("amd64={}", push_untagged(&archives[0], &images[0]));
+    let arm64 = format!("arm64={}", push_untagged(&archives[1], &images[1]));
+    proxy.clear();
+    push_index(&format!("{}/app:v1", proxy.host()), &[&amd64, &arm64], &[]).success();
+    assert_eq!(proxy.count(|r| r.carries_blob()), 0, "{}", proxy.transcript());
+    assert_lists(&registry, "v1", &archives);
+}
+
+#[test]
+fn an_index_mixes_images_in_the_registry_with_local_ones() {
+    let registry = DockerRegistry::plain();
+    let dir = TempDir::new().unwrap();
+    let archives = platforms(dir.path());
+    let amd64 = push_untagged(&archives[0], &format!("{}/other", registry.host()));
+    let destination = format!("{}/app:v1", registry.host());
+    push_index(&destination, &[&amd64, path(&archives[1])], &[]).success();
+    assert_lists(&registry, "v1", &archives);
+}
+
+#[test]
+fn an_index_over_images_that_do_not_fit_moves_no_tag() {
+    let registry = DockerRegistry::plain();
+    let dir = TempDir::new().unwrap();
+    let archives = platforms(dir.path());
+    let repository = format!("{}/app", registry.host());
+    let amd64 = push_untagged(&archives[0], &repository);
+    let destination = format!("{repository}:v1");
+    let wrong = format!("arm64={amd64}");
+    push_index(&destination, &[&wrong], &[]).exits(2).says("is an image for linux/amd64, not");
+    push_index(&destination, &[&amd64, path(&archives[0])], &[])
+        .exits(2)
+        .says("two images of the index are for linux/amd64");
+    let absent = format!("{repository}:absent");
+    push_index(&destination, &[&amd64, &absent], &[]).exits(4).says(&format!("no image {absent}"));
+    push_index(&destination, &[&amd64, "r.io/app:arm"], &[])
+        .exits(2)
+        .says("in another registry than the index")
+        .says("push the image to");
+    assert_eq!(registry.tag("app", "v1"), None);
+}

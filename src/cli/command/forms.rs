@@ -16,6 +16,7 @@ use crate::cli::name::Target;
 use crate::cli::options::SelectionArgs;
 use crate::cli::usage::Usage;
 use crate::cli::{name, platform};
+use crate::image::Reference;
 use crate::push::{Index, IndexItem, Item};
 use crate::source::{Location, Selection, printable};
 
@@ -122,7 +123,8 @@ pub fn all(args: &PushArgs, given: &[&OsStr]) -> Result<Command, Usage> {
 /// `--index`.
 pub fn index(args: &PushArgs, target: &Target, given: &[&OsStr]) -> Result<Command, Usage> {
     let Target { host, name: destination } = target;
-    let images = given.iter().map(|text| index_item(text)).collect::<Result<Vec<_>, _>>()?;
+    let images =
+        given.iter().map(|text| index_item(text, target)).collect::<Result<Vec<_>, _>>()?;
     let mut seen = HashSet::new();
     let platforms = images.iter().filter_map(|image| image.platform.as_ref());
     if let Some(twice) = platforms.into_iter().find(|platform| !seen.insert(*platform)) {
@@ -138,7 +140,7 @@ pub fn index(args: &PushArgs, target: &Target, given: &[&OsStr]) -> Result<Comma
     Ok(Command::PushIndex(Index { destination, tags, images, host }))
 }
 
-fn index_item(text: &OsStr) -> Result<IndexItem, Usage> {
+fn index_item(text: &OsStr, target: &Target) -> Result<IndexItem, Usage> {
     let (platform, image) = match image_name::split_first(text) {
         None => (None, text),
         Some((left, image)) => {
@@ -148,8 +150,34 @@ fn index_item(text: &OsStr) -> Result<IndexItem, Usage> {
             (Some(platform), image)
         }
     };
-    let (image, selection) = image_of(image)?;
+    let (location, selection) = image_of(image)?;
+    let image = match reference_of(image, &location)? {
+        Some(reference) => remote_item(reference, target)?,
+        None => location,
+    };
+    let selection = match image {
+        Location::Registry(_) => Selection::default(),
+        _ => selection,
+    };
     Ok(IndexItem { image, selection, platform })
+}
+
+/// An image of an index that is in a registry already: in the one that the index goes to.
+fn remote_item(reference: Reference, target: &Target) -> Result<Location, Usage> {
+    let host = target.name.registry();
+    let given = reference.to_string();
+    if target.host.is_some() {
+        let why = "it is in a registry, and the index goes to a machine over SSH";
+        return Err(Usage::invalid(&given, "PLATFORM=IMAGE", why));
+    }
+    if reference.registry() != host {
+        let why = format!(
+            "it is in another registry than the index, which goes to {host}; push the image to {host} \
+             first, or give its file"
+        );
+        return Err(Usage::invalid(&given, "PLATFORM=IMAGE", &why));
+    }
+    Ok(Location::Registry(reference))
 }
 
 fn item(args: &PushArgs, image: &OsStr, destination: Option<&OsStr>) -> Result<Item, Usage> {
@@ -194,14 +222,9 @@ pub fn select(image: &OsStr, options: &SelectionArgs) -> Result<(Location, Selec
 /// An image that may also be in a registry: if no file has this name, and it begins with a host.
 pub fn any_image(text: &OsStr, options: &SelectionArgs) -> Result<AnyImage, Usage> {
     let (location, selection) = select(text, options)?;
-    let named = text.to_string_lossy();
-    let is_local = match &location {
-        Location::Stdin => true,
-        Location::Path(path) => path.as_os_str() != text || path.symlink_metadata().is_ok(),
-    };
-    if is_local || !name::has_host(&named) {
+    let Some(reference) = reference_of(text, &location)? else {
         return Ok(AnyImage::Local(location, selection));
-    }
+    };
     if options.image_name.is_some() {
         return Err(Usage::new(
             ErrorKind::ArgumentConflict,
@@ -209,9 +232,22 @@ pub fn any_image(text: &OsStr, options: &SelectionArgs) -> Result<AnyImage, Usag
             "give its tag: HOST/REPOSITORY:TAG",
         ));
     }
+    Ok(AnyImage::Remote(reference, selection.platform))
+}
+
+/// The reference that an image's name is, if no file has this name, and it begins with a host.
+fn reference_of(text: &OsStr, location: &Location) -> Result<Option<Reference>, Usage> {
+    let named = text.to_string_lossy();
+    let is_local = match location {
+        Location::Stdin | Location::Registry(_) => true,
+        Location::Path(path) => path.as_os_str() != text || path.symlink_metadata().is_ok(),
+    };
+    if is_local || !name::has_host(&named) {
+        return Ok(None);
+    }
     let reference = name::destination(&named)
         .map_err(|why| Usage::invalid(&named, "IMAGE", &why.to_string()))?;
-    Ok(AnyImage::Remote(reference, selection.platform))
+    Ok(Some(reference))
 }
 
 fn image_of(text: &OsStr) -> Result<(Location, Selection), Usage> {

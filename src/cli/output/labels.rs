@@ -71,6 +71,7 @@ fn file(location: &Location) -> String {
     match location {
         Location::Path(path) => last(&path.to_string_lossy()).to_owned(),
         Location::Stdin => "-".to_owned(),
+        Location::Registry(reference) => last(&reference.to_string()).to_owned(),
     }
 }
 

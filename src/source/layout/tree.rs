@@ -58,6 +58,13 @@ pub struct StoredBlob {
     pub region: Option<Region>,
 }
 
+impl StoredBlob {
+    /// Whether it is a layer that only others may distribute.
+    pub fn is_foreign(&self) -> bool {
+        ["foreign", "nondistributable"].iter().any(|word| self.media_type.contains(word))
+    }
+}
+
 impl Node {
     /// As it is put; its digest was checked when it was read.
     pub fn manifest(&self) -> Manifest {
