@@ -1,6 +1,9 @@
 //! `pushimg login` and `pushimg logout`: checked with the registry, kept where other programs look.
 
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::support::archive::testdata;
 use crate::support::docker_registry::{BASIC_PASSWORD, BASIC_USER};
@@ -48,6 +51,39 @@ fn a_login_is_checked_and_kept_and_forgotten() {
     machine.run(login).exits(1).says("config.json");
     assert_eq!(std::fs::read_to_string(&config).expect("config.json"), "not JSON");
     std::fs::write(&config, text).expect("write config.json");
+}
+
+#[test]
+fn a_terminal_is_asked_for_the_password_and_does_not_show_it() {
+    let registry = DockerRegistry::basic();
+    let host = registry.host();
+    let machine = Pushimg::new();
+    let pushimg = machine.command(["login", &host, "-u", BASIC_USER]);
+    // `script` runs it at a terminal of its own.
+    let mut script = Command::new("script");
+    for (name, value) in pushimg.get_envs() {
+        match value {
+            Some(value) => script.env(name, value),
+            None => script.env_remove(name),
+        };
+    }
+    let whole = format!("{} login {host} -u {BASIC_USER}", pushimg.get_program().display());
+    script.args(["-qfec", &whole, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = script.spawn().expect("script");
+    let (mut input, mut output) = (child.stdin.take().expect("a pipe"), child.stdout.take());
+    let output = output.as_mut().expect("a pipe");
+    let (mut shown, mut byte) = (Vec::new(), [0]);
+    while !shown.ends_with(b"Password: ") && output.read(&mut byte).expect("output") == 1 {
+        shown.push(byte[0]);
+    }
+    // The terminal stops showing what is typed just after the question.
+    std::thread::sleep(Duration::from_millis(500));
+    input.write_all(format!("{BASIC_PASSWORD}\n").as_bytes()).expect("write the password");
+    output.read_to_end(&mut shown).expect("output");
+    let shown = String::from_utf8_lossy(&shown).into_owned();
+    assert!(child.wait().expect("an end").success(), "{shown}");
+    assert!(shown.contains(&format!("logged in to {host} as {BASIC_USER}")), "{shown}");
+    assert!(!shown.contains(BASIC_PASSWORD), "{shown}");
 }
 
 #[test]

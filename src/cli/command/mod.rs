@@ -206,7 +206,9 @@ impl Invocation {
     pub fn from_env() -> Result<Self, Usage> {
         let stdin = io::stdin();
         let is_terminal = stdin.is_terminal();
-        Self::parse(std::env::args_os(), &mut stdin.lock(), is_terminal)
+        // Not locked: a question at the terminal reads from there, too.
+        let mut stdin = io::BufReader::new(stdin);
+        Self::parse(std::env::args_os(), &mut stdin, is_terminal)
     }
 
     fn parse(
