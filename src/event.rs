@@ -74,7 +74,7 @@ pub enum Event {
         /// When it is sent again.
         wait: Duration,
     },
-    /// Somebody pulls a blob.
+    /// A client pulls a blob.
     BlobAsked {
         /// The repository that it is asked for in.
         repository: String,

@@ -39,10 +39,8 @@ use self::slot::IndexSlot;
 use crate::error::Error;
 use crate::event::{Event, Events};
 use crate::registry::Repository;
-use crate::remote;
 use crate::report::Report;
 use crate::reuse::{self, Previous, Reuse};
-use crate::source::Location;
 use crate::ssh;
 
 /// Pushes an image. The tags are put last of all: an error leaves them as they were.
@@ -90,18 +88,7 @@ async fn push_image(
 impl ImagePush<'_> {
     /// The diagram of the crate's front page, as code.
     async fn attempt(&self, trust: Trust) -> Result<Pushed, Failure> {
-        let opened = match &self.item.image {
-            Location::Registry(reference) => {
-                let repository =
-                    remote::repository(reference, &self.options().registry, self.events);
-                let platform = self.selection().platform;
-                let tree = remote::tree(&repository, reference, platform.as_ref()).await?;
-                Opened::Layout(tree)
-            }
-            Location::Path(_) | Location::Stdin => {
-                self.input.open(self.selection(), &self.run.cache, self.events).await?
-            }
-        };
+        let opened = self.open().await?;
         let destination = Destination::choose(self.item, self.input, &opened, self.slot).await?;
         self.run.reserve(self.number, &destination)?;
         (self.events)(Event::Destination { reference: destination.name() });

@@ -3,7 +3,7 @@
 //! Images come in, and any runtime can pull them. Where layers are not compressed, which is the
 //! default, a blob is the layer itself and its digest is the diff ID. Then nothing is packed or
 //! copied: a layer of a plain tar is read where it lies, and one made of the Nix store is made while
-//! it is sent. A layer that nobody asks for is not read.
+//! it is sent. A layer is read only when a client asks for it.
 //!
 //! - `options`: what to serve, and under which name.
 //! - `open`, `layers`: images to a `catalog` of manifests and `blob`s; `packing` and `later`: blobs

@@ -48,7 +48,10 @@ pub async fn serve(
             lines.push_str(&format!("{address}/{}@{}\n", name.repository, image.digest));
         }
     }
-    output.inform("serving until Ctrl-C");
+    output.inform(match until_pulled {
+        UntilPulled::No => "serving until Ctrl-C",
+        UntilPulled::Yes => "serving until one pull is complete",
+    });
     result::print(lines.as_bytes(), &mut io::stdout().lock())
         .map_err(|error| Error::Failed(format!("cannot write to standard output: {error}")))?;
     match until_pulled {

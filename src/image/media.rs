@@ -109,3 +109,8 @@ impl fmt::Display for Format {
 
 /// The one layer media type that `oci-client` has no constant for.
 const LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+/// Whether a media type is that of a layer that only others may distribute (OCI image-spec 1.1,
+/// "Non-Distributable Layers"; Docker's foreign layers).
+pub fn is_foreign(media_type: &str) -> bool {
+    ["foreign", "nondistributable"].iter().any(|word| media_type.contains(word))
+}

@@ -16,7 +16,7 @@ pub use manifest::{
     DIFF_ID_ANNOTATION, IndexEntry, KEY_ANNOTATION, Listed, Manifest, ManifestError, ManifestLayer,
     Platform,
 };
-pub use media::{Compression, Format};
+pub use media::{Compression, Format, is_foreign};
 pub use reference::{
     InvalidReference, Reference, distinct_names, is_same_name, is_tag, is_untagged,
     parse_reference, untagged,

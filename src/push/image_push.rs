@@ -4,16 +4,17 @@ use std::time::Instant;
 
 use super::archive::Archive;
 use super::destination::Destination;
-use super::input::Input;
+use super::input::{Input, Opened};
 use super::options::{Item, PushOptions};
 use super::run::Run;
 use super::slot::IndexSlot;
 use crate::error::Error;
 use crate::event::Events;
-use crate::image::{Digest, IndexEntry};
+use crate::image::{Digest, IndexEntry, is_foreign};
+use crate::remote;
 use crate::report::{LayerReport, Outcome, Report};
 use crate::source::layout::Tree;
-use crate::source::{Image, Selection};
+use crate::source::{Image, Location, Selection};
 
 /// What an attempt relies on. An image is attempted at most twice, once with each of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,9 +98,7 @@ impl BlobResult {
     pub fn is_foreign(&self) -> bool {
         match self {
             Self::Config { .. } => false,
-            Self::Layer(layer) => {
-                ["foreign", "nondistributable"].iter().any(|word| layer.media_type.contains(word))
-            }
+            Self::Layer(layer) => is_foreign(&layer.media_type),
         }
     }
 
@@ -116,8 +115,24 @@ impl ImagePush<'_> {
         &self.run.options
     }
 
+    /// Opens the image.
+    pub async fn open(&self) -> Result<Opened, Error> {
+        let selection = self.selection();
+        match &self.item.image {
+            Location::Registry(image) => {
+                let options = &self.options().registry;
+                let repository = remote::repository(image, options, self.events);
+                let platform = selection.platform.as_ref();
+                Ok(Opened::Layout(remote::tree(&repository, image, platform).await?))
+            }
+            Location::Path(_) | Location::Stdin => {
+                self.input.open(selection, &self.run.cache, self.events).await
+            }
+        }
+    }
+
     /// Which image of a layout is meant: for an index, the one for the platform of its slot.
-    pub fn selection(&self) -> Selection {
+    fn selection(&self) -> Selection {
         let mut selection = self.item.selection.clone();
         let expected = self.slot.and_then(|slot| slot.image.platform.clone());
         selection.platform = selection.platform.or(expected);

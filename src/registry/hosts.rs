@@ -31,7 +31,7 @@ pub type NamedToken<'a> = (&'static str, Option<&'a Secret>);
 pub struct TokenLogin {
     /// The user name that goes with every token.
     pub username: &'static str,
-    /// The password in a token, in whatever form a user has it; `None` where nothing is left of it.
+    /// The password in a token, whose form differs by where the user got it; `None` if it has none.
     pub password: fn(&Secret) -> Option<Secret>,
     /// The tokens in the environment, the most important first, by their variables.
     pub tokens: fn(&Environment) -> [NamedToken<'_>; 2],

@@ -246,7 +246,7 @@ impl Reuse {
     }
 
     /// What changes with this image: compared with the one that the first tag stands for, or else
-    /// with the one that stands in for it. `None` if there is none, or it has not been read.
+    /// with `latest`. `None` if there is no such image, or it has not been read.
     pub fn changes(&self, config: &Config) -> Option<Changes> {
         let otherwise = self.otherwise.lock().clone();
         let old = self.tags.iter().take(1).chain(&otherwise).find_map(Reading::inventory)?;

@@ -167,7 +167,7 @@ impl Reading {
         }
     }
 
-    /// What the image consists of, as far as that has been read by now.
+    /// The image's layers, and its packages if its config has been read. Nothing is waited for.
     pub fn inventory(&self) -> Option<Inventory> {
         if let Some(config) = self.config.get() {
             return Some(Inventory::of(config));

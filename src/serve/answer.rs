@@ -22,7 +22,7 @@ pub fn begin(status: StatusCode) -> Builder {
 /// Ends an answer.
 pub fn end(builder: Builder, body: AnswerBody) -> Response<AnswerBody> {
     builder.body(body).unwrap_or_else(|_| {
-        // Only a header that is none, such as a media type with a line break.
+        // Only an invalid header leads here, such as a media type with a line break.
         let mut answer = Response::new(text("this cannot be said in a header\n"));
         *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
         answer

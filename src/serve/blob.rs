@@ -1,4 +1,4 @@
-//! A blob that can be pulled: what it is, and where its bytes come from when somebody asks.
+//! A blob that can be pulled: what it is, and where its bytes come from when a client asks for it.
 
 use std::io;
 use std::sync::Arc;

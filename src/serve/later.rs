@@ -1,4 +1,4 @@
-//! A blob that the cache knows the digest of: its layer is packed only when somebody asks for it.
+//! A blob that the cache knows the digest of: its layer is packed only when a client asks for it.
 
 use std::io::Read;
 use std::sync::Arc;

@@ -96,6 +96,13 @@ impl Pulls {
         });
     }
 
+    /// A range of a blob was sent, which was all that was asked for.
+    pub fn sent_part(&self, blob: &Digest) {
+        self.change(|state| {
+            state.unfinished.remove(blob);
+        });
+    }
+
     /// Waits until one pull is complete.
     pub async fn complete(&self) {
         loop {
@@ -152,6 +159,9 @@ mod tests {
         assert_eq!(quiet(&pulls), None, "the config broke off");
         pulls.sent(&config);
         assert_eq!(quiet(&pulls), Some(QUIET_AFTER_SOME), "the puller may have the layer");
+        pulls.asked(&layer);
+        pulls.sent_part(&layer);
+        assert_eq!(quiet(&pulls), Some(QUIET_AFTER_SOME), "the rest may come");
         pulls.asked(&layer);
         pulls.sent(&layer);
         assert_eq!(quiet(&pulls), Some(QUIET_AFTER_ALL));

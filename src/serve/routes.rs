@@ -4,6 +4,8 @@
 use std::sync::Arc;
 
 use http_body_util::BodyExt;
+use hyper::body::Body;
+use hyper::header::CONTENT_LENGTH;
 use hyper::http::response::Builder;
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
@@ -33,7 +35,11 @@ pub fn answer<B>(shared: &Arc<Shared>, request: &Request<B>, progress: &Arc<Prog
             answer::error(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", what)
         }
     };
-    let (parts, body) = answered.into_parts();
+    let (mut parts, body) = answered.into_parts();
+    if let Some(length) = body.size_hint().exact().filter(|_| is_head) {
+        // What a GET would say, unless the answer has said so itself.
+        parts.headers.entry(CONTENT_LENGTH).or_insert(length.into());
+    }
     match is_head {
         true => Response::from_parts(parts, answer::text("")),
         false => Response::from_parts(parts, counted.body(body).boxed_unsync()),
@@ -50,7 +56,10 @@ fn route<B>(shared: &Arc<Shared>, request: &Request<B>, progress: &Arc<Progress>
             let names = shared.catalog.repositories.keys().map(String::as_str);
             return page("repositories", None, names, path, query);
         }
-        rest => rest.trim_start_matches('/'),
+        rest => match rest.strip_prefix('/') {
+            Some(rest) => rest,
+            None => return not_found(),
+        },
     };
     // A name has no part that begins with an underscore, and none that is called like these and
     // followed by one part.
@@ -130,14 +139,14 @@ fn manifest<B>(
         let what = "no manifest of this tag or digest is served";
         return answer::error(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", what);
     };
-    let builder = match content(request, digest) {
-        Ok(builder) => builder,
-        Err(known) => return *known,
-    };
     // A puller that has the manifest from elsewhere only asks whether it is still this one.
     if !manifest.blobs.is_empty() {
         shared.pulls.manifest(&manifest.blobs);
     }
+    let builder = match content(request, digest) {
+        Ok(builder) => builder,
+        Err(known) => return *known,
+    };
     let builder = builder
         .header("content-type", &manifest.media_type)
         .header("content-length", manifest.bytes.len());

@@ -146,8 +146,10 @@ impl Drop for BlobBody {
     fn drop(&mut self) {
         self.shared.reading.active.fetch_sub(1, Ordering::Relaxed);
         let whole = self.left == 0;
-        if whole && self.to_end {
-            self.shared.pulls.sent(&self.blob.digest);
+        match (whole, self.to_end) {
+            (true, true) => self.shared.pulls.sent(&self.blob.digest),
+            (true, false) => self.shared.pulls.sent_part(&self.blob.digest),
+            (false, _) => {}
         }
         (self.shared.events)(Event::BlobSent {
             repository: self.repository.clone(),

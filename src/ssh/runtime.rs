@@ -50,6 +50,20 @@ pub struct Runtime {
     is_automatic: bool,
 }
 
+/// containerd by its own client.
+const CTR: Runtime = Runtime {
+    name: RuntimeName::Ctr,
+    word: "ctr",
+    program: "ctr",
+    check: "$S ctr --connect-timeout 5s version",
+    list: "$S ctr $N content ls -q",
+    known: Known::Blobs,
+    form: ArchiveForm::Oci,
+    load: "$S ctr $N images import -",
+    id: "true",
+    is_automatic: true,
+};
+
 /// In the order in which `auto` tries them.
 pub const RUNTIMES: [Runtime; 6] = [
     Runtime {
@@ -105,30 +119,8 @@ pub const RUNTIMES: [Runtime; 6] = [
         id: "true",
         is_automatic: true,
     },
-    Runtime {
-        name: RuntimeName::Ctr,
-        word: "ctr",
-        program: "ctr",
-        check: "$S ctr --connect-timeout 5s version",
-        list: "$S ctr $N content ls -q",
-        known: Known::Blobs,
-        form: ArchiveForm::Oci,
-        load: "$S ctr $N images import -",
-        id: "true",
-        is_automatic: true,
-    },
-    Runtime {
-        name: RuntimeName::Crictl,
-        word: "crictl",
-        program: "ctr",
-        check: "$S ctr --connect-timeout 5s version",
-        list: "$S ctr $N content ls -q",
-        known: Known::Blobs,
-        form: ArchiveForm::Oci,
-        load: "$S ctr $N images import -",
-        id: "true",
-        is_automatic: false,
-    },
+    CTR,
+    Runtime { name: RuntimeName::Crictl, word: "crictl", is_automatic: false, ..CTR },
 ];
 
 impl Runtime {

@@ -40,6 +40,7 @@ mod registry_behaviour;
 mod remote_images;
 mod reproducible;
 mod reuse;
+mod serve;
 mod several;
 mod soak;
 mod sources_bad;

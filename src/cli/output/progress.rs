@@ -223,7 +223,7 @@ impl Progress {
         self.images.values().map(|image| image.settled).sum()
     }
 
-    /// Bytes to send, as far as is known; `None` if all that are known are sent and more may follow.
+    /// Bytes to send that are known now; `None` if they are all sent and more may follow.
     pub fn to_send(&self) -> Option<ToSend> {
         let known = self.known();
         match self.is_all_known() {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::region::Region;
-use crate::image::{Config, Digest, Manifest, Platform};
+use crate::image::{Config, Digest, Manifest, Platform, is_foreign};
 
 /// What is to be put: one manifest or index, all that it lists, and the referrers of these.
 #[derive(Clone, Debug)]
@@ -61,7 +61,7 @@ pub struct StoredBlob {
 impl StoredBlob {
     /// Whether it is a layer that only others may distribute.
     pub fn is_foreign(&self) -> bool {
-        ["foreign", "nondistributable"].iter().any(|word| self.media_type.contains(word))
+        is_foreign(&self.media_type)
     }
 }
 

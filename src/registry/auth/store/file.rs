@@ -83,7 +83,7 @@ impl ConfigFile {
         let not_object = |error: serde_json::Error| {
             let (line, column) = (error.line(), error.column());
             failed(format!(
-                "it is not a JSON object, or its \"auths\" is none: see line {line}, column {column}"
+                "it is not a JSON object, or its \"auths\" is not one: see line {line}, column {column}"
             ))
         };
         let bytes = self.bytes.trim_ascii();
