@@ -140,6 +140,8 @@ fn a_far_registry_opens_sessions_and_connections_while_layers_are_compressed_and
         let archive = image(layers).write(dir.path(), "image.tar");
         let arguments = [archive.to_str().unwrap(), &destination];
         Pushimg::new().run(arguments.into_iter().chain(options)).success();
+        // Of the second push; long enough for a busy machine.
+        proxy.set_rules(vec![slow(Step::BlobHead, 1_500)]);
     }
     let records = proxy.records();
     let all = |step: Step| records.iter().filter(move |record| record.is(step));
