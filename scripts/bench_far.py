@@ -141,6 +141,7 @@ http {{
     listen 127.0.0.1:{self.own_ports["storage.test"]} ssl http2;
     ssl_certificate {self.certificates}/server.pem;
     ssl_certificate_key {self.certificates}/server.key;
+    ssl_protocols TLSv1.2 TLSv1.3;  # as storage services have it; nginx 1.22 leaves 1.3 out
     root {self.storage};
   }}
 }}

@@ -1,6 +1,7 @@
 """The registry that scripts/bench pushes to: Debian's docker-registry on loopback, behind
 slow_proxy.py where a case wants a slow line or its bytes counted."""
 
+import hashlib
 import json
 import os
 import re
@@ -73,6 +74,20 @@ class Registry:
         """Requests since the start, by method, as the access log has them."""
         now = self._requests()
         return {m: n - self.before.get(m, 0) for m, n in now.items() if n > self.before.get(m, 0)}
+
+    def upload_url(self, blob: Path) -> str:
+        """Opens an upload session; returns the URL that takes the blob by one PUT."""
+        begin = urllib.request.Request(self._url(f"{REPOSITORY}/blobs/uploads/"), method="POST")
+        with urllib.request.urlopen(begin, timeout=10) as response:
+            location = response.headers["Location"]
+        with blob.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return f"{location}&digest=sha256:{digest}"
+
+    def processor_seconds(self) -> float:
+        """The processor time that the server has used, proc(5)."""
+        fields = Path(f"/proc/{self.server.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def reset(self, seed: Path = None) -> None:
         """Empties the storage, or fills it with what a seed holds."""
