@@ -140,7 +140,7 @@ impl ImagePush<'_> {
                 let reference = image.digest().or(image.tag()).unwrap_or("latest");
                 wanted.others.push(previous(&theirs, reference));
             }
-            wanted.siblings = self.run.siblings(repository);
+            wanted.siblings = Some(self.run.siblings(repository));
             wanted.recipe = Some(options.recipe());
         }
         let (cache, events) = (self.run.cache.clone(), self.events.clone());

@@ -1,6 +1,8 @@
 //! The image config (OCI image-spec 1.1, "Image Configuration"): kept as the bytes it came in,
 //! with the few fields read from it that a push needs.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::Deserialize;
 
@@ -18,9 +20,12 @@ pub const MAX_LAYERS: usize = 4096;
 /// More steps than any image was made in, those that made no layer included.
 const MAX_HISTORY: usize = 16 * MAX_LAYERS;
 
-/// An image config: its bytes, never re-serialised, and what was read from them.
+/// An image config: its bytes, never re-serialised, and what was read from them. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct Config(Arc<Parsed>);
+
+#[derive(Debug)]
+struct Parsed {
     bytes: Bytes,
     digest: Digest,
     diff_ids: Vec<DiffId>,
@@ -78,7 +83,7 @@ impl Config {
             return Err(ConfigError::TooLong(bytes.len() as u64));
         }
         let fields: Fields = json::from_slice(&bytes)?;
-        Ok(Self {
+        Ok(Self(Arc::new(Parsed {
             digest: Digest::of(&bytes),
             diff_ids: fields.rootfs.diff_ids.map_or(Vec::new(), |list| list.0),
             history: fields.history.map_or(Vec::new(), |list| list.0),
@@ -88,33 +93,33 @@ impl Config {
                 variant: fields.variant,
             },
             bytes,
-        })
+        })))
     }
 
     /// The JSON as it came.
     pub fn bytes(&self) -> &Bytes {
-        &self.bytes
+        &self.0.bytes
     }
 
     /// The digest of [`bytes`](Self::bytes), also called the image id.
     pub fn digest(&self) -> &Digest {
-        &self.digest
+        &self.0.digest
     }
 
     /// The diff IDs of the layers, lowest first.
     pub fn diff_ids(&self) -> &[DiffId] {
-        &self.diff_ids
+        &self.0.diff_ids
     }
 
     /// What the image runs on.
     pub fn platform(&self) -> &Platform {
-        &self.platform
+        &self.0.platform
     }
 
     /// The history entry of each layer, in the order of [`diff_ids`](Self::diff_ids): entries of
     /// steps that made no layer are left out. Shorter than the diff IDs where history is missing.
     pub fn layer_history(&self) -> impl Iterator<Item = &History> {
-        self.history.iter().filter(|entry| !entry.empty_layer)
+        self.0.history.iter().filter(|entry| !entry.empty_layer)
     }
 }
 

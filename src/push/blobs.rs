@@ -40,7 +40,10 @@ pub struct Ledger {
 struct Entry {
     /// Held while the blob is uploaded, so that no other image uploads it to this registry.
     uploading: tokio::sync::Mutex<()>,
-    repositories: Mutex<Vec<(String, Arc<Presence>)>>,
+    /// By repository.
+    presences: Mutex<HashMap<Arc<str>, Arc<Presence>>>,
+    /// The repositories that were confirmed to have it, the earliest first.
+    holders: Mutex<Vec<Arc<str>>>,
 }
 
 /// One blob in one repository.
@@ -125,7 +128,9 @@ impl Ledger {
         for digest in relied_on {
             let denied = denied.contains(digest);
             let verdict = if denied { Verdict::Denied } else { Verdict::Unknown };
-            *self.presence(repository, digest).verdict.lock() = verdict;
+            let entry = self.entry(repository, digest);
+            *entry.presence(repository).verdict.lock() = verdict;
+            entry.holders.lock().retain(|name| **name != *repository.name());
         }
     }
 
@@ -133,29 +138,21 @@ impl Ledger {
         let key = (repository.registry().host().to_owned(), digest.clone());
         self.entries.lock().entry(key).or_default().clone()
     }
-
-    fn presence(&self, repository: &Repository, digest: &Digest) -> Arc<Presence> {
-        self.entry(repository, digest).presence(repository)
-    }
 }
 
 impl Entry {
     fn presence(&self, repository: &Repository) -> Arc<Presence> {
-        let mut all = self.repositories.lock();
-        if let Some((_, presence)) = all.iter().find(|(name, _)| name == repository.name()) {
+        let mut all = self.presences.lock();
+        if let Some(presence) = all.get(repository.name()) {
             return presence.clone();
         }
-        let presence = Arc::<Presence>::default();
-        all.push((repository.name().to_owned(), presence.clone()));
-        presence
+        all.entry(repository.shared_name()).or_default().clone()
     }
 
-    /// The repositories that have the blob.
-    fn confirmed(&self) -> Vec<String> {
-        let has =
-            |presence: &Presence| matches!(*presence.verdict.lock(), Verdict::Confirmed { .. });
-        let all = self.repositories.lock();
-        all.iter().filter(|(_, presence)| has(presence)).map(|(name, _)| name.clone()).collect()
+    /// The first repositories that have the blob, of those that fit.
+    fn holders(&self, fits: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
+        let holders = self.holders.lock();
+        holders.iter().filter(|name| fits(name)).take(MOUNTS).cloned().collect()
     }
 }
 
@@ -217,8 +214,11 @@ impl RepositoryBlobs<'_> {
     fn certain_sources<'c>(&self, candidates: &'c [Candidate]) -> Vec<(&'c Blob, String)> {
         let mut sources = Vec::new();
         for Candidate { blob, .. } in candidates {
-            for from in self.ledger.entry(self.repository, &blob.digest).confirmed() {
-                self.add_source(&mut sources, blob, from);
+            let is_other = |from: &str| {
+                from != self.repository.name() && !self.was_refused(from, &blob.digest)
+            };
+            for from in self.entry(&blob.digest).holders(is_other) {
+                self.add_source(&mut sources, blob, from.to_string());
             }
         }
         sources.truncate(MOUNTS);
@@ -281,7 +281,7 @@ impl RepositoryBlobs<'_> {
         if let Some((_, outcome)) = self.recorded(&candidates) {
             return Ok(outcome);
         }
-        let entry = self.ledger.entry(self.repository, &blob.digest);
+        let entry = self.entry(&blob.digest);
         let is_coming = entry.uploading.try_lock().is_err();
         let is_likely = !is_coming && self.mount_sources(&candidates).is_empty();
         // The registry is asked for the blob and for a session at the same time.
@@ -290,7 +290,7 @@ impl RepositoryBlobs<'_> {
             return Ok(outcome);
         }
         let mut uploading = entry.uploading.lock().await;
-        if !entry.confirmed().is_empty() {
+        if !entry.holders.lock().is_empty() {
             // Another image has brought it meanwhile. Mounts need not wait for each other.
             drop(uploading);
             if let Some((_, outcome)) = self.find(&candidates).await? {
@@ -326,7 +326,7 @@ impl RepositoryBlobs<'_> {
         let _permit = self.ledger.uploads.acquire().await;
         let there = async {
             let packed = spool.finished().await.map_err(UploadError::Packing)?;
-            let entry = self.ledger.entry(self.repository, &packed.blob.digest);
+            let entry = self.entry(&packed.blob.digest);
             let _uploading = entry.uploading.lock().await;
             finished(&packed);
             if let Some((blob, outcome)) = self.find(&self.with_own(&packed.blob, &[])).await? {
@@ -368,7 +368,11 @@ impl RepositoryBlobs<'_> {
     }
 
     fn presence(&self, digest: &Digest) -> Arc<Presence> {
-        self.ledger.presence(self.repository, digest)
+        self.entry(digest).presence(self.repository)
+    }
+
+    fn entry(&self, digest: &Digest) -> Arc<Entry> {
+        self.ledger.entry(self.repository, digest)
     }
 
     fn is_denied(&self, digest: &Digest) -> bool {
@@ -386,7 +390,12 @@ impl RepositoryBlobs<'_> {
 
     fn confirm(&self, digest: &Digest, outcome: Outcome) -> Outcome {
         let confirmed = Verdict::Confirmed { outcome: outcome.clone(), image: self.image };
-        *self.presence(digest).verdict.lock() = confirmed;
+        let entry = self.entry(digest);
+        let presence = entry.presence(self.repository);
+        let before = std::mem::replace(&mut *presence.verdict.lock(), confirmed);
+        if !matches!(before, Verdict::Confirmed { .. }) {
+            entry.holders.lock().push(self.repository.shared_name());
+        }
         outcome
     }
 
@@ -415,9 +424,9 @@ impl RepositoryBlobs<'_> {
         if !self.ledger.dry_run {
             return self.repository.mount(&blob.digest, from).await;
         }
-        let entry = self.ledger.entry(self.repository, &blob.digest);
+        let entry = self.entry(&blob.digest);
         let theirs = self.repository.registry().readable_repository(from);
-        let is_there = entry.confirmed().iter().any(|name| name == from)
+        let is_there = entry.holders.lock().iter().any(|name| **name == *from)
             || matches!(theirs.head_blob(&blob.digest).await, Ok(Some(_)));
         Ok(if is_there { Mount::Mounted } else { Mount::Refused })
     }

@@ -43,7 +43,7 @@ pub struct Run {
     events: Events,
     images: usize,
     /// The destinations that are known before the images are read.
-    destinations: Vec<Reference>,
+    destinations: Arc<[Reference]>,
     registry_options: Arc<registry::Options>,
     registries: Mutex<HashMap<String, Arc<Registry>>>,
     /// What was begun ahead of time; it ends with the run.
@@ -118,17 +118,20 @@ impl Run {
         self.registries.lock().entry(host.to_owned()).or_insert_with(new).clone()
     }
 
-    /// The images that the other destinations of this run at the same registry point to.
-    pub fn siblings(&self, repository: &Repository) -> Vec<Previous> {
-        let registry = repository.registry();
-        let theirs = self.destinations.iter().filter(|theirs| {
-            theirs.registry() == registry.host() && theirs.repository() != repository.name()
-        });
-        let previous = |theirs: &Reference| Previous {
-            repository: registry.readable_repository(theirs.repository()),
-            reference: theirs.tag().or(theirs.digest()).unwrap_or("latest").to_owned(),
-        };
-        theirs.map(previous).collect()
+    /// Names the images that the other destinations of this run at the same registry point to.
+    pub fn siblings(&self, repository: &Repository) -> reuse::Destinations {
+        let (registry, own) = (repository.registry().clone(), repository.name().to_owned());
+        let destinations = self.destinations.clone();
+        Box::new(move || {
+            let theirs = destinations.iter().filter(|theirs| {
+                theirs.registry() == registry.host() && theirs.repository() != own
+            });
+            let previous = |theirs: &Reference| Previous {
+                repository: registry.readable_repository(theirs.repository()),
+                reference: theirs.tag().or(theirs.digest()).unwrap_or("latest").to_owned(),
+            };
+            theirs.map(previous).collect()
+        })
     }
 
     /// Reserves a destination's tags for the image of this number.

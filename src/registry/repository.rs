@@ -53,7 +53,7 @@ pub struct Registry {
 #[derive(Clone)]
 pub struct Repository {
     registry: Arc<Registry>,
-    name: String,
+    name: Arc<str>,
     scopes: Scopes,
     /// How long a request may fail.
     retry_for: Duration,
@@ -124,7 +124,7 @@ impl Registry {
     fn repository_for(self: &Arc<Self>, name: &str, scopes: Scopes) -> Repository {
         Repository {
             registry: self.clone(),
-            name: name.to_owned(),
+            name: name.into(),
             scopes,
             retry_for: self.door.options().retry_for,
             deadline: None,
@@ -153,6 +153,11 @@ impl Repository {
     /// Its name, without the registry's.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The same, for keeping.
+    pub fn shared_name(&self) -> Arc<str> {
+        self.name.clone()
     }
 
     /// The registry that it is in.

@@ -5,6 +5,8 @@
 
 mod cache;
 mod previous;
+mod siblings;
+mod table;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -16,11 +18,13 @@ use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
 pub(crate) use cache::{Cache, CachedImage};
-use previous::{Known, Reading, Row};
+use previous::{Known, Reading};
 pub(crate) use previous::{Previous, PreviousImages};
+pub(crate) use siblings::Destinations;
+use table::Table;
 
 use crate::changes::{Changes, Inventory};
-use crate::event::{Event, Events};
+use crate::event::Events;
 use crate::image::{Blob, Compression, Config, DiffId, Digest, LayerKey, Platform};
 use crate::registry::Repository;
 use crate::report;
@@ -45,7 +49,7 @@ pub(crate) struct Options {
     /// Other images of the same registry (`--reuse-from`).
     pub others: Vec<Previous>,
     /// The images that the destinations of this run's other images point to.
-    pub siblings: Vec<Previous>,
+    pub siblings: Option<Destinations>,
     /// Whether a previous image is believed when it says what its layers were made of.
     pub trust_annotations: bool,
     /// The image's platform, if it is known before the layers are read.
@@ -84,16 +88,18 @@ pub(crate) enum Why {
 /// What is known of the blobs of one image.
 pub(crate) struct Reuse {
     repository: Repository,
-    tags: Vec<Reading>,
-    others: Vec<Reading>,
+    tags: Vec<Arc<Reading>>,
+    others: Vec<Arc<Reading>>,
     /// The table of `tags`.
     tagged: Pending<Table>,
     /// The table of `others`, and of the image that stands in for missing tags.
     listed: Pending<Table>,
     /// The image that stands in for missing tags, once it is being read.
-    otherwise: Arc<Mutex<Option<Reading>>>,
-    /// The tables of `siblings`, read when a layer is in no other table.
-    siblings: Pending<Table>,
+    otherwise: Arc<Mutex<Option<Arc<Reading>>>>,
+    images: Arc<PreviousImages>,
+    /// Reads the images that the run's other destinations stand for, when a layer is in no other
+    /// table. `None`: they are not looked at.
+    siblings: Option<Shared<BoxFuture<'static, ()>>>,
     cache: Arc<Cache>,
     remembered: Mutex<HashMap<DiffId, Vec<Blob>>>,
     made: Mutex<HashMap<LayerKey, DiffId>>,
@@ -105,13 +111,6 @@ pub(crate) struct Reuse {
 
 type Pending<T> = Shared<BoxFuture<'static, Arc<T>>>;
 
-/// The blobs that previous images list for each diff ID, the images read first first.
-#[derive(Default)]
-struct Table {
-    layers: HashMap<DiffId, Vec<(Blob, Arc<Previous>)>>,
-    made: HashMap<LayerKey, DiffId>,
-}
-
 impl From<Why> for report::Known {
     fn from(why: Why) -> Self {
         match why {
@@ -119,37 +118,6 @@ impl From<Why> for report::Known {
             Why::Cached => Self::Cache,
             Why::Packed => Self::AnsweredHead,
         }
-    }
-}
-
-impl Table {
-    fn of<'a>(rows: impl Iterator<Item = (&'a Row, &'a Arc<Previous>)>, trusted: bool) -> Self {
-        let mut table = Self::default();
-        for (Row { diff_id, blob, key }, image) in rows {
-            let known = table.layers.entry(diff_id.clone()).or_default();
-            known.push((blob.clone(), image.clone()));
-            if let Some(key) = key.as_ref().filter(|_| trusted) {
-                table.made.entry(key.clone()).or_insert_with(|| diff_id.clone());
-            }
-        }
-        table
-    }
-
-    /// Reads the tables of all these images at once. An image that cannot be read is left out, with
-    /// a note.
-    async fn read(readings: &[Reading], trusted: bool, events: &Events) -> Self {
-        let tables = join_all(readings.iter().map(|reading| reading.layers.clone())).await;
-        let mut rows = Vec::new();
-        for (table, reading) in tables.iter().zip(readings) {
-            match &**table {
-                Ok(table) => rows.extend(table.iter().map(|row| (row, &reading.image))),
-                Err(why) => events(Event::Note(format!(
-                    "nothing is reused of {}: {why}",
-                    reading.image.name()
-                ))),
-            }
-        }
-        Self::of(rows.into_iter(), trusted)
     }
 }
 
@@ -168,16 +136,25 @@ impl Reuse {
             config: options.config,
             cache: Arc::downgrade(&cache),
         };
-        let read = |images: &PreviousImages, all: &[Previous]| -> Vec<Reading> {
+        let read = |images: &PreviousImages, all: &[Previous]| -> Vec<Arc<Reading>> {
             all.iter().map(|image| images.read(image, &known)).collect()
         };
         let tags = read(images, &options.tags);
         let others = read(images, &options.others);
         let tagged = {
-            let (tags, events) = (tags.clone(), events.clone());
-            async move { Arc::new(Table::read(&tags, trusted, &events).await) }.boxed().shared()
+            let (tags, images, known) = (tags.clone(), images.clone(), known.clone());
+            let events = events.clone();
+            async move {
+                let table = Table::read(&tags, trusted, &events).await;
+                for tag in &tags {
+                    images.siblings.add(tag, known.key(&tag.image), trusted).await;
+                }
+                Arc::new(table)
+            }
+            .boxed()
+            .shared()
         };
-        let stands_in = Arc::<Mutex<Option<Reading>>>::default();
+        let stands_in = Arc::<Mutex<Option<Arc<Reading>>>>::default();
         let listed = {
             let (mut readings, tags, tagged) = (others.clone(), tags.clone(), tagged.clone());
             let (images, known, events) = (images.clone(), known.clone(), events.clone());
@@ -185,7 +162,10 @@ impl Reuse {
             async move {
                 if let Some(otherwise) = otherwise
                     && tagged.await.layers.is_empty()
-                    && join_all(tags.iter().map(Reading::was_answered)).await.iter().all(|was| *was)
+                    && join_all(tags.iter().map(|tag| tag.was_answered()))
+                        .await
+                        .iter()
+                        .all(|was| *was)
                 {
                     let reading = images.read(&otherwise, &known);
                     *stands_in.lock() = Some(reading.clone());
@@ -196,17 +176,11 @@ impl Reuse {
             .boxed()
             .shared()
         };
-        let siblings = {
-            let (images, siblings) = (images.clone(), options.siblings);
-            async move {
-                let readings: Vec<_> =
-                    siblings.iter().map(|image| images.read(image, &known)).collect();
-                // Whether they can be read is their own pushes' concern.
-                Arc::new(Table::read(&readings, trusted, &crate::event::ignore()).await)
-            }
-            .boxed()
-            .shared()
-        };
+        let siblings = options.siblings.map(|destinations| {
+            let images = images.clone();
+            let reading = async move { images.read_siblings(&destinations, &known, trusted).await };
+            reading.boxed().shared()
+        });
         let mut reading = JoinSet::new();
         for image in &tags {
             reading.spawn(image.manifests.clone().map(drop));
@@ -218,6 +192,7 @@ impl Reuse {
             tagged,
             listed,
             otherwise: stands_in,
+            images: images.clone(),
             siblings,
             cache,
             remembered: Mutex::default(),
@@ -249,7 +224,8 @@ impl Reuse {
     /// with `latest`. `None` if there is no such image, or it has not been read.
     pub fn changes(&self, config: &Config) -> Option<Changes> {
         let otherwise = self.otherwise.lock().clone();
-        let old = self.tags.iter().take(1).chain(&otherwise).find_map(Reading::inventory)?;
+        let readings = self.tags.iter().take(1).chain(&otherwise);
+        let old = readings.filter_map(|reading| reading.inventory()).next()?;
         let mut new = Inventory::of(config);
         if old.store_paths.is_empty() {
             // Only the layers of the other are known.
@@ -264,22 +240,31 @@ impl Reuse {
         if let Some(diff_id) = self.made.lock().get(key) {
             return Some(diff_id.clone());
         }
-        for table in [&self.tagged, &self.listed, &self.siblings] {
+        for table in [&self.tagged, &self.listed] {
             if let Some(diff_id) = table.clone().await.made.get(key) {
                 return Some(diff_id.clone());
             }
         }
-        None
+        self.in_siblings(|table| table.made.get(key).cloned()).await
     }
 
     /// Whether no previous image could be read, as on a first push.
     pub async fn knows_no_image(&self) -> bool {
-        for table in [&self.tagged, &self.listed, &self.siblings] {
+        for table in [&self.tagged, &self.listed] {
             if !table.clone().await.layers.is_empty() {
                 return false;
             }
         }
-        true
+        !self.in_siblings(|table| !table.layers.is_empty()).await
+    }
+
+    /// What is in the table of the images that the run's other destinations stand for.
+    async fn in_siblings<T: Default>(&self, look_up: impl FnOnce(&Table) -> T) -> T {
+        let Some(siblings) = self.siblings.clone() else {
+            return T::default();
+        };
+        siblings.await;
+        self.images.siblings.of(self.repository.registry(), look_up)
     }
 
     /// The blobs that may be a layer's, the likeliest first. If the destination's own tags list
@@ -305,7 +290,8 @@ impl Reuse {
             found.extend(self.cached_holders(&blob).await);
         }
         if found.is_empty() {
-            found = self.in_table(&*self.siblings.clone().await, diff_id, Why::Listed);
+            let find = |table: &Table| self.in_table(table, diff_id, Why::Listed);
+            found = self.in_siblings(find).await;
         }
         found
     }
@@ -322,12 +308,13 @@ impl Reuse {
 
     async fn listing(
         &self,
-        readings: &[Reading],
+        readings: &[Arc<Reading>],
         blob: &Blob,
         why: fn(String) -> Why,
     ) -> Vec<Candidate> {
         let mut found = Vec::new();
-        for Reading { image, manifests, .. } in readings {
+        for reading in readings {
+            let Reading { image, manifests, .. } = &**reading;
             if let Ok(manifests) = &*manifests.clone().await
                 && manifests.blobs().any(|digest| digest == blob.digest.as_str())
             {

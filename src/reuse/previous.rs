@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Cache;
+use super::siblings::Siblings;
 use crate::changes::Inventory;
 use crate::image::{
     Blob, Compression, Config, DIFF_ID_ANNOTATION, DiffId, Digest, Format, KEY_ANNOTATION,
@@ -63,7 +64,6 @@ const ABSENT: &str = "there is no such manifest";
 type Pending<T> = Shared<BoxFuture<'static, Arc<Result<T, Problem>>>>;
 
 /// A previous image that is being read, or was. Its config is fetched when the layers are asked for.
-#[derive(Clone)]
 pub(super) struct Reading {
     pub image: Arc<Previous>,
     pub manifests: Pending<Manifests>,
@@ -73,9 +73,18 @@ pub(super) struct Reading {
     known: Known,
 }
 
-/// The previous images of a run. Each is read once, whichever image of the run asks for it.
+/// The previous images of a run. Each is read once while an image of the run has use for it.
 #[derive(Default)]
-pub(crate) struct PreviousImages(Mutex<HashMap<(String, Option<Platform>), Reading>>);
+pub(crate) struct PreviousImages {
+    readings: Mutex<HashMap<ReadingKey, Weak<Reading>>>,
+    /// What they stood for when they were read, by their names.
+    digests: Arc<Mutex<HashMap<String, Digest>>>,
+    /// What those have listed that the destinations of the run stand for.
+    pub(super) siblings: Siblings,
+}
+
+/// The image's name, and the platform for which it is read.
+pub(super) type ReadingKey = (String, Option<Platform>);
 
 /// What is known when a previous image is read.
 #[derive(Clone)]
@@ -96,26 +105,33 @@ impl Previous {
     }
 }
 
+impl Known {
+    pub fn key(&self, image: &Previous) -> ReadingKey {
+        (image.name(), self.platform.clone())
+    }
+}
+
 impl PreviousImages {
-    pub(super) fn read(&self, image: &Previous, known: &Known) -> Reading {
-        let key = (image.name(), known.platform.clone());
-        let begin = || Reading::begin(image.clone(), known.clone());
-        self.0.lock().entry(key).or_insert_with(begin).clone()
+    pub(super) fn read(&self, image: &Previous, known: &Known) -> Arc<Reading> {
+        let mut readings = self.readings.lock();
+        let reading = readings.entry(known.key(image)).or_default();
+        reading.upgrade().unwrap_or_else(|| {
+            let begun = Reading::begin(image.clone(), known.clone(), self.digests.clone());
+            let begun = Arc::new(begun);
+            *reading = Arc::downgrade(&begun);
+            begun
+        })
     }
 
     /// The digest that a reference stands for now; `None` if there is none or it cannot be read.
     pub async fn digest(&self, image: &Previous) -> Option<Digest> {
-        let readings: Vec<Reading> = {
-            let all = self.0.lock();
-            let same = all.iter().filter(|((name, _), _)| *name == image.name());
-            same.map(|(_, reading)| reading.clone()).collect()
+        let readings: Vec<Arc<Reading>> = {
+            let (name, all) = (image.name(), self.readings.lock());
+            let same = all.iter().filter(|((theirs, _), _)| *theirs == name);
+            same.filter_map(|(_, reading)| reading.upgrade()).collect()
         };
-        for reading in readings {
-            if let Ok(manifests) = &*reading.manifests.await {
-                return Some(manifests.digest.clone());
-            }
-        }
-        None
+        join_all(readings.iter().map(|reading| reading.manifests.clone())).await;
+        self.digests.lock().get(&image.name()).cloned()
     }
 }
 
@@ -128,13 +144,20 @@ impl Reading {
         }
     }
 
-    fn begin(image: Previous, known: Known) -> Self {
+    fn begin(image: Previous, known: Known, digests: Arc<Mutex<HashMap<String, Digest>>>) -> Self {
         // The clock starts when the first answer is awaited, not while the archive is opened.
         let image = Arc::new(image);
         let limited = |image: &Arc<Previous>, known: &Known| {
             let (image, known) = (image.clone(), known.clone());
             let deadline = Instant::now() + TIME_LIMIT;
-            async move { timeout_at(deadline, manifests(&image, &known)).await.unwrap_or_else(slow) }
+            async move {
+                let read = timeout_at(deadline, manifests(&image, &known)).await;
+                let read = read.unwrap_or_else(slow);
+                if let Ok(manifests) = &read {
+                    digests.lock().insert(image.name(), manifests.digest.clone());
+                }
+                read
+            }
         };
         let manifests: Pending<Manifests> = limited(&image, &known).map(Arc::new).boxed().shared();
         let deadline = Instant::now() + TIME_LIMIT;
@@ -155,7 +178,7 @@ impl Reading {
 
     /// Reads the config if the manifest alone has told the layers: it is only needed to say what
     /// changed.
-    pub async fn read_config(self) {
+    pub async fn read_config(self: Arc<Self>) {
         if let Ok(listed) = &*self.manifests.clone().await
             && let [manifest] = listed.images.as_slice()
             && annotated(manifest).is_some()
