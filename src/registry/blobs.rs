@@ -106,7 +106,7 @@ impl Repository {
         };
         // A mount saves an upload and is worth no long wait. Whatever prevents it, no right to read
         // over there or no such request here, the upload shows what matters.
-        let why = match self.hastily().post(opening).await {
+        let why = match self.for_mounts().post(opening).await {
             Ok(opened) if opened.status == StatusCode::CREATED => return Ok(Mount::Mounted),
             // Whatever else it says, with a place to send the bytes to it is an open session.
             Ok(opened) => match opened.session {

@@ -123,6 +123,15 @@ impl Error {
         }
     }
 
+    /// Whether there was no connection to the registry.
+    pub(super) fn is_unreachable(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::GaveUp { error, .. } => error.is_unreachable(),
+            _ => false,
+        }
+    }
+
     /// Whether only this request has failed: the registry answers, and has not refused the login.
     pub fn is_of_one_request(&self) -> bool {
         match self {

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use reqwest::Method;
 use tokio::sync::{Mutex, Semaphore};
-use tokio::time::Instant;
 
 use super::auth::{Authenticator, Scopes};
 use super::error::Error;
 use super::options::Options;
 use super::send::attempt::Call;
 use super::send::door::Door;
+use super::send::optional::{Deadline, OptionalTime};
 use super::send::request::{Answer, Request, RequestTarget};
 use super::send::retry::RetryBudget;
 use super::upload::method::UploadMethods;
@@ -27,8 +27,6 @@ const SMALL_REQUESTS_NEAR: usize = 16;
 /// needs one, and a hundred layers are then asked for in two round trips.
 const SMALL_REQUESTS_FAR: usize = 128;
 
-/// How long optional requests to a registry may take, and how much time of a run they may lose.
-const OPTIONAL_TIME: Duration = Duration::from_secs(5);
 /// How long it is tried to find out what became of a request whose answer was lost.
 const INQUIRY_TIME: Duration = Duration::from_secs(10);
 
@@ -43,8 +41,10 @@ pub struct Registry {
     pub(super) upload_methods: UploadMethods,
     /// It does not take HEAD for blobs.
     pub(super) refuses_head: AtomicBool,
-    /// The time that optional requests have cost without an answer.
-    pub(super) optional_time_lost: parking_lot::Mutex<Duration>,
+    /// The time that looks at previous images have lost.
+    looks: OptionalTime,
+    /// The time that mounts have lost.
+    mounts: OptionalTime,
     /// Held while a list of referrers is changed: two changes at once would each undo the other.
     pub(super) referrers: Mutex<()>,
 }
@@ -58,7 +58,7 @@ pub struct Repository {
     /// How long a request may fail.
     retry_for: Duration,
     /// When all requests must be over, if they are optional.
-    deadline: Option<Instant>,
+    deadline: Option<Deadline>,
     /// Bytes of request bodies handed to the network.
     pub(super) sent: Arc<AtomicU64>,
 }
@@ -75,7 +75,8 @@ impl Registry {
             is_far: AtomicBool::new(false),
             upload_methods: UploadMethods::default(),
             refuses_head: AtomicBool::new(false),
-            optional_time_lost: parking_lot::Mutex::default(),
+            looks: OptionalTime::default(),
+            mounts: OptionalTime::default(),
             referrers: Mutex::default(),
         })
     }
@@ -165,20 +166,23 @@ impl Repository {
         &self.registry
     }
 
-    /// The same repository, for requests that only save work. All that are made with this value and
-    /// its clones have five seconds together, from now on, whatever the registry answers; less where
-    /// such requests have lost time in this run already.
+    /// The same repository, for looking at what was pushed before. All looks that are made with this
+    /// value and its clones have five seconds together, from now on, whatever the registry answers;
+    /// less where such looks have lost time in this run already.
     #[must_use]
     pub fn hastily(&self) -> Self {
-        let lost = *self.registry.optional_time_lost.lock();
-        self.until(Instant::now() + OPTIONAL_TIME.saturating_sub(lost))
+        self.until(self.registry.looks.deadline())
+    }
+
+    /// The same repository, for mounts, which have as much time as looks have.
+    #[must_use]
+    pub(super) fn for_mounts(&self) -> Self {
+        self.until(self.registry.mounts.deadline())
     }
 
     /// The same repository, for requests that are optional and must be over by the deadline.
-    #[must_use]
-    pub(crate) fn until(&self, deadline: Instant) -> Self {
-        let deadline = self.deadline.map_or(deadline, |earlier| earlier.min(deadline));
-        Self { deadline: Some(deadline), ..self.clone() }
+    fn until(&self, deadline: Deadline) -> Self {
+        Self { deadline: Some(deadline.or(self.deadline.as_ref())), ..self.clone() }
     }
 
     /// The same repository, for asking what became of a request whose answer was lost.
@@ -193,7 +197,7 @@ impl Repository {
     }
 
     pub(super) fn budget(&self) -> RetryBudget {
-        RetryBudget::new(self.retry_for).until(self.deadline)
+        RetryBudget::new(self.retry_for).until(self.deadline.clone())
     }
 
     pub(super) fn scopes(&self) -> &Scopes {
@@ -255,21 +259,5 @@ mod tests {
         let digest = crate::image::Digest::of(b"");
         assert!(size_of_val(&repository.head_blob(&digest)) < 3 << 10);
         assert!(size_of_val(&repository.mount(&digest, "other")) < 3 << 10);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn optional_requests_share_what_time_is_left() {
-        let registry = Registry::new("h.example", Arc::default(), crate::event::ignore());
-        let repository = registry.repository("app");
-        let left = |repository: &Repository| repository.deadline.map(|at| at - Instant::now());
-        assert_eq!(left(&repository), None);
-        let hasty = repository.hastily();
-        assert_eq!(left(&hasty), Some(OPTIONAL_TIME));
-        let never = std::future::pending::<Result<(), Error>>();
-        let done = registry.in_time("wait", hasty.deadline, never).await;
-        assert!(done.is_err());
-        assert_eq!(left(&repository.hastily()), Some(Duration::ZERO));
-        // A clone of the first value has no more time than the first.
-        assert_eq!(hasty.hastily().deadline, hasty.deadline);
     }
 }

@@ -136,11 +136,10 @@ impl Reuse {
             config: options.config,
             cache: Arc::downgrade(&cache),
         };
-        let read = |images: &PreviousImages, all: &[Previous]| -> Vec<Arc<Reading>> {
-            all.iter().map(|image| images.read(image, &known)).collect()
-        };
-        let tags = read(images, &options.tags);
-        let others = read(images, &options.others);
+        let tags: Vec<_> =
+            options.tags.iter().map(|image| images.read_own(image, &known)).collect();
+        let others: Vec<_> =
+            options.others.iter().map(|image| images.read(image, &known)).collect();
         let tagged = {
             let (tags, images, known) = (tags.clone(), images.clone(), known.clone());
             let events = events.clone();

@@ -77,6 +77,8 @@ pub(super) struct Reading {
 #[derive(Default)]
 pub(crate) struct PreviousImages {
     readings: Mutex<HashMap<ReadingKey, Weak<Reading>>>,
+    /// Those that were read before the image came whose destination they stand for.
+    early: Mutex<HashMap<ReadingKey, Arc<Reading>>>,
     /// What they stood for when they were read, by their names.
     digests: Arc<Mutex<HashMap<String, Digest>>>,
     /// What those have listed that the destinations of the run stand for.
@@ -121,6 +123,22 @@ impl PreviousImages {
             *reading = Arc::downgrade(&begun);
             begun
         })
+    }
+
+    /// Reads the image for another than the one that replaces it, for which it is kept.
+    pub(super) fn read_early(&self, image: &Previous, known: &Known) -> Arc<Reading> {
+        let reading = self.read(image, known);
+        if Arc::strong_count(&reading) == 1 {
+            self.early.lock().insert(known.key(image), reading.clone());
+        }
+        reading
+    }
+
+    /// Reads the image for the one that replaces it.
+    pub(super) fn read_own(&self, image: &Previous, known: &Known) -> Arc<Reading> {
+        let reading = self.read(image, known);
+        self.early.lock().remove(&known.key(image));
+        reading
     }
 
     /// The digest that a reference stands for now; `None` if there is none or it cannot be read.

@@ -61,7 +61,7 @@ impl PreviousImages {
             all.filter(|image| !added.contains(&known.key(image))).collect()
         };
         join_all(missing.iter().map(async |image| {
-            let reading = self.read(image, known);
+            let reading = self.read_early(image, known);
             self.siblings.add(&reading, known.key(image), trusted).await;
         }))
         .await;

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::support::archive::{self, ImageBuilder, Layer, corrupted};
-use crate::support::proxy::{Answer, Fault, Record, Rule, Step};
+use crate::support::proxy::{Answer, Fault, Hold, Place, Record, Rule, Step};
 use crate::support::pull;
 use crate::support::registry::{DevRegistry, Options};
 use crate::support::run::{Output, Pushimg};
@@ -93,6 +94,20 @@ fn where_nothing_can_be_mounted_each_repository_gets_its_own() {
         pull::assert_same_image(archive, registry.host(), &format!("service-{n}"), "v1");
     }
     assert_eq!(registry.open_uploads(), 0, "{}", proxy.transcript());
+}
+
+#[test]
+fn a_registry_that_does_not_tell_its_tags_still_mounts() {
+    let registry = DockerRegistry::plain();
+    let proxy = FaultProxy::before(registry.addr());
+    let hold = Hold::For(Duration::from_secs(20));
+    let stall = Fault::Stall { place: Place::BeforeResponse, hold };
+    proxy.set_rules(vec![Rule::at(Step::ManifestGet, stall)]);
+    let dir = TempDir::new().unwrap();
+    let archives: Vec<PathBuf> =
+        (0..4).map(|n| service(n).write(dir.path(), &format!("{n}.tar"))).collect();
+    Pushimg::new().run(pairs(&archives, &proxy.host())).success();
+    assert_eq!(proxy.count_step(Step::MountPost) as u64, 3 * SHARED, "{}", proxy.transcript());
 }
 
 #[test]

@@ -1,11 +1,8 @@
 //! A request of a registry's API: with the authorization that it needs, again with a new token where
 //! one is refused, and again and again as long as its budget lasts.
 
-use std::time::Duration;
-
 use reqwest::StatusCode;
 use reqwest::header::{HeaderValue, WWW_AUTHENTICATE};
-use tokio::time::{Instant, timeout_at};
 use url::Url;
 
 use super::super::auth::{AuthError, Challenge, Realm, Scopes};
@@ -14,9 +11,6 @@ use super::super::repository::Registry;
 use super::failure::Failure;
 use super::request::{Answer, Request};
 use super::retry::RetryBudget;
-
-/// Optional work that fails sooner costs no time that matters.
-const WORTH_COUNTING: Duration = Duration::from_secs(1);
 
 /// A request to a registry, with what its authorization depends on.
 pub struct Call<'a> {
@@ -34,32 +28,10 @@ impl Registry {
         let deadline = budget.deadline();
         // On the heap, so that the many futures that wait for their turn to send are small.
         let sending = Box::pin(self.send_again(call, budget));
-        self.in_time(&call.request.doing, deadline, sending).await
-    }
-
-    /// Ends optional work at its deadline, and takes note of the time that it cost for nothing.
-    pub async fn in_time<T>(
-        &self,
-        doing: &str,
-        deadline: Option<Instant>,
-        work: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Error> {
-        let Some(deadline) = deadline else {
-            return work.await;
-        };
-        let started = Instant::now();
-        let late = || {
-            let reason = "it took too long for something that is optional".to_owned();
-            Error::Transport { doing: doing.to_owned(), reason }
-        };
-        if deadline <= started {
-            return Err(late());
+        match deadline {
+            Some(deadline) => deadline.limit(&call.request.doing, sending).await,
+            None => sending.await,
         }
-        let done = timeout_at(deadline, work).await.unwrap_or_else(|_| Err(late()));
-        if done.is_err() && started.elapsed() >= WORTH_COUNTING {
-            *self.optional_time_lost.lock() += started.elapsed();
-        }
-        done
     }
 
     async fn send_again(&self, call: &Call<'_>, budget: &mut RetryBudget) -> Result<Answer, Error> {

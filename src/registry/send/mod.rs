@@ -8,7 +8,7 @@
 //!                                                                    answer, limits on time
 //! ```
 //!
-//! Around it, `retry` says how often, `pause` makes all requests to a server wait together, `first`
+//! Around it, `retry` says how often, `optional` how long what only saves work may take, `pause` makes all requests to a server wait together, `first`
 //! lets one request ask before the others, and `mask` says what may be shown of it all.
 
 pub mod attempt;
@@ -18,6 +18,7 @@ mod first;
 pub mod idle;
 mod judge;
 pub mod mask;
+pub mod optional;
 mod pause;
 pub mod redirect;
 pub mod request;

@@ -7,6 +7,8 @@ use rand::RngExt;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use tokio::time::Instant;
 
+use super::optional::Deadline;
+
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// No pause that a server asks for counts as longer: it exceeds any limit, and larger numbers would
@@ -18,7 +20,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Debug)]
 pub struct RetryBudget {
     limit: Duration,
-    deadline: Option<Instant>,
+    deadline: Option<Deadline>,
     since: Option<Instant>,
     failures: u32,
 }
@@ -54,13 +56,13 @@ impl RetryBudget {
 
     /// The same, for a request that must be over by the deadline, however it goes.
     #[must_use]
-    pub fn until(self, deadline: Option<Instant>) -> Self {
+    pub fn until(self, deadline: Option<Deadline>) -> Self {
         Self { deadline, ..self }
     }
 
     /// When the request must be over.
-    pub fn deadline(&self) -> Option<Instant> {
-        self.deadline
+    pub fn deadline(&self) -> Option<Deadline> {
+        self.deadline.clone()
     }
 
     /// There was progress: the next failure is the first again.
@@ -95,7 +97,7 @@ impl RetryBudget {
         let jittered = doubled.mul_f64(rand::rng().random_range(0.5..1.0));
         // Retry-After is a minimum; add jitter so that clients do not all retry together.
         let wait = asked.map_or(jittered, |asked| asked + jittered.min(FIRST_WAIT));
-        if self.deadline.is_some_and(|deadline| Instant::now() + wait >= deadline) {
+        if self.deadline.as_ref().is_some_and(|deadline| Instant::now() + wait >= deadline.at()) {
             return Err(GivenUp::Late);
         }
         match asked {
@@ -220,8 +222,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_deadline_ends_the_tries_before_it_passes() {
-        let deadline = Some(Instant::now() + Duration::from_secs(5));
-        let mut budget = RetryBudget::new(Duration::from_secs(120)).until(deadline);
+        let deadline = super::super::optional::OptionalTime::default().deadline();
+        let mut budget = RetryBudget::new(Duration::from_secs(120)).until(Some(deadline));
         assert!(budget.next_wait(None).is_ok());
         assert_eq!(budget.next_wait(Some(Duration::from_secs(6))), Err(GivenUp::Late));
         tokio::time::sleep(Duration::from_secs(5)).await;

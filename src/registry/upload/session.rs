@@ -112,7 +112,10 @@ impl Repository {
                 self.registry().door.wait_before_retry(failure, budget).await?;
             }
         };
-        self.registry().in_time(&doing, deadline, posting).await
+        match deadline {
+            Some(deadline) => deadline.limit(&doing, posting).await,
+            None => posting.await,
+        }
     }
 
     async fn post_once(&self, opening: Opening) -> Result<Posted, Failure> {
