@@ -11,6 +11,7 @@ use tokio::task;
 use crate::error::Error;
 use crate::image::{Digest, Hasher};
 use crate::pack::Spool;
+use crate::registry::Repository;
 use crate::registry::upload::{UploadSource, UploadSourceError};
 use crate::source::layout::{LayoutError, Region};
 use crate::source::{self, FileError};
@@ -73,6 +74,63 @@ impl UploadSource for InMemory {
         let end = self.bytes.len().min(start.saturating_add(max));
         let piece = (end > start).then(|| self.bytes.slice(start..end));
         async move { Ok(piece) }.boxed()
+    }
+}
+
+/// A blob of another repository, which is read from there in parts. The registry that takes it checks
+/// its digest.
+pub struct InRepository {
+    repository: Repository,
+    digest: Digest,
+    size: u64,
+    /// The part that was read last, and where it begins.
+    part: tokio::sync::Mutex<(u64, Bytes)>,
+}
+
+/// How many bytes are asked for at a time.
+const PART: u64 = 4 << 20;
+
+impl InRepository {
+    /// The blob of this digest and length. Nothing is read yet.
+    pub fn new(repository: Repository, digest: Digest, size: u64) -> Self {
+        Self { repository, digest, size, part: tokio::sync::Mutex::default() }
+    }
+
+    async fn read(&self, offset: u64, max: usize) -> Result<Option<Bytes>, UploadSourceError> {
+        if offset >= self.size {
+            return Ok(None);
+        }
+        let mut part = self.part.lock().await;
+        let (start, bytes) = &*part;
+        if !(*start..*start + bytes.len() as u64).contains(&offset) {
+            let length = PART.min(self.size - offset);
+            *part = (offset, self.repository.blob_part(&self.digest, offset, length).await?);
+        }
+        let (start, bytes) = &*part;
+        let within = (offset - start) as usize;
+        Ok(Some(bytes.slice(within..bytes.len().min(within.saturating_add(max)))))
+    }
+}
+
+impl UploadSource for InRepository {
+    fn whole(&self) -> Option<(Digest, u64)> {
+        Some((self.digest.clone(), self.size))
+    }
+
+    fn ready(&self) -> u64 {
+        self.size
+    }
+
+    fn finished(&self) -> BoxFuture<'_, Result<(Digest, u64), UploadSourceError>> {
+        async { Ok((self.digest.clone(), self.size)) }.boxed()
+    }
+
+    fn chunk(
+        &self,
+        offset: u64,
+        max: usize,
+    ) -> BoxFuture<'_, Result<Option<Bytes>, UploadSourceError>> {
+        self.read(offset, max).boxed()
     }
 }
 

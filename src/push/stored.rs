@@ -7,12 +7,13 @@ use futures::future::try_join_all;
 use parking_lot::Mutex;
 
 use super::blobs::{RepositoryBlobs, Upload};
-use super::content::Checked;
+use super::content::{Checked, InRepository};
 use super::image_push::{BlobResult, Brought, Failure, Form, ImagePush};
 use super::manifests::{Root, reachable};
 use crate::error::Error;
 use crate::event::{self, Event};
-use crate::image::{Blob, Compression, IndexEntry, Platform, Reference};
+use crate::image::{Blob, Compression, IndexEntry, Platform};
+use crate::registry::upload::UploadSource;
 use crate::report::{Known, LayerReport, Outcome};
 use crate::reuse::{Candidate, Reuse, Why};
 use crate::source::layout::{Node, StoredBlob, Tree};
@@ -81,49 +82,28 @@ async fn bring_part(
 ) -> Result<Outcome, Error> {
     let StoredBlob { digest, size, region, .. } = part.stored;
     let blob = Blob { digest: digest.clone(), size: *size, compression: Compression::None };
-    let Some(region) = region else {
-        return match &push.item.image {
-            Location::Registry(image) if !part.stored.is_foreign() => {
-                bring_remote(blob, image, blobs).await
-            }
-            // Only others may distribute it, and the registry need not have it.
-            _ => Ok(Outcome::Reused { why: Known::Elsewhere }),
-        };
-    };
-    let content = Arc::new(Checked::new(region.clone(), digest.clone()));
     let (name, events) = match &part.layer {
         Some(layer) => (layer.name.clone(), push.events.clone()),
         None => (digest.short().to_owned(), event::ignore()),
     };
-    let upload = Upload { layer: id, name, content: content.clone(), events };
-    let outcome = blobs.ensure(&blob, &known.holders(&blob).await, &upload).await;
-    outcome.map_err(|error| content.problem().unwrap_or(error))
-}
-
-/// Has a blob of an image of the same registry in the repository: it is there, or is mounted.
-async fn bring_remote(
-    blob: Blob,
-    image: &Reference,
-    blobs: &RepositoryBlobs<'_>,
-) -> Result<Outcome, Error> {
-    let digest = blob.digest.clone();
-    let (from, to) = (image.repository(), blobs.repository().name());
-    let why = Why::Listed(image.to_string());
-    let own = Candidate { blob, repository: to.to_owned(), why };
-    let theirs = Candidate { repository: from.to_owned(), ..own.clone() };
-    if let Some((_, outcome)) = blobs.find(&[own, theirs]).await? {
-        return Ok(outcome);
-    }
-    Err(Error::Failed(match from == to {
-        true => format!(
-            "{image} lists the blob {digest}, and the registry does not have it; push the \
-                         image again"
-        ),
-        false => format!(
-            "the registry does not mount the blob {digest} of {from} into {to}; push the \
-                          image of {image} to {to}@, and give that to --index"
-        ),
-    }))
+    let (candidates, content): (_, Arc<dyn UploadSource>) = match (region, &push.item.image) {
+        (Some(region), _) => {
+            let content = Arc::new(Checked::new(region.clone(), digest.clone()));
+            let upload = Upload { layer: id, name, content: content.clone(), events };
+            let outcome = blobs.ensure(&blob, &known.holders(&blob).await, &upload).await;
+            return outcome.map_err(|error| content.problem().unwrap_or(error));
+        }
+        (None, Location::Registry(image)) if !part.stored.is_foreign() => {
+            let registry = blobs.repository().registry();
+            let theirs = registry.readable_repository(image.repository());
+            let (repository, why) = (theirs.name().to_owned(), Why::Listed(image.to_string()));
+            let candidate = Candidate { blob: blob.clone(), repository, why };
+            (vec![candidate], Arc::new(InRepository::new(theirs, digest.clone(), *size)))
+        }
+        // Only others may distribute it, and the registry need not have it.
+        (None, _) => return Ok(Outcome::Reused { why: Known::Elsewhere }),
+    };
+    blobs.ensure(&blob, &candidates, &Upload { layer: id, name, content, events }).await
 }
 
 /// The blobs of the tree. Those of an index are listed once each; those of a single manifest as

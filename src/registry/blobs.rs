@@ -95,6 +95,31 @@ impl Repository {
         Ok(Some(answer.body))
     }
 
+    /// Reads `length` bytes of a blob, from the offset `from` on. The blob must have them.
+    pub async fn blob_part(&self, digest: &Digest, from: u64, length: u64) -> Result<Bytes, Error> {
+        let doing = format!("get a part of blob {digest} of {self}");
+        let mut request = Request {
+            read: ReadBody::Success(length),
+            ..self.request(doing.clone(), Method::GET, &format!("blobs/{digest}"))
+        };
+        // Digits and a hyphen are a valid value.
+        if let Ok(range) = HeaderValue::from_str(&format!("bytes={from}-{}", from + length - 1)) {
+            request.headers.insert(RANGE, range);
+        }
+        let answer = self.small(request).await?;
+        let is_all = from == 0 && answer.status == StatusCode::OK;
+        if answer.body.len() as u64 != length
+            || !(is_all || answer.status == StatusCode::PARTIAL_CONTENT)
+        {
+            let problem = format!(
+                "it sent {} bytes, not the {length} that were asked for",
+                answer.body.len()
+            );
+            return Err(Error::Protocol { doing, problem });
+        }
+        Ok(answer.body)
+    }
+
     /// Asks the registry to take a blob over from another of its repositories (OCI
     /// distribution-spec 1.1, "Mounting a blob from another repository"). A refusal is no error;
     /// the blob is uploaded then.

@@ -148,11 +148,14 @@ fn cannot_open(path: &Path, name: &Arc<str>, source: io::Error) -> Error {
 const TRANSPORTS: [&str; 7] =
     ["docker-archive:", "oci-archive:", "oci:", "dir:", "tarball:", "file://", "nix:"];
 
-/// What skopeo writes before the name of an image that is in no file: what that means, and the
-/// command that writes it to a pipe.
-const ELSEWHERE: [(&str, &str, &str); 2] = [
-    ("docker-daemon:", "a Docker daemon", "docker save"),
-    ("containers-storage:", "podman's storage", "podman save"),
+/// What stands before the name of an image that is in no file: what that means, and the command that
+/// writes it, with its name in place of `{}`, to a pipe.
+const ELSEWHERE: [(&str, &str, &str); 5] = [
+    ("docker-daemon:", "a Docker daemon", "docker save {}"),
+    ("containers-storage:", "podman's storage", "podman save {}"),
+    ("docker://", "a registry", "skopeo copy docker://{} docker-archive:/dev/stdout"),
+    ("https://", "the web", "curl -fsSL https://{}"),
+    ("http://", "the web", "curl -fsSL http://{}"),
 ];
 
 /// What skopeo writes before the place of an image in a form that is not read.
@@ -174,7 +177,7 @@ fn absent(path: &Path, file: Arc<str>) -> OpenError {
     }
     for (prefix, place, command) in ELSEWHERE {
         if let Some(rest) = begins(prefix) {
-            let command = format!("{command} {}", printable(&rest));
+            let command = command.replace("{}", &printable(&rest));
             return OpenError::NotAFile { file, place, command };
         }
     }
@@ -199,6 +202,11 @@ mod tests {
             ("dir:/srv/image", "no such file; leave off the dir: and give /srv/image"),
             ("docker-daemon:app:v1", "pipe one: `docker save app:v1 | pushimg - DEST`"),
             ("containers-storage:app", "pipe one: `podman save app | pushimg - DEST`"),
+            (
+                "docker://r.io/app:v1",
+                "`skopeo copy docker://r.io/app:v1 docker-archive:/dev/stdout | ",
+            ),
+            ("https://h/a.tar.gz", "pipe one: `curl -fsSL https://h/a.tar.gz | pushimg - DEST`"),
             ("sif:/srv/a.sif", "write an archive of it: `skopeo copy sif:/srv/a.sif oci-archive:"),
             ("ostree:a@/srv", "write an archive of it: `skopeo copy ostree:a@/srv oci-archive:"),
             ("other:a.tar", "no such file; build the image first"),

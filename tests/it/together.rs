@@ -350,6 +350,27 @@ fn an_index_over_images_of_another_repository_mounts_their_blobs() {
 }
 
 #[test]
+fn where_nothing_can_be_mounted_an_index_copies_the_blobs() {
+    let registry = DockerRegistry::plain();
+    let proxy = FaultProxy::before(registry.addr());
+    let refused = Answer::status(403).error("DENIED", "no mounts here");
+    proxy.set_rules(vec![Rule::at(Step::MountPost, Fault::Answer(refused))]);
+    let dir = TempDir::new().unwrap();
+    // One layer is longer than what is copied at a time.
+    let big = |machine| {
+        let layers = vec![Layer::random("big", 1, 9_000_000), Layer::random(machine, 2, 9_000)];
+        ImageBuilder::new(layers).architecture(machine)
+    };
+    let archives = ["amd64", "arm64"].map(|on| big(on).write(dir.path(), &format!("{on}.tar")));
+    let amd64 = push_untagged(&archives[0], &format!("{}/other", proxy.host()));
+    let destination = format!("{}/app:v1", proxy.host());
+    let dry = push_index(&destination, &[&amd64, path(&archives[1])], &["--dry-run"]).success();
+    assert_eq!(registry.tag("app", "v1"), None, "{dry}");
+    push_index(&destination, &[&amd64, path(&archives[1])], &[]).success();
+    assert_lists(&registry, "v1", &archives);
+}
+
+#[test]
 fn an_index_mixes_images_in_the_registry_with_local_ones() {
     let registry = DockerRegistry::plain();
     let dir = TempDir::new().unwrap();
