@@ -3,7 +3,7 @@
 //!
 //! The inventories of two images go in, a [`Changes`] comes out. Nothing is read here.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::Serialize;
 
@@ -131,10 +131,18 @@ fn packages(store_paths: &[String]) -> Packages<'_> {
 impl Changes {
     /// What is different in `new`.
     pub fn between(old: &Inventory, new: &Inventory) -> Self {
-        let only_in = |one: &Inventory, other: &Inventory| {
-            let other: HashSet<_> = other.diff_ids.iter().collect();
-            let one: HashSet<_> = one.diff_ids.iter().collect();
-            one.difference(&other).count()
+        // A layer may be there several times.
+        let counted = |inventory: &Inventory| {
+            let mut counts: HashMap<DiffId, usize> = HashMap::new();
+            for diff_id in &inventory.diff_ids {
+                *counts.entry(diff_id.clone()).or_default() += 1;
+            }
+            counts
+        };
+        let only_in = |one: &Inventory, other: &Inventory| -> usize {
+            let (one, other) = (counted(one), counted(other));
+            let theirs = |diff_id| other.get(diff_id).copied().unwrap_or_default();
+            one.iter().map(|(diff_id, count)| count.saturating_sub(theirs(diff_id))).sum()
         };
         let (before, after) = (packages(&old.store_paths), packages(&new.store_paths));
         let none = BTreeMap::new();
@@ -230,6 +238,12 @@ mod tests {
     fn shown(old: &[&str], new: &[&str]) -> Vec<String> {
         let changes = Changes::between(&inventory(old), &inventory(new));
         changes.packages.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_layer_that_is_repeated_is_one_more() {
+        let changes = Changes::between(&inventory(&["a-1", "b-1"]), &inventory(&["a-1", "a-1"]));
+        assert_eq!((changes.layers_added, changes.layers_removed), (1, 1));
     }
 
     #[test]

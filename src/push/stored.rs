@@ -43,6 +43,10 @@ pub async fn bring(
         true => reachable(&tree),
         false => HashSet::new(),
     };
+    if let (Some(config), true) = (&tree.nodes[tree.root].config, there.is_empty()) {
+        // Only to say what changes with it.
+        known.expect(config.diff_ids(), &[]).await;
+    }
     let parts = parts(&tree, &there);
     let layers = parts.iter().filter(|part| part.layer.is_some()).count();
     (push.events)(Event::LayerCount(layers));

@@ -768,6 +768,15 @@ fn every_push_tells_what_it_changes() {
             told.says("changed: ");
         }
     }
+    // A layout, too.
+    let layout = tempfile::tempdir().expect("a folder");
+    let to = format!("oci:{}", layout.path().display());
+    let from = format!("docker-archive:{}", testdata("layered-v1.tar").display());
+    let copied = std::process::Command::new("skopeo").args(["copy", "-q", &from, &to]).status();
+    assert!(copied.expect("run skopeo").success());
+    let destination = format!("{}/changes:oci", registry.host());
+    let told = Pushimg::new().run([archive::text(layout.path()), &destination]).success();
+    told.says("changed: ");
     let text = std::fs::read_to_string(summary.path()).expect("a summary");
     assert!(text.contains("| changed | hello-app 1.0 → 1.1 |"), "{text}");
 }
