@@ -10,6 +10,7 @@ use serde::Deserialize;
 use crate::error::Error;
 use crate::event::Events;
 use crate::image::{Config, Digest, Format, Listed, MAX_CONFIG_BYTES, Manifest, Platform};
+use crate::inspect;
 use crate::json;
 use crate::registry::{self, Registry, Repository};
 use crate::source::layout::{Node, StoredBlob, Tree};
@@ -113,6 +114,11 @@ async fn image(
     let Listed::Image(listed) = Listed::parse(&manifest.bytes)? else {
         return Err(strange("an index lists it as one, but it is an index".to_owned()));
     };
+    let config_types = [Format::Docker, Format::Oci].map(Format::config_media_type);
+    if !config_types.contains(&listed.config.media_type.as_str()) {
+        let kind = listed.artifact_type.unwrap_or(listed.config.media_type);
+        return Err(inspect::not_an_image(&reference.to_string(), Some(&kind)));
+    }
     let parse = |digest: &str| digest.parse::<Digest>().map_err(|error| strange(error.to_string()));
     let config = parse(&listed.config.digest)?;
     let bytes = repository

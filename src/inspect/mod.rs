@@ -23,6 +23,7 @@ use crate::source::{Image, LayerId, Location, Selection};
 use crate::{registry, remote};
 
 pub use self::comparison::{ComparedLayer, Comparison, LayerState};
+pub(crate) use self::reading::not_an_image;
 
 /// The images of one place, and what a push of them would do.
 #[derive(Clone, Debug, Serialize)]

@@ -32,13 +32,29 @@ pub async fn read(
                 true => layout.trees()?,
                 false => vec![layout.select(&selection)?],
             };
-            Ok(Inspection::of_trees(&trees))
+            let inspection = Inspection::of_trees(&trees);
+            match trees.first() {
+                Some(tree) if inspection.images.is_empty() => {
+                    let root = &tree.nodes[tree.root];
+                    Err(not_an_image(&location.to_string(), root.artifact_type.as_deref()))
+                }
+                _ => Ok(inspection),
+            }
         }
     };
     // Fails only where the runtime is shutting down, or where the work panicked.
     tokio::task::spawn_blocking(read)
         .await
         .unwrap_or_else(|error| Err(Error::Failed(error.to_string())))
+}
+
+/// The error for an artifact that has no image config.
+pub(crate) fn not_an_image(name: &str, artifact_type: Option<&str>) -> Error {
+    let kind = source::printable(artifact_type.unwrap_or("unknown"));
+    Error::Usage(format!(
+        "{name} is an artifact of the type {kind}, not an image: it can be pushed, but there is no \
+         image to look at"
+    ))
 }
 
 pub(super) fn layers(

@@ -307,6 +307,20 @@ fn an_index_is_pushed_with_all_that_it_lists_however_deep() {
 }
 
 #[test]
+fn an_artifact_is_no_image_to_look_at() {
+    let registry = DockerRegistry::plain();
+    let bench = Bench::new();
+    let layout = bench.layout("artifact");
+    let artifact = layout.artifact("application/vnd.example.sbom", b"parts", None);
+    layout.list(&[(&artifact, Some("v1"))]);
+    let says = "is an artifact of the type application/vnd.example.sbom, not an image";
+    Pushimg::new().run(["inspect", layout.text()]).exits(2).says(says);
+    let destination = format!("{}/sbom:v1", registry.host());
+    push(layout.text(), &destination, &[]).success();
+    Pushimg::new().run(["inspect", &destination]).exits(2).says(says);
+}
+
+#[test]
 fn an_index_reads_back_with_skopeo() {
     let bench = Bench::new();
     let layout = bench.layout("flat");
