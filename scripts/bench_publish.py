@@ -41,6 +41,13 @@ TABLES = {
         "far": "plain tar, one 2 MB layer changed",
         "far-oci": "the same, OCI format",
     },
+    "stream": {
+        "stream-cold": "nothing in the registry",
+        "stream-changed": "one 6 MB store path changed",
+    },
+    "services": {
+        "services": "nothing in the registry",
+    },
     "dense": {
         "random-1g": "all of it",
         "runs-3m": "every other 3 MiB",
@@ -59,7 +66,10 @@ PLOTTED = {
     "far": "50 ms away, one layer changed",
     "random-1g": "1 GB that does not compress",
 }
+# Where the other ways to use pushimg are shown, too.
+WITH_VARIANTS = ("stream", "services")
 OWN = "pushimg"
+ALONE = "alone"  # where the results have, by case, the least that there is to do
 
 
 class NotMeasured(Exception):
@@ -71,6 +81,9 @@ def add(cases: list, versions: dict) -> None:
     measured = json.loads(MEASURED.read_text()) if MEASURED.exists() else {}
     for case in cases:
         tools = measured.setdefault(case["case"], {})
+        if case.get("floor"):
+            alone = {"name": case["floor_name"], "seconds": case["floor"]}
+            measured.setdefault(ALONE, {})[case["case"]] = alone
         for row in case.get("rows", []):
             if not row["seconds"] or row["note"] == "failed":
                 continue
@@ -88,7 +101,7 @@ def publish(measured: dict) -> None:
         text = document.read_text()
         pattern = r"(<!-- bench: (\w+) -->\n).*?(<!-- end of bench -->)"
         made = re.sub(
-            pattern, lambda m: m[1] + table(TABLES[m[2]], measured) + m[3], text, flags=re.DOTALL
+            pattern, lambda m: m[1] + table(m[2], measured) + m[3], text, flags=re.DOTALL
         )
         document.write_text(made)
     try:
@@ -117,14 +130,21 @@ def peers_of(cases: list) -> list:
     return sorted(newest_first, key=lambda name: not name.startswith("skopeo"))
 
 
-def table(rows: dict, measured: dict) -> str:
+def table(name: str, measured: dict) -> str:
     """The table in Markdown, with its last line break; nothing if none of its cases was measured."""
+    rows = TABLES[name]
     here = {case: measured[case] for case in rows if own_of(measured.get(case, {}))}
     if not here:
         return ""
     peers = peers_of(list(here.values()))
+    if name in WITH_VARIANTS:
+        every = {tool for tools in here.values() for tool in tools}
+        peers = sorted(tool for tool in every if tool.startswith(f"{OWN},")) + peers
+    alone = {case: measured.get(ALONE, {}).get(case) for case in here}
+    shows_alone = any(alone.values())
     shows_sent = any(peers_of([tools]) for tools in here.values())
-    head = ["", OWN, *peers, "requests", "peak memory", *(["sent"] if shows_sent else [])]
+    head = ["", OWN, *peers, *(["alone"] if shows_alone else [])]
+    head += ["requests", "peak memory", *(["sent"] if shows_sent else [])]
     lines = [f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
     for case, tools in here.items():
         own = own_of(tools)
@@ -132,6 +152,9 @@ def table(rows: dict, measured: dict) -> str:
         for peer in peers:
             theirs = tools.get(peer)
             cells.append(f"{seconds(theirs):.2f} s ({times(theirs, own)})" if theirs else "")
+        if shows_alone:
+            least = alone[case]
+            cells.append(f"`{least['name']}`: {seconds(least):.2f} s" if least else "")
         every = [own, *(tools[peer] for peer in peers if peer in tools)]
         cells.append(listed([str(tool["requests"]) for tool in every]))
         cells.append(listed([f"{max(t['memory']) / 1024:.0f}" for t in every if t["memory"]]) + " MiB")

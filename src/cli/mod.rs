@@ -25,6 +25,7 @@ mod options;
 mod outcome;
 mod output;
 mod platform;
+mod prompt;
 mod result;
 mod run;
 mod serve;

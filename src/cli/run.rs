@@ -15,6 +15,7 @@ use super::manual;
 use super::name;
 use super::outcome::ImageOutcome;
 use super::output::{self, Output, labels, markdown};
+use super::prompt;
 use super::serve::serve;
 use super::signals::Signals;
 use crate::Error;
@@ -23,7 +24,7 @@ use crate::image::{Platform, is_tag};
 use crate::inspect::{Comparison, InspectedImage, Inspection, inspect, inspect_remote};
 use crate::open_files;
 use crate::push::{Item, PushOptions, expand, push, push_all, push_index};
-use crate::registry::auth::store;
+use crate::registry::auth::{Secret, store};
 use crate::source::Location;
 use crate::tag::tag;
 
@@ -126,6 +127,14 @@ impl Runner<'_> {
                 Ok(Done::One(Box::new(report)))
             }
             Command::Login { registry, username, password } => {
+                let username = match username {
+                    Some(username) => username,
+                    None => prompt::name().await?,
+                };
+                let password = match password {
+                    Some(password) => password,
+                    None => Secret::new(prompt::password().await?),
+                };
                 let events = self.events_of(0);
                 let asked = options.registry.clone();
                 let place = store::login(&registry, &username, &password, asked, events).await?;

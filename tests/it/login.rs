@@ -87,6 +87,39 @@ fn a_terminal_is_asked_for_the_password_and_does_not_show_it() {
 }
 
 #[test]
+fn a_signal_at_the_question_for_the_password_leaves_the_terminal_as_it_was() {
+    let machine = Pushimg::new();
+    let pushimg = machine.command(["login", "registry.invalid", "-u", "me"]);
+    // The shell looks at its terminal before and after. Ctrl-C is a byte that the terminal turns into
+    // a signal.
+    let steps = format!(
+        "stty -g; trap : INT; {} login registry.invalid -u me; echo code $?; stty -g",
+        pushimg.get_program().display()
+    );
+    let mut child = Command::new("script")
+        .args(["-qfc", &steps, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("script");
+    let (mut input, mut output) = (child.stdin.take().expect("a pipe"), child.stdout.take());
+    let output = output.as_mut().expect("a pipe");
+    let (mut shown, mut byte) = (Vec::new(), [0]);
+    while !shown.ends_with(b"Password: ") && output.read(&mut byte).expect("output") == 1 {
+        shown.push(byte[0]);
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    input.write_all(b"\x03").expect("press Ctrl-C");
+    output.read_to_end(&mut shown).expect("output");
+    child.wait().expect("an end");
+    let shown = String::from_utf8_lossy(&shown).into_owned();
+    assert!(shown.contains("code 130"), "{shown}");
+    let settings: Vec<&str> =
+        shown.lines().map(str::trim).filter(|line| line.matches(':').count() > 8).collect();
+    assert!(settings.len() == 2 && settings[0] == settings[1], "{shown}");
+}
+
+#[test]
 fn what_other_programs_wrote_stays_in_the_file_to_the_byte() {
     let registry = DockerRegistry::basic();
     let host = registry.host();

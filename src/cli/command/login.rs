@@ -3,15 +3,13 @@
 
 use std::io::BufRead;
 
-use clap::error::ErrorKind;
-use console::Term;
-
 use super::password::password;
 use super::{Command, Invocation, verbosity};
 use crate::cli::args::{LoginArgs, LogoutArgs};
 use crate::cli::usage::Usage;
-use crate::registry::auth::{Environment, Secret, Sources, token_login};
+use crate::registry::auth::{Environment, Sources, token_login};
 use crate::registry::{Options, TlsOptions};
+use clap::error::ErrorKind;
 
 impl Invocation {
     pub(super) fn login(
@@ -29,15 +27,10 @@ impl Invocation {
                 let username = username.or_else(user);
                 let username =
                     username.ok_or_else(|| missing("the user name", "--username NAME"))?;
-                (username, password(stdin)?)
+                (Some(username), Some(password(stdin)?))
             }
-            (None, Some(login)) => login,
-            (username, _) if stdin_is_terminal => {
-                let username = username.or_else(user);
-                let username = username.map_or_else(|| ask("User name: ", Term::read_line), Ok)?;
-                let password = ask("Password: ", Term::read_secure_line)?;
-                (username, Secret::new(password))
-            }
+            (None, Some((username, password))) => (Some(username), Some(password)),
+            (username, _) if stdin_is_terminal => (username.or_else(user), None),
             _ => return Err(missing("the password", "--password-stdin")),
         };
         let registry = Options {
@@ -70,14 +63,4 @@ fn missing(what: &str, option: &str) -> Usage {
              --password-stdin"
         ),
     )
-}
-
-/// Asks at the terminal.
-fn ask(prompt: &str, read: fn(&Term) -> std::io::Result<String>) -> Result<String, Usage> {
-    let terminal = Term::stderr();
-    let answer = terminal.write_str(prompt).and_then(|()| read(&terminal));
-    match answer {
-        Ok(answer) if !answer.trim().is_empty() => Ok(answer.trim_end_matches(['\r', '\n']).into()),
-        _ => Err(missing("the user name or the password", "--password-stdin")),
-    }
 }

@@ -100,10 +100,10 @@ pub(super) enum Command {
     Login {
         /// The registry.
         registry: String,
-        /// The user.
-        username: String,
-        /// The password.
-        password: crate::registry::auth::Secret,
+        /// The user; `None`: to be asked for at the terminal.
+        username: Option<String>,
+        /// The password; `None`: likewise.
+        password: Option<crate::registry::auth::Secret>,
     },
     /// Forget a login.
     Logout {
