@@ -8,7 +8,7 @@
 //! - `options`: what to serve, and under which name.
 //! - `open`, `layers`: images to a `catalog` of manifests and `blob`s; `packing` and `later`: blobs
 //!   that have to be packed.
-//! - `connection`, `routes`, `answer`, `range`: HTTP.
+//! - `connection`, `stall`, `routes`, `answer`, `range`: HTTP.
 //! - `sending`: the bytes of a blob on their way out. `pulls`, `counted`: when a pull is complete.
 
 mod answer;
@@ -25,13 +25,15 @@ mod pulls;
 mod range;
 mod routes;
 mod sending;
+mod shared;
+mod stall;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use self::catalog::Catalog;
 use self::pulls::Pulls;
 use self::sending::Reading;
+use self::shared::Shared;
 use crate::error::Error;
 use crate::event::Events;
 use crate::reuse::Cache;
@@ -45,15 +47,6 @@ pub struct ImageServer {
     shared: Arc<Shared>,
     /// Open until the server is gone, so that what it was told is written.
     _cache: Arc<Cache>,
-}
-
-/// What all connections share.
-struct Shared {
-    catalog: Catalog,
-    events: Events,
-    reading: Reading,
-    pulls: Pulls,
-    bytes_sent: AtomicU64,
 }
 
 impl ImageServer {

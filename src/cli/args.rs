@@ -10,7 +10,6 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Parser, ValueHint, value_parser};
 use clap_complete::Shell;
 
-use super::command::listen_address;
 use super::options::{RegistryArgs, ReuseArgs, SelectionArgs, SshArgs, VerbosityArgs};
 use super::{help, name, platform};
 use crate::image::{Compression, Format, Platform};
@@ -247,7 +246,7 @@ pub struct ServeArgs {
     pub images: Vec<OsString>,
 
     /// Where to listen, [ADDRESS:]PORT; only this machine can pull unless an address says otherwise
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:5000", value_parser = listen_address)]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:5000", value_parser = name::listen_address)]
     pub listen: SocketAddr,
 
     /// End when one pull is complete

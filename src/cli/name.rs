@@ -2,6 +2,7 @@
 //! that is neither.
 
 use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
 use crate::image::Reference;
@@ -280,6 +281,20 @@ fn explain(text: &str, host: Option<&str>, name: &str) -> InvalidValue {
     InvalidValue(format!("expected host[:port]/repository[:tag], such as {EXAMPLE}"))
 }
 
+/// Reads `[HOST:]PORT`, where the host is an address or `localhost`.
+pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    if let Ok(port) = text.parse() {
+        return Ok(SocketAddr::new(loopback, port));
+    }
+    if let Some(Ok(port)) = text.strip_prefix("localhost:").map(str::parse) {
+        return Ok(SocketAddr::new(loopback, port));
+    }
+    text.parse().map_err(|_| {
+        "it is not ADDRESS:PORT, such as 127.0.0.1:5000, or 0.0.0.0:5000 for everybody".to_owned()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -287,6 +302,21 @@ mod tests {
 
     fn message(text: &str) -> String {
         destination(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn without_an_address_only_this_machine_is_served() {
+        for (text, address) in [
+            ("5000", "127.0.0.1:5000"),
+            ("localhost:0", "127.0.0.1:0"),
+            ("0.0.0.0:80", "0.0.0.0:80"),
+            ("[::1]:5000", "[::1]:5000"),
+        ] {
+            assert_eq!(listen_address(text).unwrap().to_string(), address, "{text}");
+        }
+        for text in ["", ":5000", "example.com:5000", "70000", "127.0.0.1"] {
+            assert!(listen_address(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -4,12 +4,11 @@
 //! registry for nothing but previous images. Whether a candidate is there is the ledger's question.
 
 mod cache;
+mod images;
 mod previous;
-mod siblings;
 mod table;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::FutureExt;
@@ -17,10 +16,11 @@ use futures::future::{BoxFuture, Shared, join_all};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
+pub use cache::CacheLocation;
 pub(crate) use cache::{Cache, CachedImage};
+pub(crate) use images::{Destinations, PreviousImages};
+pub(crate) use previous::Previous;
 use previous::{Known, Reading};
-pub(crate) use previous::{Previous, PreviousImages};
-pub(crate) use siblings::Destinations;
 use table::Table;
 
 use crate::changes::{Changes, Inventory};
@@ -28,15 +28,6 @@ use crate::event::Events;
 use crate::image::{Blob, Compression, Config, DiffId, Digest, LayerKey, Platform};
 use crate::registry::Repository;
 use crate::report;
-
-/// Where the local cache is kept.
-#[derive(Clone, Debug)]
-pub enum CacheLocation {
-    /// The user's cache folder (`$XDG_CACHE_HOME/pushimg`, else `~/.cache/pushimg`).
-    User,
-    /// This folder.
-    Folder(PathBuf),
-}
 
 /// Which previous images to read, and what of them can be used.
 #[derive(Default)]

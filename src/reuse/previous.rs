@@ -14,7 +14,6 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Cache;
-use super::siblings::Siblings;
 use crate::changes::Inventory;
 use crate::image::{
     Blob, Compression, Config, DIFF_ID_ANNOTATION, DiffId, Digest, Format, KEY_ANNOTATION,
@@ -73,18 +72,6 @@ pub(super) struct Reading {
     known: Known,
 }
 
-/// The previous images of a run. Each is read once while an image of the run has use for it.
-#[derive(Default)]
-pub(crate) struct PreviousImages {
-    readings: Mutex<HashMap<ReadingKey, Weak<Reading>>>,
-    /// Those that were read before the image came whose destination they stand for.
-    early: Mutex<HashMap<ReadingKey, Arc<Reading>>>,
-    /// What they stood for when they were read, by their names.
-    digests: Arc<Mutex<HashMap<String, Digest>>>,
-    /// What those have listed that the destinations of the run stand for.
-    pub(super) siblings: Siblings,
-}
-
 /// The image's name, and the platform for which it is read.
 pub(super) type ReadingKey = (String, Option<Platform>);
 
@@ -113,46 +100,6 @@ impl Known {
     }
 }
 
-impl PreviousImages {
-    pub(super) fn read(&self, image: &Previous, known: &Known) -> Arc<Reading> {
-        let mut readings = self.readings.lock();
-        let reading = readings.entry(known.key(image)).or_default();
-        reading.upgrade().unwrap_or_else(|| {
-            let begun = Reading::begin(image.clone(), known.clone(), self.digests.clone());
-            let begun = Arc::new(begun);
-            *reading = Arc::downgrade(&begun);
-            begun
-        })
-    }
-
-    /// Reads the image for another than the one that replaces it, for which it is kept.
-    pub(super) fn read_early(&self, image: &Previous, known: &Known) -> Arc<Reading> {
-        let reading = self.read(image, known);
-        if Arc::strong_count(&reading) == 1 {
-            self.early.lock().insert(known.key(image), reading.clone());
-        }
-        reading
-    }
-
-    /// Reads the image for the one that replaces it.
-    pub(super) fn read_own(&self, image: &Previous, known: &Known) -> Arc<Reading> {
-        let reading = self.read(image, known);
-        self.early.lock().remove(&known.key(image));
-        reading
-    }
-
-    /// The digest that a reference stands for now; `None` if there is none or it cannot be read.
-    pub async fn digest(&self, image: &Previous) -> Option<Digest> {
-        let readings: Vec<Arc<Reading>> = {
-            let (name, all) = (image.name(), self.readings.lock());
-            let same = all.iter().filter(|((theirs, _), _)| *theirs == name);
-            same.filter_map(|(_, reading)| reading.upgrade()).collect()
-        };
-        join_all(readings.iter().map(|reading| reading.manifests.clone())).await;
-        self.digests.lock().get(&image.name()).cloned()
-    }
-}
-
 impl Reading {
     /// Whether the registry answered: with a manifest, or that there is none.
     pub async fn was_answered(&self) -> bool {
@@ -162,7 +109,11 @@ impl Reading {
         }
     }
 
-    fn begin(image: Previous, known: Known, digests: Arc<Mutex<HashMap<String, Digest>>>) -> Self {
+    pub fn begin(
+        image: Previous,
+        known: Known,
+        digests: Arc<Mutex<HashMap<String, Digest>>>,
+    ) -> Self {
         // The clock starts when the first answer is awaited, not while the archive is opened.
         let image = Arc::new(image);
         let limited = |image: &Arc<Previous>, known: &Known| {

@@ -1,20 +1,19 @@
 //! Connections: accepted, served with HTTP/1.1, and closed when they make no progress.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
-use super::{Shared, routes};
+use super::routes;
+use super::shared::Shared;
+use super::stall::StallTimer;
 
 /// How many connections are served at once; others wait until they are accepted.
 const CONNECTIONS: usize = 512;
@@ -22,9 +21,6 @@ const CONNECTIONS: usize = 512;
 /// How long a client may take to send the headers of a request, and how long it may stay connected
 /// between two.
 const HEADERS: Duration = Duration::from_secs(60);
-
-/// How long a client that was sent a blob may take none of its bytes.
-const STALLED: Duration = Duration::from_secs(300);
 
 /// The longest header, and how many bytes wait to be written besides a piece of a blob.
 const BUFFER: usize = 32 << 10;
@@ -87,7 +83,7 @@ async fn serve_one(
     shared: Arc<Shared>,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
 ) {
-    let progress = Arc::new(Progress::default());
+    let progress = Arc::new(StallTimer::default());
     let theirs = progress.clone();
     let service = service_fn(move |request| {
         let (shared, progress) = (shared.clone(), theirs.clone());
@@ -102,54 +98,5 @@ async fn serve_one(
         // A client that breaks off, or sends what is not HTTP, is no error of ours.
         _ = serving => {}
         () = progress.stalled() => {}
-    }
-}
-
-/// How far the blobs of one connection are.
-pub struct Progress {
-    blobs: AtomicUsize,
-    last: Mutex<Instant>,
-}
-
-impl Default for Progress {
-    fn default() -> Self {
-        Self { blobs: AtomicUsize::new(0), last: Mutex::new(Instant::now()) }
-    }
-}
-
-/// A blob that a connection sends.
-pub struct Progressing(Arc<Progress>);
-
-impl Progressing {
-    pub fn new(progress: &Arc<Progress>) -> Self {
-        progress.blobs.fetch_add(1, Ordering::Relaxed);
-        let progressing = Self(progress.clone());
-        progressing.touch();
-        progressing
-    }
-
-    /// More of the blob is asked for.
-    pub fn touch(&self) {
-        *self.0.last.lock() = Instant::now();
-    }
-}
-
-impl Drop for Progressing {
-    fn drop(&mut self) {
-        self.0.blobs.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Progress {
-    /// Waits until a blob was not taken any further for too long.
-    async fn stalled(&self) {
-        let mut every = tokio::time::interval(STALLED / 10);
-        loop {
-            every.tick().await;
-            let is_sending = self.blobs.load(Ordering::Relaxed) > 0;
-            if is_sending && self.last.lock().elapsed() > STALLED {
-                return;
-            }
-        }
     }
 }

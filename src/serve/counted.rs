@@ -8,8 +8,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 
-use super::Shared;
 use super::answer::AnswerBody;
+use super::shared::Shared;
 
 /// A request that is being answered.
 pub struct Counted(Arc<Shared>);

@@ -10,13 +10,13 @@ use hyper::http::response::Builder;
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
 
-use super::Shared;
 use super::answer::{self, AnswerBody};
 use super::catalog::ServedRepository;
-use super::connection::{Progress, Progressing};
 use super::counted::Counted;
 use super::range::Asked;
 use super::sending::BlobBody;
+use super::shared::Shared;
+use super::stall::{BlobOnItsWay, StallTimer};
 use crate::image::Digest;
 
 /// A list of referrers is an index.
@@ -25,7 +25,11 @@ const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 type Answered = Response<AnswerBody>;
 
 /// Answers a request. The body of the request is not read.
-pub fn answer<B>(shared: &Arc<Shared>, request: &Request<B>, progress: &Arc<Progress>) -> Answered {
+pub fn answer<B>(
+    shared: &Arc<Shared>,
+    request: &Request<B>,
+    progress: &Arc<StallTimer>,
+) -> Answered {
     let counted = Counted::new(shared);
     let is_head = request.method() == Method::HEAD;
     let answered = match *request.method() {
@@ -46,7 +50,7 @@ pub fn answer<B>(shared: &Arc<Shared>, request: &Request<B>, progress: &Arc<Prog
     }
 }
 
-fn route<B>(shared: &Arc<Shared>, request: &Request<B>, progress: &Arc<Progress>) -> Answered {
+fn route<B>(shared: &Arc<Shared>, request: &Request<B>, progress: &Arc<StallTimer>) -> Answered {
     let path = request.uri().path();
     let query = request.uri().query().unwrap_or_default();
     let Some(rest) = path.strip_prefix("/v2") else { return not_found() };
@@ -158,7 +162,7 @@ fn blob<B>(
     request: &Request<B>,
     (name, repository): (&str, &ServedRepository),
     digest: &str,
-    progress: &Arc<Progress>,
+    progress: &Arc<StallTimer>,
 ) -> Answered {
     let Ok(digest) = digest.parse::<Digest>() else { return bad_digest() };
     let Some(blob) = repository.blobs.get(&digest) else {
@@ -200,7 +204,7 @@ fn blob<B>(
     if request.method() == Method::HEAD {
         return answer::end(builder, answer::text(""));
     }
-    match BlobBody::new(shared, name, blob, (first, end), Progressing::new(progress)) {
+    match BlobBody::new(shared, name, blob, (first, end), BlobOnItsWay::new(progress)) {
         Ok(body) => answer::end(builder, body.boxed_unsync()),
         Err(error) => {
             (shared.events)(crate::event::Event::Warning(error.to_string()));

@@ -17,9 +17,9 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::spawn_blocking;
 
-use super::Shared;
 use super::blob::{BlobBytes, ServedBlob, read_region};
-use super::connection::Progressing;
+use super::shared::Shared;
+use super::stall::BlobOnItsWay;
 use crate::error::Error;
 use crate::event::Event;
 use crate::pack::Spool;
@@ -61,7 +61,7 @@ pub struct BlobBody {
     shared: Arc<Shared>,
     blob: Arc<ServedBlob>,
     repository: String,
-    progressing: Progressing,
+    progressing: BlobOnItsWay,
 }
 
 impl BlobBody {
@@ -70,7 +70,7 @@ impl BlobBody {
         repository: &str,
         blob: &Arc<ServedBlob>,
         (first, end): (u64, u64),
-        progressing: Progressing,
+        progressing: BlobOnItsWay,
     ) -> Result<Self, Error> {
         let pieces = match &blob.bytes {
             BlobBytes::Held(bytes) => {

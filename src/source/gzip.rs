@@ -1,8 +1,8 @@
-//! Streaming gzip decompression (RFC 1952) that checks every member's trailer.
+//! Decompresses a gzip stream (RFC 1952) and checks every member's trailer.
 //!
-//! flate2's own reader would do, but for three things that matter here: the checksum is computed by
-//! libdeflate, several times faster (a tenth of the whole); zeros and garbage behind the last
-//! member are passed over, as gzip does; and what is wrong with a file is told apart.
+//! This differs from flate2's own reader in three ways. libdeflate computes the checksum, which saves
+//! a tenth of the time. Zeros and garbage after the last member are skipped, as gzip does. And a file
+//! that was cut off gets another error than one that is damaged.
 
 use std::io::{self, BufRead, Read};
 
@@ -12,15 +12,15 @@ use libdeflater::Crc;
 /// The first two bytes of every member.
 pub const MAGIC: [u8; 2] = [0x1f, 0x8b];
 
-/// A reader of what was compressed.
+/// A reader that decompresses.
 ///
-/// Fails with [`io::ErrorKind::UnexpectedEof`] where the file was cut off, and
-/// [`io::ErrorKind::InvalidData`] where it was damaged; input errors pass through.
+/// Fails with [`io::ErrorKind::UnexpectedEof`] if the input was cut off, and with
+/// [`io::ErrorKind::InvalidData`] if it is damaged. Errors of the input are returned as they are.
 pub struct GzipReader<R> {
     input: R,
     inflate: Decompress,
     crc: Crc,
-    /// Bytes that this member has given, modulo 2^32, as its trailer has it.
+    /// The length of this member's content so far, modulo 2^32, as in its trailer.
     length: u32,
     state: State,
 }
@@ -45,7 +45,7 @@ impl<R: BufRead> GzipReader<R> {
         }
     }
 
-    /// RFC 1952, section 2.3, "Member format", from the third byte on.
+    /// Reads a member's header from its third byte on (RFC 1952, section 2.3, "Member format").
     fn header(&mut self) -> io::Result<()> {
         const HEADER_CRC: u8 = 1 << 1;
         const EXTRA: u8 = 1 << 2;
@@ -94,7 +94,7 @@ impl<R: BufRead> GzipReader<R> {
         Ok(())
     }
 
-    /// Finds the next member, or passes over zeros and garbage to the very end.
+    /// Finds the next member, or skips zeros and garbage up to the end.
     fn next_member(&mut self) -> io::Result<()> {
         while let Some(&first) = self.input.fill_buf()?.first() {
             self.input.consume(1);
@@ -105,7 +105,7 @@ impl<R: BufRead> GzipReader<R> {
                 self.input.consume(1);
                 return self.header();
             }
-            // Garbage. It is read, since the program that writes it into a pipe would block otherwise.
+            // Garbage. A program that writes it into a pipe would block if it were not read.
             loop {
                 match self.input.fill_buf()?.len() {
                     0 => break,
@@ -125,7 +125,7 @@ impl<R: BufRead> GzipReader<R> {
             let status = self
                 .inflate
                 .decompress(input, buffer, FlushDecompress::None)
-                .map_err(|_| corrupt("the data makes no sense"))?;
+                .map_err(|_| corrupt("its compressed data is damaged"))?;
             // Both are bounded by the lengths of the two slices.
             let consumed = (self.inflate.total_in() - before_in) as usize;
             let produced = (self.inflate.total_out() - before_out) as usize;
@@ -143,7 +143,7 @@ impl<R: BufRead> GzipReader<R> {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             if consumed == 0 {
-                return Err(corrupt("the data makes no sense"));
+                return Err(corrupt("its compressed data is damaged"));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Names of layers for people: of the package in it, or of the step that made it.
+//! Names that people can read for layers: the package in the layer, or the command that made it.
 
 use crate::image::History;
 
@@ -6,11 +6,11 @@ use super::printable::printable;
 use super::tar::Tar;
 use super::wrapping::Wrapping;
 
-/// The longest name given, in characters.
+/// Longer names are cut off.
 const MAX_CHARS: usize = 40;
 
-/// The name of the first package in a layer, `glibc-2.38`, from the first bytes of its tar (up to
-/// a megabyte is plenty); `None` if no store path of Nix begins in them.
+/// The name of the first package in a layer, such as `glibc-2.38`, from the first bytes of its tar.
+/// `None` if these have no store path of Nix.
 pub fn package_name(first_block: &[u8]) -> Option<String> {
     let mut tar = Tar::new(first_block, "".into(), Wrapping::None);
     while let Ok(Some(entry)) = tar.next_entry() {
@@ -22,8 +22,8 @@ pub fn package_name(first_block: &[u8]) -> Option<String> {
     None
 }
 
-/// The name that a layer's history gives it: `glibc-2.38 +1` for a layer of two store paths, else
-/// the command that made it; `None` if it says nothing.
+/// The name of a layer by its entry in the config's history: `glibc-2.38 +1` for a layer of two store
+/// paths, otherwise the command that made it. `None` if the entry has neither.
 pub fn name_from_history(history: &History) -> Option<String> {
     let mut packages = store_paths(history).filter_map(store_path_name);
     if let Some(first) = packages.next() {
@@ -36,10 +36,10 @@ pub fn name_from_history(history: &History) -> Option<String> {
     command(history).map(shortened)
 }
 
-/// The store paths that Nix says a layer has; none where it is not Nix that made it.
+/// The store paths in a layer, which Nix lists in the history. None if Nix did not make the layer.
 pub fn store_paths(history: &History) -> impl Iterator<Item = &str> {
     let list = history.comment.strip_prefix("store paths: [").unwrap_or_default();
-    // Store paths hold no quotes, so what stands between quotes are the paths.
+    // The paths stand between quotes, and have no quotes in them.
     list.split(['\'', '"']).skip(1).step_by(2)
 }
 
@@ -48,14 +48,14 @@ pub fn store_path_name(path: &str) -> Option<&str> {
     package_of(path.strip_prefix("/nix/store/")?)
 }
 
-/// The command that made a layer, without what every such command has around it.
+/// The command that made a layer, without the words that Docker puts around every command.
 pub fn command(history: &History) -> Option<&str> {
     let mut command = history.created_by.trim();
     for prefix in ["|0", "RUN", "/bin/sh -c", "#(nop)"] {
         command = command.strip_prefix(prefix).unwrap_or(command).trim_start();
     }
     let command = command.strip_suffix("# buildkit").unwrap_or(command).trim_end();
-    // nix2container says so of every layer.
+    // nix2container writes this for every layer.
     (!command.is_empty() && command != "nix2container").then_some(command)
 }
 

@@ -7,8 +7,8 @@ use std::path::Path;
 use clap::CommandFactory;
 use clap::error::ErrorKind;
 
-use super::Command;
 use super::forms::PAIRS;
+use super::kind::Command;
 use crate::cli::args::{Args, ImageArgs, PushArgs};
 use crate::cli::options::{RegistryArgs, ReuseArgs};
 use crate::cli::usage::Usage;

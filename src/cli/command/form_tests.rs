@@ -4,6 +4,7 @@ use std::io::Write;
 
 use super::*;
 use crate::cli::exit::Code;
+use crate::push::Item;
 
 fn try_command(arguments: &[&str], mut stdin: &[u8]) -> Result<Command, Usage> {
     let arguments = std::iter::once("pushimg").chain(arguments.iter().copied());

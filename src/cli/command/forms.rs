@@ -10,7 +10,8 @@ use std::path::Path;
 use clap::error::ErrorKind;
 
 use super::conflict::{SAME_DESTINATION, check_stdin, same_destination, stdin_twice};
-use super::{AnyImage, Command, image_name, list_file};
+use super::kind::{AnyImage, Command};
+use super::{image_name, list_file};
 use crate::cli::args::PushArgs;
 use crate::cli::name::Target;
 use crate::cli::options::SelectionArgs;

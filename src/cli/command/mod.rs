@@ -1,16 +1,18 @@
 //! The command line as a checked value: raw arguments in, [`Invocation`] or [`Usage`] out.
 //!
+//! - `kind` has the commands.
 //! - `forms` reads the positional arguments, `image_name` one image of them, `list_file` the file
 //!   of `--file`.
 //! - `checks` and `conflict` reject options and images that do not fit together.
 //! - `settings` turns options into the library's options; `password` reads `--password-stdin`.
 //! - `serve` reads what to serve.
-//! - `login` reads the login to keep, and asks for the password at the terminal.
+//! - `login` reads the login to keep.
 
 mod checks;
 mod conflict;
 mod forms;
 mod image_name;
+mod kind;
 mod list_file;
 mod login;
 mod password;
@@ -19,29 +21,23 @@ mod settings;
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, IsTerminal};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use crate::image::Reference;
 use clap::Parser;
 use clap::error::ErrorKind;
-use clap_complete::Shell;
 
 pub use self::conflict::{SAME_DESTINATION, same_destination};
+pub use self::kind::{AnyImage, Command};
 #[cfg(any(test, feature = "fuzzing"))]
 pub use self::list_file::parse as parse_list;
-pub use self::serve::listen_address;
 use self::settings::{default_options, options, ssh_options, verbosity};
 use super::args::{Args, DiffArgs, InspectArgs, PushArgs, Subcommand, TagArgs};
 use super::name;
 use super::options::{ReuseArgs, SelectionArgs};
 use super::output::Verbosity;
-use super::serve::UntilPulled;
 use super::usage::Usage;
-use crate::image::Platform;
-use crate::push::{Index, Item, PushOptions};
-use crate::serve::Offer;
-use crate::source::{Location, Selection};
+use crate::push::PushOptions;
+use crate::source::Location;
 
 /// A command and how to run it. Everything that can be checked before it starts has been checked.
 #[derive(Debug)]
@@ -60,144 +56,6 @@ pub struct Invocation {
     pub(super) keep_tag: bool,
     /// `-q`, `-v`.
     pub(super) verbosity: Verbosity,
-}
-
-/// What to do.
-#[derive(Debug)]
-pub(super) enum Command {
-    /// Push one image.
-    Push(Item),
-    /// Push several images in one run.
-    PushSeveral(Vec<Item>),
-    /// Push every image of an archive under its own name.
-    PushAll {
-        /// The archive.
-        archive: Location,
-        /// Which image of a multi-platform image.
-        platform: Option<Platform>,
-    },
-    /// Push images for several platforms, and an index that lists them.
-    PushIndex(Index),
-    /// Print a completion script.
-    Completions(Shell),
-    /// Write the man pages into this folder.
-    Man(PathBuf),
-    /// Show what is in an image.
-    Inspect {
-        /// The image.
-        image: AnyImage,
-        /// `--against`.
-        against: Option<Reference>,
-    },
-    /// Compare two images.
-    Diff {
-        /// The old image.
-        old: AnyImage,
-        /// The new image.
-        new: AnyImage,
-    },
-    /// Check a login, and keep it.
-    Login {
-        /// The registry.
-        registry: String,
-        /// The user; `None`: to be asked for at the terminal.
-        username: Option<String>,
-        /// The password; `None`: likewise.
-        password: Option<crate::registry::auth::Secret>,
-    },
-    /// Forget a login.
-    Logout {
-        /// The registry.
-        registry: String,
-    },
-    /// Serve images.
-    Serve {
-        /// The images.
-        offers: Vec<Offer>,
-        /// Where to listen.
-        listen: SocketAddr,
-        /// `--until-pulled`.
-        until_pulled: UntilPulled,
-    },
-    /// Point tags to an image in a registry.
-    Tag {
-        /// The image.
-        image: Reference,
-        /// The tags.
-        tags: Vec<String>,
-    },
-}
-
-/// An image to look at, here or in a registry.
-#[derive(Debug)]
-pub(super) enum AnyImage {
-    /// A local image.
-    Local(Location, Selection),
-    /// An image in a registry; of an index, the one for a platform.
-    Remote(Reference, Option<Platform>),
-}
-
-impl Command {
-    /// Whether it may move the tags of several images.
-    pub(super) fn pushes_several(&self) -> bool {
-        matches!(self, Self::PushSeveral(_) | Self::PushAll { .. })
-    }
-
-    /// The images it reads.
-    fn images(&self) -> Vec<&Location> {
-        match self {
-            Self::Push(item) => vec![&item.image],
-            Self::PushSeveral(items) => items.iter().map(|item| &item.image).collect(),
-            Self::PushAll { archive, .. } => vec![archive],
-            Self::PushIndex(index) => index.images.iter().map(|image| &image.image).collect(),
-            Self::Inspect { image, .. } => image.location().into_iter().collect(),
-            Self::Diff { old, new } => old.location().into_iter().chain(new.location()).collect(),
-            Self::Serve { offers, .. } => offers.iter().map(|offer| &offer.image).collect(),
-            Self::Tag { .. }
-            | Self::Login { .. }
-            | Self::Logout { .. }
-            | Self::Completions(_)
-            | Self::Man(_) => vec![],
-        }
-    }
-
-    /// The destinations that the command line or the list names.
-    fn destinations(&self) -> Vec<&Reference> {
-        match self {
-            Self::Push(item) => item.destination.iter().collect(),
-            Self::PushSeveral(items) => {
-                items.iter().filter_map(|item| item.destination.as_ref()).collect()
-            }
-            Self::PushAll { .. }
-            | Self::Diff { .. }
-            | Self::Serve { .. }
-            | Self::Tag { .. }
-            | Self::Login { .. }
-            | Self::Logout { .. }
-            | Self::Completions(_)
-            | Self::Man(_) => vec![],
-            Self::PushIndex(index) => vec![&index.destination],
-            Self::Inspect { against, .. } => against.iter().collect(),
-        }
-    }
-}
-
-impl std::fmt::Display for AnyImage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Local(location, _) => location.fmt(f),
-            Self::Remote(reference, _) => reference.fmt(f),
-        }
-    }
-}
-
-impl AnyImage {
-    fn location(&self) -> Option<&Location> {
-        match self {
-            Self::Local(location, _) => Some(location),
-            Self::Remote(..) => None,
-        }
-    }
 }
 
 impl Invocation {

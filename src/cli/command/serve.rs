@@ -1,7 +1,6 @@
-//! `pushimg serve`: which images, under which names, and where to listen.
+//! `pushimg serve`: which images, and under which names.
 
 use std::ffi::{OsStr, OsString};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::conflict::check_stdin;
 use super::{Command, Invocation, checks, default_options, forms, image_name, verbosity};
@@ -51,38 +50,4 @@ fn pull_name(name: &OsStr) -> Result<PullName, Usage> {
     PullName::of(&text).ok_or_else(|| {
         Usage::invalid(&text, "NAME", "it is no name of an image, such as app or team/app:v1")
     })
-}
-
-/// Reads `[HOST:]PORT`, where the host is an address or `localhost`.
-pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
-    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    if let Ok(port) = text.parse() {
-        return Ok(SocketAddr::new(loopback, port));
-    }
-    if let Some(Ok(port)) = text.strip_prefix("localhost:").map(str::parse) {
-        return Ok(SocketAddr::new(loopback, port));
-    }
-    text.parse().map_err(|_| {
-        "it is not ADDRESS:PORT, such as 127.0.0.1:5000, or 0.0.0.0:5000 for everybody".to_owned()
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn without_an_address_only_this_machine_is_served() {
-        for (text, address) in [
-            ("5000", "127.0.0.1:5000"),
-            ("localhost:0", "127.0.0.1:0"),
-            ("0.0.0.0:80", "0.0.0.0:80"),
-            ("[::1]:5000", "[::1]:5000"),
-        ] {
-            assert_eq!(listen_address(text).unwrap().to_string(), address, "{text}");
-        }
-        for text in ["", ":5000", "example.com:5000", "70000", "127.0.0.1"] {
-            assert!(listen_address(text).is_err(), "{text}");
-        }
-    }
 }

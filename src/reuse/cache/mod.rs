@@ -33,7 +33,6 @@ use tokio::sync::oneshot;
 use self::keeper::{Keeper, Request, Write};
 use self::schema::Limits;
 use self::store::{Store, now};
-use super::CacheLocation;
 use crate::image::{Blob, Config, DiffId, Digest, LayerKey};
 
 /// How long a question waits for its answer; a later answer is ignored.
@@ -41,6 +40,15 @@ const READ_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 20 } else { 1
 
 /// How long closing waits for the last writes.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// Where the local cache is kept.
+#[derive(Clone, Debug)]
+pub enum CacheLocation {
+    /// The user's cache folder (`$XDG_CACHE_HOME/pushimg`, else `~/.cache/pushimg`).
+    User,
+    /// This folder.
+    Folder(PathBuf),
+}
 
 /// A handle to the local cache, which exists only to go faster: a cache that is missing, damaged,
 /// read-only, full or busy knows less, and is never an error.

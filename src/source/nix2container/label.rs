@@ -1,4 +1,4 @@
-//! Which layer of which image something is about, for messages.
+//! The errors about one layer, with its image and its place.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub struct Label {
 }
 
 impl Label {
-    /// It cannot be made of what the file says.
+    /// The layer cannot be made as the file says.
     pub fn fault(&self, fault: LayerFault) -> Error {
         let Self { file, layer, entry } = self;
         Nix2containerError::Layer {
@@ -35,10 +35,10 @@ impl Label {
         .into()
     }
 
-    /// What it is made of is not there.
+    /// A store path of the layer does not exist.
     pub fn gone(&self, path: &Path) -> Error {
         let path = path.to_string_lossy();
-        // What can be had again is a whole path of the store.
+        // `nix-store --realise` takes the path of a package, not of a file in it.
         let realise = match path.strip_prefix(NIX_STORE) {
             Some(rest) => format!("{NIX_STORE}{}", rest.split('/').next().unwrap_or(rest)),
             None => path.to_string(),
@@ -52,7 +52,7 @@ impl Label {
         .into()
     }
 
-    /// It is longer or shorter than the file says.
+    /// The layer is longer or shorter than the file says.
     pub fn length(&self, listed: u64, actual: u64) -> Error {
         let Self { file, layer, entry } = self;
         Nix2containerError::LayerLength {
@@ -65,7 +65,7 @@ impl Label {
         .into()
     }
 
-    /// The stored blob is another than the file says.
+    /// The stored blob has another digest than the file says.
     pub fn other_blob(&self, listed: &Digest, actual: Digest) -> Error {
         let Self { file, layer, entry } = self;
         Nix2containerError::OtherBlob {

@@ -1,6 +1,6 @@
-//! Owners and permissions that are not those of the store.
+//! Owners and permissions that files get in the layer instead of those in the store.
 //!
-//! Comes in: the `perms` of a store path. Goes out: what its files are to be, told by their paths.
+//! The `perms` of a store path go in. They give each file its owner and mode by its path.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -13,23 +13,23 @@ use super::header::{LARGEST_ID, Owner};
 use super::regex;
 use super::spec::Perm;
 
-/// More different expressions than anybody writes for one layer; each may take half a megabyte.
+/// The most expressions for one layer. Each may take half a megabyte.
 const MAX_REGEXES: usize = 256;
 
-/// Expressions by their text: most images use one for all.
+/// Compiled expressions by their text. Most images use the same one for all store paths.
 #[derive(Default)]
 pub struct Regexes(HashMap<Box<str>, Regex>);
 
 /// The `perms` of one store path.
 pub struct Perms {
-    /// As the file has them.
+    /// As in the file.
     listed: Arc<[Perm]>,
-    /// What each matches, and the mode that it gives.
+    /// The expression of each, and the mode that it gives.
     rules: Vec<(Regex, Option<u32>)>,
 }
 
 impl Perms {
-    /// `None` where there are none.
+    /// Compiles the rules; `None` if there are none.
     pub fn new(
         listed: &Arc<[Perm]>,
         regexes: &mut Regexes,
@@ -47,13 +47,13 @@ impl Perms {
         Ok(Some(Arc::new(Self { listed: listed.clone(), rules })))
     }
 
-    /// Whether the file says the same of both.
-    pub fn are_those_of(&self, other: &Self) -> bool {
+    /// Whether the file has the same rules for both.
+    pub fn equals(&self, other: &Self) -> bool {
         self.listed == other.listed
     }
 
-    /// The owner and the mode of the file at `path`, which has this mode in the store. Where
-    /// several rules match, the later count.
+    /// The owner and the mode of the file at `path`, which has this mode in the store. A later rule
+    /// overrides an earlier one.
     pub fn of(&self, path: &[u8], mode: u32) -> (Owner<'_>, u32) {
         let (mut owner, mut mode) = (Owner::ROOT, mode);
         for (perm, (regex, new_mode)) in self.listed.iter().zip(&self.rules) {

@@ -1,5 +1,5 @@
-//! Regular expressions as Go understands them (RE2 syntax, pkg.go.dev/regexp/syntax), by a crate
-//! of the same family: what the two read differently is rewritten.
+//! Regular expressions in Go's syntax (RE2, pkg.go.dev/regexp/syntax). The `regex` crate reads most of
+//! it in the same way; the rest is translated.
 
 use ::regex::bytes::{Captures, Regex, RegexBuilder};
 
@@ -7,7 +7,7 @@ use ::regex::bytes::{Captures, Regex, RegexBuilder};
 /// store paths take a few kilobytes.
 const MAX_BYTES: usize = 256 << 10;
 
-/// Compiles an expression; an error is one line of text.
+/// Compiles an expression. The error is one line of text.
 pub fn compile(pattern: &str) -> Result<Regex, String> {
     let compiled = RegexBuilder::new(&translated(pattern))
         .octal(true)
@@ -18,7 +18,7 @@ pub fn compile(pattern: &str) -> Result<Regex, String> {
         ::regex::Error::CompiledTooBig(_) => {
             format!("it takes more than {} KiB of memory", MAX_BYTES >> 10)
         }
-        // The crate draws a picture of several lines; the last says what is wrong.
+        // The crate's error has several lines; the last one says what is wrong.
         error => {
             let text = error.to_string();
             let last = text.lines().last().unwrap_or_default().trim();
@@ -49,7 +49,7 @@ fn translated(pattern: &str) -> String {
                     out.push_str(class);
                     after
                 }
-                // Here a class can be within a class; there it is a bracket.
+                // The crate allows a class within a class. In Go it is a bracket.
                 None => {
                     out.push_str("\\[");
                     after
@@ -63,7 +63,7 @@ fn translated(pattern: &str) -> String {
                     out.push('^');
                     after = rest;
                 }
-                // In the first place it does not end the class.
+                // The first character does not end the class.
                 if let Some(rest) = after.strip_prefix(']') {
                     out.push_str("\\]");
                     after = rest;
@@ -75,7 +75,7 @@ fn translated(pattern: &str) -> String {
                 out.push(']');
                 after
             }
-            // Doubled, they would be operators on classes.
+            // The crate takes two of them as an operator on classes.
             '&' | '~' if in_class => {
                 out.extend(['\\', c]);
                 after
@@ -93,7 +93,7 @@ fn translated(pattern: &str) -> String {
     out
 }
 
-/// Writes what a backslash and the text behind it mean; returns what is left.
+/// Translates a backslash and the characters that belong to it. Returns the rest.
 fn escaped<'a>(after: &'a str, in_class: bool, out: &mut String) -> &'a str {
     let Some(c) = after.chars().next() else {
         out.push('\\');
@@ -106,7 +106,7 @@ fn escaped<'a>(after: &'a str, in_class: bool, out: &mut String) -> &'a str {
             out.push_str(&::regex::escape(literal));
             return rest;
         }
-        // ASCII only, there.
+        // In Go these are ASCII only.
         'd' => out.push_str("[0-9]"),
         'D' => out.push_str("[^0-9]"),
         's' => out.push_str(r"[\t\n\f\r ]"),
@@ -116,7 +116,7 @@ fn escaped<'a>(after: &'a str, in_class: bool, out: &mut String) -> &'a str {
         'b' if !in_class => out.push_str(r"(?-u:\b)"),
         'B' if !in_class => out.push_str(r"(?-u:\B)"),
         c if c.is_ascii_punctuation() || c == ' ' => {
-            // A special meaning of `\<` and `\>` is this crate's own.
+            // Only in the crate, `\<` and `\>` have a meaning of their own.
             out.push_str(&::regex::escape(c.encode_utf8(&mut [0; 4])));
         }
         c => out.extend(['\\', c]),
@@ -132,7 +132,7 @@ fn escaped<'a>(after: &'a str, in_class: bool, out: &mut String) -> &'a str {
     }
 }
 
-/// Whether it goes on as `{3`, `{3,` or `{3,5` would, to the closing brace.
+/// Whether a repetition follows the brace: `3}`, `3,}` or `3,5}`.
 fn is_repetition(after: &str) -> bool {
     let Some((inside, _)) = after.split_once('}') else {
         return false;
@@ -144,7 +144,7 @@ fn is_repetition(after: &str) -> bool {
     }
 }
 
-/// The replacement with `$1`, `${1}`, `$name` and `$$` filled in; any other `$` stands for itself.
+/// Fills in `$1`, `${1}`, `$name` and `$$` in the replacement. Any other `$` is a plain character.
 fn expand(replacement: &str, captures: &Captures<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(replacement.len());
     let mut rest = replacement;

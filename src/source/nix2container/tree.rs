@@ -1,11 +1,10 @@
-//! The files of a layer, in the order of its tar: by their names there, part by part.
+//! The files of a layer in the order of its tar, which is the order of their names.
 //!
-//! Comes in: store paths with their rewrites. Goes out: one [`Entry`] after another, folders that
-//! only lead to others included.
+//! Store paths with their rewrites go in. [`Tree::next`] returns one [`Entry`] after another, with the
+//! folders that the files are in.
 //!
-//! A folder is read when its turn has come, so that no more is held than what lies beside it and
-//! beside the folders it is in. Only where a rewrite may send any file anywhere, all names of that
-//! store path are held.
+//! A folder is read when its turn has come. So only the names in it, and in the folders above it, are
+//! in memory. If a rewrite may move any file to any place, all names of that store path are.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Metadata};
@@ -26,58 +25,58 @@ use crate::source::error::Error;
 use crate::source::file::FileError;
 use crate::source::printable::printable_path;
 
-/// The most memory that names may take: some 200,000 files at a time.
+/// The most memory for names: enough for some 200,000 files.
 const MAX_HELD: usize = 96 << 20;
 
-/// What a name takes in memory besides its text and its path in the store.
+/// The memory that a name takes besides its text and its path in the store.
 const NODE: usize = 256;
 
-/// The longest name that can be unpacked anywhere.
+/// Longer names cannot be unpacked.
 const MAX_NAME: usize = 4095;
 
 /// An entry of the tar.
 pub struct Entry {
-    /// Its name: clean, and absolute unless a rewrite has made it otherwise.
+    /// Its name: clean, and absolute unless a rewrite has changed that.
     pub name: Vec<u8>,
-    /// The file of the store; `None` for a folder that leads to others.
+    /// The file in the store; `None` for a folder that others are in.
     pub file: Option<StoreFile>,
 }
 
-/// A file, a symlink or a folder of the store.
+/// A file, a symlink or a folder in the store.
 pub struct StoreFile {
     pub path: PathBuf,
     pub kind: Kind,
-    /// As `lstat` gives it.
+    /// The mode by `lstat`.
     pub mode: u32,
     pub size: u64,
     origin: Origin,
 }
 
-/// Which store path of the layer something came from.
+/// The store path that a file comes from.
 #[derive(Clone)]
 struct Origin {
-    /// Its place in the list: of two files with one name the later counts.
+    /// Its place in the list. Of two files with the same name, the later one is used.
     place: usize,
     perms: Option<Arc<Perms>>,
 }
 
-/// What is known of a name that has not had its turn.
+/// A name that has not been returned yet.
 #[derive(Default)]
 struct Node {
     file: Option<StoreFile>,
-    /// Folders of the store whose content is to be found under this name.
+    /// Folders in the store whose files belong under this name.
     below: Vec<(PathBuf, Origin)>,
 }
 
-/// A name with zero bytes for slashes: in the order of these, every folder comes right before what
-/// is in it. The root is empty.
+/// A name with zero bytes in place of slashes. Sorted by these, a folder comes right before its files.
+/// The root's is empty.
 type Key = Vec<u8>;
 
-/// The names that are still to come. Every one of them comes after the folders that it is in.
+/// The names that have not been returned yet. A folder is returned before its files.
 pub struct Tree {
     label: Arc<Label>,
     nodes: BTreeMap<Key, Node>,
-    /// What they take in memory.
+    /// The memory that they take.
     held: usize,
 }
 
@@ -89,7 +88,7 @@ impl StoreFile {
 }
 
 impl Tree {
-    /// The files of these store paths, of which no more is read than needed.
+    /// The files of these store paths. Folders are read later.
     pub fn new(label: Arc<Label>, paths: &[StorePath]) -> Result<Self, Error> {
         let mut tree = Self { label, nodes: BTreeMap::new(), held: 0 };
         let mut regexes = Regexes::default();
@@ -120,8 +119,8 @@ impl Tree {
         Ok(Some(Entry { name: name_of(&key), file: node.file }))
     }
 
-    /// Adds a store path as `name`, and all below it below that name; an empty name leaves out
-    /// the path itself and puts all below it into the root.
+    /// Adds a store path as `name`, and its files below that name. With an empty name, its files are
+    /// put into the root.
     fn add(&mut self, path: &Path, name: &[u8], origin: Origin) -> Result<(), Error> {
         let metadata = self.root_metadata(path)?;
         let folder = metadata.is_dir().then(|| from_bytes(clean(path.as_os_str().as_bytes())));
@@ -141,7 +140,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Adds a store path and all below it, each under the name that the rewrite gives it.
+    /// Adds a store path and its files, each under the name that the rewrite gives it.
     fn add_each(&mut self, path: &str, rewrite: &Rewrite, origin: &Origin) -> Result<(), Error> {
         let regex = perms::compile(&rewrite.regex).map_err(|fault| self.label.fault(fault))?;
         let mut metadata = self.root_metadata(Path::new(path))?;
@@ -175,7 +174,7 @@ impl Tree {
         }
     }
 
-    /// Adds what is in a folder of the store below a name; answers whether there is anything.
+    /// Adds the files of a folder in the store below a name. Returns whether there are any.
     fn expand(&mut self, key: &Key, folder: &Path, origin: &Origin) -> Result<bool, Error> {
         let mut any = false;
         for path in self.read_folder(folder)? {
@@ -196,7 +195,7 @@ impl Tree {
         Ok(any)
     }
 
-    /// Puts a file under a name, which another file may have already.
+    /// Gives a file its name, which another file may have already.
     fn put(&mut self, key: Key, file: StoreFile) -> Result<(), Error> {
         let node = self.node(key.clone())?;
         let Some(known) = node.file.take() else {
@@ -211,7 +210,7 @@ impl Tree {
             Some("length")
         } else {
             match (first.perms(), last.perms()) {
-                (Some(one), Some(other)) if one.are_those_of(other) => None,
+                (Some(one), Some(other)) if one.equals(other) => None,
                 (Some(_), _) => Some("`perms`"),
                 (None, _) => None,
             }
@@ -228,7 +227,7 @@ impl Tree {
         Ok(())
     }
 
-    /// What is known of a name, from now on if not before.
+    /// The node of a name, which is added if it is new.
     fn node(&mut self, key: Key) -> Result<&mut Node, Error> {
         if !self.nodes.contains_key(&key) {
             self.hold(cost(key.len()))?;
@@ -236,7 +235,7 @@ impl Tree {
         Ok(self.nodes.entry(key).or_default())
     }
 
-    /// Puts in the folders that a name is in.
+    /// Adds the folders that a name is in.
     fn lead_to(&mut self, key: &Key) -> Result<(), Error> {
         let ends = (0..key.len()).rev().filter(|&at| key[at] == 0);
         for end in ends {

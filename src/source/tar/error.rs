@@ -29,7 +29,7 @@ pub enum TarError {
          it end? Make it again"
     )]
     Endless { file: Arc<str>, limit_mib: u64 },
-    /// A header of the tar makes no sense.
+    /// A header of the tar is wrong.
     #[error(
         "{file}: the tar archive is damaged at byte {at}, in {position}: {what}; make or fetch it \
          again"

@@ -1,9 +1,10 @@
-//! A walk over the entries of a tar, in bounded memory.
+//! Reads the entries of a tar, in bounded memory.
 //!
-//! Bytes come from a file that can seek or from a stream; out come entries, one after another,
-//! and the content of the one that was returned last. Headers are read in the ustar, GNU and PAX
-//! forms (POSIX.1-2017 `pax`, "ustar Interchange Format"; GNU tar manual, "Basic Tar Format").
-//! The walk is our own because the `tar` crate's allocates whatever a long name claims to be.
+//! The bytes come from a file that can seek, or from a stream. [`Tar::next_entry`] returns one entry
+//! after another, and [`Tar::read_content`] the content of the last one. Headers may have the ustar,
+//! GNU and PAX forms (POSIX.1-2017 `pax`, "ustar Interchange Format"; GNU tar manual, "Basic Tar
+//! Format"). The `tar` crate cannot be used: it allocates as much memory as a long name claims to
+//! have.
 
 use std::io;
 use std::sync::Arc;
@@ -19,10 +20,10 @@ use crate::source::wrapping::Wrapping;
 /// The longest PAX header, GNU long name or link name that is read.
 const MAX_EXTENSION: u64 = 1 << 20;
 
-/// The most that may follow the end of an archive. Programs pad to a whole record, of some KiB.
+/// How many bytes may follow the end of an archive. Programs pad it to a whole record, a few KiB.
 const MAX_TRAILING: u64 = 64 << 20;
 
-/// How much of it is read at a time.
+/// How many of these are read at a time.
 const READ_AT_ONCE: u64 = 1 << 20;
 
 /// A name longer than this is cut where it is only shown.
@@ -33,16 +34,16 @@ pub trait Bytes {
     /// Reads some bytes; 0 at the end.
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Error>;
 
-    /// Passes over as many as `count` bytes; fewer where the end comes first.
+    /// Skips `count` bytes, or fewer if the end comes first. Returns how many.
     fn skip(&mut self, count: u64) -> Result<u64, Error>;
 }
 
 /// One entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Its name as stored, from whichever header has the last word.
+    /// Its name as stored. A PAX header's comes before a GNU header's, and that before its own.
     pub name: String,
-    /// What it is.
+    /// The kind of entry.
     pub kind: EntryKind,
     /// Length of its content as stored.
     pub size: u64,
@@ -50,47 +51,47 @@ pub struct Entry {
     pub offset: u64,
 }
 
-/// What an entry is.
+/// The kind of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EntryKind {
     /// A regular file.
     File,
-    /// A regular file of which the holes are not stored.
+    /// A regular file whose holes are not stored.
     Sparse,
-    /// A symbolic link, and where it points to.
+    /// A symbolic link, and its target.
     Symlink(String),
-    /// A hard link, and the entry it is another name of.
+    /// A hard link, and the name of the entry with the content.
     HardLink(String),
-    /// A directory, a device, or anything else without content of use.
+    /// A directory, a device, or anything else whose content is not needed.
     Other,
 }
 
-/// A tar being walked.
+/// A tar that is being read.
 pub struct Tar<B> {
     bytes: B,
     file: Arc<str>,
     wrapping: Wrapping,
-    /// How many bytes of the tar were read or passed over.
+    /// How many bytes of the tar were read or skipped.
     position: u64,
-    /// What is left of the current entry's content.
+    /// How many bytes of the current entry's content are left.
     remaining: u64,
-    /// And of the padding behind it.
+    /// How many bytes of padding follow the content.
     padding: u64,
     current: Option<String>,
     end: End,
 }
 
-/// Whether the end was reached, and how.
+/// Whether the end of the archive was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     NotYet,
-    /// By the block of zeros that belongs there.
+    /// There was the block of zeros that marks it.
     Marked,
-    /// The file just stops, at a place where an entry could begin.
+    /// The file stops where another entry could begin.
     Unmarked,
 }
 
-/// What the headers before an entry's own say about it.
+/// What the extended headers before an entry say about it.
 #[derive(Default)]
 struct Extensions {
     gnu_name: Option<Vec<u8>>,
@@ -99,7 +100,7 @@ struct Extensions {
 }
 
 impl<B: Bytes> Tar<B> {
-    /// A walk that stands before the first entry. `file` and `wrapping` are for messages.
+    /// A reader before the first entry. Messages name `file` and `wrapping`.
     pub fn new(bytes: B, file: Arc<str>, wrapping: Wrapping) -> Self {
         Self {
             bytes,
@@ -113,7 +114,7 @@ impl<B: Bytes> Tar<B> {
         }
     }
 
-    /// The bytes below, the walk being over.
+    /// The rest of the bytes.
     pub fn into_bytes(self) -> B {
         self.bytes
     }
@@ -123,17 +124,17 @@ impl<B: Bytes> Tar<B> {
         self.wrapping
     }
 
-    /// Whether the walk came to an end that nothing marks: the archive may have been cut off there.
+    /// Whether the end is not marked: the archive may have been cut off there.
     pub fn is_cut_off(&self) -> bool {
         self.end == End::Unmarked
     }
 
-    /// The error for what does not begin as a tar.
+    /// The error for bytes that do not begin as a tar.
     fn no_tar(&self) -> Error {
         TarError::NotTar { file: self.file.clone(), wrapping: self.wrapping }.into()
     }
 
-    /// The error for an archive that ends where the walk stands.
+    /// The error for an archive that ends at the current position.
     pub fn truncated(&self) -> Error {
         let name = || self.current.as_deref().map(shown);
         TarError::Truncated {
@@ -165,12 +166,12 @@ impl<B: Bytes> Tar<B> {
         }
     }
 
-    /// The next entry; `None` at the end. What is left of the one before is passed over.
+    /// The next entry; `None` at the end. The rest of the entry before it is skipped.
     pub fn next_entry(&mut self) -> Result<Option<Entry>, Error> {
         if self.end != End::NotYet {
             return Ok(None);
         }
-        self.pass_over_content()?;
+        self.skip_content()?;
         let mut before = Extensions::default();
         let mut has_extensions = false;
         loop {
@@ -191,9 +192,9 @@ impl<B: Bytes> Tar<B> {
                         .ok_or_else(|| self.corrupt("a PAX header is malformed"))?;
                 }
                 EntryType::XGlobalHeader => {
-                    // It would only give defaults for what is not read here.
+                    // It only has defaults for fields that are not read here.
                     self.begin_content(size)?;
-                    self.pass_over_content()?;
+                    self.skip_content()?;
                     continue;
                 }
                 _ => return self.entry(&header, size, before).map(Some),
@@ -202,7 +203,7 @@ impl<B: Bytes> Tar<B> {
         }
     }
 
-    /// Reads on in the current entry's content; 0 at its end.
+    /// Reads the next bytes of the current entry's content; 0 at its end.
     pub fn read_content(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
         let want = usize::try_from(self.remaining).unwrap_or(usize::MAX).min(buffer.len());
         if want == 0 {
@@ -235,7 +236,7 @@ impl<B: Bytes> Tar<B> {
         let mut size = pax.size.unwrap_or(header_size);
         let entry_type = header.entry_type();
         let kind = match entry_type {
-            // Before POSIX, a directory was a file whose name ends so.
+            // Before POSIX, a directory was a file whose name ends with a slash.
             EntryType::Regular if header.as_bytes()[156] == 0 && name.ends_with('/') => {
                 EntryKind::Other
             }
@@ -255,12 +256,12 @@ impl<B: Bytes> Tar<B> {
                 | EntryType::Directory
                 | EntryType::Fifo
         ) {
-            // They have no content, whatever the size field says (POSIX lets it say something).
+            // They have no content, although POSIX allows a size in the header.
             size = 0;
         }
         self.current = Some(shown(&name));
         if entry_type == EntryType::GNUSparse {
-            self.pass_over_sparse_map(header)?;
+            self.skip_sparse_map(header)?;
         }
         let offset = self.position;
         self.begin_content(size)?;
@@ -277,7 +278,7 @@ impl<B: Bytes> Tar<B> {
                 return Ok(None);
             }
             BLOCK => {}
-            // So short, only a tar that begins as one was cut off.
+            // With so few bytes, it is a tar only if it begins as one.
             _ if at == 0
                 && self.wrapping != Wrapping::None
                 && !header.as_bytes()[257..].starts_with(b"ustar") =>
@@ -304,12 +305,13 @@ impl<B: Bytes> Tar<B> {
     fn size_of(&self, header: &Header) -> Result<u64, Error> {
         let field = &header.as_old().size;
         if field[0] & 0x80 != 0 {
-            // Base 256, as GNU tar writes what octal digits cannot hold; the top bits are the sign.
+            // GNU tar writes numbers that are too long for octal digits in base 256. The second
+            // bit is the sign.
             if field[0] & 0x40 != 0 {
                 return Err(self.corrupt("a size is negative"));
             }
             if field[0] != 0x80 || field[1..4].iter().any(|&byte| byte != 0) {
-                return Err(self.corrupt("a size is beyond all measure"));
+                return Err(self.corrupt("a size is too large for any file"));
             }
         } else if field.iter().all(|byte| matches!(byte, 0 | b' ')) {
             return Ok(0);
@@ -318,19 +320,19 @@ impl<B: Bytes> Tar<B> {
     }
 
     fn begin_content(&mut self, size: u64) -> Result<(), Error> {
-        // Offsets are to fit the kernel's signed ones.
+        // The kernel's offsets are signed.
         let end = self.position.checked_add(size).filter(|&end| {
             i64::try_from(end).is_ok_and(|end| end.checked_add(BLOCK as i64).is_some())
         });
         if end.is_none() {
-            return Err(self.corrupt("a size is beyond all measure"));
+            return Err(self.corrupt("a size is too large for any file"));
         }
         self.remaining = size;
         self.padding = size.next_multiple_of(BLOCK as u64) - size;
         Ok(())
     }
 
-    fn pass_over_content(&mut self) -> Result<(), Error> {
+    fn skip_content(&mut self) -> Result<(), Error> {
         let count = self.remaining + self.padding;
         if count > 0 {
             let passed = self.bytes.skip(count)?;
@@ -344,8 +346,9 @@ impl<B: Bytes> Tar<B> {
         Ok(())
     }
 
-    /// A GNU sparse file's map, where it is too long for the header, stands between the two.
-    fn pass_over_sparse_map(&mut self, header: &Header) -> Result<(), Error> {
+    /// Skips the map of a GNU sparse file. If it is too long for the header, it stands between the
+    /// header and the content.
+    fn skip_sparse_map(&mut self, header: &Header) -> Result<(), Error> {
         let mut goes_on = header.as_gnu().is_some_and(::tar::GnuHeader::is_extended);
         while goes_on {
             let mut map = [0; BLOCK];
@@ -377,7 +380,7 @@ impl<B: Bytes> Tar<B> {
         while filled < content.len() {
             filled += self.read_content(&mut content[filled..])?;
         }
-        self.pass_over_content()?;
+        self.skip_content()?;
         Ok(content)
     }
 
@@ -540,9 +543,15 @@ mod tests {
         for (size, what) in [
             ([0xff; 12], "a size is negative"),
             ([0xc0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1], "a size is negative"),
-            ([0x80, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], "beyond all measure"),
-            ([0x80, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], "beyond all measure"),
-            ([0x80, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0], "beyond all measure"),
+            (
+                [0x80, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
+                "too large for any file",
+            ),
+            (
+                [0x80, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
+                "too large for any file",
+            ),
+            ([0x80, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0], "too large for any file"),
             (*b"-0000000001\0", "a size is not a number"),
             (*b"00000000008\0", "a size is not a number"),
         ] {
