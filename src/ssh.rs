@@ -29,7 +29,7 @@ pub use self::error::Error;
 pub use self::host::{Host, InvalidHost};
 pub use self::options::{Options, RuntimeName};
 
-use self::image::{Failure, Sending, SentImage};
+use self::image::{SendFailure, Sending, SentImage};
 use self::runtime::{RUNTIMES, Runtime};
 use self::session::{LayersThere, Session};
 
@@ -196,11 +196,11 @@ impl HostPush<'_> {
         let sent = sent.map_err(|error| crate::Error::Failed(error.to_string()))?;
         let loaded = match (loading, &sent) {
             // The image is not finished: the machine gets no word of it, and drops what it has.
-            (_, Err(Failure::Image(_))) | (None, _) => None,
+            (_, Err(SendFailure::Image(_))) | (None, _) => None,
             (Some(loading), _) => Some(loading.finish().await),
         };
         let image = match (sent, loaded) {
-            (Err(Failure::Image(error)), _) => return Err(error),
+            (Err(SendFailure::Image(error)), _) => return Err(error),
             (sent, Some(Err(error))) => {
                 let is_reused = |layer: &crate::report::LayerReport| {
                     matches!(layer.outcome, Outcome::Reused { .. })
@@ -209,7 +209,7 @@ impl HostPush<'_> {
                     && sent.map_or(true, |image| image.layers.iter().any(is_reused));
                 return Ok(Attempt::Failed { error, was_partial });
             }
-            (Err(Failure::Pipe), _) => {
+            (Err(SendFailure::Pipe), _) => {
                 let what = format!("{}: the image was not taken to its end", self.host);
                 return Err(crate::Error::Failed(what));
             }

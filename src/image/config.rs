@@ -57,7 +57,7 @@ pub enum ConfigError {
 }
 
 #[derive(Deserialize)]
-struct Fields {
+struct ConfigFields {
     #[serde(default)]
     architecture: String,
     #[serde(default)]
@@ -82,7 +82,7 @@ impl Config {
         if bytes.len() as u64 > MAX_CONFIG_BYTES {
             return Err(ConfigError::TooLong(bytes.len() as u64));
         }
-        let fields: Fields = json::from_slice(&bytes)?;
+        let fields: ConfigFields = json::from_slice(&bytes)?;
         Ok(Self(Arc::new(Parsed {
             digest: Digest::of(&bytes),
             diff_ids: fields.rootfs.diff_ids.map_or(Vec::new(), |list| list.0),

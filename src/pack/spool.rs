@@ -20,11 +20,11 @@ use crate::image::{Digest, Hasher};
 /// The readers' side of a blob in the making. Cheap to clone. When the last clone is dropped, the
 /// blob's room on the disk is freed and the blob is not made any further.
 #[derive(Clone)]
-pub struct Spool(Arc<Shared>);
+pub struct Spool(Arc<SpooledBlob>);
 
 /// The writer's side. Dropped before it has finished, it leaves the blob abandoned.
 pub(super) struct Tail {
-    spool: Weak<Shared>,
+    spool: Weak<SpooledBlob>,
     written: Mutex<Written>,
 }
 
@@ -34,13 +34,13 @@ struct Written {
     size: u64,
 }
 
-struct Shared {
+struct SpooledBlob {
     file: Arc<SpoolFile>,
-    state: watch::Sender<State>,
+    state: watch::Sender<SpoolState>,
 }
 
 /// The space is in the state, so that a blob that failed takes no more room on the disk.
-enum State {
+enum SpoolState {
     Growing { space: Arc<SpoolSpace>, available: u64 },
     Finished { space: Arc<SpoolSpace>, packed: Packed },
     Failed(Error),
@@ -50,8 +50,8 @@ impl Spool {
     /// Makes an empty spool in this file.
     pub(super) fn new(file: &Arc<SpoolFile>) -> (Self, Tail) {
         let space = Arc::new(SpoolSpace::new(file));
-        let state = watch::Sender::new(State::Growing { space, available: 0 });
-        let shared = Arc::new(Shared { file: Arc::clone(file), state });
+        let state = watch::Sender::new(SpoolState::Growing { space, available: 0 });
+        let shared = Arc::new(SpooledBlob { file: Arc::clone(file), state });
         let tail = Tail { spool: Arc::downgrade(&shared), written: Mutex::default() };
         (Self(shared), tail)
     }
@@ -59,12 +59,12 @@ impl Spool {
     /// Waits until the blob is whole.
     pub async fn finished(&self) -> Result<Packed, Error> {
         let mut states = self.0.state.subscribe();
-        let state = states.wait_for(|state| !matches!(state, State::Growing { .. })).await;
+        let state = states.wait_for(|state| !matches!(state, SpoolState::Growing { .. })).await;
         match state.as_deref() {
-            Ok(State::Finished { packed, .. }) => Ok(packed.clone()),
-            Ok(State::Failed(error)) => Err(error.clone()),
+            Ok(SpoolState::Finished { packed, .. }) => Ok(packed.clone()),
+            Ok(SpoolState::Failed(error)) => Err(error.clone()),
             // Not waited for; and the sender cannot go while `self` has it.
-            Ok(State::Growing { .. }) | Err(_) => Err(Error::Abandoned),
+            Ok(SpoolState::Growing { .. }) | Err(_) => Err(Error::Abandoned),
         }
     }
 
@@ -75,14 +75,14 @@ impl Spool {
             let mut states = self.0.state.subscribe();
             let state = states
                 .wait_for(|state| match state {
-                    State::Growing { available, .. } => offset < *available,
-                    State::Finished { .. } | State::Failed(_) => true,
+                    SpoolState::Growing { available, .. } => offset < *available,
+                    SpoolState::Finished { .. } | SpoolState::Failed(_) => true,
                 })
                 .await;
             match state.as_deref() {
-                Ok(State::Growing { space, available }) => (Arc::clone(space), *available),
-                Ok(State::Finished { space, packed }) => (Arc::clone(space), packed.blob.size),
-                Ok(State::Failed(error)) => return Err(error.clone()),
+                Ok(SpoolState::Growing { space, available }) => (Arc::clone(space), *available),
+                Ok(SpoolState::Finished { space, packed }) => (Arc::clone(space), packed.blob.size),
+                Ok(SpoolState::Failed(error)) => return Err(error.clone()),
                 // The sender cannot go while `self` has it.
                 Err(_) => return Err(Error::Abandoned),
             }
@@ -101,17 +101,17 @@ impl Spool {
     /// The blob's length, once it is whole.
     pub fn length(&self) -> Option<u64> {
         match &*self.0.state.borrow() {
-            State::Finished { packed, .. } => Some(packed.blob.size),
-            State::Growing { .. } | State::Failed(_) => None,
+            SpoolState::Finished { packed, .. } => Some(packed.blob.size),
+            SpoolState::Growing { .. } | SpoolState::Failed(_) => None,
         }
     }
 
     /// How many bytes of the blob can be read without waiting.
     pub fn available(&self) -> u64 {
         match &*self.0.state.borrow() {
-            State::Growing { available, .. } => *available,
-            State::Finished { packed, .. } => packed.blob.size,
-            State::Failed(_) => 0,
+            SpoolState::Growing { available, .. } => *available,
+            SpoolState::Finished { packed, .. } => packed.blob.size,
+            SpoolState::Failed(_) => 0,
         }
     }
 }
@@ -125,8 +125,8 @@ impl Tail {
     /// Why the blob failed, if it has.
     pub(super) fn failure(&self) -> Option<Error> {
         match &*self.spool.upgrade()?.state.borrow() {
-            State::Failed(error) => Some(error.clone()),
-            State::Growing { .. } | State::Finished { .. } => None,
+            SpoolState::Failed(error) => Some(error.clone()),
+            SpoolState::Growing { .. } | SpoolState::Finished { .. } => None,
         }
     }
 
@@ -141,16 +141,16 @@ impl Tail {
         let mut written = self.written.lock();
         written.hasher.update(bytes);
         if let Err(error) = space.write(bytes, written.size) {
-            spool.settle(State::Failed(spool.file.error(error)));
+            spool.settle(SpoolState::Failed(spool.file.error(error)));
             return;
         }
         written.size += bytes.len() as u64;
         spool.state.send_if_modified(|state| match state {
-            State::Growing { available, .. } => {
+            SpoolState::Growing { available, .. } => {
                 *available = written.size;
                 true
             }
-            State::Finished { .. } | State::Failed(_) => false,
+            SpoolState::Finished { .. } | SpoolState::Failed(_) => false,
         });
     }
 
@@ -164,13 +164,13 @@ impl Tail {
         };
         let written = std::mem::take(&mut *self.written.lock());
         let packed = packed((written.hasher.finish(), written.size));
-        spool.settle(State::Finished { space, packed });
+        spool.settle(SpoolState::Finished { space, packed });
     }
 
     /// Ends the blob with an error, unless it has ended already.
     pub(super) fn fail(&self, error: Error) {
         if let Some(spool) = self.spool.upgrade() {
-            spool.settle(State::Failed(error));
+            spool.settle(SpoolState::Failed(error));
         }
     }
 }
@@ -181,18 +181,18 @@ impl Drop for Tail {
     }
 }
 
-impl Shared {
+impl SpooledBlob {
     fn growing(&self) -> Option<Arc<SpoolSpace>> {
         match &*self.state.borrow() {
-            State::Growing { space, .. } => Some(Arc::clone(space)),
-            State::Finished { .. } | State::Failed(_) => None,
+            SpoolState::Growing { space, .. } => Some(Arc::clone(space)),
+            SpoolState::Finished { .. } | SpoolState::Failed(_) => None,
         }
     }
 
     /// Goes to a final state, if this one is not final.
-    fn settle(&self, mut last: State) {
+    fn settle(&self, mut last: SpoolState) {
         self.state.send_if_modified(|state| {
-            let growing = matches!(state, State::Growing { .. });
+            let growing = matches!(state, SpoolState::Growing { .. });
             if growing {
                 std::mem::swap(state, &mut last);
             }

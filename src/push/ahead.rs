@@ -13,8 +13,8 @@ use super::blobs::Upload;
 use super::image_push::ImagePush;
 use super::input::blocking;
 use super::layers::Layers;
-use super::making::{Role, Wanted};
-use super::read::{IncomingLayer, Verdict};
+use super::making::{Role, WantedLayer};
+use super::read::{Decision, IncomingLayer};
 use crate::event;
 use crate::image::Blob;
 use crate::pack::Spool;
@@ -90,12 +90,12 @@ impl Layers<'_> {
     /// Packs a layer for the moment when its turn comes; `None` if that is not needed any more.
     async fn pack_ahead(&self, layer: IncomingLayer) -> Option<PackedLayer> {
         let Claim::DiffId(diff_id) = &layer.claim else { return None };
-        let wanted = Wanted::Layer(diff_id.clone());
+        let wanted = WantedLayer::Layer(diff_id.clone());
         let Role::Make(maker) = self.push.run.making.role(&wanted) else {
-            layer.verdict.send_replace(Verdict::Skip(diff_id.clone()));
+            layer.verdict.send_replace(Decision::Skip(diff_id.clone()));
             return None;
         };
-        layer.verdict.send_replace(Verdict::Pack);
+        layer.verdict.send_replace(Decision::Pack);
         let is_known = async {
             if self.known.candidates(diff_id).await.is_empty() {
                 pending::<()>().await;

@@ -30,14 +30,14 @@ pub struct Ledger {
     /// Permits to upload a blob (`-j`).
     uploads: Semaphore,
     /// By registry and digest.
-    entries: Mutex<HashMap<(String, Digest), Arc<Entry>>>,
+    entries: Mutex<HashMap<(String, Digest), Arc<BlobEntry>>>,
     /// Sessions that are open already.
     spare: SpareSessions,
 }
 
 /// One blob at one registry.
 #[derive(Default)]
-struct Entry {
+struct BlobEntry {
     /// Held while the blob is uploaded, so that no other image uploads it to this registry.
     uploading: tokio::sync::Mutex<()>,
     /// By repository.
@@ -134,13 +134,13 @@ impl Ledger {
         }
     }
 
-    fn entry(&self, repository: &Repository, digest: &Digest) -> Arc<Entry> {
+    fn entry(&self, repository: &Repository, digest: &Digest) -> Arc<BlobEntry> {
         let key = (repository.registry().host().to_owned(), digest.clone());
         self.entries.lock().entry(key).or_default().clone()
     }
 }
 
-impl Entry {
+impl BlobEntry {
     fn presence(&self, repository: &Repository) -> Arc<Presence> {
         let mut all = self.presences.lock();
         if let Some(presence) = all.get(repository.name()) {
@@ -371,7 +371,7 @@ impl RepositoryBlobs<'_> {
         self.entry(digest).presence(self.repository)
     }
 
-    fn entry(&self, digest: &Digest) -> Arc<Entry> {
+    fn entry(&self, digest: &Digest) -> Arc<BlobEntry> {
         self.ledger.entry(self.repository, digest)
     }
 

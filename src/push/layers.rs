@@ -16,8 +16,8 @@ use tokio::sync::{OnceCell, mpsc};
 
 use super::blobs::{RepositoryBlobs, Upload, UploadError};
 use super::image_push::{Failure, ImagePush, Trust};
-use super::making::{MadeLayer, Maker, Role, Waiter, Wanted};
-use super::read::{IncomingLayer, Verdict};
+use super::making::{MadeLayer, Maker, Role, Waiter, WantedLayer};
+use super::read::{Decision, IncomingLayer};
 use crate::error::Error;
 use crate::event::Event;
 use crate::image::{Blob, Compression, DiffId, Format, History, LayerKey, ManifestLayer};
@@ -195,7 +195,7 @@ impl<'a> Layers<'a> {
         let is_made = matches!(layer.claim, Claim::Key(_));
         if is_made && diff_id.is_none() && !self.known.knows_no_image().await {
             // Most layers are in the previous image, and hashing costs less than packing.
-            layer.verdict.send_replace(Verdict::Hash);
+            layer.verdict.send_replace(Decision::Hash);
             return Ok(None);
         }
         let found = match &diff_id {
@@ -233,7 +233,7 @@ impl<'a> Layers<'a> {
         blob: Blob,
         outcome: Outcome,
     ) -> LayerResult {
-        layer.verdict.send_replace(Verdict::Skip(diff_id.clone()));
+        layer.verdict.send_replace(Decision::Skip(diff_id.clone()));
         let Ok(read) = layer.passed.await else {
             return stopped().await;
         };
@@ -259,8 +259,8 @@ impl<'a> Layers<'a> {
     ) -> Result<LayerResult, Failure> {
         let wanted = match (&diff_id, &layer.claim) {
             _ if self.trust == Trust::OnlyThisRun => None,
-            (Some(diff_id), _) => Some(Wanted::Layer(diff_id.clone())),
-            (None, Claim::Key(key)) => Some(Wanted::Key(key.clone())),
+            (Some(diff_id), _) => Some(WantedLayer::Layer(diff_id.clone())),
+            (None, Claim::Key(key)) => Some(WantedLayer::Key(key.clone())),
             (None, _) => None,
         };
         let Some(wanted) = wanted else {
@@ -291,7 +291,7 @@ impl<'a> Layers<'a> {
     ) -> Result<LayerResult, Failure> {
         // Its reader need not wait.
         if let Some(diff_id) = diff_id {
-            layer.verdict.send_replace(Verdict::Skip(diff_id));
+            layer.verdict.send_replace(Decision::Skip(diff_id));
         }
         match waiter.made().await {
             Some(MadeLayer { diff_id, blob, spool: Some(spool) }) => {
@@ -313,7 +313,7 @@ impl<'a> Layers<'a> {
         packed: Blob,
         spool: Spool,
     ) -> Result<LayerResult, Error> {
-        layer.verdict.send_replace(Verdict::Skip(diff_id.clone()));
+        layer.verdict.send_replace(Decision::Skip(diff_id.clone()));
         let (blob, outcome) = match self.find(&diff_id).await? {
             Some(found) => found,
             None => {
@@ -333,7 +333,7 @@ impl<'a> Layers<'a> {
         looked_for: Option<DiffId>,
         maker: Option<Maker>,
     ) -> Result<LayerResult, Error> {
-        layer.verdict.send_replace(Verdict::Pack);
+        layer.verdict.send_replace(Decision::Pack);
         let Ok(begun) = (&mut layer.begun).await else {
             return stopped().await;
         };

@@ -16,14 +16,14 @@ const MOST_KEPT: usize = 256;
 
 /// The layers that are packed in this run.
 pub struct Making {
-    layers: Mutex<HashMap<Wanted, watch::Receiver<Stage>>>,
+    layers: Mutex<HashMap<WantedLayer, watch::Receiver<Stage>>>,
     /// How many more blobs may be kept.
     keep: Arc<AtomicUsize>,
 }
 
 /// What a layer is known by before it is packed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Wanted {
+pub enum WantedLayer {
     Layer(DiffId),
     Key(LayerKey),
 }
@@ -53,7 +53,7 @@ pub enum Role {
 
 /// The duty to pack a layer. If it is dropped before the layer is packed, those that wait hear it.
 pub struct Maker {
-    wanted: Wanted,
+    wanted: WantedLayer,
     stage: watch::Sender<Stage>,
     keep: Arc<AtomicUsize>,
 }
@@ -69,7 +69,7 @@ impl Making {
     }
 
     /// Who packs this layer.
-    pub fn role(&self, wanted: &Wanted) -> Role {
+    pub fn role(&self, wanted: &WantedLayer) -> Role {
         let mut layers = self.layers.lock();
         if let Some(stage) = layers.get(wanted) {
             // A maker that is gone without a result has given up.
@@ -85,7 +85,7 @@ impl Making {
 
     /// The blob of a layer that was packed in this run.
     pub fn made(&self, diff_id: &DiffId) -> Option<Blob> {
-        match &*self.layers.lock().get(&Wanted::Layer(diff_id.clone()))?.borrow() {
+        match &*self.layers.lock().get(&WantedLayer::Layer(diff_id.clone()))?.borrow() {
             Stage::Made(made) => Some(made.blob.clone()),
             Stage::Making | Stage::GivenUp => None,
         }
@@ -97,14 +97,14 @@ impl Making {
     }
 
     /// Has the layer packed once more, since its blob is out of reach.
-    pub fn remake(&self, wanted: &Wanted) -> Maker {
+    pub fn remake(&self, wanted: &WantedLayer) -> Maker {
         self.begin(&mut self.layers.lock(), wanted)
     }
 
     fn begin(
         &self,
-        layers: &mut HashMap<Wanted, watch::Receiver<Stage>>,
-        wanted: &Wanted,
+        layers: &mut HashMap<WantedLayer, watch::Receiver<Stage>>,
+        wanted: &WantedLayer,
     ) -> Maker {
         let (stage, waiting) = watch::channel(Stage::Making);
         layers.insert(wanted.clone(), waiting);
@@ -115,7 +115,7 @@ impl Making {
 impl Maker {
     /// The layer was packed, into this spool.
     pub fn done(self, packed: &Packed, spool: &Spool) {
-        if matches!(&self.wanted, Wanted::Layer(wanted) if *wanted != packed.diff_id) {
+        if matches!(&self.wanted, WantedLayer::Layer(wanted) if *wanted != packed.diff_id) {
             // It was only thought to be that layer.
             return;
         }

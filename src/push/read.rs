@@ -15,7 +15,7 @@ use crate::source::{self, Claim, Image, Layer, LayerId, Location, Source};
 
 /// What is to become of a layer's bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Decision {
     /// Not known yet. A stream goes on packing meanwhile: its bytes come only once, and the cores
     /// have nothing better to do.
     Undecided,
@@ -45,7 +45,7 @@ pub struct IncomingLayer {
     /// Its diff ID, where its bytes were hashed before.
     pub known: Option<DiffId>,
     /// For whoever decides what becomes of its bytes.
-    pub verdict: watch::Sender<Verdict>,
+    pub verdict: watch::Sender<Decision>,
     /// Answers when the first bytes were read; not at all where the layer is skipped unread.
     pub begun: oneshot::Receiver<Begun>,
     /// Answers when the bytes have passed: with their diff ID, or without where they were skipped.
@@ -166,7 +166,7 @@ impl Reader {
         layer: Layer<'_>,
         known: Option<DiffId>,
     ) -> Result<Result<Passed, Error>, Stopped> {
-        let (verdict, mut decided) = watch::channel(Verdict::Undecided);
+        let (verdict, mut decided) = watch::channel(Decision::Undecided);
         let (begun_tx, begun) = oneshot::channel();
         let (passed_tx, passed) = oneshot::channel();
         let incoming = IncomingLayer {
@@ -183,12 +183,12 @@ impl Reader {
         // Where skipping costs nothing, it is worth waiting for the decision; elsewhere a little.
         match layer.claim {
             Claim::DiffId(_) | Claim::Key(_) => match self.wait(&mut decided)? {
-                Verdict::Skip(diff_id) => {
+                Decision::Skip(diff_id) => {
                     let _ = passed_tx.send(None);
                     return Ok(Ok(Passed::Settled(diff_id)));
                 }
-                Verdict::Hash => return self.hash(layer),
-                Verdict::Undecided | Verdict::Pack => {}
+                Decision::Hash => return self.hash(layer),
+                Decision::Undecided | Decision::Pack => {}
             },
             Claim::Hint(_) | Claim::Nothing => self.wait_a_little(&mut decided)?,
         }
@@ -227,16 +227,16 @@ impl Reader {
     }
 
     /// Waits for the decision about a layer.
-    fn wait(&self, decided: &mut watch::Receiver<Verdict>) -> Result<Verdict, Stopped> {
-        let decision = decided.wait_for(|verdict| *verdict != Verdict::Undecided);
+    fn wait(&self, decided: &mut watch::Receiver<Decision>) -> Result<Decision, Stopped> {
+        let decision = decided.wait_for(|verdict| *verdict != Decision::Undecided);
         self.runtime.block_on(decision).map(|verdict| verdict.clone()).map_err(|_| Stopped)
     }
 
     /// Waits for the decision as long as patience lasts.
-    fn wait_a_little(&mut self, decided: &mut watch::Receiver<Verdict>) -> Result<(), Stopped> {
+    fn wait_a_little(&mut self, decided: &mut watch::Receiver<Decision>) -> Result<(), Stopped> {
         let began = Instant::now();
         let decision = async {
-            let decision = decided.wait_for(|verdict| *verdict != Verdict::Undecided);
+            let decision = decided.wait_for(|verdict| *verdict != Decision::Undecided);
             tokio::time::timeout(self.patience, decision).await.map(|decision| decision.map(drop))
         };
         let result = self.runtime.block_on(decision);
@@ -249,14 +249,14 @@ impl Reader {
     fn read(
         &self,
         layer: Layer<'_>,
-        decided: &watch::Receiver<Verdict>,
+        decided: &watch::Receiver<Decision>,
         begun: oneshot::Sender<Begun>,
     ) -> Result<Option<DiffId>, Error> {
         let in_entry =
             |source| Error::Pack { image: self.image.clone(), entry: layer.entry.clone(), source };
         let (mut packing, spool): (Packing, Option<Spool>) = match *decided.borrow() {
-            Verdict::Skip(_) => (self.packer.hash(), None),
-            Verdict::Undecided | Verdict::Hash | Verdict::Pack => {
+            Decision::Skip(_) => (self.packer.hash(), None),
+            Decision::Undecided | Decision::Hash | Decision::Pack => {
                 let (packing, spool) = self.packer.begin().map_err(in_entry)?;
                 (packing, Some(spool))
             }
@@ -278,7 +278,7 @@ impl Reader {
             if decided.has_changed().is_err() {
                 return Ok(None);
             }
-            if matches!(*decided.borrow(), Verdict::Skip(_)) {
+            if matches!(*decided.borrow(), Decision::Skip(_)) {
                 packing.hash_only();
             }
         }

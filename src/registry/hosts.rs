@@ -6,7 +6,7 @@
 use super::auth::{Environment, Secret, fly};
 
 /// One registry, or one kind of registries.
-struct Row {
+struct HostRow {
     /// Whether a host is of this kind; the name is in lower case.
     is: fn(&str) -> bool,
     /// The host that serves the API, where it is not the one in image names.
@@ -46,7 +46,7 @@ impl TokenLogin {
     }
 }
 
-const OTHERS: Row = Row {
+const OTHERS: HostRow = HostRow {
     is: |_| true,
     api: None,
     token_login: None,
@@ -56,8 +56,8 @@ const OTHERS: Row = Row {
     says_not_found: false,
 };
 
-const ROWS: &[Row] = &[
-    Row {
+const ROWS: &[HostRow] = &[
+    HostRow {
         is: |host| host == "registry.fly.io",
         token_login: Some(TokenLogin {
             username: "x",
@@ -77,7 +77,7 @@ const ROWS: &[Row] = &[
         ..OTHERS
     },
     // An account's registry: <account>.dkr.ecr.<region>.amazonaws.com.
-    Row {
+    HostRow {
         is: |host| host.contains(".dkr.ecr.") && host.contains(".amazonaws.com"),
         log_in: "log in with `aws ecr get-login-password --region {label 3} | pushimg login \
                  --username AWS --password-stdin {host}` (it lasts 12 hours)",
@@ -85,20 +85,20 @@ const ROWS: &[Row] = &[
                  aws ecr create-repository --repository-name {repository}",
         ..OTHERS
     },
-    Row {
+    HostRow {
         is: |host| host == "public.ecr.aws",
         log_in: "log in with `aws ecr-public get-login-password --region us-east-1 | pushimg login \
                  --username AWS --password-stdin {host}` (it lasts 12 hours)",
         ..OTHERS
     },
-    Row {
+    HostRow {
         is: |host| host == "ghcr.io",
         log_in: "log in with `pushimg login {host}`, or give --username with --password-stdin; the \
                  password is a token with the scope write:packages (in GitHub Actions, \
                  GITHUB_TOKEN with the permission `packages: write`)",
         ..OTHERS
     },
-    Row {
+    HostRow {
         is: |host| host.ends_with(".pkg.dev") || host == "gcr.io" || host.ends_with(".gcr.io"),
         log_in: "log in with `gcloud auth configure-docker {host}`, or give --username \
                  oauth2accesstoken with --password-stdin and `gcloud auth print-access-token`",
@@ -107,7 +107,7 @@ const ROWS: &[Row] = &[
         ..OTHERS
     },
     // GitLab's own, and inside a job of GitLab CI that of any GitLab.
-    Row {
+    HostRow {
         is: |host| host == "registry.gitlab.com" || is_gitlab_ci(host),
         log_in: "log in with `pushimg login {host}`, or give --username with --password-stdin; in \
                  GitLab CI, pipe \"$CI_REGISTRY_PASSWORD\" into pushimg --username \
@@ -119,13 +119,13 @@ const ROWS: &[Row] = &[
                      Developer, is needed",
         ..OTHERS
     },
-    Row {
+    HostRow {
         is: |host| host.ends_with(".azurecr.io"),
         log_in: "log in with `az acr login --name {label 0}`, or give --username with \
                  --password-stdin",
         ..OTHERS
     },
-    Row {
+    HostRow {
         is: |host| matches!(host, "docker.io" | "index.docker.io" | "registry-1.docker.io"),
         api: Some("registry-1.docker.io"),
         log_in: "log in with `pushimg login docker.io`, or give --username with --password-stdin; the \
@@ -140,7 +140,7 @@ fn is_gitlab_ci(host: &str) -> bool {
     std::env::var("CI_REGISTRY").is_ok_and(|registry| registry.eq_ignore_ascii_case(host))
 }
 
-fn row(host: &str) -> &'static Row {
+fn row(host: &str) -> &'static HostRow {
     let name = host.to_ascii_lowercase();
     ROWS.iter().find(|row| (row.is)(&name)).unwrap_or(&OTHERS)
 }

@@ -22,11 +22,11 @@ const QUIET_AFTER_SOME: Duration = Duration::from_secs(10);
 
 /// What pullers have asked for so far.
 pub struct Pulls {
-    state: Mutex<State>,
+    state: Mutex<PullState>,
     changed: Notify,
 }
 
-struct State {
+struct PullState {
     running: usize,
     last: Instant,
     /// The blobs of each manifest that was sent.
@@ -40,7 +40,7 @@ struct State {
 impl Pulls {
     pub fn new() -> Self {
         Self {
-            state: Mutex::new(State {
+            state: Mutex::new(PullState {
                 running: 0,
                 last: Instant::now(),
                 manifests: Vec::new(),
@@ -51,7 +51,7 @@ impl Pulls {
         }
     }
 
-    fn change(&self, change: impl FnOnce(&mut State)) {
+    fn change(&self, change: impl FnOnce(&mut PullState)) {
         let mut state = self.state.lock();
         change(&mut state);
         state.last = Instant::now();
@@ -121,7 +121,7 @@ impl Pulls {
     }
 }
 
-impl State {
+impl PullState {
     /// When a pull is complete if nothing is asked for until then.
     fn complete_at(&self) -> Option<Instant> {
         if self.manifests.is_empty() || self.running > 0 || !self.unfinished.is_empty() {

@@ -98,7 +98,7 @@ pub fn stream(
         .name("read image".into())
         .spawn(move || {
             let (consumed, at_output) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
-            let input = Counted {
+            let input = CountedReader {
                 input,
                 file: name.clone(),
                 wrapping,
@@ -260,7 +260,7 @@ fn read(
 }
 
 fn decoder<'a>(
-    input: Counted<impl Read + 'a>,
+    input: CountedReader<impl Read + 'a>,
     wrapping: Wrapping,
     memory: usize,
 ) -> io::Result<Box<dyn Read + 'a>> {
@@ -323,7 +323,7 @@ fn is_memory_limit(error: &io::Error) -> bool {
 }
 
 /// The file as it is, counted.
-struct Counted<R> {
+struct CountedReader<R> {
     input: R,
     file: Arc<str>,
     wrapping: Wrapping,
@@ -334,7 +334,7 @@ struct Counted<R> {
     progress: Progress,
 }
 
-impl<R: Read> Read for Counted<R> {
+impl<R: Read> Read for CountedReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = loop {
             match self.input.read(buffer) {

@@ -22,11 +22,11 @@ pub struct GzipReader<R> {
     crc: Crc,
     /// The length of this member's content so far, modulo 2^32, as in its trailer.
     length: u32,
-    state: State,
+    state: MemberState,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+enum MemberState {
     FirstHeader,
     Data,
     BetweenMembers,
@@ -41,7 +41,7 @@ impl<R: BufRead> GzipReader<R> {
             inflate: Decompress::new(false),
             crc: Crc::new(),
             length: 0,
-            state: State::FirstHeader,
+            state: MemberState::FirstHeader,
         }
     }
 
@@ -79,7 +79,7 @@ impl<R: BufRead> GzipReader<R> {
         self.inflate.reset(false);
         self.crc = Crc::new();
         self.length = 0;
-        self.state = State::Data;
+        self.state = MemberState::Data;
         Ok(())
     }
 
@@ -90,7 +90,7 @@ impl<R: BufRead> GzipReader<R> {
         if u32::from_le_bytes(self.array()?) != self.length {
             return Err(corrupt("the length does not match"));
         }
-        self.state = State::BetweenMembers;
+        self.state = MemberState::BetweenMembers;
         Ok(())
     }
 
@@ -113,7 +113,7 @@ impl<R: BufRead> GzipReader<R> {
                 }
             }
         }
-        self.state = State::End;
+        self.state = MemberState::End;
         Ok(())
     }
 
@@ -167,20 +167,20 @@ impl<R: BufRead> Read for GzipReader<R> {
         }
         loop {
             match self.state {
-                State::FirstHeader => {
+                MemberState::FirstHeader => {
                     if self.array()? != MAGIC {
                         return Err(corrupt("it does not begin as gzip does"));
                     }
                     self.header()?;
                 }
-                State::Data => {
+                MemberState::Data => {
                     let count = self.inflate(buffer)?;
                     if count > 0 {
                         return Ok(count);
                     }
                 }
-                State::BetweenMembers => self.next_member()?,
-                State::End => return Ok(0),
+                MemberState::BetweenMembers => self.next_member()?,
+                MemberState::End => return Ok(0),
             }
         }
     }

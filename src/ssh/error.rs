@@ -66,7 +66,7 @@ pub enum Error {
 }
 
 /// What ssh says, whose fault it is, and what to do about it.
-struct Row {
+struct HintRow {
     says: &'static str,
     what: &'static str,
     hint: &'static str,
@@ -74,59 +74,59 @@ struct Row {
     is_passing: bool,
 }
 
-const REFUSALS: [Row; 9] = [
-    Row {
+const REFUSALS: [HintRow; 9] = [
+    HintRow {
         says: "REMOTE HOST IDENTIFICATION HAS CHANGED",
         what: "the host's key is not the one that is known",
         hint: "if the machine was set up anew, forget the old key with ssh-keygen -R HOST; \
                otherwise somebody may be listening in",
         is_passing: false,
     },
-    Row {
+    HintRow {
         says: "Host key verification failed",
         what: "the host's key is not known",
         hint: "connect once with ssh HOST, compare the fingerprint and accept the key",
         is_passing: false,
     },
-    Row {
+    HintRow {
         says: "Permission denied (",
         what: "the login was refused",
         hint: "check the user and the key: ssh HOST true must work; keys and users for a host go \
                into ~/.ssh/config",
         is_passing: false,
     },
-    Row {
+    HintRow {
         says: "Too many authentication failures",
         what: "the login was refused",
         hint: "the agent offers too many keys: set IdentityFile and IdentitiesOnly for the host in \
                ~/.ssh/config",
         is_passing: false,
     },
-    Row {
+    HintRow {
         says: "Could not resolve hostname",
         what: "the host has no address",
         hint: "check the name; aliases come from ~/.ssh/config",
         is_passing: false,
     },
-    Row {
+    HintRow {
         says: "Connection refused",
         what: "the host does not answer",
         hint: "check the port, and whether the SSH server runs",
         is_passing: true,
     },
-    Row {
+    HintRow {
         says: "timed out",
         what: "the host does not answer",
         hint: "check the address, firewalls and VPN",
         is_passing: true,
     },
-    Row {
+    HintRow {
         says: "Bad configuration option",
         what: "ssh does not read its configuration",
         hint: "mend the file that it names",
         is_passing: false,
     },
-    Row {
+    HintRow {
         says: "Can't open user config file",
         what: "ssh does not read its configuration",
         hint: "check the file after -F in --ssh",

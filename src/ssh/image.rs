@@ -53,13 +53,13 @@ pub struct SentImage {
 }
 
 /// Why an image could not be sent.
-pub enum Failure {
+pub enum SendFailure {
     /// The archive could not be written: the machine says why.
     Pipe,
     Image(Error),
 }
 
-impl<E: Into<Error>> From<E> for Failure {
+impl<E: Into<Error>> From<E> for SendFailure {
     fn from(error: E) -> Self {
         Self::Image(error.into())
     }
@@ -98,15 +98,15 @@ impl Write for &mut Pipe {
 }
 
 /// Sends an image. Blocks.
-pub fn send(mut sending: Sending) -> Result<SentImage, Failure> {
+pub fn send(mut sending: Sending) -> Result<SentImage, SendFailure> {
     let file = sending.out.take();
     let is_dry = file.is_none();
     let mut pipe = Pipe { file, sent: 0, is_broken: false };
     let sent = Sender { sending: &sending, is_dry }.run(&mut pipe);
     match sent {
         Ok(image) => Ok(SentImage { sent: pipe.sent, ..image }),
-        Err(_) if pipe.is_broken => Err(Failure::Pipe),
-        Err(error) => Err(Failure::Image(error)),
+        Err(_) if pipe.is_broken => Err(SendFailure::Pipe),
+        Err(error) => Err(SendFailure::Image(error)),
     }
 }
 
@@ -166,7 +166,7 @@ impl Sender<'_> {
             (self.sending.events)(Event::LayerCount(image.layers.len()));
         }
         let mut met: HashMap<LayerId, Met> = HashMap::new();
-        let mut spool = Spool::default();
+        let mut spool = LayerFile::default();
         while let Some(layer) = source.next_layer()? {
             let (id, entry, size) = (layer.id, layer.entry.clone(), layer.size);
             if early.as_ref().is_some_and(|image| !image.layers.contains(&id)) {
@@ -200,7 +200,7 @@ impl Sender<'_> {
                 (true, _) => reused(),
                 (false, true) => Outcome::WouldUpload,
                 (false, false) => {
-                    let mut counted = Counted::new(&mut content, self, id, &diff_id, size);
+                    let mut counted = CountedBytes::new(&mut content, self, id, &diff_id, size);
                     out.layer(&digest, size, &mut counted).map_err(in_entry)?;
                     let actual = counted.hasher.finish();
                     if let (false, Some(image)) = (actual == digest, image) {
@@ -231,7 +231,7 @@ impl Sender<'_> {
         &self,
         image: &Image,
         met: &mut HashMap<LayerId, Met>,
-        spool: &Spool,
+        spool: &LayerFile,
         out: &mut Out<'_>,
     ) -> Result<(), Error> {
         for (id, diff_id) in image.layers.iter().zip(image.config.diff_ids()) {
@@ -247,7 +247,7 @@ impl Sender<'_> {
                 (false, false) => {
                     let mut content = spool.reader(at, layer.blob.size);
                     let size = layer.blob.size;
-                    let mut counted = Counted::new(&mut content, self, *id, diff_id, size);
+                    let mut counted = CountedBytes::new(&mut content, self, *id, diff_id, size);
                     out.layer(&layer.blob.digest, size, &mut counted)
                         .map_err(|error| source::Error::from_read(error, &layer.entry))?;
                     Outcome::Uploaded
@@ -288,7 +288,8 @@ impl Sender<'_> {
                 (false, false, Some(region)) => {
                     let mut content = RegionReader { region, at: 0 };
                     let id = LayerId(place);
-                    let mut counted = Counted::new(&mut content, self, id, diff_id, stored.size);
+                    let mut counted =
+                        CountedBytes::new(&mut content, self, id, diff_id, stored.size);
                     out.layer(&stored.digest, stored.size, &mut counted)
                         .map_err(|error| source::Error::from_read(error, &region.name))?;
                     let actual = counted.hasher.finish();
@@ -389,7 +390,7 @@ fn reused() -> Outcome {
 }
 
 /// A layer's bytes on their way: hashed, and reported.
-struct Counted<'a> {
+struct CountedBytes<'a> {
     content: &'a mut dyn Read,
     hasher: Hasher,
     read: u64,
@@ -398,7 +399,7 @@ struct Counted<'a> {
     events: &'a Events,
 }
 
-impl<'a> Counted<'a> {
+impl<'a> CountedBytes<'a> {
     fn new(
         content: &'a mut dyn Read,
         sender: &'a Sender<'_>,
@@ -413,7 +414,7 @@ impl<'a> Counted<'a> {
     }
 }
 
-impl Read for Counted<'_> {
+impl Read for CountedBytes<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.content.read(buffer)?;
         self.hasher.update(&buffer[..read]);
@@ -443,12 +444,12 @@ impl Read for RegionReader<'_> {
 
 /// Layers that wait, in one temporary file without a name.
 #[derive(Default)]
-struct Spool {
+struct LayerFile {
     file: Option<File>,
     length: u64,
 }
 
-impl Spool {
+impl LayerFile {
     /// Adds what can be read: where it is, its digest and its length.
     fn add(&mut self, content: &mut dyn Read) -> io::Result<(u64, Digest, u64)> {
         let at = self.length;

@@ -1,4 +1,4 @@
-//! Progress at a terminal: a bar for each upload, and one below them for the whole push.
+//! PushProgress at a terminal: a bar for each upload, and one below them for the whole push.
 //!
 //! ```text
 //! glibc-2.38                 ━━━━━╸──  31.2 MB of 40.0 MB     4.1 MB/s
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-use super::progress::Progress;
+use super::progress::PushProgress;
 use super::text::{escape, fit, size, to_send, whole_time};
 use crate::event::Event;
 use crate::image::LayerId;
@@ -52,7 +52,7 @@ impl Bars {
     }
 
     /// Updates the bars after an event of an image.
-    pub fn update(&mut self, image: usize, event: &Event, progress: &Progress, now: Instant) {
+    pub fn update(&mut self, image: usize, event: &Event, progress: &PushProgress, now: Instant) {
         match event {
             Event::UploadStarted { layer, name, total } => {
                 self.show_whole();
@@ -83,7 +83,7 @@ impl Bars {
     }
 
     /// Updates the bar for the whole push.
-    pub fn tick(&self, progress: &Progress, now: Instant) {
+    pub fn tick(&self, progress: &PushProgress, now: Instant) {
         let Some(whole) = &self.whole else { return };
         whole.set_prefix(self.heading(progress));
         whole.set_message(self.figures(progress, now));
@@ -155,7 +155,7 @@ impl Bars {
     }
 
     /// `12 of 43 layers, 8 there`, as wide as the names above it.
-    fn heading(&self, progress: &Progress) -> String {
+    fn heading(&self, progress: &PushProgress) -> String {
         let columns = self.name_columns();
         let short = progress.heading();
         let long = match progress.there() {
@@ -174,7 +174,7 @@ impl Bars {
     }
 
     /// Bytes, rate and the time left, in the columns of the uploads above.
-    fn figures(&self, progress: &Progress, now: Instant) -> String {
+    fn figures(&self, progress: &PushProgress, now: Instant) -> String {
         let sent = size(progress.sent());
         if self.columns < MEDIUM {
             return format!("{sent:>8}");
@@ -223,7 +223,7 @@ mod tests {
         let term = InMemoryTerm::new(20, columns);
         let target = ProgressDrawTarget::term_like(Box::new(term.clone()));
         let mut bars = Bars::new(target, columns.into());
-        let mut progress = Progress::new(1);
+        let mut progress = PushProgress::new(1);
         let begin = Instant::now();
         let mut feed = |event: Event, after: u64| {
             let now = begin + Duration::from_secs(after);

@@ -1,9 +1,9 @@
-//! Progress without a terminal: plain lines for a log.
+//! PushProgress without a terminal: plain lines for a log.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use super::progress::{Progress, Upload};
+use super::progress::{PushProgress, UploadLine};
 use super::text::{escape, size, to_send, whole_time};
 
 /// After this much silence, a line says how far the push is.
@@ -31,7 +31,7 @@ impl<W: Write + Send> Lines<W> {
     }
 
     /// Writes how far the push is if nothing was written for [`SILENCE`].
-    pub fn tick(&mut self, progress: &Progress, now: Instant) {
+    pub fn tick(&mut self, progress: &PushProgress, now: Instant) {
         if progress.is_under_way() && now.duration_since(self.last) >= SILENCE {
             self.line(&status(progress, now), now);
         }
@@ -40,7 +40,7 @@ impl<W: Write + Send> Lines<W> {
 
 /// `12 of 43 layers, 130 MB of 440 MB sent at 12.3 MB/s, 25 s left; uploading glibc-2.38 (120 MB of
 /// 400 MB)`.
-fn status(progress: &Progress, now: Instant) -> String {
+fn status(progress: &PushProgress, now: Instant) -> String {
     let mut text = progress.heading();
     if progress.sent() > 0 {
         let of = progress.to_send().map_or_else(String::new, |of| format!(" of {}", to_send(of)));
@@ -53,7 +53,7 @@ fn status(progress: &Progress, now: Instant) -> String {
         text += &format!(", {} left", whole_time(left.as_secs_f64().ceil()));
     }
     // Show the upload with the most bytes left: the push ends when it does.
-    let missing = |upload: &&Upload| {
+    let missing = |upload: &&UploadLine| {
         let total = upload.total.unwrap_or(u64::MAX);
         total.saturating_sub(upload.position)
     };
@@ -78,7 +78,7 @@ mod tests {
     fn a_long_upload_is_heard_of_every_ten_seconds_and_not_more_often() {
         let begin = Instant::now();
         let at = |seconds| begin + Duration::from_secs(seconds);
-        let mut progress = Progress::new(1);
+        let mut progress = PushProgress::new(1);
         for event in [
             Event::LayerCount(43),
             started(3, "gcc\u{1b}-13", Some(400_000_000)),
@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn reading_a_pipe_is_heard_of_too() {
         let begin = Instant::now();
-        let mut progress = Progress::new(1);
+        let mut progress = PushProgress::new(1);
         let reading = Event::Reading { position: 5_000_000, total: None };
         progress.apply(0, &reading, begin);
         let mut written = Vec::new();

@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 
 use self::bars::Bars;
 use self::lines::Lines;
-use self::progress::Progress;
+use self::progress::PushProgress;
 use self::text::{Paint, escape};
 use super::outcome::ImageOutcome;
 use crate::event::{Event, Events};
@@ -35,7 +35,7 @@ use crate::tag::Tagged;
 pub enum Verbosity {
     /// Errors only.
     Quiet,
-    /// Progress, warnings, retries, the summary.
+    /// PushProgress, warnings, retries, the summary.
     Normal,
     /// Also notes and a line for each request.
     Requests,
@@ -49,14 +49,14 @@ pub const TICK: Duration = Duration::from_millis(500);
 /// Standard error, for one run. Clones share their state.
 #[derive(Clone)]
 pub struct Output {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<OutputState>>,
     verbosity: Verbosity,
     paint: Paint,
     dry_run: bool,
 }
 
-struct State {
-    progress: Progress,
+struct OutputState {
+    progress: PushProgress,
     screen: Screen,
     /// The labels of the images, by their positions; empty if there is one image.
     labels: Vec<String>,
@@ -89,8 +89,8 @@ impl Output {
 
     fn new(screen: Screen, verbosity: Verbosity, paint: Paint, dry_run: bool) -> Self {
         Self {
-            state: Arc::new(Mutex::new(State {
-                progress: Progress::new(1),
+            state: Arc::new(Mutex::new(OutputState {
+                progress: PushProgress::new(1),
                 screen,
                 labels: Vec::new(),
                 finished: false,
@@ -104,7 +104,7 @@ impl Output {
     /// Sets the labels that lines of several images begin with.
     pub fn set_labels(&self, labels: Vec<String>) {
         let mut state = self.state.lock();
-        state.progress = Progress::new(labels.len().max(1));
+        state.progress = PushProgress::new(labels.len().max(1));
         state.labels = labels;
     }
 
@@ -128,7 +128,7 @@ impl Output {
         for line in self.lines(event, &state.screen) {
             state.screen.line(&format!("{label}{line}"), now);
         }
-        let State { progress, screen, .. } = &mut *state;
+        let OutputState { progress, screen, .. } = &mut *state;
         if let Screen::Bars(bars) = screen {
             bars.update(image, event, progress, now);
         }
@@ -140,7 +140,7 @@ impl Output {
         if state.finished || self.verbosity == Verbosity::Quiet {
             return;
         }
-        let State { progress, screen, .. } = &mut *state;
+        let OutputState { progress, screen, .. } = &mut *state;
         match screen {
             Screen::Bars(bars) => bars.tick(progress, now),
             Screen::Lines(lines) => lines.tick(progress, now),

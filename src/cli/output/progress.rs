@@ -39,7 +39,7 @@ impl WorkTime {
 
 /// The sum of all events so far.
 #[derive(Debug)]
-pub struct Progress {
+pub struct PushProgress {
     /// The number of images.
     count: usize,
     /// The images that had an event, by their positions.
@@ -47,7 +47,7 @@ pub struct Progress {
     /// Layers that were not sent, because the registry had them.
     there: usize,
     /// Blobs that are being uploaded, or will be.
-    uploads: BTreeMap<(usize, LayerId), Upload>,
+    uploads: BTreeMap<(usize, LayerId), UploadLine>,
     /// Bytes of the blobs whose upload has finished.
     uploaded: u64,
     /// The time that was spent reading.
@@ -69,7 +69,7 @@ struct ImageProgress {
 
 /// An upload.
 #[derive(Debug)]
-pub struct Upload {
+pub struct UploadLine {
     /// The layer's name, not escaped.
     pub name: String,
     /// Bytes sent.
@@ -87,7 +87,7 @@ enum Stage {
     Running,
 }
 
-impl Upload {
+impl UploadLine {
     /// The bytes that are known to be sent for it.
     fn known(&self) -> u64 {
         self.total.unwrap_or(self.ready).max(self.position)
@@ -102,7 +102,7 @@ pub enum ToSend {
     AtLeast(u64),
 }
 
-impl Progress {
+impl PushProgress {
     /// The progress of this many images before the first event.
     pub fn new(count: usize) -> Self {
         Self {
@@ -180,7 +180,7 @@ impl Progress {
         total: Option<u64>,
         stage: Stage,
     ) {
-        let upload = Upload { name: name.to_owned(), position: 0, total, ready: 0, stage };
+        let upload = UploadLine { name: name.to_owned(), position: 0, total, ready: 0, stage };
         self.uploads.insert(layer, upload);
     }
 
@@ -193,7 +193,7 @@ impl Progress {
     }
 
     /// The running uploads, in the order of their layers.
-    pub fn active(&self) -> impl Iterator<Item = &Upload> {
+    pub fn active(&self) -> impl Iterator<Item = &UploadLine> {
         self.uploads.values().filter(|upload| upload.stage == Stage::Running)
     }
 
@@ -204,7 +204,7 @@ impl Progress {
 
     /// Bytes of blobs that were sent or are known to have to be.
     fn known(&self) -> u64 {
-        self.uploaded + self.uploads.values().map(Upload::known).sum::<u64>()
+        self.uploaded + self.uploads.values().map(UploadLine::known).sum::<u64>()
     }
 
     /// Whether there is nothing to send at the moment.
@@ -342,8 +342,8 @@ mod tests {
     use super::*;
     use crate::report::Known;
 
-    fn after(events: impl IntoIterator<Item = Event>) -> (Progress, Instant) {
-        let (mut progress, begin) = (Progress::new(1), Instant::now());
+    fn after(events: impl IntoIterator<Item = Event>) -> (PushProgress, Instant) {
+        let (mut progress, begin) = (PushProgress::new(1), Instant::now());
         for event in events {
             progress.apply(0, &event, begin);
         }
@@ -475,7 +475,7 @@ mod tests {
 
     #[test]
     fn layers_of_several_images_are_kept_apart_and_added_up() {
-        let (mut progress, begin) = (Progress::new(2), Instant::now());
+        let (mut progress, begin) = (PushProgress::new(2), Instant::now());
         progress.apply(0, &Event::LayerCount(2), begin);
         progress.apply(0, &started(0, "a", Some(1000)), begin);
         progress.apply(0, &sent(0, 400, None), begin);
@@ -499,7 +499,7 @@ mod tests {
 
     #[test]
     fn of_layers_that_nobody_has_counted_no_sum_is_told() {
-        let (mut progress, begin) = (Progress::new(2), Instant::now());
+        let (mut progress, begin) = (PushProgress::new(2), Instant::now());
         progress.apply(0, &Event::LayerCount(1), begin);
         let there = || Outcome::Reused { why: Known::Cache };
         progress.apply(0, &layer(0, "a", 5, there()), begin);
@@ -512,7 +512,7 @@ mod tests {
 
     #[test]
     fn an_image_that_was_not_heard_of_is_still_to_come() {
-        let (mut progress, begin) = (Progress::new(2), Instant::now());
+        let (mut progress, begin) = (PushProgress::new(2), Instant::now());
         progress.apply(0, &Event::LayerCount(1), begin);
         let why = Known::Cache;
         progress.apply(0, &layer(0, "a", 5, Outcome::Reused { why }), begin);

@@ -26,7 +26,7 @@ pub struct Authenticator {
     door: Arc<Door>,
     sources: Sources,
     /// What the last challenge asked for; `None`: there was none yet.
-    asked: Mutex<Option<Wanted>>,
+    asked: Mutex<Option<WantedToken>>,
     /// Credentials, by repository. A failed search is not repeated: it may have taken a program
     /// half a minute, and a hundred requests may wait for it.
     searches: Mutex<HashMap<String, Search>>,
@@ -43,7 +43,7 @@ struct Login {
 
 /// What the registry wants.
 #[derive(Clone)]
-enum Wanted {
+enum WantedToken {
     Password,
     Token(Endpoint),
 }
@@ -83,11 +83,15 @@ impl Authenticator {
         let asked = self.asked.lock().clone();
         match asked {
             None => Ok(None),
-            Some(Wanted::Password) => Ok(match &self.login(repository).await?.found.credential {
-                Some(Credential::Basic { username, password }) => Some(basic(username, password)),
-                _ => None,
-            }),
-            Some(Wanted::Token(endpoint)) => {
+            Some(WantedToken::Password) => {
+                Ok(match &self.login(repository).await?.found.credential {
+                    Some(Credential::Basic { username, password }) => {
+                        Some(basic(username, password))
+                    }
+                    _ => None,
+                })
+            }
+            Some(WantedToken::Token(endpoint)) => {
                 self.token(repository, scopes.clone(), endpoint).await.map(Some)
             }
         }
@@ -96,9 +100,9 @@ impl Authenticator {
     /// Takes note of what a 401 asks for, so that other requests bring it at once.
     pub fn note_challenge(&self, headers: &HeaderMap) {
         let asked = match Challenge::choose(headers) {
-            Some(Challenge::Basic { .. }) => Wanted::Password,
+            Some(Challenge::Basic { .. }) => WantedToken::Password,
             Some(Challenge::Bearer { realm, service, .. }) => {
-                Wanted::Token(Endpoint { url: realm, service })
+                WantedToken::Token(Endpoint { url: realm, service })
             }
             None => return,
         };
@@ -146,7 +150,7 @@ impl Authenticator {
             Challenge::Bearer { realm, service, scope, .. } => {
                 self.check(repository, &realm).await?;
                 let endpoint = Endpoint { url: realm, service };
-                *self.asked.lock() = Some(Wanted::Token(endpoint.clone()));
+                *self.asked.lock() = Some(WantedToken::Token(endpoint.clone()));
                 if let Some(refused) = sent {
                     self.tokens.forget(repository, refused);
                 }

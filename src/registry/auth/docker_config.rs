@@ -41,14 +41,14 @@ pub(super) struct DockerConfig {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ConfigJson {
-    auths: Option<BTreeMap<String, Option<Entry>>>,
+    auths: Option<BTreeMap<String, Option<AuthEntry>>>,
     cred_helpers: Option<BTreeMap<String, String>>,
     creds_store: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
-struct Entry {
+struct AuthEntry {
     auth: Option<Secret>,
     username: Option<String>,
     password: Option<Secret>,
@@ -126,13 +126,13 @@ impl DockerConfig {
 
     /// The entry with the longest path that fits; of several, one that holds something, and is
     /// written as the user wrote the registry.
-    fn entry(&self, host: &str, written: &str, repository: &str) -> Option<(&String, &Entry)> {
+    fn entry(&self, host: &str, written: &str, repository: &str) -> Option<(&String, &AuthEntry)> {
         self.content
             .auths
             .iter()
             .flatten()
             .filter_map(|(key, entry)| {
-                const EMPTY: &Entry = &Entry {
+                const EMPTY: &AuthEntry = &AuthEntry {
                     auth: None,
                     username: None,
                     password: None,
@@ -148,7 +148,7 @@ impl DockerConfig {
     }
 }
 
-impl Entry {
+impl AuthEntry {
     fn is_empty(&self) -> bool {
         let Self { auth, username, password, identitytoken, registrytoken } = self;
         username.as_deref().unwrap_or_default().is_empty()

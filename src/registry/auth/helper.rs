@@ -41,7 +41,7 @@ pub(super) struct Program {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Answer {
+struct HelperAnswer {
     username: String,
     secret: Secret,
 }
@@ -82,7 +82,7 @@ impl Program {
         let Some(run) = self.run("get", server, server.as_bytes()).await? else {
             return Ok(None);
         };
-        let answer: Answer =
+        let answer: HelperAnswer =
             json::from_slice(&run.stdout).map_err(|_| CredentialError::ProgramAnswer {
                 program: self.name.clone(),
                 server: server.to_owned(),
@@ -103,13 +103,13 @@ impl Program {
     ) -> Result<(), CredentialError> {
         #[derive(Serialize)]
         #[serde(rename_all = "PascalCase")]
-        struct Login<'a> {
+        struct HelperLogin<'a> {
             #[serde(rename = "ServerURL")]
             server: &'a str,
             username: &'a str,
             secret: &'a str,
         }
-        let login = Login { server, username, secret: password.expose() };
+        let login = HelperLogin { server, username, secret: password.expose() };
         // Cannot fail: it is text.
         let input = Zeroizing::new(serde_json::to_vec(&login).unwrap_or_default());
         self.run("store", server, &input).await.map(drop)
@@ -187,17 +187,17 @@ impl Program {
 /// What one run of a program left.
 struct Run {
     status: ExitStatus,
-    stdout: Output,
-    stderr: Output,
+    stdout: HelperOutput,
+    stderr: HelperOutput,
 }
 
 fn said(bytes: &[u8]) -> String {
     excerpt(&String::from_utf8_lossy(bytes))
 }
 
-type Output = Zeroizing<Vec<u8>>;
+type HelperOutput = Zeroizing<Vec<u8>>;
 
-async fn read(from: Option<impl AsyncRead + Unpin>) -> std::io::Result<Output> {
+async fn read(from: Option<impl AsyncRead + Unpin>) -> std::io::Result<HelperOutput> {
     let mut bytes = Zeroizing::new(Vec::new());
     if let Some(from) = from {
         from.take(MAX_OUTPUT).read_to_end(&mut bytes).await?;

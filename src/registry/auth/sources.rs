@@ -90,10 +90,10 @@ impl Environment {
 /// A file to look into.
 struct CredentialFile {
     path: PathBuf,
-    content: Content,
+    content: FileContent,
 }
 
-enum Content {
+enum FileContent {
     /// On the disk, in its usual place.
     Usual,
     /// On the disk, named by the user in this way: it must exist.
@@ -152,15 +152,15 @@ impl Sources {
     fn places(&self) -> Vec<CredentialFile> {
         let environment = &self.environment;
         let named = |path: &Option<PathBuf>, by| {
-            path.clone().map(|path| CredentialFile { path, content: Content::Named(by) })
+            path.clone().map(|path| CredentialFile { path, content: FileContent::Named(by) })
         };
         let usual = |folder: &Option<PathBuf>, below: &str| {
             let path = folder.as_ref()?.join(below);
-            Some(CredentialFile { path, content: Content::Usual })
+            Some(CredentialFile { path, content: FileContent::Usual })
         };
         let value = environment.docker_auth_config.clone().map(|value| CredentialFile {
             path: "$DOCKER_AUTH_CONFIG".into(),
-            content: Content::Value(value),
+            content: FileContent::Value(value),
         });
         let mut places: Vec<CredentialFile> = Vec::new();
         for place in [
@@ -269,13 +269,13 @@ async fn ask(program: &Program, servers: &[String]) -> Result<Option<Credential>
 /// The file's content; `None` where it does not exist and need not.
 async fn read(place: &CredentialFile) -> Result<Option<Zeroizing<Vec<u8>>>, CredentialError> {
     let mut bytes = Zeroizing::new(Vec::new());
-    if let Content::Value(value) = &place.content {
+    if let FileContent::Value(value) = &place.content {
         bytes.extend_from_slice(value.expose().as_bytes());
         return Ok(Some(bytes));
     }
     let read = async {
         // Opening a pipe waits for a writer. Only the user may name one.
-        if matches!(place.content, Content::Usual)
+        if matches!(place.content, FileContent::Usual)
             && !tokio::fs::metadata(&place.path).await?.is_file()
         {
             return Err(std::io::Error::other("it is not a regular file"));
@@ -289,7 +289,7 @@ async fn read(place: &CredentialFile) -> Result<Option<Zeroizing<Vec<u8>>>, Cred
         }
         Ok(_) => Ok(Some(bytes)),
         Err(error)
-            if matches!(place.content, Content::Usual)
+            if matches!(place.content, FileContent::Usual)
                 && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
         {
             Ok(None)
@@ -297,8 +297,8 @@ async fn read(place: &CredentialFile) -> Result<Option<Zeroizing<Vec<u8>>>, Cred
         Err(error) => Err(CredentialError::Read {
             path: place.path.clone(),
             named_by: match place.content {
-                Content::Named(name) => format!(" (named by {name})"),
-                Content::Usual | Content::Value(_) => String::new(),
+                FileContent::Named(name) => format!(" (named by {name})"),
+                FileContent::Usual | FileContent::Value(_) => String::new(),
             },
             source: Arc::new(error),
         }),

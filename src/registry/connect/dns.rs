@@ -15,15 +15,15 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 /// How long an answer serves. A registry behind a load balancer changes its addresses, so not long.
 const KEEP: Duration = Duration::from_secs(10);
 
-type Answer = Result<Vec<SocketAddr>, Arc<std::io::Error>>;
-type Pending = Shared<BoxFuture<'static, Answer>>;
+type DnsAnswer = Result<Vec<SocketAddr>, Arc<std::io::Error>>;
+type PendingLookup = Shared<BoxFuture<'static, DnsAnswer>>;
 
 /// The system's resolver, asked once for each name and a while.
 #[derive(Clone, Default)]
-pub struct Resolver(Arc<Mutex<HashMap<String, (Instant, Pending)>>>);
+pub struct Resolver(Arc<Mutex<HashMap<String, (Instant, PendingLookup)>>>);
 
 impl Resolver {
-    fn lookup(&self, name: &str) -> Pending {
+    fn lookup(&self, name: &str) -> PendingLookup {
         // A map is whole between any two of its operations.
         let mut asked = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some((since, answer)) = asked.get(name)
@@ -37,7 +37,7 @@ impl Resolver {
             let found = tokio::net::lookup_host((host.as_str(), 0)).await.map_err(Arc::new)?;
             Ok(found.collect())
         };
-        let answer: Pending = answer.boxed().shared();
+        let answer: PendingLookup = answer.boxed().shared();
         asked.insert(name.to_owned(), (Instant::now(), answer.clone()));
         answer
     }

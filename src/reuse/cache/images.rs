@@ -15,7 +15,7 @@ const MAX_BYTES: usize = 8 << 20;
 /// One image in the JSON of `image.contents`; its config is the next `config_bytes` bytes of
 /// `image.configs`.
 #[derive(Serialize, Deserialize)]
-struct Entry {
+struct ImageEntry {
     names: Vec<String>,
     config_bytes: usize,
     layers: Vec<usize>,
@@ -49,7 +49,7 @@ impl Store {
         let mut entries = Vec::with_capacity(images.len());
         for image in images {
             configs.extend_from_slice(image.config.bytes());
-            entries.push(Entry {
+            entries.push(ImageEntry {
                 names: image.names.clone(),
                 config_bytes: image.config.bytes().len(),
                 layers: image.layers.clone(),
@@ -103,7 +103,7 @@ fn images(file: &str, row: &Row<'_>) -> Option<Vec<CachedImage>> {
     if text(row, 2)? != sum(&[file.as_bytes(), contents.as_bytes(), configs]) {
         return None;
     }
-    let entries: Vec<Entry> = serde_json::from_str(contents).ok()?;
+    let entries: Vec<ImageEntry> = serde_json::from_str(contents).ok()?;
     entries
         .into_iter()
         .map(|entry| {

@@ -36,7 +36,7 @@ pub struct ListedImage<'a> {
 
 /// One element of `manifest.json`.
 #[derive(Deserialize)]
-struct Item {
+struct ManifestItem {
     #[serde(rename = "Config")]
     config: String,
     #[serde(rename = "RepoTags", default)]
@@ -53,7 +53,7 @@ pub fn list<'a, T>(
     entries: &'a Entries<T>,
     mut read_config: impl FnMut(&str, &T) -> Result<Config, Error>,
 ) -> Result<Vec<ListedImage<'a>>, Error> {
-    let Bounded(items): Bounded<Item, MAX_IMAGES> = json::from_slice(manifest)
+    let Bounded(items): Bounded<ManifestItem, MAX_IMAGES> = json::from_slice(manifest)
         .map_err(|source| DockerArchiveError::MalformedManifest { file: file.clone(), source })?;
     if items.is_empty() {
         return Err(DockerArchiveError::NoImages { file: file.clone() }.into());

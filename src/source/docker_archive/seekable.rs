@@ -70,7 +70,7 @@ pub fn open(tar: TarFile, progress: Progress) -> Result<Box<dyn Source>, Error> 
         layers,
         next: 0,
         memory,
-        content: Content {
+        content: SeekableContent {
             file: Arc::new(file),
             name,
             length,
@@ -91,7 +91,7 @@ struct SeekableArchive {
     next: usize,
     /// What decompressing one of its layers takes.
     memory: usize,
-    content: Content,
+    content: SeekableContent,
 }
 
 struct StoredLayer {
@@ -181,7 +181,7 @@ fn truncated(file: &Arc<str>, entry: &str, at: u64) -> Error {
 }
 
 /// The content of one layer.
-struct Content {
+struct SeekableContent {
     file: Arc<File>,
     name: Arc<str>,
     length: u64,
@@ -193,27 +193,27 @@ struct Content {
     progress: Progress,
 }
 
-impl Read for Content {
+impl Read for SeekableContent {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let Some(mut unpacker) = self.unpacker.take() else {
             return self.read_stored(buffer);
         };
-        let read = unpacker.read(&mut Stored(self), buffer);
+        let read = unpacker.read(&mut SeekableBytes(self), buffer);
         self.unpacker = Some(unpacker);
         read.map_err(|error| corrupt_layer(&self.name, &self.entry, &self.head, error))
     }
 }
 
 /// The bytes of the current layer as they are stored.
-struct Stored<'a>(&'a mut Content);
+struct SeekableBytes<'a>(&'a mut SeekableContent);
 
-impl Read for Stored<'_> {
+impl Read for SeekableBytes<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.read_stored(buffer)
     }
 }
 
-impl Content {
+impl SeekableContent {
     fn read_stored(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let want =
             usize::try_from(self.end - self.position).unwrap_or(usize::MAX).min(buffer.len());

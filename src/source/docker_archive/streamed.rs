@@ -27,7 +27,7 @@ use crate::source::wrapping::Wrapping;
 pub struct StreamedArchive {
     file: Arc<str>,
     entries: Entries<EntryFate>,
-    content: Content,
+    content: StreamedContent,
     memory: usize,
     /// What decompressing one of the layers takes that have come.
     layer_memory: usize,
@@ -90,7 +90,7 @@ impl StreamedArchive {
     pub fn new(stream: Stream, file: Arc<str>, (wrapping, memory): (Wrapping, usize)) -> Self {
         Self {
             entries: Entries::new(file.clone()),
-            content: Content {
+            content: StreamedContent {
                 tar: Tar::new(stream, file.clone(), wrapping),
                 head: [0; BLOCK],
                 head_start: 0,
@@ -262,7 +262,7 @@ impl StreamedArchive {
 }
 
 /// The content of the current entry, of which the first block may have been looked at already.
-struct Content {
+struct StreamedContent {
     tar: Tar<Stream>,
     head: [u8; BLOCK],
     head_start: usize,
@@ -273,7 +273,7 @@ struct Content {
     unpacker: Option<Unpacker>,
 }
 
-impl Content {
+impl StreamedContent {
     /// Reads the first block, or all there is of it.
     fn peek(&mut self) -> Result<(), Error> {
         while self.head_end < BLOCK {
@@ -290,7 +290,7 @@ impl Content {
     }
 }
 
-impl Content {
+impl StreamedContent {
     /// Decompresses the entry from here on, if it is a layer that must be.
     fn unpack(&mut self, entry: &str) -> Result<(), Error> {
         let unpacker = Unpacker::new(self.peeked());
@@ -304,27 +304,27 @@ impl Content {
     }
 }
 
-impl Read for Content {
+impl Read for StreamedContent {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let Some(mut unpacker) = self.unpacker.take() else {
             return self.read_stored(buffer);
         };
-        let read = unpacker.read(&mut Stored(self), buffer);
+        let read = unpacker.read(&mut StreamedBytes(self), buffer);
         self.unpacker = Some(unpacker);
         read.map_err(|error| self.corrupt(error))
     }
 }
 
 /// The bytes of the current entry as they are stored.
-struct Stored<'a>(&'a mut Content);
+struct StreamedBytes<'a>(&'a mut StreamedContent);
 
-impl Read for Stored<'_> {
+impl Read for StreamedBytes<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.read_stored(buffer)
     }
 }
 
-impl Content {
+impl StreamedContent {
     fn read_stored(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let peeked = self.peeked();
         if peeked.is_empty() {

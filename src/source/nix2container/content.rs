@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::header::{Header, Kind, Owner};
 use super::label::Label;
 use super::spec::LayerSpec;
-use super::tree::{Entry, StoreFile, Tree, unreadable};
+use super::tree::{LayerEntry, LayerTree, StoreFile, unreadable};
 use crate::image::Hasher;
 use crate::source::error::Error;
 use crate::source::pieces::{Piece, Pieces};
@@ -48,7 +48,7 @@ impl LayerContent {
     fn open(&self) -> Result<Box<dyn Read + Send>, Error> {
         let path = Path::new(&self.layer.layer_path);
         if path.as_os_str().is_empty() {
-            let tree = Tree::new(self.label.clone(), &self.layer.paths)?;
+            let tree = LayerTree::new(self.label.clone(), &self.layer.paths)?;
             return Ok(Box::new(Pieces::new(TreeTar {
                 tree,
                 made: VecDeque::new(),
@@ -105,7 +105,7 @@ impl Read for LayerContent {
 
 /// A tar in the making.
 struct TreeTar {
-    tree: Tree,
+    tree: LayerTree,
     /// What comes next.
     made: VecDeque<Piece>,
     ended: bool,
@@ -137,8 +137,8 @@ impl Iterator for TreeTar {
 
 impl TreeTar {
     /// The headers of an entry; its content comes next.
-    fn begin(&mut self, entry: Entry) -> Result<Piece, Error> {
-        let Entry { name, file } = entry;
+    fn begin(&mut self, entry: LayerEntry) -> Result<Piece, Error> {
+        let LayerEntry { name, file } = entry;
         let Some(file) = file else {
             let header = Header {
                 name: &name,

@@ -1,6 +1,6 @@
 //! The files of a layer in the order of its tar, which is the order of their names.
 //!
-//! Store paths with their rewrites go in. [`Tree::next`] returns one [`Entry`] after another, with the
+//! Store paths with their rewrites go in. [`LayerTree::next`] returns one [`LayerEntry`] after another, with the
 //! folders that the files are in.
 //!
 //! A folder is read when its turn has come. So only the names in it, and in the folders above it, are
@@ -35,7 +35,7 @@ const NODE: usize = 256;
 const MAX_NAME: usize = 4095;
 
 /// An entry of the tar.
-pub struct Entry {
+pub struct LayerEntry {
     /// Its name: clean, and absolute unless a rewrite has changed that.
     pub name: Vec<u8>,
     /// The file in the store; `None` for a folder that others are in.
@@ -62,7 +62,7 @@ struct Origin {
 
 /// A name that has not been returned yet.
 #[derive(Default)]
-struct Node {
+struct NameNode {
     file: Option<StoreFile>,
     /// Folders in the store whose files belong under this name.
     below: Vec<(PathBuf, Origin)>,
@@ -70,12 +70,12 @@ struct Node {
 
 /// A name with zero bytes in place of slashes. Sorted by these, a folder comes right before its files.
 /// The root's is empty.
-type Key = Vec<u8>;
+type TreeKey = Vec<u8>;
 
 /// The names that have not been returned yet. A folder is returned before its files.
-pub struct Tree {
+pub struct LayerTree {
     label: Arc<Label>,
-    nodes: BTreeMap<Key, Node>,
+    nodes: BTreeMap<TreeKey, NameNode>,
     /// The memory that they take.
     held: usize,
 }
@@ -87,7 +87,7 @@ impl StoreFile {
     }
 }
 
-impl Tree {
+impl LayerTree {
     /// The files of these store paths. Folders are read later.
     pub fn new(label: Arc<Label>, paths: &[StorePath]) -> Result<Self, Error> {
         let mut tree = Self { label, nodes: BTreeMap::new(), held: 0 };
@@ -108,7 +108,7 @@ impl Tree {
     }
 
     /// The next entry; `None` after the last.
-    pub fn next(&mut self) -> Result<Option<Entry>, Error> {
+    pub fn next(&mut self) -> Result<Option<LayerEntry>, Error> {
         let Some((key, node)) = self.nodes.pop_first() else {
             return Ok(None);
         };
@@ -116,7 +116,7 @@ impl Tree {
         for (folder, origin) in &node.below {
             self.expand(&key, folder, origin)?;
         }
-        Ok(Some(Entry { name: name_of(&key), file: node.file }))
+        Ok(Some(LayerEntry { name: name_of(&key), file: node.file }))
     }
 
     /// Adds a store path as `name`, and its files below that name. With an empty name, its files are
@@ -126,9 +126,9 @@ impl Tree {
         let folder = metadata.is_dir().then(|| from_bytes(clean(path.as_os_str().as_bytes())));
         if name.is_empty() {
             if let Some(folder) = folder
-                && self.expand(&Key::new(), &folder, &origin)?
+                && self.expand(&TreeKey::new(), &folder, &origin)?
             {
-                self.node(Key::new())?;
+                self.node(TreeKey::new())?;
             }
             return Ok(());
         }
@@ -175,7 +175,7 @@ impl Tree {
     }
 
     /// Adds the files of a folder in the store below a name. Returns whether there are any.
-    fn expand(&mut self, key: &Key, folder: &Path, origin: &Origin) -> Result<bool, Error> {
+    fn expand(&mut self, key: &TreeKey, folder: &Path, origin: &Origin) -> Result<bool, Error> {
         let mut any = false;
         for path in self.read_folder(folder)? {
             let path = path?;
@@ -196,7 +196,7 @@ impl Tree {
     }
 
     /// Gives a file its name, which another file may have already.
-    fn put(&mut self, key: Key, file: StoreFile) -> Result<(), Error> {
+    fn put(&mut self, key: TreeKey, file: StoreFile) -> Result<(), Error> {
         let node = self.node(key.clone())?;
         let Some(known) = node.file.take() else {
             node.file = Some(file);
@@ -228,7 +228,7 @@ impl Tree {
     }
 
     /// The node of a name, which is added if it is new.
-    fn node(&mut self, key: Key) -> Result<&mut Node, Error> {
+    fn node(&mut self, key: TreeKey) -> Result<&mut NameNode, Error> {
         if !self.nodes.contains_key(&key) {
             self.hold(cost(key.len()))?;
         }
@@ -236,7 +236,7 @@ impl Tree {
     }
 
     /// Adds the folders that a name is in.
-    fn lead_to(&mut self, key: &Key) -> Result<(), Error> {
+    fn lead_to(&mut self, key: &TreeKey) -> Result<(), Error> {
         let ends = (0..key.len()).rev().filter(|&at| key[at] == 0);
         for end in ends {
             if self.nodes.contains_key(&key[..end]) {
@@ -255,7 +255,7 @@ impl Tree {
         Ok(())
     }
 
-    fn key(&self, name: &[u8], path: &Path) -> Result<Key, Error> {
+    fn key(&self, name: &[u8], path: &Path) -> Result<TreeKey, Error> {
         if name.len() > MAX_NAME || name.contains(&0) {
             return Err(self.label.fault(LayerFault::Rewritten { path: shown(path) }));
         }
@@ -332,7 +332,7 @@ fn cost(length: usize) -> usize {
     2 * length + NODE
 }
 
-fn name_of(key: &Key) -> Vec<u8> {
+fn name_of(key: &TreeKey) -> Vec<u8> {
     if key.is_empty() {
         return b"/".to_vec();
     }

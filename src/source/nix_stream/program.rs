@@ -58,10 +58,10 @@ pub fn open(
     };
     let said = listen(stderr, file.clone(), note)?;
     let child = running.child.clone();
-    let mut output = Output { stdout, child, said, file: file.clone() };
+    let mut output = ProgramOutput { stdout, child, said, file: file.clone() };
     let mut head = Vec::with_capacity(BLOCK);
     (&mut output).take(BLOCK as u64).read_to_end(&mut head).map_err(|error| {
-        // What goes wrong in `Output` is an error of ours.
+        // What goes wrong in `ProgramOutput` is an error of ours.
         Error::from_read(error, &file)
     })?;
     let wrapping = Wrapping::of(&head);
@@ -116,14 +116,14 @@ impl Drop for Running {
 }
 
 /// The program's stdout. Its end is an error unless the program has ended well.
-struct Output {
+struct ProgramOutput {
     stdout: ChildStdout,
     child: Arc<Mutex<Child>>,
     said: Receiver<Vec<String>>,
     file: Arc<str>,
 }
 
-impl Output {
+impl ProgramOutput {
     /// Waits until the program ends, in such a way that it can be killed meanwhile.
     fn wait(&self) -> io::Result<ExitStatus> {
         let mut pause = Duration::from_millis(1);
@@ -139,7 +139,7 @@ impl Output {
     }
 }
 
-impl Read for Output {
+impl Read for ProgramOutput {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.stdout.read(buffer)?;
         if count > 0 || buffer.is_empty() {

@@ -26,7 +26,7 @@ pub const OCI_LAYOUT: &str = "oci-layout";
 /// What is known of each entry that may be needed; `T` is what is known of a file.
 pub struct Entries<T> {
     file: Arc<str>,
-    by_name: HashMap<String, Target<T>>,
+    by_name: HashMap<String, LinkTarget<T>>,
     name_bytes: usize,
     root_file_system: Option<String>,
     /// The folder of the archive that has a `manifest.json` or an `oci-layout`.
@@ -35,7 +35,7 @@ pub struct Entries<T> {
     is_legacy: bool,
 }
 
-enum Target<T> {
+enum LinkTarget<T> {
     File(T),
     /// A link to the entry of this (normalised) name.
     Link(String),
@@ -83,7 +83,7 @@ impl<T> Entries<T> {
 
     /// Remembers a file under its (normalised) name.
     pub fn insert_file(&mut self, name: String, file: T) -> Result<(), TarError> {
-        self.insert(name, Target::File(file))
+        self.insert(name, LinkTarget::File(file))
     }
 
     /// Remembers a symbolic link; its target is relative to where it stands.
@@ -94,7 +94,7 @@ impl<T> Entries<T> {
             let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
             normalise(&format!("{folder}/{target}"))
         };
-        self.insert(name, Target::Link(target))
+        self.insert(name, LinkTarget::Link(target))
     }
 
     /// Remembers a hard link; its target is another entry's name.
@@ -104,12 +104,12 @@ impl<T> Entries<T> {
         if target == name && self.by_name.contains_key(&name) {
             return Ok(());
         }
-        self.insert(name, Target::Link(target))
+        self.insert(name, LinkTarget::Link(target))
     }
 
-    fn insert(&mut self, name: String, target: Target<T>) -> Result<(), TarError> {
+    fn insert(&mut self, name: String, target: LinkTarget<T>) -> Result<(), TarError> {
         self.name_bytes += name.len();
-        if let Target::Link(target) = &target {
+        if let LinkTarget::Link(target) = &target {
             self.name_bytes += target.len();
         }
         self.by_name.insert(name, target);
@@ -131,8 +131,8 @@ impl<T> Entries<T> {
         let mut via = None;
         for _ in 0..=MAX_LINKS {
             match self.by_name.get_key_value(&wanted) {
-                Some((stored, Target::File(file))) => return Ok(Ok((stored, file))),
-                Some((_, Target::Link(target))) => {
+                Some((stored, LinkTarget::File(file))) => return Ok(Ok((stored, file))),
+                Some((_, LinkTarget::Link(target))) => {
                     wanted.clone_from(target);
                     via = Some(target.clone());
                 }

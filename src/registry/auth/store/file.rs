@@ -31,7 +31,7 @@ pub struct ConfigFile {
 }
 
 /// An object whose fields stay in order, and their values as they are written.
-pub type Fields = Vec<(String, Box<RawValue>)>;
+pub type FileFields = Vec<(String, Box<RawValue>)>;
 
 impl ConfigFile {
     /// Creates the folder if it is missing, locks it, and reads the file; a missing file is empty.
@@ -77,7 +77,7 @@ impl ConfigFile {
     /// written.
     pub fn change_auths(
         &self,
-        change: impl FnOnce(&mut Fields) -> Option<()>,
+        change: impl FnOnce(&mut FileFields) -> Option<()>,
     ) -> Result<(), CredentialError> {
         let failed = |problem| write_error(&self.named, std::io::Error::other(problem));
         let not_object = |error: serde_json::Error| {
@@ -89,13 +89,13 @@ impl ConfigFile {
         let bytes = self.bytes.trim_ascii();
         let text = text_of(bytes).ok_or_else(|| failed("it is not text".to_owned()))?;
         let mut fields = match text.as_str() {
-            "" => Fields::new(),
+            "" => FileFields::new(),
             text => serde_json::from_str::<Object>(text).map_err(not_object)?.0,
         };
         // As for Go's decoder, the name counts in any case, and the last one wins.
         let index = fields.iter().rposition(|(name, _)| name.eq_ignore_ascii_case("auths"));
         let mut auths = match index.map(|index| fields[index].1.get()) {
-            None | Some("null") => Fields::new(),
+            None | Some("null") => FileFields::new(),
             Some(text) => serde_json::from_str::<Object>(text).map_err(not_object)?.0,
         };
         if change(&mut auths).is_none() {
@@ -163,7 +163,7 @@ fn bytes_of(text: &str) -> Zeroizing<Vec<u8>> {
 }
 
 /// The object as text, indented by tabs as docker writes it.
-fn written(fields: &Fields, depth: usize) -> Zeroizing<String> {
+fn written(fields: &FileFields, depth: usize) -> Zeroizing<String> {
     let mut text = Zeroizing::new(String::from("{"));
     for (i, (name, value)) in fields.iter().enumerate() {
         let comma = if i == 0 { "\n" } else { ",\n" };
@@ -196,7 +196,7 @@ fn write_error(path: &Path, source: std::io::Error) -> CredentialError {
     CredentialError::Write { path: path.to_owned(), source: Arc::new(source) }
 }
 
-struct Object(Fields);
+struct Object(FileFields);
 
 impl<'de> Deserialize<'de> for Object {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -210,7 +210,7 @@ impl<'de> Deserialize<'de> for Object {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
-                let mut fields = Fields::new();
+                let mut fields = FileFields::new();
                 while let Some(field) = map.next_entry()? {
                     fields.push(field);
                 }
