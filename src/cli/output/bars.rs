@@ -1,4 +1,4 @@
-//! PushProgress at a terminal: a bar for each upload, and one below them for the whole push.
+//! Progress at a terminal: a bar for each upload, and one below them for the whole push.
 //!
 //! ```text
 //! glibc-2.38                 ━━━━━╸──  31.2 MB of 40.0 MB     4.1 MB/s

@@ -1,4 +1,4 @@
-//! PushProgress without a terminal: plain lines for a log.
+//! Progress without a terminal: plain lines for a log.
 
 use std::io::Write;
 use std::time::{Duration, Instant};

@@ -35,7 +35,7 @@ use crate::tag::Tagged;
 pub enum Verbosity {
     /// Errors only.
     Quiet,
-    /// PushProgress, warnings, retries, the summary.
+    /// Progress, warnings, retries, the summary.
     Normal,
     /// Also notes and a line for each request.
     Requests,

@@ -1,7 +1,7 @@
 //! The files of a layer in the order of its tar, which is the order of their names.
 //!
-//! Store paths with their rewrites go in. [`LayerTree::next`] returns one [`LayerEntry`] after another, with the
-//! folders that the files are in.
+//! Store paths with their rewrites go in. [`LayerTree::next`] returns one [`LayerEntry`] after
+//! another, with the folders that the files are in.
 //!
 //! A folder is read when its turn has come. So only the names in it, and in the folders above it, are
 //! in memory. If a rewrite may move any file to any place, all names of that store path are.

@@ -61,7 +61,7 @@ pub fn open(
     let mut output = ProgramOutput { stdout, child, said, file: file.clone() };
     let mut head = Vec::with_capacity(BLOCK);
     (&mut output).take(BLOCK as u64).read_to_end(&mut head).map_err(|error| {
-        // What goes wrong in `ProgramOutput` is an error of ours.
+        // What goes wrong in `Output` is an error of ours.
         Error::from_read(error, &file)
     })?;
     let wrapping = Wrapping::of(&head);
