@@ -190,7 +190,13 @@ impl Sources {
     ) -> Result<Looked, CredentialError> {
         let shown = place.path.display();
         let Some(bytes) = read(place).await? else {
-            return Ok(Looked::Nothing(format!("{shown} (does not exist)")));
+            return Ok(Looked::Nothing(match place.path.parent() {
+                // As if DOCKER_CONFIG were the file, and not its folder.
+                Some(folder) if folder.is_file() => {
+                    format!("{shown} ({} is a file, not a folder)", folder.display())
+                }
+                _ => format!("{shown} (does not exist)"),
+            }));
         };
         let listed = DockerConfig::parse(&place.path, &bytes)?.lookup(registry, repository)?;
         let found = |credential, by: Option<&Program>| {
@@ -412,8 +418,8 @@ mod tests {
 
     #[tokio::test]
     async fn finding_nothing_tells_every_place() {
-        let machine = Machine::new();
-        machine.write("docker/config.json", "{}");
+        let mut machine = Machine::new();
+        let file = machine.write("docker/config.json", "{}");
         let found = machine.find("other.example").await;
         assert_eq!(found.credential, None);
         for part in [
@@ -425,6 +431,9 @@ mod tests {
         ] {
             assert!(found.origin.contains(part), "{}", found.origin);
         }
+        machine.sources.environment.docker_config = Some(file);
+        let found = machine.find("other.example").await;
+        assert!(found.origin.contains("/config.json is a file, not a folder)"), "{}", found.origin);
         let nowhere = Sources::default().find("h", "r").await.unwrap();
         assert!(nowhere.origin.contains("HOME"), "{}", nowhere.origin);
     }
