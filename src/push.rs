@@ -127,9 +127,8 @@ impl ImagePush<'_> {
             ..reuse::Options::default()
         };
         if trust == Trust::WhatIsKnown {
-            let previous = |repository: &Repository, reference: &str| Previous {
-                repository: repository.clone(),
-                reference: reference.to_owned(),
+            let previous = |repository: &Repository, reference: &str| {
+                Previous::new(repository.clone(), reference)
             };
             let references = destination.lookups();
             wanted.tags = references.iter().map(|tag| previous(repository, tag)).collect();

@@ -1,6 +1,8 @@
 //! What a push did, or would do: one value that the summary, `--dry-run`, `--json` and the tests
 //! read.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use crate::changes::Changes;
@@ -133,7 +135,7 @@ pub enum Outcome {
 #[serde(tag = "why", content = "where", rename_all = "kebab-case")]
 pub enum Known {
     /// An image pushed earlier lists it; the reference of that image.
-    PreviousImage(String),
+    PreviousImage(Arc<str>),
     /// The local cache remembered its digest.
     Cache,
     /// It was packed, and the registry answered the HEAD for its digest.

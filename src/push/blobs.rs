@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::future::pending;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use futures::future::try_join_all;
 use parking_lot::Mutex;
@@ -49,8 +49,9 @@ struct BlobEntry {
 /// One blob in one repository.
 #[derive(Default)]
 struct Presence {
-    /// The answer to the HEAD, which is sent once.
-    head: OnceCell<Option<Present>>,
+    /// The answer to the HEAD, which is sent once. In a box, since most blobs are never asked for, and
+    /// a run of many images has very many.
+    head: OnceLock<Box<OnceCell<Option<Present>>>>,
     verdict: Mutex<Verdict>,
 }
 
@@ -408,7 +409,8 @@ impl RepositoryBlobs<'_> {
             return Ok(false);
         }
         let presence = self.presence(&blob.digest);
-        let head = presence.head.get_or_try_init(|| self.repository.head_blob(&blob.digest)).await;
+        let head = presence.head.get_or_init(Box::default);
+        let head = head.get_or_try_init(|| self.repository.head_blob(&blob.digest)).await;
         match head {
             Ok(Some(Present { size })) => Ok(size.is_none_or(|size| size == blob.size)),
             Ok(None) => Ok(false),

@@ -44,8 +44,7 @@ impl<'a> Root<'a> {
 
     /// What a reference stands for, as it was read at the beginning of this run.
     async fn now(&self, reference: &str) -> Option<Digest> {
-        let (repository, reference) = (self.repository.clone(), reference.to_owned());
-        self.previous.digest(&Previous { repository, reference }).await
+        self.previous.digest(&Previous::new(self.repository.clone(), reference)).await
     }
 
     /// Puts the manifests of a tree. If a tag stands for the root already, nothing that the root

@@ -126,9 +126,9 @@ impl Run {
             let theirs = destinations.iter().filter(|theirs| {
                 theirs.registry() == registry.host() && theirs.repository() != own
             });
-            let previous = |theirs: &Reference| Previous {
-                repository: registry.readable_repository(theirs.repository()),
-                reference: theirs.tag().or(theirs.digest()).unwrap_or("latest").to_owned(),
+            let previous = |theirs: &Reference| {
+                let reference = theirs.tag().or(theirs.digest()).unwrap_or("latest");
+                Previous::new(registry.readable_repository(theirs.repository()), reference)
             };
             theirs.map(previous).collect()
         })

@@ -51,7 +51,7 @@ pub async fn bring(
     let layers = parts.iter().filter(|part| part.layer.is_some()).count();
     (push.events)(Event::LayerCount(layers));
     let ledger = push.run.ledger.of(root.repository, push.number, push.events);
-    let tagged = root.destination.name();
+    let tagged: Arc<str> = root.destination.name().into();
     let reported = Mutex::new(HashSet::new());
     let bring = async |(place, part): (usize, &Part<'_>)| {
         let outcome = match part.is_tagged {
@@ -100,7 +100,8 @@ async fn bring_part(
         (None, Location::Registry(image)) if !part.stored.is_foreign() => {
             let registry = blobs.repository().registry();
             let theirs = registry.readable_repository(image.repository());
-            let (repository, why) = (theirs.name().to_owned(), Why::Listed(image.to_string()));
+            let (repository, why) =
+                (theirs.name().to_owned(), Why::Listed(image.to_string().into()));
             let candidate = Candidate { blob: blob.clone(), repository, why };
             (vec![candidate], Arc::new(InRepository::new(theirs, digest.clone(), *size)))
         }

@@ -22,7 +22,7 @@ pub(crate) struct PreviousImages {
     /// Those that were read before the image came whose destination they stand for.
     early: Mutex<HashMap<ReadingKey, Arc<Reading>>>,
     /// What they stood for when they were read, by their names.
-    digests: Arc<Mutex<HashMap<String, Digest>>>,
+    digests: Arc<Mutex<HashMap<Arc<str>, Digest>>>,
     /// What those have listed that the destinations of the run stand for.
     pub(super) siblings: Siblings,
 }
@@ -94,11 +94,11 @@ impl PreviousImages {
     pub async fn digest(&self, image: &Previous) -> Option<Digest> {
         let readings: Vec<Arc<Reading>> = {
             let (name, all) = (image.name(), self.readings.lock());
-            let same = all.iter().filter(|((theirs, _), _)| *theirs == name);
+            let same = all.iter().filter(|((theirs, _), _)| theirs == name);
             same.filter_map(|(_, reading)| reading.upgrade()).collect()
         };
         join_all(readings.iter().map(|reading| reading.manifests.clone())).await;
-        self.digests.lock().get(&image.name()).cloned()
+        self.digests.lock().get(image.name()).cloned()
     }
 
     /// Reads those of the destinations that nobody has read yet.

@@ -67,9 +67,9 @@ pub(crate) struct Candidate {
 #[derive(Clone, Debug)]
 pub(crate) enum Why {
     /// The manifest that a tag of this push points to now lists it. The name of that image.
-    Tagged(String),
+    Tagged(Arc<str>),
     /// Another image lists it. The name of that image.
-    Listed(String),
+    Listed(Arc<str>),
     /// The local cache remembers it.
     Cached,
     /// It was packed in this run; a repository may have it all the same.
@@ -300,7 +300,7 @@ impl Reuse {
         &self,
         readings: &[Arc<Reading>],
         blob: &Blob,
-        why: fn(String) -> Why,
+        why: fn(Arc<str>) -> Why,
     ) -> Vec<Candidate> {
         let mut found = Vec::new();
         for reading in readings {
@@ -311,7 +311,7 @@ impl Reuse {
                 found.push(Candidate {
                     blob: blob.clone(),
                     repository: image.repository.name().to_owned(),
-                    why: why(image.name()),
+                    why: why(image.name().clone()),
                 });
             }
         }
@@ -328,12 +328,17 @@ impl Reuse {
         repositories.into_iter().map(candidate).collect()
     }
 
-    fn in_table(&self, table: &Table, diff_id: &DiffId, why: fn(String) -> Why) -> Vec<Candidate> {
+    fn in_table(
+        &self,
+        table: &Table,
+        diff_id: &DiffId,
+        why: fn(Arc<str>) -> Why,
+    ) -> Vec<Candidate> {
         let rows = table.layers.get(diff_id).into_iter().flatten();
         let candidate = |(blob, image): &(Blob, Arc<Previous>)| Candidate {
             blob: blob.clone(),
             repository: image.repository.name().to_owned(),
-            why: why(image.name()),
+            why: why(image.name().clone()),
         };
         rows.filter(|(blob, _)| self.is_allowed(blob)).map(candidate).collect()
     }

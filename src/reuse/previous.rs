@@ -34,6 +34,7 @@ pub(crate) struct Previous {
     pub repository: Repository,
     /// Its tag or digest.
     pub reference: String,
+    name: Arc<str>,
 }
 
 /// The manifests that a reference stands for now.
@@ -73,7 +74,7 @@ pub(super) struct Reading {
 }
 
 /// The image's name, and the platform for which it is read.
-pub(super) type ReadingKey = (String, Option<Platform>);
+pub(super) type ReadingKey = (Arc<str>, Option<Platform>);
 
 /// What is known when a previous image is read.
 #[derive(Clone)]
@@ -87,16 +88,21 @@ pub(super) struct Known {
 }
 
 impl Previous {
+    pub fn new(repository: Repository, reference: &str) -> Self {
+        let separator = if reference.contains(':') { '@' } else { ':' };
+        let name = format!("{repository}{separator}{reference}").into();
+        Self { repository, reference: reference.to_owned(), name }
+    }
+
     /// As a user would write it.
-    pub fn name(&self) -> String {
-        let separator = if self.reference.contains(':') { '@' } else { ':' };
-        format!("{}{separator}{}", self.repository, self.reference)
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
     }
 }
 
 impl Known {
     pub fn key(&self, image: &Previous) -> ReadingKey {
-        (image.name(), self.platform.clone())
+        (image.name().clone(), self.platform.clone())
     }
 }
 
@@ -112,7 +118,7 @@ impl Reading {
     pub fn begin(
         image: Previous,
         known: Known,
-        digests: Arc<Mutex<HashMap<String, Digest>>>,
+        digests: Arc<Mutex<HashMap<Arc<str>, Digest>>>,
     ) -> Self {
         // The clock starts when the first answer is awaited, not while the archive is opened.
         let image = Arc::new(image);
@@ -123,7 +129,7 @@ impl Reading {
                 let read = timeout_at(deadline, manifests(&image, &known)).await;
                 let read = read.unwrap_or_else(slow);
                 if let Ok(manifests) = &read {
-                    digests.lock().insert(image.name(), manifests.digest.clone());
+                    digests.lock().insert(image.name().clone(), manifests.digest.clone());
                 }
                 read
             }
