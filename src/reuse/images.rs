@@ -1,8 +1,8 @@
 //! The previous images of a run, which all its images share.
 //!
-//! A layer of one image may be in the repository of another. So there is one table for each registry
-//! of what the images list that the run's destinations stand for. It keeps few blobs of each layer:
-//! its size does not grow with the square of the number of images.
+//! A layer of one image may be in the repository of another. So all images share one table for each
+//! registry, with the layers of the images that the run's destinations stand for. It keeps few blobs
+//! of each layer, so that its size does not grow with the square of the number of images.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
@@ -19,15 +19,15 @@ use crate::registry::Registry;
 #[derive(Default)]
 pub(crate) struct PreviousImages {
     readings: Mutex<HashMap<ReadingKey, Weak<Reading>>>,
-    /// Those that were read before the image came whose destination they stand for.
+    /// Images that were read early. Each is kept until the image comes that replaces it.
     early: Mutex<HashMap<ReadingKey, Arc<Reading>>>,
-    /// What they stood for when they were read, by their names.
+    /// The digest of each when it was read, by its name.
     digests: Arc<Mutex<HashMap<Arc<str>, Digest>>>,
-    /// What those have listed that the destinations of the run stand for.
+    /// The layers of those images that the destinations of the run stand for.
     pub(super) siblings: Siblings,
 }
 
-/// How many images are kept for a diff ID: if a mount from two is refused, none is tried from more.
+/// How many images are kept for a diff ID. A mount is tried from two at most.
 const KEPT: usize = 4;
 
 /// Names the images that the destinations of a run's other images stand for.
@@ -42,7 +42,8 @@ pub(super) struct Siblings {
 }
 
 impl Siblings {
-    /// Adds what an image lists once it has been read. Whether it can be is its own push's concern.
+    /// Waits until an image has been read, and adds its layers. If it cannot be read, the push that
+    /// replaces it says so.
     pub async fn add(&self, reading: &Reading, key: ReadingKey, trusted: bool) {
         let rows = reading.layers.clone().await;
         let is_new = self.added.lock().insert(key);
@@ -56,7 +57,7 @@ impl Siblings {
         }
     }
 
-    /// What `look_up` finds in the table of a registry.
+    /// Looks up something in the table of a registry.
     pub fn of<T: Default>(&self, registry: &Registry, look_up: impl FnOnce(&Table) -> T) -> T {
         self.tables.lock().get(registry.host()).map(look_up).unwrap_or_default()
     }
@@ -74,7 +75,7 @@ impl PreviousImages {
         })
     }
 
-    /// Reads the image for another than the one that replaces it, for which it is kept.
+    /// Reads a previous image early, for another image of the run than the one that replaces it.
     pub(super) fn read_early(&self, image: &Previous, known: &Known) -> Arc<Reading> {
         let reading = self.read(image, known);
         if Arc::strong_count(&reading) == 1 {
@@ -83,7 +84,7 @@ impl PreviousImages {
         reading
     }
 
-    /// Reads the image for the one that replaces it.
+    /// Reads a previous image for the image that replaces it.
     pub(super) fn read_own(&self, image: &Previous, known: &Known) -> Arc<Reading> {
         let reading = self.read(image, known);
         self.early.lock().remove(&known.key(image));
@@ -101,7 +102,7 @@ impl PreviousImages {
         self.digests.lock().get(image.name()).cloned()
     }
 
-    /// Reads those of the destinations that nobody has read yet.
+    /// Reads those destinations that have not been read yet.
     pub(super) async fn read_siblings(
         self: &Arc<Self>,
         destinations: &Destinations,
