@@ -88,7 +88,7 @@ def add(cases: list, versions: dict) -> None:
             if not row["seconds"] or row["note"] == "failed":
                 continue
             name, rest = (row["label"].split(",", 1) + [""])[:2]
-            name = versions.get(name, name) + (f",{rest}" if rest else "")
+            name = versions.get(name, name).split(" commit:")[0] + (f",{rest}" if rest else "")
             tools[name] = {key: row[key] for key in ("seconds", "memory", "sent")}
             tools[name]["requests"] = sum(row["requests"].values())
             tools[name]["note"] = row["note"]
@@ -139,7 +139,9 @@ def table(name: str, measured: dict) -> str:
     peers = peers_of(list(here.values()))
     if name in WITH_VARIANTS:
         every = {tool for tools in here.values() for tool in tools}
-        peers = sorted(tool for tool in every if tool.startswith(f"{OWN},")) + peers
+        one_by_one = {tool for tool in every if tool.endswith(", one by one")}
+        variants = {tool for tool in every if tool.startswith(f"{OWN},")}
+        peers = sorted(variants) + sorted(one_by_one - variants) + peers
     alone = {case: measured.get(ALONE, {}).get(case) for case in here}
     shows_alone = any(alone.values())
     shows_sent = any(peers_of([tools]) for tools in here.values())
