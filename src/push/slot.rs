@@ -25,7 +25,7 @@ impl IndexSlot<'_> {
             && !expected.matches(platform)
         {
             return Err(Error::Usage(format!(
-                "{} is an image for {platform}, not for {expected}; was the wrong file given?",
+                "{} is an image for {platform}, not for {expected}; was the wrong image given?",
                 self.image.image
             )));
         }

@@ -27,12 +27,12 @@ const NOT_RUN: &[&str] = &[
     "curl ",
     "sudo ",
     "git ",
-    // These need the internet or a terminal; the module `login` runs the same forms.
     // The module `ssh` runs these with a server of its own.
     "pushimg result ssh://",
     "pushimg result-amd64=ssh://",
     "pushimg --index ssh://",
     "PUSHIMG_SSH=",
+    // These need the internet or a terminal; the module `login` runs the same forms.
     "pushimg login ghcr.io",
     "echo \"$TOKEN\" | pushimg login",
     "FLY_API_TOKEN=... pushimg login",

@@ -30,20 +30,30 @@ fn gateways_do_what_their_options_say() {
                 assert!(location.starts_with(&format!("http://{host}/")), "{name}: {location}");
                 let location = location.replace("http://", &format!("{scheme}://"));
                 let status = async |method: Method, length: usize| {
-                    let request = client.request(method, with_digest(&location, "sha256:0"));
-                    request.body(vec![0; length]).send().await.expect("an answer").status()
+                    // If the gateway closes before it has read the body, its answer may be lost.
+                    for _ in 0..10 {
+                        let url = with_digest(&location, "sha256:0");
+                        let request = client.request(method.clone(), url);
+                        if let Ok(answer) = request.body(vec![0; length]).send().await {
+                            return answer.status();
+                        }
+                    }
+                    panic!("{name}: no answer to {method}");
                 };
                 assert_eq!(status(Method::PATCH, 10).await, StatusCode::METHOD_NOT_ALLOWED);
                 let long = status(Method::PUT, (1 << 20) + 1).await;
                 assert_eq!(long, StatusCode::PAYLOAD_TOO_LARGE, "{name}");
                 let passed = status(Method::PUT, 1 << 20).await;
-                assert_eq!(passed, StatusCode::BAD_REQUEST, "{name}: sha256:0 is no digest");
+                // The registry refuses the digest before it has read all, which a gateway that is
+                // still sending may take for a broken connection.
+                let refused = [StatusCode::BAD_REQUEST, StatusCode::BAD_GATEWAY];
+                assert!(refused.contains(&passed), "{name}: {passed}: sha256:0 is no digest");
             });
         }
         for requests in [nginx.requests(), haproxy.requests()] {
             let first = requests.first().expect("a request");
             assert_eq!(first, "POST /v2/lab/blobs/uploads/ 202", "{requests:#?}");
-            assert_eq!(requests.len(), 4, "{requests:#?}");
+            assert!(requests.len() >= 4, "{requests:#?}");
         }
     }
 }
