@@ -234,7 +234,8 @@ impl Input {
 /// A name under which an open file without one can be opened.
 fn descriptor_path(file: &std::fs::File) -> PathBuf {
     use std::os::fd::AsRawFd;
-    format!("/proc/self/fd/{}", file.as_raw_fd()).into()
+    let folder = if cfg!(target_os = "linux") { "/proc/self/fd" } else { "/dev/fd" };
+    format!("{folder}/{}", file.as_raw_fd()).into()
 }
 
 /// Runs what blocks off the runtime's threads.

@@ -5,7 +5,8 @@
 //! nothing was asked for a while: a short one if the image's config and all its layers were sent, a
 //! longer one if some were not.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -33,7 +34,9 @@ struct PullState {
     manifests: Vec<Vec<Digest>>,
     /// Blobs that were asked for, and not sent to their end.
     unfinished: HashSet<Digest>,
-    /// Blobs that were sent to their end.
+    /// The parts of other blobs that were sent, in order.
+    parts: HashMap<Digest, Vec<Range<u64>>>,
+    /// Blobs of which every byte was sent.
     whole: HashSet<Digest>,
 }
 
@@ -45,6 +48,7 @@ impl Pulls {
                 last: Instant::now(),
                 manifests: Vec::new(),
                 unfinished: HashSet::new(),
+                parts: HashMap::new(),
                 whole: HashSet::new(),
             }),
             changed: Notify::new(),
@@ -88,18 +92,19 @@ impl Pulls {
         });
     }
 
-    /// A blob was sent to its end.
-    pub fn sent(&self, blob: &Digest) {
+    /// A part of a blob of `size` bytes was sent. `asked` is the part that was asked for.
+    pub fn sent(&self, blob: &Digest, part: Range<u64>, asked: &Range<u64>, size: u64) {
         self.change(|state| {
-            state.unfinished.remove(blob);
-            state.whole.insert(blob.clone());
-        });
-    }
-
-    /// A range of a blob was sent, which was all that was asked for.
-    pub fn sent_part(&self, blob: &Digest) {
-        self.change(|state| {
-            state.unfinished.remove(blob);
+            if part.end == asked.end {
+                state.unfinished.remove(blob);
+            }
+            let parts = state.parts.entry(blob.clone()).or_default();
+            parts.push(part);
+            *parts = joined(std::mem::take(parts));
+            if *parts == [0..size] {
+                state.parts.remove(blob);
+                state.whole.insert(blob.clone());
+            }
         });
     }
 
@@ -136,6 +141,19 @@ impl PullState {
     }
 }
 
+/// The same parts in order; those that touch or overlap are one.
+fn joined(mut parts: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    parts.sort_by_key(|part| part.start);
+    let mut joined: Vec<Range<u64>> = Vec::new();
+    for part in parts {
+        match joined.last_mut() {
+            Some(last) if part.start <= last.end => last.end = last.end.max(part.end),
+            _ => joined.push(part),
+        }
+    }
+    joined
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,13 +175,16 @@ mod tests {
         pulls.asked(&config);
         pulls.end();
         assert_eq!(quiet(&pulls), None, "the config broke off");
-        pulls.sent(&config);
+        pulls.sent(&config, 0..9, &(0..9), 9);
         assert_eq!(quiet(&pulls), Some(QUIET_AFTER_SOME), "the puller may have the layer");
         pulls.asked(&layer);
-        pulls.sent_part(&layer);
+        pulls.sent(&layer, 5..9, &(5..9), 9);
         assert_eq!(quiet(&pulls), Some(QUIET_AFTER_SOME), "the rest may come");
         pulls.asked(&layer);
-        pulls.sent(&layer);
+        pulls.sent(&layer, 0..3, &(0..5), 9);
+        assert_eq!(quiet(&pulls), None, "it broke off");
+        pulls.asked(&layer);
+        pulls.sent(&layer, 3..5, &(3..5), 9);
         assert_eq!(quiet(&pulls), Some(QUIET_AFTER_ALL));
     }
 }

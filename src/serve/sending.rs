@@ -4,6 +4,7 @@
 //! blobs go out at once. A slow reader only makes its own blob wait.
 
 use std::io::{self, Read};
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -56,7 +57,7 @@ pub struct BlobBody {
     pieces: BoxStream<'static, io::Result<Bytes>>,
     left: u64,
     sent: u64,
-    to_end: bool,
+    asked: Range<u64>,
     began: Instant,
     shared: Arc<Shared>,
     blob: Arc<ServedBlob>,
@@ -95,7 +96,7 @@ impl BlobBody {
             pieces,
             left: end - first,
             sent: 0,
-            to_end: end == blob.size,
+            asked: first..end,
             began: Instant::now(),
             shared: shared.clone(),
             blob: blob.clone(),
@@ -146,11 +147,8 @@ impl Drop for BlobBody {
     fn drop(&mut self) {
         self.shared.reading.active.fetch_sub(1, Ordering::Relaxed);
         let whole = self.left == 0;
-        match (whole, self.to_end) {
-            (true, true) => self.shared.pulls.sent(&self.blob.digest),
-            (true, false) => self.shared.pulls.sent_part(&self.blob.digest),
-            (false, _) => {}
-        }
+        let part = self.asked.start..self.asked.start + self.sent;
+        self.shared.pulls.sent(&self.blob.digest, part, &self.asked, self.blob.size);
         (self.shared.events)(Event::BlobSent {
             repository: self.repository.clone(),
             digest: self.blob.digest.clone(),
