@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::archive::{ImageBuilder, Layer, sha256};
+use crate::support::archive::{ImageBuilder, Layer, random_bytes, sha256};
 use crate::support::layout::Layout;
 use crate::support::measure::PeakMemory;
+use crate::support::nix_store::{StorePath, Streamed};
 use crate::support::pull;
 use crate::support::run::Pushimg;
 
@@ -147,6 +148,54 @@ fn skopeo_and_podman_pull_from_plain_and_compressed_archives_in_every_compressio
             );
             pull::skopeo(again.host.clone(), "team/app", "v1");
         }
+    }
+}
+
+#[test]
+fn the_layers_of_a_stream_script_are_made_while_they_are_pulled() {
+    let glibc = StorePath::new("glibc-2.38", &[("lib/libc.so.6", &random_bytes(1, 900_000))]);
+    let app = StorePath::new("app-1.0", &[("bin/app", b"an app")]);
+    // There may be no store here.
+    let (Some(glibc), Some(app)) = (glibc, app) else { return };
+    let image = Streamed::new(&[&[&glibc], &[&app]]);
+    let archive = image.archive();
+    for compression in ["none", "gzip"] {
+        let options = ["--compression", compression];
+        let serving = Serving::start(&Pushimg::new(), &[&image.result()], &options);
+        let (_, name) = serving.names[0].split_once('/').expect("a name");
+        let (name, _) = name.split_once('@').expect("a digest");
+        let tags = serving.json(&format!("/v2/{name}/tags/list"));
+        let tag = tags["tags"][0].as_str().expect("a tag");
+        pull::assert_same_image(&archive, serving.host.clone(), name, tag);
+        pull::skopeo(serving.host.clone(), name, tag);
+    }
+}
+
+#[test]
+fn docker_pulls_and_has_the_right_image_and_pulls_only_what_changed() {
+    let docker = |arguments: &[&str]| {
+        let output = Command::new("docker").args(arguments).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    if docker(&["info"]).is_none() {
+        return; // no daemon here
+    }
+    let folder = TempDir::new().expect("a folder");
+    let first = image();
+    let second = first.clone().with_layer(1, Layer::random("top", 3, 200_000));
+    let mut names = Vec::new();
+    for (builder, told) in [(&first, "Pull complete"), (&second, "Already exists")] {
+        let archive = builder.write(folder.path(), "image.tar");
+        let serving = Serving::start(&Pushimg::new(), &[text(&archive)], &[]);
+        let name = format!("{}/team/app:v1", serving.host);
+        let pulled = docker(&["pull", &name]).expect("docker pull");
+        assert!(pulled.contains(told), "{pulled}");
+        let id = docker(&["image", "inspect", "--format", "{{.Id}}", &name]).expect("an image");
+        assert_eq!(id.trim(), sha256(&builder.config()));
+        names.push(name);
+    }
+    for name in names {
+        docker(&["rmi", &name]);
     }
 }
 
