@@ -101,7 +101,7 @@ impl Pulls {
             let parts = state.parts.entry(blob.clone()).or_default();
             parts.push(part);
             *parts = joined(std::mem::take(parts));
-            if *parts == [0..size] {
+            if matches!(parts.as_slice(), [all] if *all == (0..size)) {
                 state.parts.remove(blob);
                 state.whole.insert(blob.clone());
             }
