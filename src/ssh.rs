@@ -166,6 +166,12 @@ impl HostPush<'_> {
         let name = |tag: &String| runtime.name_of(&self.destination, tag);
         let names: Vec<String> = tags.iter().map(name).collect();
         let platform = session.there.platform.take();
+        if let Some(said) = session.there.unlisted.take() {
+            let word = runtime.word;
+            (self.events)(Event::Warning(format!(
+                "{word} there did not list all its layers, so more may be sent than needed: {said}"
+            )));
+        }
         let there = match leave {
             Leave::WhatIsThere => std::mem::take(&mut session.there.layers),
             Leave::Nothing => LayersThere::None,

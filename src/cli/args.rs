@@ -5,14 +5,15 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::image::Reference;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Parser, ValueHint, value_parser};
 use clap_complete::Shell;
 
-use super::options::{RegistryArgs, ReuseArgs, SelectionArgs, SshArgs, VerbosityArgs};
+use super::options::{
+    ConnectionArgs, RegistryArgs, ReuseArgs, SelectionArgs, SshArgs, VerbosityArgs,
+};
 use super::{help, name, platform};
-use crate::image::{Compression, Format, Platform};
+use crate::image::{Compression, Format, Platform, Reference};
 use crate::push::DEFAULT_JOBS;
 
 /// The forms of the command line.
@@ -308,17 +309,8 @@ pub struct LoginArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Registry")]
     pub auth_file: Option<PathBuf>,
 
-    /// Use plain HTTP; for loopback addresses it is tried without this option
-    #[arg(long, help_heading = "Registry")]
-    pub plain_http: bool,
-
-    /// PEM file with certificates to trust besides the system's
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Registry")]
-    pub ca_file: Option<PathBuf>,
-
-    /// Accept any certificate: others on the network can read the password
-    #[arg(long, help_heading = "Registry")]
-    pub insecure_skip_tls_verify: bool,
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
 
     #[command(flatten)]
     pub verbosity: VerbosityArgs,

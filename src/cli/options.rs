@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::image::Reference;
 use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, ValueHint};
 
 use super::{duration, name, platform};
-use crate::image::Platform;
+use crate::image::{Platform, Reference};
+use crate::registry::TlsOptions;
 use crate::ssh::{self, RuntimeName};
 
 /// Which image of several, and whether it may be run.
@@ -54,7 +54,7 @@ pub struct ReuseArgs {
 #[command(next_help_heading = "Registry")]
 pub struct RegistryArgs {
     /// User name; needs --password-stdin
-    #[arg(long, value_name = "NAME", requires = "password_stdin", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(short, long, value_name = "NAME", requires = "password_stdin", value_parser = NonEmptyStringValueParser::new())]
     pub username: Option<String>,
 
     /// Read the password from standard input
@@ -65,6 +65,23 @@ pub struct RegistryArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub auth_file: Option<PathBuf>,
 
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+
+    /// How long to retry a failed request, such as 90s or 1h; 0 means no retries
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration::duration)]
+    pub retry_for: Duration,
+
+    /// How long a connection may be idle; the answer to a layer's last byte may take five times
+    /// as long
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = duration::idle_timeout)]
+    pub idle_timeout: Duration,
+}
+
+/// How a registry is reached.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Registry")]
+pub struct ConnectionArgs {
     /// Use plain HTTP; for loopback addresses it is tried without this option
     #[arg(long)]
     pub plain_http: bool,
@@ -76,15 +93,13 @@ pub struct RegistryArgs {
     /// Accept any certificate: others on the network can read and change everything
     #[arg(long)]
     pub insecure_skip_tls_verify: bool,
+}
 
-    /// How long to retry a failed request, such as 90s or 1h; 0 means no retries
-    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration::duration)]
-    pub retry_for: Duration,
-
-    /// How long a connection may be idle; the answer to a layer's last byte may take five times
-    /// as long
-    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = duration::idle_timeout)]
-    pub idle_timeout: Duration,
+impl ConnectionArgs {
+    /// Which certificates are trusted.
+    pub fn tls(&self) -> TlsOptions {
+        TlsOptions { ca_file: self.ca_file.clone(), skip_verify: self.insecure_skip_tls_verify }
+    }
 }
 
 /// How to bring images to machines over SSH.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::error::Error;
@@ -21,9 +21,18 @@ pub enum UnknownKind {
          output that is the image (`nix build .#docker`, not the package)"
     )]
     Directory { file: Arc<str> },
-    /// A folder that holds just one image archive.
-    #[error("{file} is a directory; give the image archive in it: {archive}")]
-    FolderOfArchive { file: Arc<str>, archive: Arc<str> },
+    /// A docker archive that was unpacked.
+    #[error(
+        "{file} is a docker archive that was unpacked into a directory; give the archive itself, or \
+         pack it again: tar -C {file} -cf image.tar ."
+    )]
+    Unpacked { file: Arc<str> },
+    /// A folder that holds images.
+    #[error("{file} is a directory; give {}: {}", match images.len() {
+        1 => "the image in it",
+        _ => "one of the images in it",
+    }, images.join(", "))]
+    FolderOfImages { file: Arc<str>, images: Vec<Arc<str>> },
     /// Neither an archive nor anything else that is known.
     #[error(
         "{file} is not an image: it is {what}; give a docker archive, as `nix build .#docker`, \
@@ -46,36 +55,59 @@ impl From<UnknownKind> for Error {
 
 /// How many files of a folder are looked at.
 const MAX_FILES: usize = 100;
+/// How many images of a folder an error names.
+const MAX_NAMED: usize = 5;
 
-/// The error for a folder that is no image. If there is just one archive in it, the error names it.
+/// The error for a folder that is no image. It names the images in the folder, if they are few.
 pub fn directory(opened: OpenFile) -> Error {
     let file = opened.name;
-    let archives = opened.path.map_or(Vec::new(), |path| archives_in(&path));
-    match archives.as_slice() {
-        [archive] => {
-            let archive = printable_path(archive);
-            UnknownKind::FolderOfArchive { file, archive }.into()
-        }
+    let Some(path) = opened.path else {
+        return UnknownKind::Directory { file }.into();
+    };
+    if is_unpacked_archive(&path) {
+        return UnknownKind::Unpacked { file }.into();
+    }
+    let images = images_in(&path);
+    match images.len() {
+        1..=MAX_NAMED => UnknownKind::FolderOfImages { file, images }.into(),
         _ => UnknownKind::Directory { file }.into(),
     }
 }
 
-/// The files of a folder that begin as archives do. A file that cannot be read is not counted.
-fn archives_in(folder: &Path) -> Vec<PathBuf> {
+/// The files of a folder that begin as archives do, and the OCI layouts in it.
+fn images_in(folder: &Path) -> Vec<Arc<str>> {
     let Ok(files) = fs::read_dir(folder) else {
         return Vec::new();
     };
     let paths = files.take(MAX_FILES).filter_map(|file| Some(file.ok()?.path()));
-    let is_archive = |path: &PathBuf| {
-        let mut head = Vec::new();
-        let is_file = fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
-        is_file
-            && File::open(path)
-                .and_then(|file| file.take(BLOCK as u64).read_to_end(&mut head))
-                .is_ok()
-            && (tar::is_tar(&head) || Wrapping::of(&head) != Wrapping::None)
-    };
-    paths.filter(is_archive).collect()
+    let mut images: Vec<_> = paths.filter(|path| is_layout(path) || is_archive(path)).collect();
+    images.sort();
+    images.iter().map(|path| printable_path(path)).collect()
+}
+
+/// Whether the folder has the list of images that is in every docker archive.
+fn is_unpacked_archive(folder: &Path) -> bool {
+    head_of(&folder.join("manifest.json"))
+        .is_some_and(|head| head.trim_ascii_start().starts_with(b"["))
+}
+
+fn is_layout(path: &Path) -> bool {
+    path.join("oci-layout").is_file()
+}
+
+/// Whether it is a file that begins as archives do.
+fn is_archive(path: &Path) -> bool {
+    let fits = |head: Vec<u8>| tar::is_tar(&head) || Wrapping::of(&head) != Wrapping::None;
+    head_of(path).is_some_and(fits)
+}
+
+/// The first bytes of a file that is a regular one and can be read.
+fn head_of(path: &Path) -> Option<Vec<u8>> {
+    let mut head = Vec::new();
+    if path.is_file() {
+        File::open(path).ok()?.take(BLOCK as u64).read_to_end(&mut head).ok()?;
+    }
+    Some(head)
 }
 
 /// The error for a file of an unknown kind.

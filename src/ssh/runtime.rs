@@ -175,7 +175,10 @@ pub fn script(options: &Options, image: &Reference, tag: &str) -> String {
         let namespace = options.namespace.as_deref().or(runtime.namespace());
         let namespace = namespace.map_or(String::new(), |name| format!("-n {name}"));
         let name = runtime.name_of(image, tag);
-        script += &format!("{word}) N=\"{namespace}\"; T=\"{name}\"; {{ {list}; }} </dev/null;; ");
+        script += &format!(
+            "{word}) N=\"{namespace}\"; T=\"{name}\"; {{ {list}; }} 2>&1 </dev/null || \
+             echo pushimg:unlisted;; "
+        );
         loading += &format!(
             "{word}) {load} 1>&2; c=$?; if [ $c = 0 ]; then echo \"pushimg:id $({id} </dev/null)\"; \
              fi;; "

@@ -37,6 +37,8 @@ pub struct There {
     pub runtime: &'static Runtime,
     pub platform: Option<Platform>,
     pub layers: LayersThere,
+    /// The last line of a list that the runtime could not finish.
+    pub unlisted: Option<String>,
 }
 
 /// The layers that a runtime has.
@@ -96,6 +98,7 @@ impl Session {
             runtime: &super::runtime::RUNTIMES[0],
             platform: None,
             layers: LayersThere::None,
+            unlisted: None,
         };
         let mut session =
             Self { host: host.to_string(), child, stdin, lines, stderr, there: nothing };
@@ -115,7 +118,7 @@ impl Session {
         let mut failed: Option<String> = None;
         let (mut platform, mut runtime) = (None, None);
         let mut listed = Vec::new();
-        let mut is_whole = false;
+        let (mut is_whole, mut is_unlisted) = (false, false);
         while let Ok(Some(line)) = self.lines.next_line().await {
             let Some(ours) = line.strip_prefix(MARK) else {
                 match (&mut failed, runtime) {
@@ -139,13 +142,15 @@ impl Session {
                 }
                 ("runtime", word) => runtime = Runtime::by_word(word),
                 ("whole", _) => is_whole = true,
+                ("unlisted", _) => is_unlisted = true,
                 ("ready", _) => match runtime {
                     Some(runtime) => {
                         let layers = match is_whole {
                             true => LayersThere::None,
                             false => LayersThere::read(runtime.known, &listed),
                         };
-                        return Greeting::Ready(There { runtime, platform, layers });
+                        let unlisted = is_unlisted.then(|| listed.pop().unwrap_or_default());
+                        return Greeting::Ready(There { runtime, platform, layers, unlisted });
                     }
                     None => return Greeting::Ended(begun),
                 },

@@ -140,14 +140,36 @@ fn a_window_as_zstd_itself_reads_it_is_read() {
 }
 
 #[test]
-fn a_folder_with_one_archive_names_it() {
+fn a_folder_that_holds_images_names_them() {
     let dir = TempDir::new().expect("a folder");
     let archive = ImageBuilder::new(vec![Layer::file("a", b"a")]).write(dir.path(), "image.tar");
     fs::write(dir.path().join("README"), "hello").expect("a file");
     let said = refused(text(dir.path()));
-    said.says(&format!("is a directory; give the image archive in it: {}", archive.display()));
-    fs::copy(&archive, dir.path().join("other.tar")).expect("a copy");
+    said.says(&format!("is a directory; give the image in it: {}", archive.display()));
+    let layout = dir.path().join("layout");
+    fs::create_dir(&layout).expect("a folder");
+    fs::write(layout.join("oci-layout"), "{}").expect("a file");
+    let both = format!("one of the images in it: {}, {}", archive.display(), layout.display());
+    refused(text(dir.path())).says(&both);
+    for copy in 1..5 {
+        fs::copy(&archive, dir.path().join(format!("{copy}.tar"))).expect("a copy");
+    }
     refused(text(dir.path())).says("is a directory, but neither an OCI layout");
+}
+
+#[test]
+fn an_archive_that_was_unpacked_is_called_that() {
+    let dir = TempDir::new().expect("a folder");
+    let archive = ImageBuilder::new(vec![Layer::file("a", b"a")]).write(dir.path(), "image.tar");
+    let folder = dir.path().join("unpacked");
+    fs::create_dir(&folder).expect("a folder");
+    program("tar", ["-C", text(&folder), "-xf", text(&archive)]);
+    let packing = format!("tar -C {} -cf image.tar .", folder.display());
+    refused(text(&folder)).says("a docker archive that was unpacked").says(&packing);
+    program("tar", ["-C", text(&folder), "-cf", text(&archive), "."]);
+    let registry = DockerRegistry::plain();
+    push(text(&archive), &format!("{}/app:v1", registry.host())).success();
+    assert_readable(&registry.host(), "v1");
 }
 
 #[test]

@@ -7,8 +7,8 @@ use super::password::password;
 use super::{Command, Invocation, verbosity};
 use crate::cli::args::{LoginArgs, LogoutArgs};
 use crate::cli::usage::Usage;
+use crate::registry::Options;
 use crate::registry::auth::{Environment, Sources, token_login};
-use crate::registry::{Options, TlsOptions};
 use clap::error::ErrorKind;
 
 impl Invocation {
@@ -34,9 +34,9 @@ impl Invocation {
             _ => return Err(missing("the password", "--password-stdin")),
         };
         let registry = Options {
-            plain_http: args.plain_http,
+            plain_http: args.connection.plain_http,
             credentials: Sources { explicit: None, auth_file: args.auth_file, environment },
-            tls: TlsOptions { ca_file: args.ca_file, skip_verify: args.insecure_skip_tls_verify },
+            tls: args.connection.tls(),
             ..Options::default()
         };
         let command = Command::Login { registry: args.registry, username, password };

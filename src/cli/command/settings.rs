@@ -96,7 +96,7 @@ fn registry_options(
         None => None,
     };
     Ok(registry::Options {
-        plain_http: args.plain_http,
+        plain_http: args.connection.plain_http,
         credentials: auth::Sources {
             explicit,
             auth_file: args.auth_file,
@@ -104,10 +104,7 @@ fn registry_options(
         },
         retry_for: args.retry_for,
         idle_timeout: args.idle_timeout,
-        tls: registry::TlsOptions {
-            ca_file: args.ca_file,
-            skip_verify: args.insecure_skip_tls_verify,
-        },
+        tls: args.connection.tls(),
         ..Default::default()
     })
 }

@@ -89,7 +89,7 @@ impl Registry {
         let is_not_found = answer.status == StatusCode::NOT_FOUND
             && !call.request.also.contains(&StatusCode::NOT_FOUND);
         match answer.status.as_u16() {
-            200..=299 | 405 => answer.is_web_page(),
+            200..=299 | 405 | 501 => answer.is_web_page(),
             300..=399 => true,
             404 => is_not_found && ErrorMessage::parse(&answer.text()).errors.is_empty(),
             _ => false,

@@ -7,8 +7,7 @@ fn an_upload_that_breaks_goes_on_where_the_registry_stands() {
     for fault in [cut(50), cut(90)] {
         let bench = Bench::new();
         let image = bench.image(8 * MIB);
-        // The config and two small layers come before the big one.
-        bench.proxy.set_rules(vec![Rule::at(Step::UploadPut, fault).nth(4)]);
+        bench.proxy.set_rules(vec![big(fault).first(1)]);
         bench.pushed(&image, &["-j1"]).says("retry: ");
         assert_eq!(bench.proxy.count_step(Step::UploadStatus), 1, "{}", bench.proxy.transcript());
         bench.sent_at_most(1.02, 8 * MIB);
@@ -104,10 +103,9 @@ fn a_range_that_says_nothing_or_lies_is_not_relied_on() {
     for fault in ranges {
         let bench = Bench::new();
         let image = bench.image(4 * MIB);
-        bench.proxy.set_rules(vec![
-            Rule::at(Step::UploadStatus, fault.clone()),
-            Rule::at(Step::UploadPut, cut(50)).nth(4),
-        ]);
+        bench
+            .proxy
+            .set_rules(vec![Rule::at(Step::UploadStatus, fault.clone()), big(cut(50)).first(1)]);
         bench.pushed(&image, &["-j1"]);
         bench.sent_at_most(2.6, 4 * MIB);
         let asked = bench.proxy.count_step(Step::UploadStatus);
@@ -123,13 +121,11 @@ fn a_wrong_digest_after_a_resume_means_from_zero_once_and_no_more_resumes() {
             .write(bench.dir.path(), "image.tar");
     let wrong =
         Fault::Answer(Answer::status(400).error("DIGEST_INVALID", "not what you said it is"));
-    // The config's PUT may come first, and is too short to be resumed.
-    let big = |fault: Fault, nth| Rule { path: None, ..Rule::at(Step::UploadPut, fault).nth(nth) };
     bench.proxy.set_rules(vec![
-        Rule::at(Step::UploadPatch, Fault::LostResponse(None)).nth(99),
-        big(cut(50), 2),
-        big(wrong, 2),
-        big(cut(50), 2),
+        big(cut(50)).first(1),
+        // The PUT that ends the resumed upload.
+        Rule::at(Step::UploadPut, wrong).of_length(0..=0).first(1),
+        big(cut(50)).first(1),
     ]);
     bench.pushed(&image, &["-j1"]);
     assert_eq!(bench.proxy.count_step(Step::UploadStatus), 1, "{}", bench.proxy.transcript());

@@ -88,6 +88,11 @@ fn answer(status: u16) -> Fault {
     Fault::Answer(Answer::status(status))
 }
 
+/// Strikes the PUT of a layer, not the config's or a small layer's: which comes first depends on time.
+fn big(fault: Fault) -> Rule {
+    Rule::at(Step::UploadPut, fault).of_length(MIB as u64..=u64::MAX)
+}
+
 fn rewrite(change: Change) -> Fault {
     Fault::Rewrite(vec![change])
 }

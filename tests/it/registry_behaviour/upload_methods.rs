@@ -132,7 +132,7 @@ fn a_hasty_answer_ends_the_sending_and_is_heard() {
             .header("www-authenticate", "Bearer realm=\"http://127.0.0.1:1/token\"")
             .unread(Unread::Close);
         let fault = Fault::Answer(answer);
-        bench.proxy.set_rules(vec![Rule::at(Step::UploadPut, fault).nth(4)]);
+        bench.proxy.set_rules(vec![big(fault).first(1)]);
         let output = bench.push(&image, &["-j1", "--retry-for=3s"]);
         match output.code() {
             Some(0) => drop(pull::assert_same_image(&image, bench.registry.addr(), "app", "v1")),

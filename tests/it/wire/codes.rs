@@ -74,6 +74,15 @@ fn a_host_that_is_no_registry_is_called_that() {
         let text = format!("error: {} does not look like a registry", scene.proxy.host());
         output.says(&text);
     }
+    // A web server, which knows no POST.
+    for status in [405, 501] {
+        let scene = Scene::new();
+        scene.rules(vec![
+            Rule::at(Step::UploadPost, Fault::Answer(Answer::status(status).html())),
+            Rule::any(Fault::Answer(Answer::status(404).html())),
+        ]);
+        scene.push(&[]).exits(4).says("does not look like a registry");
+    }
     // A registry that gives such an answer once is one all the same.
     let scene = Scene::new();
     scene.rules(vec![Rule::at(Step::UploadPost, Fault::Answer(Answer::status(404).html()))]);

@@ -18,6 +18,7 @@ use super::body::{
 use super::fault::{Answer, Change, Fault, Hold, LocationForm, Place, RangeLie, Unread};
 use super::line::ResetSwitch;
 use super::record::{Entry, Record};
+use super::rule::Asked;
 use super::step::{Origin, Step};
 
 /// Headers that are between two neighbours only (RFC 9110, section 7.6.1).
@@ -53,12 +54,15 @@ impl Exchange {
         let target = parts.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
         let method = parts.method.as_str();
         let step = Step::of(self.origin, method, &target);
-        let fault = self.proxy.script.lock().expect("no holder panics").choose(
-            self.origin,
+        let length = parts.headers.get("content-length").and_then(|it| it.to_str().ok());
+        let asked = Asked {
+            origin: self.origin,
             step,
             method,
-            &target,
-        );
+            target: &target,
+            length: length.and_then(|it| it.parse().ok()).unwrap_or(0),
+        };
+        let fault = self.proxy.script.lock().expect("no holder panics").choose(asked);
         let headers = parts
             .headers
             .iter()

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::RangeInclusive;
 
 use super::fault::{At, Fault, Place};
 use super::step::{Origin, Step};
@@ -27,14 +28,36 @@ pub struct Rule {
     pub path: Option<String>,
     /// `None` is the registry's and the token server's address, not the foreign one.
     pub origin: Option<Origin>,
+    /// How long the body is, in bytes.
+    pub length: RangeInclusive<u64>,
     pub times: Times,
     pub fault: Fault,
+}
+
+/// A request as the rules see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    pub origin: Origin,
+    pub step: Step,
+    pub method: &'a str,
+    /// The path with query.
+    pub target: &'a str,
+    /// 0 if the request does not say it.
+    pub length: u64,
 }
 
 impl Rule {
     /// Strikes every request.
     pub fn any(fault: Fault) -> Self {
-        Self { step: None, method: None, path: None, origin: None, times: Times::Every, fault }
+        Self {
+            step: None,
+            method: None,
+            path: None,
+            origin: None,
+            length: 0..=u64::MAX,
+            times: Times::Every,
+            fault,
+        }
     }
 
     /// Strikes every request of a step.
@@ -70,13 +93,20 @@ impl Rule {
         self
     }
 
-    fn matches(&self, origin: Origin, step: Step, method: &str, target: &str) -> bool {
-        self.step.is_none_or(|wanted| wanted == step)
-            && self.method.as_deref().is_none_or(|wanted| wanted == method)
-            && self.path.as_deref().is_none_or(|part| target.contains(part))
+    /// Only requests whose body is so many bytes long.
+    pub fn of_length(mut self, length: RangeInclusive<u64>) -> Self {
+        self.length = length;
+        self
+    }
+
+    fn matches(&self, asked: Asked<'_>) -> bool {
+        self.step.is_none_or(|wanted| wanted == asked.step)
+            && self.method.as_deref().is_none_or(|wanted| wanted == asked.method)
+            && self.path.as_deref().is_none_or(|part| asked.target.contains(part))
+            && self.length.contains(&asked.length)
             && match self.origin {
-                Some(wanted) => wanted == origin,
-                None => origin != Origin::Foreign,
+                Some(wanted) => wanted == asked.origin,
+                None => asked.origin != Origin::Foreign,
             }
     }
 }
@@ -129,15 +159,9 @@ impl Script {
 
     /// The fault for a request: of the first rule that is for it and whose turn it is, else by
     /// chance. A rule counts the requests that came to it, not those an earlier rule took.
-    pub fn choose(
-        &mut self,
-        origin: Origin,
-        step: Step,
-        method: &str,
-        target: &str,
-    ) -> Option<Fault> {
+    pub fn choose(&mut self, asked: Asked<'_>) -> Option<Fault> {
         for (rule, count) in &mut self.rules {
-            if !rule.matches(origin, step, method, target) {
+            if !rule.matches(asked) {
                 continue;
             }
             *count += 1;
@@ -151,16 +175,11 @@ impl Script {
                 return Some(rule.fault.clone());
             }
         }
-        self.by_chance(origin, step, method, target)
+        self.by_chance(asked)
     }
 
-    fn by_chance(
-        &mut self,
-        origin: Origin,
-        step: Step,
-        method: &str,
-        target: &str,
-    ) -> Option<Fault> {
+    fn by_chance(&mut self, asked: Asked<'_>) -> Option<Fault> {
+        let Asked { origin, step, method, target, .. } = asked;
         let random = self.random.as_ref()?;
         if random.limit.is_some_and(|limit| self.struck >= limit) || random.faults.is_empty() {
             return None;
