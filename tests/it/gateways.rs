@@ -86,6 +86,35 @@ fn an_image_arrives_through_a_gateway_with_and_without_tls() {
 }
 
 #[test]
+fn through_a_gateway_with_a_body_limit_layers_go_in_parts() {
+    let dir = TempDir::new().expect("a folder");
+    let image = image(&dir);
+    let registry = DockerRegistry::plain();
+    let limit = Some(1 << 20);
+    let options = GatewayOptions { body_limit: limit, ..Default::default() };
+    for gateway in Gateway::both(registry.addr(), &options) {
+        let name = gateway.name();
+        push(&Pushimg::new(), &image, &format!("{}/{name}:v1", gateway.host()), "").success();
+        pull::assert_same_image(&image, registry.addr(), name, "v1");
+        let requests = gateway.requests();
+        assert!(gateway.answered(413) <= 4, "{name}: {requests:#?}");
+        let patches = requests.iter().filter(|request| request.starts_with("PATCH ")).count();
+        assert!(patches >= 3, "{name}: {requests:#?}");
+        assert_eq!(registry.open_uploads(name), 0, "{name}");
+    }
+    // Without PATCH there is no way to send it in parts.
+    let options =
+        GatewayOptions { body_limit: limit, refused_method: Some("PATCH"), ..Default::default() };
+    for gateway in Gateway::both(registry.addr(), &options) {
+        let name = gateway.name();
+        let destination = format!("{}/none-{name}:v1", gateway.host());
+        let output = push(&Pushimg::new(), &image, &destination, "");
+        output.exits(4).says("413");
+        assert_eq!(registry.tag(&format!("none-{name}"), "v1"), None);
+    }
+}
+
+#[test]
 fn a_gateway_that_counts_requests_slows_a_push_down_and_does_not_end_it() {
     let dir = TempDir::new().expect("a folder");
     let layers = (0..8).map(|n| Layer::random(&format!("layer-{n}"), n, 2_000)).collect();
