@@ -306,6 +306,24 @@ fn an_index_is_pushed_with_all_that_it_lists_however_deep() {
     }
 }
 
+/// As BuildKit exports a cache.
+#[test]
+fn an_index_over_blobs_is_pushed_with_them() {
+    let bench = Bench::new();
+    let layout = bench.layout("cache");
+    let layer = layout.blob("application/vnd.oci.image.layer.v1.tar+gzip", &gzip(&[1; 5000]));
+    let config = layout.blob("application/vnd.buildkit.cacheconfig.v0", b"{\"layers\":[]}");
+    let index = layout.index(&[&layer, &config]);
+    layout.list(&[(&index, Some("v1"))]);
+    let registry = DockerRegistry::plain();
+    push(layout.text(), &format!("{}/cache:v1", registry.host()), &[]).success();
+    assert_eq!(registry.tag("cache", "v1"), Some(digest_of(&index)));
+    for blob in [&layer, &config] {
+        let bytes = get(&registry.host(), "cache", "blobs", &digest_of(blob));
+        assert_eq!(bytes.map(|bytes| sha256(&bytes)), Some(digest_of(blob)));
+    }
+}
+
 #[test]
 fn an_artifact_is_no_image_to_look_at() {
     let registry = DockerRegistry::plain();

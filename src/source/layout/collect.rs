@@ -66,12 +66,15 @@ impl<'r, 'a> Collector<'r, 'a> {
         }
         let (bytes, manifest) = self.reader.manifest(descriptor, by)?;
         let this = Listing::Manifest(descriptor.digest.clone());
-        let children = manifest.manifests.iter().flatten();
-        let children = children
-            .map(|child| self.node(child, &this, depth + 1))
-            .collect::<Result<Vec<_>, Error>>()?;
+        let (mut children, mut blobs) = (Vec::new(), Vec::new());
+        for child in manifest.manifests.iter().flatten() {
+            match child.is_manifest() || self.reader.is_manifest(child)? {
+                true => children.push(self.node(child, &this, depth + 1)?),
+                // BuildKit lists a cache's layers in an index.
+                false => blobs.push(self.blob(child, &this, Role::Layer)?),
+            }
+        }
 
-        let mut blobs = Vec::new();
         let mut config = None;
         if let Some(listed) = &manifest.config {
             let blob = self.blob(listed, &this, Role::Config)?;

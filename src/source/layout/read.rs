@@ -86,6 +86,19 @@ impl<'a> Reader<'a> {
         Ok(Some((bytes, manifest)))
     }
 
+    /// Whether a descriptor of a media type that is not known leads to a manifest. One that is
+    /// missing counts as a manifest.
+    pub fn is_manifest(&self, descriptor: &Descriptor) -> Result<bool, Error> {
+        let Some(region) = self.store.manifest(&descriptor.digest)? else {
+            return Ok(true);
+        };
+        if region.length > MAX_MANIFEST_BYTES {
+            return Ok(false);
+        }
+        let manifest = Manifest::parse(&region.bytes()?, &descriptor.media_type);
+        Ok(manifest.is_ok_and(|manifest| manifest.config.is_some() || manifest.parts() > 1))
+    }
+
     /// Where a blob is, its length being the one listed; `None` where it may be missing, and is.
     pub fn blob(
         &self,

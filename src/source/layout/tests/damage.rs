@@ -202,6 +202,8 @@ fn refused_as_tar(layout: &Builder) -> String {
     error.to_string().replace(path.to_str().unwrap(), "FILE")
 }
 
+const ARTIFACT: &str = "application/vnd.oci.artifact.manifest.v1+json";
+
 #[test]
 fn too_much_of_anything_is_refused() {
     let mut layout = Builder::new();
@@ -213,7 +215,10 @@ fn too_much_of_anything_is_refused() {
     // Many large manifests.
     let mut layout = Builder::new();
     let children: Vec<_> = (0..9)
-        .map(|n| layout.blob("application/x", format!("{{\"n\":{n}}}{}", " ".repeat(4_000_000))))
+        .map(|n| {
+            let manifest = format!("{{\"n\":{n}}}{}", " ".repeat(4_000_000));
+            layout.blob(ARTIFACT, manifest)
+        })
         .collect();
     let index = layout.index(&children);
     layout.list(&index);
@@ -240,7 +245,7 @@ fn too_much_of_anything_is_refused() {
 
     let mut layout = Builder::new();
     let many: Vec<_> =
-        (0..4096).map(|n| layout.blob("application/x", format!("{{\"n\":{n}}}"))).collect();
+        (0..4096).map(|n| layout.blob(ARTIFACT, format!("{{\"n\":{n}}}"))).collect();
     let index = layout.index(&many);
     layout.list(&index);
     assert!(refused_as_tar(&layout).starts_with("FILE holds more than 4096 manifests"));

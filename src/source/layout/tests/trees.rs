@@ -62,22 +62,30 @@ fn attestations_and_artifacts_go_along_as_they_are() {
     let no_config = layout.blob(CONFIG, "{}");
     let chart = layout.blob("application/vnd.cncf.helm.chart.content.v1.tar+gzip", "x");
     let artifact = layout.manifest(json!({ "config": no_config, "layers": [chart] }));
-    let typed = layout.blob("application/vnd.example+json", r#"{"anything":true}"#);
+    let typed = json!({ "mediaType": "application/vnd.example+json", "layers": [chart] });
+    let typed = layout.blob("application/vnd.example+json", typed.to_string());
+    // What is no manifest is a blob.
+    let other = layout.blob("application/vnd.other+json", r#"{"anything":true}"#);
+    let cached = layout.blob(LAYER, "x");
     let index = layout.index(&[
         on(image, "linux/amd64"),
         on(attestation, "unknown/unknown"),
         artifact,
         typed.clone(),
+        other.clone(),
+        cached.clone(),
     ]);
     layout.list(&index);
     let tree = layout.select(&any());
     assert_eq!(tree.nodes.len(), 5);
+    let blobs: Vec<_> = tree.nodes[4].blobs.iter().map(|blob| blob.digest.clone()).collect();
+    assert_eq!(blobs, [digest_of(&other), digest_of(&cached)]);
     assert_eq!(tree.nodes[1].platform, Some(platform_of("unknown/unknown")));
     assert_eq!(tree.nodes[1].blobs[1].media_type, "application/vnd.in-toto+json");
     assert!(tree.nodes[2].config.is_none());
     assert_eq!(tree.nodes[3].media_type, "application/vnd.example+json");
     assert_eq!(tree.nodes[3].digest, digest_of(&typed));
-    assert!(tree.nodes[3].blobs.is_empty());
+    assert_eq!(tree.nodes[3].blobs.len(), 1);
 }
 
 #[test]
