@@ -200,7 +200,7 @@ impl ImagePush<'_> {
             took: self.started.elapsed(),
             compression: brought.archive.as_ref().map(|_| self.options().compression),
         };
-        let report = report::of(root.destination, form, &totals);
+        let report = report::of(root.destination, form, &totals, &self.run.texts);
         Pushed { report, entries: form.entries.clone() }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::changes::Changes;
-use crate::image::{Compression, DiffId, Digest, Format, IndexEntry};
+use crate::image::{Compression, DiffId, Digest, Format, IndexEntry, SharedTexts};
 
 /// The outcome of the push of one image, or of an index.
 #[derive(Clone, Debug, Serialize)]
@@ -88,7 +88,7 @@ pub struct ManifestReport {
 #[derive(Clone, Debug, Serialize)]
 pub struct LayerReport {
     /// A name for people: the Nix package (`glibc-2.38`), or the short diff ID.
-    pub name: String,
+    pub name: Arc<str>,
     /// The uncompressed tar's digest; `None` for a blob that is no layer of an image.
     pub diff_id: Option<DiffId>,
     /// The blob's digest.
@@ -96,12 +96,22 @@ pub struct LayerReport {
     /// The blob's length in bytes.
     pub size: u64,
     /// The blob's media type in this image's manifest.
-    pub media_type: String,
+    pub media_type: Arc<str>,
     /// How the blob is compressed.
     pub compression: Compression,
     /// What happened to it, and why.
     #[serde(flatten)]
     pub outcome: Outcome,
+}
+
+impl LayerReport {
+    /// Keeps no text of its own that other reports have as well.
+    pub(crate) fn share(&mut self, texts: &SharedTexts) {
+        self.name = texts.share(&self.name);
+        self.media_type = texts.share(&self.media_type);
+        self.digest = self.digest.shared(texts);
+        self.diff_id = self.diff_id.take().map(|diff_id| diff_id.digest().shared(texts).into());
+    }
 }
 
 /// What happened to a layer's blob, and why.
@@ -117,7 +127,7 @@ pub enum Outcome {
     /// Another repository of the registry had it: nothing was sent.
     Mounted {
         /// That repository.
-        from: String,
+        from: Arc<str>,
     },
     /// It was uploaded.
     Uploaded,
@@ -126,7 +136,7 @@ pub enum Outcome {
     /// It would be mounted (`--dry-run`).
     WouldMount {
         /// From that repository.
-        from: String,
+        from: Arc<str>,
     },
 }
 

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
+use super::shared::SharedTexts;
+
 /// How much is read at a time to be hashed.
 const READ_AT_ONCE: usize = 256 << 10;
 
@@ -38,6 +40,11 @@ impl Digest {
     /// The SHA-256 digest with these 64 hex digits.
     pub fn from_sha256_hex(hex: &str) -> Result<Self, InvalidDigest> {
         format!("sha256:{hex}").parse()
+    }
+
+    /// The same digest, which keeps no text of its own.
+    pub(crate) fn shared(&self, texts: &SharedTexts) -> Self {
+        Self(texts.share(&self.0))
     }
 
     /// The whole digest, algorithm first.

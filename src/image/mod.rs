@@ -7,6 +7,7 @@ mod layer;
 mod manifest;
 mod media;
 mod reference;
+mod shared;
 
 pub(crate) use bounded::Bounded;
 pub use config::{Config, ConfigError, History, MAX_CONFIG_BYTES, MAX_LAYERS};
@@ -21,3 +22,4 @@ pub use reference::{
     InvalidReference, Reference, distinct_names, is_same_name, is_tag, is_untagged,
     parse_reference, untagged,
 };
+pub(crate) use shared::SharedTexts;

@@ -266,11 +266,11 @@ fn a_layout_shows_each_node_that_has_a_config() {
 fn a_comparison_finds_layers_by_diff_id_or_by_blob() {
     let report_of = |outcomes: &[(&[u8], Outcome)]| {
         let layer = |(bytes, outcome): &(&[u8], Outcome)| LayerReport {
-            name: String::new(),
+            name: "".into(),
             diff_id: Some(Digest::of(bytes).into()),
             digest: Digest::of(&[b"blob of ", *bytes].concat()),
             size: 3,
-            media_type: String::new(),
+            media_type: "".into(),
             compression: Compression::Gzip,
             outcome: outcome.clone(),
         };

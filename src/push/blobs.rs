@@ -73,7 +73,7 @@ pub struct RepositoryBlobs<'a> {
     image: usize,
     events: &'a Events,
     /// Mounts that the registry did not do.
-    refused: Mutex<Vec<(String, Digest)>>,
+    refused: Mutex<Vec<(Arc<str>, Digest)>>,
 }
 
 /// A blob to upload, and who hears of it.
@@ -202,7 +202,7 @@ impl RepositoryBlobs<'_> {
     }
 
     /// The repositories that a candidate can be mounted from, those that certainly have it first.
-    fn mount_sources<'c>(&self, candidates: &'c [Candidate]) -> Vec<(&'c Blob, String)> {
+    fn mount_sources<'c>(&self, candidates: &'c [Candidate]) -> Vec<(&'c Blob, Arc<str>)> {
         let mut sources = self.certain_sources(candidates);
         for Candidate { blob, repository, .. } in candidates {
             self.add_source(&mut sources, blob, repository.clone());
@@ -212,22 +212,22 @@ impl RepositoryBlobs<'_> {
     }
 
     /// The other repositories of which the registry has said in this run that they have a candidate.
-    fn certain_sources<'c>(&self, candidates: &'c [Candidate]) -> Vec<(&'c Blob, String)> {
+    fn certain_sources<'c>(&self, candidates: &'c [Candidate]) -> Vec<(&'c Blob, Arc<str>)> {
         let mut sources = Vec::new();
         for Candidate { blob, .. } in candidates {
             let is_other = |from: &str| {
                 from != self.repository.name() && !self.was_refused(from, &blob.digest)
             };
             for from in self.entry(&blob.digest).holders(is_other) {
-                self.add_source(&mut sources, blob, from.to_string());
+                self.add_source(&mut sources, blob, from);
             }
         }
         sources.truncate(MOUNTS);
         sources
     }
 
-    fn add_source<'c>(&self, to: &mut Vec<(&'c Blob, String)>, blob: &'c Blob, from: String) {
-        let is_own = from == self.repository.name();
+    fn add_source<'c>(&self, to: &mut Vec<(&'c Blob, Arc<str>)>, blob: &'c Blob, from: Arc<str>) {
+        let is_own = *from == *self.repository.name();
         let source = (blob, from);
         if !is_own
             && !self.is_denied(&blob.digest)
@@ -240,7 +240,7 @@ impl RepositoryBlobs<'_> {
 
     async fn mount_one(
         &self,
-        sources: &[(&Blob, String)],
+        sources: &[(&Blob, Arc<str>)],
     ) -> Result<Option<(Blob, Outcome)>, Error> {
         for (blob, from) in sources {
             let from = from.clone();
@@ -353,17 +353,17 @@ impl RepositoryBlobs<'_> {
     }
 
     /// Mounts that the registry refused so far, by the repository that was named.
-    pub fn refused(&self) -> Vec<(String, Digest)> {
+    pub fn refused(&self) -> Vec<(Arc<str>, Digest)> {
         self.refused.lock().clone()
     }
 
     fn was_refused(&self, from: &str, digest: &Digest) -> bool {
-        self.refused.lock().iter().any(|refused| refused.0 == from && refused.1 == *digest)
+        self.refused.lock().iter().any(|refused| *refused.0 == *from && refused.1 == *digest)
     }
 
     /// The candidates for a blob, itself in this repository first.
     fn with_own(&self, blob: &Blob, candidates: &[Candidate]) -> Vec<Candidate> {
-        let repository = self.repository.name().to_owned();
+        let repository = self.repository.shared_name();
         let own = Candidate { blob: blob.clone(), repository, why: Why::Packed };
         [own].into_iter().chain(candidates.iter().cloned()).collect()
     }

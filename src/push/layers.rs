@@ -181,7 +181,7 @@ impl<'a> Layers<'a> {
     }
 
     fn packed(&self, blob: Blob) -> Candidate {
-        let repository = self.blobs.repository().name().to_owned();
+        let repository = self.blobs.repository().shared_name();
         Candidate { blob, repository, why: Why::Packed }
     }
 
@@ -418,7 +418,7 @@ impl<'a> Layers<'a> {
     fn report(&self, layer: LayerId, result: &LayerResult) {
         let mut report = result.report(None, Format::Docker);
         if let Some(name) = self.names.get(&layer) {
-            report.name.clone_from(name);
+            report.name = name.as_str().into();
         }
         if !self.reported.lock().insert(result.diff_id.clone()) {
             report.outcome = Outcome::Reused { why: Known::SameAsLayer };
@@ -473,11 +473,11 @@ impl LayerResult {
             .unwrap_or_else(|| self.diff_id.digest().short().to_owned());
         let media_type = self.blob.compression.media_type(format);
         LayerReport {
-            name,
+            name: name.into(),
             diff_id: Some(self.diff_id.clone()),
             digest: self.blob.digest.clone(),
             size: self.blob.size,
-            media_type: media_type.unwrap_or_default().to_owned(),
+            media_type: media_type.unwrap_or_default().into(),
             compression: self.blob.compression,
             outcome: self.outcome.clone(),
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::destination::Destination;
 use super::image_push::{BlobResult, Form};
 use crate::changes::Changes;
-use crate::image::{Compression, IndexEntry, Manifest, Platform};
+use crate::image::{Compression, IndexEntry, Manifest, Platform, SharedTexts};
 use crate::report::{Known, ManifestReport, Outcome, Report};
 use crate::source::layout::Node;
 
@@ -23,7 +23,7 @@ pub struct Totals {
 }
 
 /// The report of an image in the form that was put.
-pub fn of(destination: &Destination, form: &Form, totals: &Totals) -> Report {
+pub fn of(destination: &Destination, form: &Form, totals: &Totals, texts: &SharedTexts) -> Report {
     let tree = &form.tree;
     let root = &tree.nodes[tree.root];
     let others = tree.nodes.iter().enumerate().filter(|(place, _)| *place != tree.root);
@@ -39,6 +39,7 @@ pub fn of(destination: &Destination, form: &Form, totals: &Totals) -> Report {
     };
     let mut would_send = if totals.is_unchanged { 0 } else { manifest_bytes };
     let mut counted = HashSet::new();
+    report.layers.reserve_exact(form.blobs.len());
     for blob in &form.blobs {
         let is_sent = matches!(blob.outcome(), Outcome::Uploaded | Outcome::WouldUpload);
         let is_first = counted.insert(blob.digest().clone());
@@ -53,6 +54,7 @@ pub fn of(destination: &Destination, form: &Form, totals: &Totals) -> Report {
             BlobResult::Config { .. } => report.config_sent |= is_sent && report.config.is_some(),
             BlobResult::Layer(layer) => {
                 let mut layer = layer.clone();
+                layer.share(texts);
                 if !is_first {
                     layer.outcome = Outcome::Reused { why: Known::SameAsLayer };
                 }

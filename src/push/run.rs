@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::image::Reference;
+use crate::image::{Reference, SharedTexts};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -39,6 +39,7 @@ pub struct Run {
     pub previous: Arc<PreviousImages>,
     pub ledger: Ledger,
     pub making: Making,
+    pub texts: SharedTexts,
     /// Hears what a registry has to say that is not about one image.
     events: Events,
     images: usize,
@@ -61,6 +62,7 @@ impl Run {
             previous: Arc::default(),
             ledger: Ledger::new(options.jobs, options.dry_run),
             making: Making::new(items.len()),
+            texts: SharedTexts::default(),
             events,
             images: items.len(),
             destinations: items

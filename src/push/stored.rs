@@ -87,7 +87,7 @@ async fn bring_part(
     let StoredBlob { digest, size, region, .. } = part.stored;
     let blob = Blob { digest: digest.clone(), size: *size, compression: Compression::None };
     let (name, events) = match &part.layer {
-        Some(layer) => (layer.name.clone(), push.events.clone()),
+        Some(layer) => (layer.name.to_string(), push.events.clone()),
         None => (digest.short().to_owned(), event::ignore()),
     };
     let (candidates, content): (_, Arc<dyn UploadSource>) = match (region, &push.item.image) {
@@ -100,8 +100,7 @@ async fn bring_part(
         (None, Location::Registry(image)) if !part.stored.is_foreign() => {
             let registry = blobs.repository().registry();
             let theirs = registry.readable_repository(image.repository());
-            let (repository, why) =
-                (theirs.name().to_owned(), Why::Listed(image.to_string().into()));
+            let (repository, why) = (theirs.shared_name(), Why::Listed(image.to_string().into()));
             let candidate = Candidate { blob: blob.clone(), repository, why };
             (vec![candidate], Arc::new(InRepository::new(theirs, digest.clone(), *size)))
         }
@@ -129,11 +128,11 @@ fn parts<'a>(tree: &'a Tree, there: &HashSet<usize>) -> Vec<Part<'a>> {
             let layer = place.checked_sub(1).map(|place| {
                 let named = history.get(place).and_then(|entry| source::name_from_history(entry));
                 LayerReport {
-                    name: named.unwrap_or_else(|| stored.digest.short().to_owned()),
+                    name: named.map_or_else(|| stored.digest.short().into(), Into::into),
                     diff_id: config.and_then(|config| config.diff_ids().get(place).cloned()),
                     digest: stored.digest.clone(),
                     size: stored.size,
-                    media_type: stored.media_type.clone(),
+                    media_type: stored.media_type.as_str().into(),
                     compression: Compression::of_media_type(&stored.media_type)
                         .unwrap_or(Compression::None),
                     // Replaced when it is known.

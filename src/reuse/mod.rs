@@ -59,7 +59,7 @@ pub(crate) struct Options {
 pub(crate) struct Candidate {
     pub blob: Blob,
     /// The name of the repository, at the same registry.
-    pub repository: String,
+    pub repository: Arc<str>,
     pub why: Why,
 }
 
@@ -275,7 +275,7 @@ impl Reuse {
             }
         };
         for blob in remembered.into_iter().filter(|blob| self.is_allowed(blob)) {
-            let own = self.repository.name().to_owned();
+            let own = self.repository.shared_name();
             found.push(Candidate { blob: blob.clone(), repository: own, why: Why::Cached });
             found.extend(self.cached_holders(&blob).await);
         }
@@ -310,7 +310,7 @@ impl Reuse {
             {
                 found.push(Candidate {
                     blob: blob.clone(),
-                    repository: image.repository.name().to_owned(),
+                    repository: image.repository.shared_name(),
                     why: why(image.name().clone()),
                 });
             }
@@ -324,7 +324,11 @@ impl Reuse {
         let mut known = self.cache.repositories_of(host, std::slice::from_ref(&blob.digest)).await;
         let mut repositories = known.remove(&blob.digest).unwrap_or_default();
         repositories.retain(|repository| repository != self.repository.name());
-        let candidate = |repository| Candidate { blob: blob.clone(), repository, why: Why::Cached };
+        let candidate = |repository: String| Candidate {
+            blob: blob.clone(),
+            repository: repository.into(),
+            why: Why::Cached,
+        };
         repositories.into_iter().map(candidate).collect()
     }
 
@@ -337,7 +341,7 @@ impl Reuse {
         let rows = table.layers.get(diff_id).into_iter().flatten();
         let candidate = |(blob, image): &(Blob, Arc<Previous>)| Candidate {
             blob: blob.clone(),
-            repository: image.repository.name().to_owned(),
+            repository: image.repository.shared_name(),
             why: why(image.name().clone()),
         };
         rows.filter(|(blob, _)| self.is_allowed(blob)).map(candidate).collect()
@@ -370,7 +374,7 @@ impl Reuse {
     }
 
     /// Forgets that these repositories have these blobs: mounts from there failed.
-    pub fn forget(&self, refused: &[(String, Digest)]) {
+    pub fn forget(&self, refused: &[(Arc<str>, Digest)]) {
         let host = self.repository.registry().host();
         for (repository, digest) in refused {
             self.cache.forget_blob(host, repository, digest);

@@ -329,11 +329,11 @@ impl Sender<'_> {
             let name = named.get(place).cloned().flatten();
             let is_first = seen.insert(blob.digest.clone());
             let report = LayerReport {
-                name: name.unwrap_or_else(|| diff_id.digest().short().to_owned()),
+                name: name.map_or_else(|| diff_id.digest().short().into(), Into::into),
                 diff_id: Some(diff_id.clone()),
                 digest: blob.digest.clone(),
                 size: blob.size,
-                media_type: blob.compression.media_type(Format::Oci).unwrap_or_default().to_owned(),
+                media_type: blob.compression.media_type(Format::Oci).unwrap_or_default().into(),
                 compression: blob.compression,
                 outcome: match is_first {
                     true => outcome,

@@ -244,8 +244,7 @@ fn too_much_of_anything_is_refused() {
     assert!(text.contains("more than 65536 layers, manifests and annotations"), "{text}");
 
     let mut layout = Builder::new();
-    let many: Vec<_> =
-        (0..4096).map(|n| layout.blob(ARTIFACT, format!("{{\"n\":{n}}}"))).collect();
+    let many: Vec<_> = (0..4096).map(|n| layout.blob(ARTIFACT, format!("{{\"n\":{n}}}"))).collect();
     let index = layout.index(&many);
     layout.list(&index);
     assert!(refused_as_tar(&layout).starts_with("FILE holds more than 4096 manifests"));
