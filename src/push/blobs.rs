@@ -1,9 +1,9 @@
 //! The ledger: which repository has which blob, as the registries have said in this run, and who is
 //! uploading the others. [`RepositoryBlobs::ensure`] is the only way to a blob.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::pending;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use futures::future::try_join_all;
 use parking_lot::Mutex;
@@ -41,18 +41,17 @@ struct BlobEntry {
     /// Held while the blob is uploaded, so that no other image uploads it to this registry.
     uploading: tokio::sync::Mutex<()>,
     /// By repository.
-    presences: Mutex<HashMap<Arc<str>, Arc<Presence>>>,
+    presences: Mutex<BTreeMap<Arc<str>, Presence>>,
     /// The repositories that were confirmed to have it, the earliest first.
     holders: Mutex<Vec<Arc<str>>>,
 }
 
-/// One blob in one repository.
+/// One blob in one repository. A run of many images has very many, so it is kept small.
 #[derive(Default)]
 struct Presence {
-    /// The answer to the HEAD, which is sent once. In a box, since most blobs are never asked for, and
-    /// a run of many images has very many.
-    head: OnceLock<Box<OnceCell<Option<Present>>>>,
-    verdict: Mutex<Verdict>,
+    /// The answer to the HEAD, which is sent once, and only if the blob has to be asked for.
+    head: Option<Arc<OnceCell<Option<Present>>>>,
+    verdict: Verdict,
 }
 
 #[derive(Clone, Default)]
@@ -130,7 +129,7 @@ impl Ledger {
             let denied = denied.contains(digest);
             let verdict = if denied { Verdict::Denied } else { Verdict::Unknown };
             let entry = self.entry(repository, digest);
-            *entry.presence(repository).verdict.lock() = verdict;
+            entry.presence(repository, |presence| presence.verdict = verdict);
             entry.holders.lock().retain(|name| **name != *repository.name());
         }
     }
@@ -142,12 +141,13 @@ impl Ledger {
 }
 
 impl BlobEntry {
-    fn presence(&self, repository: &Repository) -> Arc<Presence> {
+    /// Looks at, or changes, what is known of the blob in a repository.
+    fn presence<T>(&self, repository: &Repository, then: impl FnOnce(&mut Presence) -> T) -> T {
         let mut all = self.presences.lock();
-        if let Some(presence) = all.get(repository.name()) {
-            return presence.clone();
+        match all.get_mut(repository.name()) {
+            Some(presence) => then(presence),
+            None => then(all.entry(repository.shared_name()).or_default()),
         }
-        all.entry(repository.shared_name()).or_default().clone()
     }
 
     /// The first repositories that have the blob, of those that fit.
@@ -368,8 +368,8 @@ impl RepositoryBlobs<'_> {
         [own].into_iter().chain(candidates.iter().cloned()).collect()
     }
 
-    fn presence(&self, digest: &Digest) -> Arc<Presence> {
-        self.entry(digest).presence(self.repository)
+    fn presence<T>(&self, digest: &Digest, then: impl FnOnce(&mut Presence) -> T) -> T {
+        self.entry(digest).presence(self.repository, then)
     }
 
     fn entry(&self, digest: &Digest) -> Arc<BlobEntry> {
@@ -377,23 +377,24 @@ impl RepositoryBlobs<'_> {
     }
 
     fn is_denied(&self, digest: &Digest) -> bool {
-        matches!(*self.presence(digest).verdict.lock(), Verdict::Denied)
+        self.presence(digest, |presence| matches!(presence.verdict, Verdict::Denied))
     }
 
     /// What became of a blob that is known to be in the repository.
     fn confirmed(&self, digest: &Digest) -> Option<Outcome> {
-        match &*self.presence(digest).verdict.lock() {
+        self.presence(digest, |presence| match &presence.verdict {
             Verdict::Confirmed { outcome, image } if *image == self.image => Some(outcome.clone()),
             Verdict::Confirmed { .. } => Some(Outcome::Reused { why: Known::SameAsLayer }),
             Verdict::Unknown | Verdict::Denied => None,
-        }
+        })
     }
 
     fn confirm(&self, digest: &Digest, outcome: Outcome) -> Outcome {
         let confirmed = Verdict::Confirmed { outcome: outcome.clone(), image: self.image };
         let entry = self.entry(digest);
-        let presence = entry.presence(self.repository);
-        let before = std::mem::replace(&mut *presence.verdict.lock(), confirmed);
+        let before = entry.presence(self.repository, |presence| {
+            std::mem::replace(&mut presence.verdict, confirmed)
+        });
         if !matches!(before, Verdict::Confirmed { .. }) {
             entry.holders.lock().push(self.repository.shared_name());
         }
@@ -408,8 +409,8 @@ impl RepositoryBlobs<'_> {
         if self.is_denied(&blob.digest) {
             return Ok(false);
         }
-        let presence = self.presence(&blob.digest);
-        let head = presence.head.get_or_init(Box::default);
+        let head = |presence: &mut Presence| presence.head.get_or_insert_default().clone();
+        let head = self.presence(&blob.digest, head);
         let head = head.get_or_try_init(|| self.repository.head_blob(&blob.digest)).await;
         match head {
             Ok(Some(Present { size })) => Ok(size.is_none_or(|size| size == blob.size)),

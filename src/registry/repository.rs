@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use reqwest::Method;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 
 use super::auth::{Authenticator, Scopes};
 use super::error::Error;
@@ -139,14 +139,18 @@ impl Registry {
         call: &Call<'_>,
         budget: &mut RetryBudget,
     ) -> Result<Answer, Error> {
-        // The semaphore is never closed; without a permit the request would still be right.
-        let _permit = self.small_requests.acquire().await;
-        let answer = self.send(call, budget).await;
+        let _permit = self.small_permit().await;
+        self.send(call, budget).await
+    }
+
+    /// Waits until not too many small requests are under way.
+    pub(super) async fn small_permit(&self) -> Option<SemaphorePermit<'_>> {
         if self.door.is_far() && !self.is_far.swap(true, Ordering::Relaxed) {
             let most = open_files::connections(SMALL_REQUESTS_FAR);
             self.small_requests.add_permits(most.saturating_sub(SMALL_REQUESTS_NEAR));
         }
-        answer
+        // The semaphore is never closed; without a permit the request would still be right.
+        self.small_requests.acquire().await.ok()
     }
 }
 

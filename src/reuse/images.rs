@@ -7,7 +7,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
 
+use futures::StreamExt as _;
 use futures::future::join_all;
+use futures::stream;
 use parking_lot::Mutex;
 
 use super::previous::{Known, Previous, Reading, ReadingKey};
@@ -26,6 +28,9 @@ pub(crate) struct PreviousImages {
     /// The layers of those images that the destinations of the run stand for.
     pub(super) siblings: Siblings,
 }
+
+/// How many images are read at the same time: as many as small requests to a registry far away.
+const AT_ONCE: usize = 128;
 
 /// How many images are kept for a diff ID. A mount is tried from two at most.
 const KEPT: usize = 4;
@@ -114,10 +119,10 @@ impl PreviousImages {
             let all = destinations().into_iter();
             all.filter(|image| !added.contains(&known.key(image))).collect()
         };
-        join_all(missing.iter().map(async |image| {
-            let reading = self.read_early(image, known);
-            self.siblings.add(&reading, known.key(image), trusted).await;
-        }))
-        .await;
+        let read = |image: Previous| async move {
+            let reading = self.read_early(&image, known);
+            self.siblings.add(&reading, known.key(&image), trusted).await;
+        };
+        stream::iter(missing).map(read).buffer_unordered(AT_ONCE).collect::<()>().await;
     }
 }

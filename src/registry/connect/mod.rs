@@ -27,6 +27,9 @@ use self::verify::{Trust, Verifier};
 use super::error::Error;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many connections to a host are kept for later. After a burst of requests there are hundreds,
+/// and each takes memory.
+const IDLE_CONNECTIONS: usize = 64;
 
 /// Which servers to trust at the TLS level. Default: those with a certificate of an authority that
 /// the system trusts.
@@ -84,6 +87,7 @@ fn client(tls: ClientConfig, proxies: &Arc<Proxies>) -> Result<Client, Error> {
         .dns_resolver(Resolver::default())
         .connect_timeout(CONNECT_TIMEOUT)
         .pool_idle_timeout(Duration::from_secs(55))
+        .pool_max_idle_per_host(IDLE_CONNECTIONS)
         .tcp_keepalive(Duration::from_secs(30))
         .proxy(proxies.rule())
         .build()
