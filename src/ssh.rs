@@ -1,28 +1,31 @@
 //! To a machine over SSH: an image goes into Docker, podman or containerd there, without a registry.
 //!
 //! One connection, with one script: it finds the runtime and lists the layers that it has. Then it
-//! takes an archive of the image without these, and the runtime loads that. Nothing listens on the
-//! machine, and nothing temporary is left there: an archive that is cut off is no image, because
-//! what says that it is one comes last.
+//! takes an archive of the image without these into a file, and when that is whole, the runtime loads
+//! it. Nothing listens on the machine. Of an archive that did not arrive whole, the machine keeps the
+//! beginning for a day, so that the next connection sends only the rest.
 //!
 //! - [`Host`]: `ssh://[user@]host[:port]`; [`Options`]: how it is reached, and who gets the image
 //! - `runtime`: the table of runtimes, and the script; `session`: the connection
-//! - `image`, `archive`: what is sent
+//! - `image`, `archive`, `layer_bytes`: what is sent; `transfer`: how it is sent
 
 mod archive;
 mod error;
 mod host;
 mod image;
+mod layer_bytes;
 mod options;
 mod runtime;
 mod session;
+mod transfer;
 
+use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
 
 use crate::event::{Event, Events};
-use crate::image::{Format, Reference};
+use crate::image::{Compression, Digest, Format, Reference};
 use crate::push::{Index, IndexItem, Item, PushOptions};
-use crate::report::{Outcome, Report};
+use crate::report::{LayerReport, Outcome, Report};
 use crate::source::Location;
 
 pub use self::error::Error;
@@ -31,12 +34,15 @@ pub use self::options::{Options, RuntimeName};
 
 use self::image::{SendFailure, Sending, SentImage};
 use self::runtime::{RUNTIMES, Runtime};
-use self::session::{LayersThere, Session};
+use self::session::{LayersThere, Session, There};
+use self::transfer::Encoding;
 
 /// How often a connection is begun for one image.
 const ATTEMPTS: usize = 3;
 /// How long the first pause between connections is; each further one is twice as long.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How many more bytes must have arrived for a connection to count as the first one again.
+const PROGRESS: u64 = 1 << 20;
 
 /// The runtime that users call so.
 pub fn runtime_by_word(word: &str) -> Option<RuntimeName> {
@@ -76,16 +82,24 @@ pub async fn push(
         )));
     };
     let push = HostPush { item, host, destination, options, events, began };
-    let (mut leave, mut attempts) = (Leave::WhatIsThere, 0);
+    let can_repeat = can_be_read_again(&item.image);
+    let (mut leave, mut attempts, mut arrived) = (Leave::WhatIsThere, 0, 0);
     let mut pause = PAUSE;
     loop {
         attempts += 1;
-        let (error, was_partial) = match push.attempt(leave).await? {
-            Attempt::Done(report) => return Ok(*report),
-            Attempt::Failed { error, was_partial } => (error, was_partial),
+        let Failed { error, was_partial, kept } = match push.attempt(leave).await? {
+            Ok(report) => return Ok(report),
+            Err(failed) => failed,
         };
-        let can_repeat = attempts < ATTEMPTS && can_be_read_again(&item.image);
+        if kept >= arrived + PROGRESS {
+            (attempts, pause, arrived) = (1, PAUSE, kept);
+        }
+        let can_repeat = can_repeat && attempts < ATTEMPTS;
         match &error {
+            // What was kept is deleted there by now.
+            Error::Load { .. } if kept > 0 && can_repeat => {
+                events(Event::Warning(format!("{}; it is sent from the start", headline(&error))));
+            }
             Error::Load { .. } if was_partial && can_repeat => {
                 leave = Leave::Nothing;
                 events(Event::Warning(format!("{}; the whole image is sent", headline(&error))));
@@ -136,6 +150,25 @@ fn can_be_read_again(image: &Location) -> bool {
     }
 }
 
+/// What tells a file or a layout from others of the same name; `None` if each reading of the image
+/// may be another one, so that it cannot be gone on with.
+fn identity(image: &Location) -> Option<String> {
+    let Location::Path(path) = image else { return None };
+    let path = std::fs::canonicalize(path).ok()?;
+    let metadata = std::fs::metadata(&path).ok()?;
+    let listed = match metadata.is_dir() {
+        true => std::fs::metadata(path.join("index.json")).ok()?,
+        false if metadata.is_file() && metadata.mode() & 0o111 == 0 => metadata,
+        false => return None,
+    };
+    let (inode, length, modified) = (listed.ino(), listed.len(), listed.modified().ok()?);
+    Some(format!("{} {inode} {length} {modified:?}", path.display()))
+}
+
+fn is_reused(layer: &LayerReport) -> bool {
+    matches!(layer.outcome, Outcome::Reused { .. })
+}
+
 /// One image on its way to a machine.
 struct HostPush<'a> {
     item: &'a Item,
@@ -146,60 +179,83 @@ struct HostPush<'a> {
     began: Instant,
 }
 
-/// How an attempt ended.
-enum Attempt {
-    Done(Box<Report>),
-    Failed { error: Error, was_partial: bool },
+/// An attempt that failed, and may be made again.
+struct Failed {
+    error: Error,
+    /// Whether layers were left out of the archive.
+    was_partial: bool,
+    /// How many bytes of the archive the machine had from an earlier connection.
+    kept: u64,
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self { error, was_partial: false, kept: 0 }
+    }
+}
+
+/// What is sent in one attempt.
+struct Plan {
+    names: Vec<String>,
+    encoding: Encoding,
+    /// The file there that has the beginning of the archive, and its length.
+    kept: Option<(String, u64)>,
+    /// What the rest is kept under.
+    key: String,
 }
 
 impl HostPush<'_> {
-    async fn attempt(&self, leave: Leave) -> Result<Attempt, crate::Error> {
+    async fn attempt(&self, leave: Leave) -> Result<Result<Report, Failed>, crate::Error> {
         let tags = self.tags();
         let tag = tags.first().map_or("latest", String::as_str);
         (self.events)(Event::Destination { reference: self.reference(tag) });
         let opened = Session::open(self.host, &self.options.ssh, &self.destination, tag).await;
         let mut session = match opened {
             Ok(session) => session,
-            Err(error) => return Ok(Attempt::Failed { error, was_partial: false }),
+            Err(error) => return Ok(Err(error.into())),
         };
         let runtime = session.there.runtime;
-        let name = |tag: &String| runtime.name_of(&self.destination, tag);
-        let names: Vec<String> = tags.iter().map(name).collect();
-        let platform = session.there.platform.take();
         if let Some(said) = session.there.unlisted.take() {
             let word = runtime.word;
             (self.events)(Event::Warning(format!(
                 "{word} there did not list all its layers, so more may be sent than needed: {said}"
             )));
         }
-        let there = match leave {
-            Leave::WhatIsThere => std::mem::take(&mut session.there.layers),
-            Leave::Nothing => LayersThere::None,
-        };
+        if leave == Leave::Nothing {
+            session.there.layers = LayersThere::None;
+        }
+        let plan = self.plan(&session.there, &tags);
+        let kept = plan.kept.as_ref().map_or(0, |(_, length)| *length);
+        if kept > 0 {
+            (self.events)(Event::Note(format!("{kept} bytes of the archive are there already")));
+        }
+        let there = std::mem::replace(&mut session.there, There::new(runtime));
         let (out, loading) = match self.options.dry_run {
             true => {
                 session.leave().await;
                 (None, None)
             }
-            false => match session.begin() {
-                Ok((pipe, loading)) => (Some(pipe), Some(loading)),
-                Err(error) => {
-                    return Err(crate::Error::Failed(format!("{}: {error}", self.host)));
-                }
-            },
+            false => {
+                let file = plan.kept.as_ref().map(|(file, _)| file.as_str());
+                let begun = session.begin(plan.encoding, &plan.key, file);
+                let begun = begun.map_err(|error| self.failed(&error.to_string()))?;
+                (Some(begun.0), Some(begun.1))
+            }
         };
         let sending = Sending {
             item: self.item.clone(),
-            platform,
+            platform: there.platform,
             may_run: self.options.may_run,
             events: self.events.clone(),
-            there,
+            there: there.layers,
             form: runtime.form,
-            names: names.clone(),
+            encoding: plan.encoding,
+            kept,
+            names: plan.names.clone(),
             out,
         };
         let sent = tokio::task::spawn_blocking(move || image::send(sending)).await;
-        let sent = sent.map_err(|error| crate::Error::Failed(error.to_string()))?;
+        let sent = sent.map_err(|error| self.failed(&error.to_string()))?;
         let loaded = match (loading, &sent) {
             // The image is not finished: the machine gets no word of it, and drops what it has.
             (_, Err(SendFailure::Image(_))) | (None, _) => None,
@@ -208,32 +264,54 @@ impl HostPush<'_> {
         let image = match (sent, loaded) {
             (Err(SendFailure::Image(error)), _) => return Err(error),
             (sent, Some(Err(error))) => {
-                let is_reused = |layer: &crate::report::LayerReport| {
-                    matches!(layer.outcome, Outcome::Reused { .. })
-                };
                 let was_partial = leave == Leave::WhatIsThere
                     && sent.map_or(true, |image| image.layers.iter().any(is_reused));
-                return Ok(Attempt::Failed { error, was_partial });
+                return Ok(Err(Failed { error, was_partial, kept }));
             }
             (Err(SendFailure::Pipe), _) => {
-                let what = format!("{}: the image was not taken to its end", self.host);
-                return Err(crate::Error::Failed(what));
+                return Err(self.failed("the image was not taken to its end"));
             }
             (Ok(image), Some(Ok(loaded))) => {
                 let expected = [image.config.digest(), &image.manifest.digest];
                 if let Some(id) = loaded.id.filter(|id| !expected.contains(&id)) {
                     let said = format!("the image there is {id}, not {}", image.config.digest());
                     let (host, runtime) = (self.host.to_string(), runtime.word);
-                    let error = Error::Load { host, runtime, said, hint: "" };
-                    return Ok(Attempt::Failed { error, was_partial: false });
+                    return Ok(
+                        Err(Error::Load { host, runtime, said, hint: String::new() }.into()),
+                    );
                 }
                 image
             }
             (Ok(image), None) => image,
         };
-        let name = names.first().map_or("", String::as_str);
+        let name = plan.names.first().map_or("", String::as_str);
         let repository = name.rsplit_once(':').map_or(name, |(repository, _)| repository);
-        Ok(Attempt::Done(Box::new(self.report(&image, repository, tags))))
+        Ok(Ok(self.report(&image, repository, tags)))
+    }
+
+    fn plan(&self, there: &There, tags: &[String]) -> Plan {
+        let runtime = there.runtime;
+        let names = tags.iter().map(|tag| runtime.name_of(&self.destination, tag)).collect();
+        let encoding = match self.options.compression {
+            Compression::None => Encoding::Plain,
+            Compression::Gzip | Compression::Zstd => there.encoding,
+        };
+        let what = format!(
+            "{} {:?} {encoding:?} {names:?} {:?} {}",
+            env!("CARGO_PKG_VERSION"),
+            runtime.form,
+            self.item.selection,
+            there.layers.digest()
+        );
+        let key = identity(&self.item.image)
+            .map(|identity| Digest::of(format!("{what} {identity}").as_bytes()).hex().to_owned());
+        let kept = key.as_ref().and_then(|key| there.kept(key));
+        let kept = kept.map(|(file, length)| (file.to_owned(), length));
+        Plan { names, encoding, kept, key: key.unwrap_or_else(|| "once".to_owned()) }
+    }
+
+    fn failed(&self, why: &str) -> crate::Error {
+        crate::Error::Failed(format!("{}: {why}", self.host))
     }
 
     fn tags(&self) -> Vec<String> {

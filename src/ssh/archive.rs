@@ -1,24 +1,25 @@
 //! The archive that a machine gets: an image, without the layers that are there.
 
 use std::collections::HashSet;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 
 use bytes::Bytes;
 use serde_json::json;
 
 use super::runtime::ArchiveForm;
+use super::transfer::Transfer;
 use crate::image::{Blob, Config, Digest, Manifest};
 
 /// An archive that is being written. What says that it is an image comes last, so that one which was
 /// cut off is none.
-pub struct ArchiveWriter<W: Write> {
-    tar: tar::Builder<W>,
+pub struct ArchiveWriter<'a> {
+    tar: tar::Builder<Transfer<'a>>,
     form: ArchiveForm,
     written: HashSet<String>,
 }
 
-impl<W: Write> ArchiveWriter<W> {
-    pub fn new(out: W, form: ArchiveForm) -> Self {
+impl<'a> ArchiveWriter<'a> {
+    pub fn new(out: Transfer<'a>, form: ArchiveForm) -> Self {
         Self { tar: tar::Builder::new(out), form, written: HashSet::new() }
     }
 
@@ -71,7 +72,7 @@ impl<W: Write> ArchiveWriter<W> {
                 self.small("index.json", &bytes(&index))?;
             }
         }
-        self.tar.into_inner()?.flush()
+        self.tar.into_inner()?.finish()
     }
 
     fn path_of(&self, digest: &Digest) -> String {

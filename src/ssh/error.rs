@@ -61,9 +61,20 @@ pub enum Error {
         /// What it said.
         said: String,
         /// What to do about it, with a line break before it.
-        hint: &'static str,
+        hint: String,
+    },
+    /// The machine could not keep the archive until the runtime reads it.
+    #[error("{host}: the archive cannot be written to a file there: {said}\nhint: {MAKE_ROOM}")]
+    Full {
+        /// The machine.
+        host: String,
+        /// What the program there said.
+        said: String,
     },
 }
+
+/// What makes room on a machine.
+const MAKE_ROOM: &str = "the disk there is full: docker system prune, or its like, makes room";
 
 /// What ssh says, whose fault it is, and what to do about it.
 struct HintRow {
@@ -181,10 +192,17 @@ impl Error {
     pub(super) fn load(host: String, runtime: &'static str, said: &str) -> Self {
         let said = last_lines(said);
         let hint = match said.contains("no space left") {
-            true => "\nhint: the disk there is full: docker system prune, or its like, makes room",
-            false => "",
+            true => format!("\nhint: {MAKE_ROOM}"),
+            false => String::new(),
         };
         Self::Load { host, runtime, said, hint }
+    }
+
+    /// Why an archive could not be kept.
+    pub(super) fn full(host: String, said: &str) -> Self {
+        // The other lines count bytes.
+        let lines: Vec<&str> = said.lines().filter(|line| line.starts_with("dd:")).collect();
+        Self::Full { host, said: last_lines(&lines.join("\n")) }
     }
 
     /// Whether the connection failed in a way that may pass.

@@ -3,27 +3,25 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
-use std::os::unix::fs::FileExt as _;
+use std::io::{Read, Write};
 use std::sync::Arc;
 
 use super::archive::ArchiveWriter;
+use super::layer_bytes::{CountedBytes, LayerFile, RegionReader};
 use super::runtime::ArchiveForm;
 use super::session::LayersThere;
+use super::transfer::{Encoding, Pipe, Transfer};
 use crate::error::Error;
 use crate::event::{Event, Events};
 use crate::image::{
-    Blob, Compression, Config, DiffId, Digest, Format, Hasher, LayerId, Manifest, ManifestLayer,
-    Platform,
+    Blob, Compression, Config, DiffId, Digest, Format, LayerId, Manifest, ManifestLayer, Platform,
 };
 use crate::pack;
 use crate::push::Item;
 use crate::report::{Known, LayerReport, Outcome};
-use crate::source::layout::{Node, Region};
+use crate::source::layout::Node;
 use crate::source::{self, Claim, Contents, Image, ImagesKnown, LayerMismatch, Source};
 
-/// How many bytes are read at once.
-const CHUNK: usize = 256 << 10;
 /// How many of a layer's first bytes tell whether it is compressed.
 const HEAD: usize = 10;
 
@@ -37,6 +35,9 @@ pub struct Sending {
     /// The layers that need not be sent.
     pub there: LayersThere,
     pub form: ArchiveForm,
+    pub encoding: Encoding,
+    /// How many bytes of the archive are there, from an earlier connection.
+    pub kept: u64,
     /// What the image is called there.
     pub names: Vec<String>,
     /// Where the archive goes; `None`: nothing is sent (`--dry-run`).
@@ -75,42 +76,22 @@ struct Met {
     entry: String,
 }
 
-/// The pipe to the machine. Its errors are told from those of reading the image.
-struct Pipe {
-    file: Option<File>,
-    sent: u64,
-    is_broken: bool,
-}
-
-impl Write for &mut Pipe {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = match &mut self.file {
-            Some(file) => file.write(bytes).inspect_err(|_| self.is_broken = true)?,
-            None => bytes.len(),
-        };
-        self.sent += written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// Sends an image. Blocks.
 pub fn send(mut sending: Sending) -> Result<SentImage, SendFailure> {
     let file = sending.out.take();
     let is_dry = file.is_none();
-    let mut pipe = Pipe { file, sent: 0, is_broken: false };
+    let mut pipe = Pipe { file, ..Pipe::default() };
     let sent = Sender { sending: &sending, is_dry }.run(&mut pipe);
     match sent {
         Ok(image) => Ok(SentImage { sent: pipe.sent, ..image }),
         Err(_) if pipe.is_broken => Err(SendFailure::Pipe),
-        Err(error) => Err(SendFailure::Image(error)),
+        Err(error) => {
+            // The machine need not keep what it has of an image that cannot be read.
+            let _ = (&mut pipe).write_all(b"drop\n");
+            Err(SendFailure::Image(error))
+        }
     }
 }
-
-type Out<'a> = ArchiveWriter<BufWriter<&'a mut Pipe>>;
 
 struct Sender<'a> {
     sending: &'a Sending,
@@ -126,7 +107,9 @@ impl Sender<'_> {
             progress: Box::new(move |position, total| reading(Event::Reading { position, total })),
             note: Arc::new(move |note| noting(Event::Note(note))),
         };
-        let out = ArchiveWriter::new(BufWriter::with_capacity(CHUNK, pipe), self.sending.form);
+        let transfer = Transfer::new(pipe, self.sending.encoding, self.sending.kept)
+            .map_err(|error| Error::Failed(format!("cannot compress: {error}")))?;
+        let out = ArchiveWriter::new(transfer, self.sending.form);
         match source::open(&self.sending.item.image, options)? {
             Contents::Layers(source) => self.layers(source, out),
             Contents::Layout(layout) => {
@@ -160,7 +143,11 @@ impl Sender<'_> {
     }
 
     /// Sends an image whose layers are read one after another.
-    fn layers(&self, mut source: Box<dyn Source>, mut out: Out<'_>) -> Result<SentImage, Error> {
+    fn layers(
+        &self,
+        mut source: Box<dyn Source>,
+        mut out: ArchiveWriter<'_>,
+    ) -> Result<SentImage, Error> {
         let early = source.images().map(|images| self.pick(images)).transpose()?;
         if let Some(image) = &early {
             (self.sending.events)(Event::LayerCount(image.layers.len()));
@@ -200,7 +187,8 @@ impl Sender<'_> {
                 (true, _) => reused(),
                 (false, true) => Outcome::WouldUpload,
                 (false, false) => {
-                    let mut counted = CountedBytes::new(&mut content, self, id, &diff_id, size);
+                    let mut counted =
+                        CountedBytes::new(&mut content, &self.sending.events, id, &diff_id, size);
                     out.layer(&digest, size, &mut counted).map_err(in_entry)?;
                     let actual = counted.hasher.finish();
                     if let (false, Some(image)) = (actual == digest, image) {
@@ -232,7 +220,7 @@ impl Sender<'_> {
         image: &Image,
         met: &mut HashMap<LayerId, Met>,
         spool: &LayerFile,
-        out: &mut Out<'_>,
+        out: &mut ArchiveWriter<'_>,
     ) -> Result<(), Error> {
         for (id, diff_id) in image.layers.iter().zip(image.config.diff_ids()) {
             let Some(layer) = met.get(id).cloned() else { continue };
@@ -247,7 +235,8 @@ impl Sender<'_> {
                 (false, false) => {
                     let mut content = spool.reader(at, layer.blob.size);
                     let size = layer.blob.size;
-                    let mut counted = CountedBytes::new(&mut content, self, *id, diff_id, size);
+                    let mut counted =
+                        CountedBytes::new(&mut content, &self.sending.events, *id, diff_id, size);
                     out.layer(&layer.blob.digest, size, &mut counted)
                         .map_err(|error| source::Error::from_read(error, &layer.entry))?;
                     Outcome::Uploaded
@@ -259,7 +248,7 @@ impl Sender<'_> {
     }
 
     /// Sends an image that a layout stores, as it is stored.
-    fn stored(&self, node: &Node, mut out: Out<'_>) -> Result<SentImage, Error> {
+    fn stored(&self, node: &Node, mut out: ArchiveWriter<'_>) -> Result<SentImage, Error> {
         let image = &self.sending.item.image;
         let Some(config) = node.config.clone() else {
             return Err(Error::Usage(format!(
@@ -286,10 +275,15 @@ impl Sender<'_> {
                     )));
                 }
                 (false, false, Some(region)) => {
-                    let mut content = RegionReader { region, at: 0 };
+                    let mut content = RegionReader::new(region);
                     let id = LayerId(place);
-                    let mut counted =
-                        CountedBytes::new(&mut content, self, id, diff_id, stored.size);
+                    let mut counted = CountedBytes::new(
+                        &mut content,
+                        &self.sending.events,
+                        id,
+                        diff_id,
+                        stored.size,
+                    );
                     out.layer(&stored.digest, stored.size, &mut counted)
                         .map_err(|error| source::Error::from_read(error, &region.name))?;
                     let actual = counted.hasher.finish();
@@ -315,7 +309,7 @@ impl Sender<'_> {
         manifest: Manifest,
         blobs: &[Blob],
         outcomes: impl Iterator<Item = Outcome>,
-        out: Out<'_>,
+        out: ArchiveWriter<'_>,
     ) -> Result<SentImage, Error> {
         if !self.is_dry {
             (self.sending.events)(Event::Tagging);
@@ -387,109 +381,4 @@ impl Sender<'_> {
 
 fn reused() -> Outcome {
     Outcome::Reused { why: Known::OnHost }
-}
-
-/// A layer's bytes on their way: hashed, and reported.
-struct CountedBytes<'a> {
-    content: &'a mut dyn Read,
-    hasher: Hasher,
-    read: u64,
-    size: u64,
-    layer: LayerId,
-    events: &'a Events,
-}
-
-impl<'a> CountedBytes<'a> {
-    fn new(
-        content: &'a mut dyn Read,
-        sender: &'a Sender<'_>,
-        layer: LayerId,
-        diff_id: &DiffId,
-        size: u64,
-    ) -> Self {
-        let events = &sender.sending.events;
-        let name = diff_id.digest().short().to_owned();
-        events(Event::UploadStarted { layer, name, total: Some(size) });
-        Self { content, hasher: Hasher::new(), read: 0, size, layer, events }
-    }
-}
-
-impl Read for CountedBytes<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.content.read(buffer)?;
-        self.hasher.update(&buffer[..read]);
-        self.read += read as u64;
-        (self.events)(Event::UploadProgress {
-            layer: self.layer,
-            position: self.read,
-            ready: self.size,
-            total: Some(self.size),
-        });
-        Ok(read)
-    }
-}
-
-struct RegionReader<'a> {
-    region: &'a Region,
-    at: u64,
-}
-
-impl Read for RegionReader<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.region.read_at(buffer, self.at)?;
-        self.at += read as u64;
-        Ok(read)
-    }
-}
-
-/// Layers that wait, in one temporary file without a name.
-#[derive(Default)]
-struct LayerFile {
-    file: Option<File>,
-    length: u64,
-}
-
-impl LayerFile {
-    /// Adds what can be read: where it is, its digest and its length.
-    fn add(&mut self, content: &mut dyn Read) -> io::Result<(u64, Digest, u64)> {
-        let at = self.length;
-        let file = match &mut self.file {
-            Some(file) => file,
-            None => self.file.insert(tempfile::tempfile()?),
-        };
-        let mut hasher = Hasher::new();
-        let mut buffer = vec![0; CHUNK];
-        loop {
-            let read = match content.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
-            hasher.update(&buffer[..read]);
-            file.write_all_at(&buffer[..read], self.length)?;
-            self.length += read as u64;
-        }
-        Ok((at, hasher.finish(), self.length - at))
-    }
-
-    fn reader(&self, at: u64, length: u64) -> SpoolReader<'_> {
-        SpoolReader { file: self.file.as_ref(), at, end: at + length }
-    }
-}
-
-struct SpoolReader<'a> {
-    file: Option<&'a File>,
-    at: u64,
-    end: u64,
-}
-
-impl Read for SpoolReader<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some(file) = self.file else { return Ok(0) };
-        let left = usize::try_from(self.end - self.at).unwrap_or(buffer.len()).min(buffer.len());
-        let read = file.read_at(&mut buffer[..left], self.at)?;
-        self.at += read as u64;
-        Ok(read)
-    }
 }

@@ -42,7 +42,7 @@ pub struct Runtime {
     list: &'static str,
     pub known: Known,
     pub form: ArchiveForm,
-    /// Reads an archive from standard input.
+    /// Reads an archive, which is not compressed, from standard input.
     load: &'static str,
     /// Prints the id of the image, where the runtime tells one.
     id: &'static str,
@@ -150,12 +150,43 @@ impl Runtime {
     }
 }
 
+/// Lists what earlier connections left of archives: its name and length. `$D` is the folder for that.
+///
+/// A name without a dot is that of an archive. While a connection writes to it, the name has a dot
+/// and the process's number besides; one that was not written to for a minute is no longer in use.
+const LIST_KEPT: &str = "\
+    D=\"${XDG_CACHE_HOME:-$HOME/.cache}/pushimg\"; \
+    find \"$D\" -type f -mtime +0 -exec rm -f {} + 2>/dev/null; \
+    for f in $(cd \"$D\" 2>/dev/null && { ls | grep -v [.]; \
+    find . -type f -name \"*.*\" -mmin +1; }); do \
+    echo \"pushimg:kept ${f##*/} $(wc -c <\"$D/$f\")\"; done; \
+    for z in gzip zstd; do command -v $z >/dev/null 2>&1 && echo pushimg:encoding $z; done; ";
+
+/// Waits for the line `load ENCODING KEY [KEPT]`, and reads frames into the file `$f`.
+///
+/// At the end, `$n` is 0 if the archive is whole, and `full` if it could not be written.
+const RECEIVE: &str = "\
+    read -r go e k o; [ \"$go\" = load ] || exit 0; umask 077; \
+    mkdir -p \"$D\" 2>/dev/null; [ -w \"$D\" ] || D=$(mktemp -d) || exit 4; f=\"$D/$k.$$\"; \
+    if [ -n \"$o\" ]; then mv \"$D/$o\" \"$f\" || exit 4; fi; \
+    while read -r n && [ \"$n\" -gt 0 ] 2>/dev/null; do \
+    if m=$(dd bs=\"$n\" count=1 iflag=fullblock 2>&1 >>\"$f\"); then :; else \
+    echo \"$m\" >&2; n=full; break; fi; \
+    done; ";
+
+/// Keeps what has arrived of an archive that is not whole, if it is worth it. KEY is `once` for one
+/// that cannot be sent a second time.
+const KEEP: &str = "\
+    case \"$n\" in 0|drop) rm -f \"$f\";; full) rm -f \"$f\"; echo pushimg:full;; \
+    *) if [ \"$k\" = once ] || [ $(wc -c <\"$f\") -lt 8388608 ]; then rm -f \"$f\"; \
+    else mv \"$f\" \"$D/$k\"; fi;; esac; rmdir \"$D\" 2>/dev/null; ";
+
 /// The command line for the machine: it finds the runtime, lists what that has, and waits for an
 /// archive on its standard input. Lines that begin with `pushimg:` are for this program.
 pub fn script(options: &Options, image: &Reference, tag: &str) -> String {
     let sudo = if options.sudo { "sudo -n" } else { "" };
     let mut script =
-        format!("S=\"{sudo}\"; echo pushimg:begin; echo \"pushimg:machine $(uname -m)\"; r=; ");
+        format!("S=\"{sudo}\"; echo pushimg:begin; echo \"pushimg:machine $(uname -m)\"; r=; c=; ");
     let wanted = |runtime: &&Runtime| match options.runtime {
         Some(name) => runtime.name == name,
         None => runtime.is_automatic,
@@ -180,13 +211,20 @@ pub fn script(options: &Options, image: &Reference, tag: &str) -> String {
              echo pushimg:unlisted;; "
         );
         loading += &format!(
-            "{word}) {load} 1>&2; c=$?; if [ $c = 0 ]; then echo \"pushimg:id $({id} </dev/null)\"; \
-             fi;; "
+            "{word}) $z <\"$f\" | {load} 1>&2; c=$?; \
+             [ $c -ne 0 ] || i=$({id} </dev/null);; "
         );
     }
-    script += "esac; echo pushimg:ready; read -r go; if [ \"$go\" = load ]; then case $r in ";
+    script += "esac; ";
+    script += LIST_KEPT;
+    script += "echo pushimg:ready; ";
+    script += RECEIVE;
+    script += "if [ \"$n\" = 0 ]; then \
+               case $e in gzip) z=\"gzip -dc\";; zstd) z=\"zstd -dcq\";; *) z=cat;; esac; case $r in ";
     script += &loading;
-    script += "esac; echo pushimg:status $c; fi";
+    script += "esac; fi; ";
+    script += KEEP;
+    script += "[ -z \"$c\" ] || { echo \"pushimg:id $i\"; echo pushimg:status $c; }";
     // `env` is no shell's builtin or alias, and every login shell runs it.
     format!("env LC_ALL=C sh -c '{script}'")
 }

@@ -12,6 +12,7 @@ use super::error::{Error, HasBegun};
 use super::host::Host;
 use super::options::Options;
 use super::runtime::{Known, Runtime, script};
+use super::transfer::Encoding;
 use crate::image::{DiffId, Digest, Platform, Reference};
 
 /// The most that is read of what a machine says.
@@ -39,6 +40,30 @@ pub struct There {
     pub layers: LayersThere,
     /// The last line of a list that the runtime could not finish.
     pub unlisted: Option<String>,
+    /// The best way to compress an archive that the machine can undo.
+    pub encoding: Encoding,
+    /// What earlier connections left of archives: names and lengths.
+    pub kept: Vec<(String, u64)>,
+}
+
+impl There {
+    pub fn new(runtime: &'static Runtime) -> Self {
+        Self {
+            runtime,
+            platform: None,
+            layers: LayersThere::None,
+            unlisted: None,
+            encoding: Encoding::Plain,
+            kept: Vec::new(),
+        }
+    }
+
+    /// What is left of the archive with this key: the file's name, and how many bytes it has.
+    pub fn kept(&self, key: &str) -> Option<(&str, u64)> {
+        let is_of = |name: &str| name.split('.').next() == Some(key);
+        let of_key = self.kept.iter().filter(|(name, _)| is_of(name));
+        of_key.max_by_key(|(_, length)| *length).map(|(name, length)| (name.as_str(), *length))
+    }
 }
 
 /// The layers that a runtime has.
@@ -94,14 +119,8 @@ impl Session {
         };
         let lines = BufReader::new(stdout.take(MAX_STDOUT)).lines();
         let stderr = tokio::spawn(last_of(stderr));
-        let nothing = There {
-            runtime: &super::runtime::RUNTIMES[0],
-            platform: None,
-            layers: LayersThere::None,
-            unlisted: None,
-        };
-        let mut session =
-            Self { host: host.to_string(), child, stdin, lines, stderr, there: nothing };
+        let there = There::new(&super::runtime::RUNTIMES[0]);
+        let mut session = Self { host: host.to_string(), child, stdin, lines, stderr, there };
         match session.greet().await {
             Greeting::Ready(there) => Ok(Self { there, ..session }),
             Greeting::NoRuntime => {
@@ -117,6 +136,7 @@ impl Session {
         let mut begun = HasBegun::No;
         let mut failed: Option<String> = None;
         let (mut platform, mut runtime) = (None, None);
+        let (mut encoding, mut kept) = (Encoding::Plain, Vec::new());
         let mut listed = Vec::new();
         let (mut is_whole, mut is_unlisted) = (false, false);
         while let Ok(Some(line)) = self.lines.next_line().await {
@@ -143,6 +163,13 @@ impl Session {
                 ("runtime", word) => runtime = Runtime::by_word(word),
                 ("whole", _) => is_whole = true,
                 ("unlisted", _) => is_unlisted = true,
+                // The best one comes last.
+                ("encoding", word) => encoding = Encoding::by_word(word).unwrap_or(encoding),
+                ("kept", file) => {
+                    let file = file.split_once(' ');
+                    let length = file.and_then(|(_, length)| length.trim().parse().ok());
+                    kept.extend(file.zip(length).map(|((name, _), it)| (name.to_owned(), it)));
+                }
                 ("ready", _) => match runtime {
                     Some(runtime) => {
                         let layers = match is_whole {
@@ -150,7 +177,15 @@ impl Session {
                             false => LayersThere::read(runtime.known, &listed),
                         };
                         let unlisted = is_unlisted.then(|| listed.pop().unwrap_or_default());
-                        return Greeting::Ready(There { runtime, platform, layers, unlisted });
+                        let there = There {
+                            platform,
+                            layers,
+                            unlisted,
+                            encoding,
+                            kept,
+                            ..There::new(runtime)
+                        };
+                        return Greeting::Ready(there);
                     }
                     None => return Greeting::Ended(begun),
                 },
@@ -168,11 +203,18 @@ impl Session {
         Error::ended(self.host, &said, begun)
     }
 
-    /// Tells the machine to wait for an archive, and returns where to write it.
-    pub fn begin(self) -> std::io::Result<(File, Loading)> {
+    /// Tells the machine to wait for the archive with this key, or for what is missing of it, and
+    /// returns where to write it. `kept` is the file that has the beginning.
+    pub fn begin(
+        self,
+        encoding: Encoding,
+        key: &str,
+        kept: Option<&str>,
+    ) -> std::io::Result<(File, Loading)> {
         let Self { host, child, stdin, lines, stderr, there } = self;
         let mut pipe = File::from(stdin.into_owned_fd()?);
-        std::io::Write::write_all(&mut pipe, b"load\n")?;
+        let line = format!("load {} {key} {}\n", encoding.word(), kept.unwrap_or_default());
+        std::io::Write::write_all(&mut pipe, line.as_bytes())?;
         let runtime = there.runtime;
         Ok((pipe, Loading { host, child, lines, stderr, runtime }))
     }
@@ -196,17 +238,20 @@ pub struct Loading {
 impl Loading {
     /// Waits for the runtime's word, after the archive was written or could not be.
     pub async fn finish(mut self) -> Result<Loaded, Error> {
-        let (mut id, mut status) = (None, None);
+        let (mut id, mut status, mut is_full) = (None, None, false);
         while let Ok(Some(line)) = self.lines.next_line().await {
-            match line.strip_prefix(MARK).and_then(|ours| ours.split_once(' ')) {
-                Some(("id", text)) => id = text.trim().parse().ok(),
-                Some(("status", code)) => status = Some(code == "0"),
+            let ours = line.strip_prefix(MARK).unwrap_or_default();
+            match ours.split_once(' ').unwrap_or((ours, "")) {
+                ("id", text) => id = text.trim().parse().ok(),
+                ("status", code) => status = Some(code == "0"),
+                ("full", _) => is_full = true,
                 _ => {}
             }
         }
         let _ = self.child.wait().await;
         let said = self.stderr.await.unwrap_or_default();
         match status {
+            _ if is_full => Err(Error::full(self.host, &said)),
             Some(true) => Ok(Loaded { id }),
             Some(false) => Err(Error::load(self.host, self.runtime.word, &said)),
             None => Err(Error::ended(self.host, &said, HasBegun::Yes)),
@@ -236,6 +281,18 @@ impl LayersThere {
                 Self::Blobs(lines.iter().filter_map(|line| line.trim().parse().ok()).collect())
             }
         }
+    }
+
+    /// Tells lists of different layers apart, in whatever order they came.
+    pub fn digest(&self) -> Digest {
+        let mut all: Vec<String> = match self {
+            Self::None => Vec::new(),
+            Self::Chains(chains) => chains.iter().map(|chain| format!("{chain:?}")).collect(),
+            Self::DiffIds(ids) => ids.iter().map(ToString::to_string).collect(),
+            Self::Blobs(blobs) => blobs.iter().map(ToString::to_string).collect(),
+        };
+        all.sort_unstable();
+        Digest::of(all.join(" ").as_bytes())
     }
 
     /// How many of these layers, from the lowest, a graph driver has as a chain.

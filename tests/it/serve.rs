@@ -365,7 +365,7 @@ fn thirty_two_pulls_and_slow_readers_take_little_memory() {
     let pulls: Vec<_> = (0..32)
         .map(|_| {
             let mut command = Command::new("curl");
-            command.args(["-sf", "-o", "/dev/null", "--parallel"]);
+            command.args(["-f", "--no-progress-meter", "-o", "/dev/null", "--parallel"]);
             for layer in &builder.layers {
                 command.arg(format!("http://{}/v2/app/blobs/{}", serving.host, layer.diff_id()));
                 command.args(["-o", "/dev/null"]);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::support::archive::{ImageBuilder, Layer, sha256};
+use crate::support::archive::{ImageBuilder, Layer, sha256, text};
 use crate::support::run::program;
 use crate::support::server_program::ServerProgram;
 use crate::support::sshd::Sshd;
@@ -202,7 +202,7 @@ fn containerd_gets_the_changed_layer_alone_in_the_namespace_asked_for() {
         return;
     }
     let containerd = Containerd::start();
-    let sshd = Sshd::start(&[&format!("SetEnv CONTAINERD_ADDRESS={}", containerd.address())]);
+    let sshd = Sshd::start(&[&format!("CONTAINERD_ADDRESS={}", containerd.address())]);
     let dir = TempDir::new().expect("a folder");
     let (old, new, _) = two_images(dir.path(), "containerd");
     let pushimg = sshd.pushimg();
@@ -356,33 +356,118 @@ fn a_lost_connection_is_begun_again_and_then_given_up() {
 }
 
 #[test]
-fn a_push_that_is_killed_leaves_nothing_on_the_machine() {
+fn a_push_that_is_killed_leaves_no_image_on_the_machine() {
     let dir = TempDir::new().expect("a folder");
-    let done = dir.path().join("done");
-    let load =
-        format!("touch {0}/began; tar t > {0}/list; echo $? > {0}/done", dir.path().display());
+    let load = format!("touch {}/loaded", dir.path().display());
     let sshd = Sshd::with_programs(dir.path(), &[("docker", &docker_that(&load))]);
-    // An image that never comes to its end.
+    let slowly = "import sys, time\nwhile part := sys.stdin.buffer.read1(65536):\n    \
+                  sys.stdout.buffer.write(part)\n    sys.stdout.buffer.flush()\n    time.sleep(.02)";
+    let script = format!("#!/bin/sh\npython3 -c '{slowly}' | {} \"$@\"\n", sshd.ssh());
+    let slow_ssh = executable(dir.path(), "slow-ssh", &script);
+    let image =
+        ImageBuilder::new(vec![Layer::random("big", 1, 20_000_000)]).write(dir.path(), "image.tar");
+    let arguments =
+        [text(&image), "ssh://lab/app:v1", "-q", "--runtime=docker", "--ssh", &slow_ssh];
     let pushimg = sshd.pushimg();
-    let mut push = pushimg
-        .command(["-", "ssh://lab/app:v1", "--runtime", "docker"])
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .expect("start pushimg");
-    wait_for(&dir.path().join("began"));
+    let mut push = pushimg.command(arguments).spawn().expect("start pushimg");
+    wait_for("nothing has arrived", || !sshd.kept().is_empty());
     push.kill().expect("kill -9");
     push.wait().expect("its end");
-    wait_for(&done);
-    let list = std::fs::read_to_string(dir.path().join("list")).expect("a list");
-    assert!(!list.contains("manifest.json"), "{list}");
+    wait_for("a part is left", || sshd.kept().is_empty());
+    assert!(!dir.path().join("loaded").exists());
 }
 
-fn wait_for(file: &Path) {
+#[test]
+fn what_has_arrived_is_not_sent_again() {
+    let dir = TempDir::new().expect("a folder");
+    let shown = dir.path().display();
+    let docker = docker_that(&format!("cat > {shown}/loaded"));
+    let built = ImageBuilder::new(vec![Layer::random("big", 1, 40_000_000)]);
+    let image = built.write(dir.path(), "image.tar");
+    let config: serde_json::Value = serde_json::from_slice(&built.config()).expect("a config");
+    let diff_id = config["rootfs"]["diff_ids"][0].as_str().expect("a diff ID");
+    for compression in ["gzip", "none"] {
+        let sshd = Sshd::with_programs(dir.path(), &[("docker", &docker)]);
+        // The first connection ends early; of the second one, the bytes are counted.
+        let script = format!(
+            "#!/bin/sh\nif mkdir {shown}/lost-{compression}; then head -c 25000000 | {0} \"$@\"\n\
+             else tee {shown}/again | {0} \"$@\"; fi\n",
+            sshd.ssh()
+        );
+        let lossy = executable(dir.path(), "lossy-ssh", &script);
+        let ssh = ["--ssh", &lossy, "--runtime", "docker", "-v"];
+        let options = [&ssh[..], &["--compression", compression]].concat();
+        sshd.pushimg()
+            .pushed(&image, "ssh://lab/app:v1", &options)
+            .says("the connection was lost")
+            .says("bytes of the archive are there already");
+        let again = std::fs::metadata(dir.path().join("again")).expect("the second connection");
+        assert!((15_000_000..16_500_000).contains(&again.len()), "{}", again.len());
+        let loaded = dir.path().join("loaded");
+        let layer = diff_id.replace("sha256:", "") + "/layer.tar";
+        let listed = program("tar", ["-tf", text(&loaded)]);
+        assert!(listed.lines().any(|line| line == layer), "{listed}");
+        program("tar", ["-C", &shown.to_string(), "-xf", text(&loaded)]);
+        let bytes = std::fs::read(dir.path().join(&layer)).expect("the layer");
+        assert_eq!(sha256(&bytes), diff_id);
+        assert_eq!(sshd.kept(), Vec::<PathBuf>::new());
+    }
+}
+
+#[test]
+fn a_disk_that_is_full_is_named_and_freed() {
+    if program("id", ["-u"]).trim() != "0" {
+        eprintln!("note: a small disk needs root, so this test ends");
+        return;
+    }
+    let dir = TempDir::new().expect("a folder");
+    let sshd = Sshd::with_programs(dir.path(), &[("docker", &docker_that("cat >/dev/null"))]);
+    let cache = sshd.dir().join("cache");
+    std::fs::create_dir_all(&cache).expect("a folder");
+    let shown = cache.to_str().expect("a path");
+    let small = ["-t", "tmpfs", "-o", "size=10m", "none", shown];
+    if !Command::new("mount").args(small).status().is_ok_and(|status| status.success()) {
+        eprintln!("note: nothing can be mounted here, so this test ends");
+        return;
+    }
+    let image =
+        ImageBuilder::new(vec![Layer::random("big", 1, 20_000_000)]).write(dir.path(), "image.tar");
+    let output = sshd.pushimg().push(image, "ssh://lab/app:v1", &["--runtime", "docker"]);
+    let kept = sshd.kept();
+    program("umount", [shown]);
+    output.exits(1).says("No space left on device").says("the disk there is full");
+    assert_eq!(kept, Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_jump_host_of_the_configuration_is_used() {
+    let dir = TempDir::new().expect("a folder");
+    let docker = docker_that("cat >/dev/null");
+    let (jump, host) = (Sshd::start(&[]), Sshd::with_programs(dir.path(), &[("docker", &docker)]));
+    let config = |sshd: &Sshd, name: &str| {
+        let text = std::fs::read_to_string(sshd.dir().join("config")).expect("a config");
+        text.replace("Host lab", &format!("Host {name}"))
+    };
+    let text = format!("{}\n{} ProxyJump jump\n", config(&jump, "jump"), config(&host, "inner"));
+    let file = dir.path().join("config");
+    std::fs::write(&file, text).expect("a config");
+    let ssh = format!("ssh -F {}", file.display());
+    let options = ["--runtime", "docker", "--ssh", &ssh];
+    host.pushimg().pushed(small(dir.path()), "ssh://inner/app:v1", &options);
+    assert!(jump.log().contains("127.0.0.1"), "{}", jump.log());
+}
+
+/// Writes a script.
+fn executable(dir: &Path, name: &str, script: &str) -> String {
+    let path = crate::support::archive::write(dir, name, script.as_bytes());
+    program("chmod", ["755", text(&path)]);
+    text(&path).to_owned()
+}
+
+fn wait_for(what: &str, is_so: impl Fn() -> bool) {
     let began = Instant::now();
-    while !file.exists() {
-        assert!(began.elapsed() < Duration::from_secs(30), "no {}", file.display());
+    while !is_so() {
+        assert!(began.elapsed() < Duration::from_secs(30), "{what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -18,8 +18,8 @@ pub struct Sshd {
 }
 
 impl Sshd {
-    /// A server; each of the lines is added to its configuration.
-    pub fn start(lines: &[&str]) -> Self {
+    /// A server that lets nobody listen on it, and whose sessions have these variables (`NAME=VALUE`).
+    pub fn start(variables: &[&str]) -> Self {
         // sshd demands this folder when root runs it, and a path without links to itself.
         if program("id", ["-u"]).trim() == "0" {
             std::fs::create_dir_all("/run/sshd").expect("/run/sshd");
@@ -36,8 +36,9 @@ impl Sshd {
             let config = format!(
                 "ListenAddress {addr}\nHostKey {shown}/host\nAuthorizedKeysFile {shown}/id.pub\n\
                  PermitRootLogin yes\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n\
-                 UsePAM no\nStrictModes no\nPidFile none\n{}\n",
-                lines.join("\n")
+                 UsePAM no\nStrictModes no\nPidFile none\nAllowTcpForwarding local\n\
+                 SetEnv XDG_CACHE_HOME={shown}/cache {}\n",
+                variables.join(" ")
             );
             let config = write(dir, "sshd_config", config.as_bytes());
             let host_key = std::fs::read_to_string(dir.join("host.pub")).expect("the host's key");
@@ -66,7 +67,7 @@ impl Sshd {
             let mode = std::fs::Permissions::from_mode(0o755);
             std::fs::set_permissions(path, mode).expect("an executable");
         }
-        let path = format!("SetEnv PATH={}:/usr/bin:/bin", dir.display());
+        let path = format!("PATH={}:/usr/bin:/bin", dir.display());
         Self::start(&[&path])
     }
 
@@ -80,9 +81,20 @@ impl Sshd {
         format!("ssh -F {}", self.dir().join("config").display())
     }
 
+    /// What the machine keeps of archives that have not arrived whole.
+    pub fn kept(&self) -> Vec<PathBuf> {
+        let files = std::fs::read_dir(self.dir().join("cache/pushimg"));
+        files.into_iter().flatten().map(|file| file.expect("a file").path()).collect()
+    }
+
     /// Its folder: `config` and `known_hosts` of the client, and the keys.
     pub fn dir(&self) -> PathBuf {
         self.program.dir().to_owned()
+    }
+
+    /// What it has said.
+    pub fn log(&self) -> String {
+        self.program.log()
     }
 
     pub fn port(&self) -> u16 {

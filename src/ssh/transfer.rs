@@ -1,0 +1,224 @@
+//! The bytes of an archive on their way to a machine: compressed for the line, and in frames, so that
+//! the machine knows where the archive ends.
+//!
+//! The machine keeps what arrived. The same archive is compressed into the same bytes each time, so
+//! a later connection leaves out those that the machine has.
+
+use std::fs::File;
+use std::io::{self, Write};
+
+use flate2::write::GzEncoder;
+use zstd::stream::write::Encoder as ZstdEncoder;
+
+/// How many bytes are compressed, or are a frame, at a time.
+const BLOCK: usize = 1 << 20;
+/// The fastest levels: what they leave is a little more, but they keep up with a fast line.
+const ZSTD_LEVEL: i32 = 1;
+const GZIP_LEVEL: u32 = 1;
+
+/// How an archive is compressed for the line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    Plain,
+    Gzip,
+    Zstd,
+}
+
+impl Encoding {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        }
+    }
+
+    pub fn by_word(word: &str) -> Option<Self> {
+        [Self::Plain, Self::Gzip, Self::Zstd].into_iter().find(|it| it.word() == word)
+    }
+}
+
+/// The connection to a machine, or nothing in a dry run. It remembers whether it broke, so that its
+/// errors can be told from those of reading the image.
+#[derive(Default)]
+pub struct Pipe {
+    pub file: Option<File>,
+    pub sent: u64,
+    pub is_broken: bool,
+}
+
+impl Write for &mut Pipe {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = match &mut self.file {
+            Some(file) => file.write(bytes).inspect_err(|_| self.is_broken = true)?,
+            None => bytes.len(),
+        };
+        self.sent += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Compresses an archive, and sends it in frames.
+pub struct Transfer<'a> {
+    encoder: Encoder<Frames<'a>>,
+    /// What is not yet a whole block.
+    block: Vec<u8>,
+}
+
+enum Encoder<W: Write> {
+    Plain(W),
+    Gzip(GzEncoder<W>),
+    Zstd(ZstdEncoder<'static, W>),
+}
+
+impl<'a> Transfer<'a> {
+    /// Begins after the first `kept` bytes, which the machine has.
+    pub fn new(pipe: &'a mut Pipe, encoding: Encoding, kept: u64) -> io::Result<Self> {
+        let frames = Frames { pipe, left_out: kept, frame: Vec::with_capacity(BLOCK) };
+        let encoder = match encoding {
+            Encoding::Plain => Encoder::Plain(frames),
+            Encoding::Gzip => {
+                Encoder::Gzip(GzEncoder::new(frames, flate2::Compression::new(GZIP_LEVEL)))
+            }
+            Encoding::Zstd => Encoder::Zstd(ZstdEncoder::new(frames, ZSTD_LEVEL)?),
+        };
+        Ok(Self { encoder, block: Vec::with_capacity(BLOCK) })
+    }
+
+    /// Sends what is left, and says that this is all.
+    pub fn finish(mut self) -> io::Result<()> {
+        self.encode()?;
+        let mut frames = match self.encoder {
+            Encoder::Plain(frames) => frames,
+            Encoder::Gzip(encoder) => encoder.finish()?,
+            Encoder::Zstd(encoder) => encoder.finish()?,
+        };
+        frames.send()?;
+        frames.pipe.write_all(b"0\n")
+    }
+
+    /// Compresses a block. Blocks of one length make the same bytes each time, however the archive is
+    /// written.
+    fn encode(&mut self) -> io::Result<()> {
+        match &mut self.encoder {
+            Encoder::Plain(out) => out.write_all(&self.block)?,
+            Encoder::Gzip(out) => out.write_all(&self.block)?,
+            Encoder::Zstd(out) => out.write_all(&self.block)?,
+        }
+        self.block.clear();
+        Ok(())
+    }
+}
+
+impl Write for Transfer<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = bytes.len().min(BLOCK - self.block.len());
+        self.block.extend_from_slice(&bytes[..taken]);
+        if self.block.len() == BLOCK {
+            self.encode()?;
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Sends frames: the length in digits, a line break, and so many bytes.
+struct Frames<'a> {
+    pipe: &'a mut Pipe,
+    /// How many bytes are still not sent, because the machine has them.
+    left_out: u64,
+    frame: Vec<u8>,
+}
+
+impl Frames<'_> {
+    fn send(&mut self) -> io::Result<()> {
+        if !self.frame.is_empty() {
+            self.pipe.write_all(format!("{}\n", self.frame.len()).as_bytes())?;
+            self.pipe.write_all(&self.frame)?;
+            self.frame.clear();
+        }
+        Ok(())
+    }
+}
+
+impl Write for Frames<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.left_out > 0 {
+            let known = bytes.len().min(usize::try_from(self.left_out).unwrap_or(bytes.len()));
+            self.left_out -= known as u64;
+            return Ok(known);
+        }
+        let taken = bytes.len().min(BLOCK - self.frame.len());
+        self.frame.extend_from_slice(&bytes[..taken]);
+        if self.frame.len() == BLOCK {
+            self.send()?;
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Seek};
+
+    use super::*;
+
+    /// The bytes that a machine has after it took the frames; they end with an empty one.
+    fn sent(encoding: Encoding, kept: u64, writes: &[&[u8]]) -> Vec<u8> {
+        let mut file = tempfile::tempfile().unwrap();
+        let mut pipe = Pipe { file: Some(file.try_clone().unwrap()), ..Pipe::default() };
+        let mut transfer = Transfer::new(&mut pipe, encoding, kept).unwrap();
+        writes.iter().for_each(|bytes| transfer.write_all(bytes).unwrap());
+        transfer.finish().unwrap();
+        let mut raw = Vec::new();
+        file.rewind().unwrap();
+        file.read_to_end(&mut raw).unwrap();
+        assert_eq!(pipe.sent, raw.len() as u64);
+        let (mut rest, mut bytes) = (raw.as_slice(), Vec::new());
+        loop {
+            let end = rest.iter().position(|byte| *byte == b'\n').unwrap();
+            let length: usize = std::str::from_utf8(&rest[..end]).unwrap().parse().unwrap();
+            rest = &rest[end + 1..];
+            if length == 0 {
+                assert!(rest.is_empty());
+                return bytes;
+            }
+            bytes.extend_from_slice(&rest[..length]);
+            rest = &rest[length..];
+        }
+    }
+
+    #[test]
+    fn whatever_is_kept_and_however_it_is_written_the_same_bytes_arrive() {
+        let text: Vec<u8> = (0..3_000_000_u32).flat_map(|n| (n / 7).to_le_bytes()).collect();
+        for encoding in [Encoding::Plain, Encoding::Gzip, Encoding::Zstd] {
+            let whole = sent(encoding, 0, &[&text]);
+            let decoded = match encoding {
+                Encoding::Plain => whole.clone(),
+                Encoding::Gzip => {
+                    let mut decoded = Vec::new();
+                    flate2::read::GzDecoder::new(&whole[..]).read_to_end(&mut decoded).unwrap();
+                    decoded
+                }
+                Encoding::Zstd => zstd::decode_all(&whole[..]).unwrap(),
+            };
+            assert!(decoded == text, "{encoding:?}");
+            let pieces: Vec<&[u8]> = text.chunks(99_991).collect();
+            for kept in [1, whole.len() / 2, whole.len()] {
+                let rest = sent(encoding, kept as u64, &pieces);
+                assert!(rest == whole[kept..], "{encoding:?}, {kept}");
+            }
+        }
+    }
+}
