@@ -82,6 +82,11 @@ pub async fn push(
         )));
     };
     let push = HostPush { item, host, destination, options, events, began };
+    if push.tags().is_empty() {
+        return Err(crate::Error::Usage(format!(
+            "{host}: without a tag, the image would have no name there; write {host}/name:tag"
+        )));
+    }
     let can_repeat = can_be_read_again(&item.image);
     let (mut leave, mut attempts, mut arrived) = (Leave::WhatIsThere, 0, 0);
     let mut pause = PAUSE;

@@ -238,6 +238,7 @@ fn what_ssh_refuses_is_told_in_words() {
     let dir = TempDir::new().expect("a folder");
     let image = small(dir.path());
     let push = |ssh: &str| sshd.pushimg().push(&image, "ssh://lab/app:v1", &["--ssh", ssh]);
+    sshd.pushimg().push(&image, "ssh://lab/app@", &[]).exits(2).says("write ssh://lab/name:tag");
     let config = sshd.dir().join("config");
     push("no-such-ssh").exits(1).says("cannot start no-such-ssh").says("--ssh");
     let other = sshd.dir().join("other");
