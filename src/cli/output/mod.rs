@@ -14,6 +14,7 @@ mod progress;
 pub mod summary;
 mod text;
 
+use std::collections::HashSet;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -60,6 +61,8 @@ struct OutputState {
     screen: Screen,
     /// The labels of the images, by their positions; empty if there is one image.
     labels: Vec<String>,
+    /// The destinations that were named. An index has several images, and an image several attempts.
+    named: HashSet<String>,
     /// Later events are dropped: threads that still run have nothing to add.
     finished: bool,
 }
@@ -93,6 +96,7 @@ impl Output {
                 progress: PushProgress::new(1),
                 screen,
                 labels: Vec::new(),
+                named: HashSet::new(),
                 finished: false,
             })),
             verbosity,
@@ -123,9 +127,14 @@ impl Output {
         if self.verbosity == Verbosity::Quiet {
             return;
         }
+        let is_repeated = match event {
+            Event::Destination { reference } => !state.named.insert(reference.clone()),
+            _ => false,
+        };
         let label = state.labels.get(image).filter(|_| is_of_one_image(event));
         let label = label.map(|label| format!("{label}  ")).unwrap_or_default();
-        for line in self.lines(event, &state.screen) {
+        let lines = if is_repeated { Vec::new() } else { self.lines(event, &state.screen) };
+        for line in lines {
             state.screen.line(&format!("{label}{line}"), now);
         }
         let OutputState { progress, screen, .. } = &mut *state;
