@@ -6,6 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::serve::Serving;
 use crate::support::archive::{self, Layer, gzip, sha256, testdata};
 use crate::support::proxy::Step;
 use crate::support::pull::{self, Pulled, Remote};
@@ -149,6 +150,18 @@ fn an_image_arrives_with_the_digests_that_nix2container_gave_it() {
     pull::skopeo(registry.host(), "n2c", "v1");
     let id = pull::podman(registry.host(), "n2c", "v1");
     assert_eq!(format!("sha256:{id}"), sha256(&pulled.config));
+}
+
+#[test]
+fn it_is_served_with_the_same_layers() {
+    let (store, machine) = (Store::new(), Pushimg::new());
+    let image = store.write_image(&machine);
+    for compression in ["none", "zstd"] {
+        let named = format!("{}=n2c:v1", archive::text(&image));
+        let serving = Serving::start(&machine, &[&named], &["--compression", compression]);
+        assert_sample(&pull::oci(serving.host.clone(), "n2c", "v1"));
+        pull::skopeo(serving.host.clone(), "n2c", "v1");
+    }
 }
 
 #[test]

@@ -10,22 +10,23 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::archive::{ImageBuilder, Layer, random_bytes, sha256};
+use crate::support::containerd::Containerd;
 use crate::support::layout::Layout;
 use crate::support::measure::PeakMemory;
 use crate::support::nix_store::{StorePath, Streamed};
 use crate::support::pull;
-use crate::support::run::Pushimg;
+use crate::support::run::{Pushimg, program};
 
 /// A server, ended when it is dropped.
-struct Serving {
+pub struct Serving {
     child: Child,
-    host: String,
+    pub host: String,
     /// The lines on standard output.
     names: Vec<String>,
 }
 
 impl Serving {
-    fn start(pushimg: &Pushimg, images: &[&str], options: &[&str]) -> Self {
+    pub fn start(pushimg: &Pushimg, images: &[&str], options: &[&str]) -> Self {
         let listen = ["--listen", "127.0.0.1:0"];
         let args = ["serve"].iter().chain(images).chain(&listen).chain(options);
         let mut command = pushimg.command(args.copied());
@@ -196,6 +197,30 @@ fn docker_pulls_and_has_the_right_image_and_pulls_only_what_changed() {
     }
     for name in names {
         docker(&["rmi", &name]);
+    }
+}
+
+#[test]
+fn containerd_pulls_and_has_the_digest() {
+    if program("id", ["-u"]).trim() != "0" {
+        eprintln!("note: containerd needs root, so this test ends");
+        return;
+    }
+    let (containerd, folder) = (Containerd::start(), TempDir::new().expect("a folder"));
+    let archive = image().write(folder.path(), "image.tar");
+    for compression in ["none", "gzip", "zstd"] {
+        let options = ["--compression", compression];
+        let serving = Serving::start(&Pushimg::new(), &[text(&archive)], &options);
+        let name = format!("{}/team/app:v1", serving.host);
+        let ctr = |arguments: &[&str]| {
+            program("ctr", [&["-a", &containerd.address(), "images"], arguments].concat())
+        };
+        ctr(&["pull", "--plain-http", "--snapshotter", "native", &name]);
+        let digest = serving.names[0].rsplit_once('@').expect("a digest").1;
+        let listed = ctr(&["ls"]);
+        let line = listed.lines().find(|line| line.starts_with(&name)).expect("the image");
+        assert!(line.contains(digest), "{listed}");
+        ctr(&["rm", &name]);
     }
 }
 

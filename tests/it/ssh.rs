@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::support::archive::{ImageBuilder, Layer, sha256, text};
+use crate::support::containerd::Containerd;
 use crate::support::run::program;
-use crate::support::server_program::ServerProgram;
 use crate::support::sshd::Sshd;
 
 /// A name that only one test of one run has.
@@ -165,34 +165,6 @@ fn podman_gets_the_changed_layer_alone() {
     assert_eq!(sent(&first), [true; 4]);
     assert_eq!(sent(&second), [false, false, true, false]);
     assert_eq!(id.trim(), sha256(&built.config()));
-}
-
-/// containerd with a folder of its own.
-struct Containerd {
-    program: ServerProgram,
-}
-
-impl Containerd {
-    fn start() -> Self {
-        let command = |dir: &Path, addr: std::net::SocketAddr| {
-            let shown = dir.display();
-            let config = format!(
-                "version = 2\nroot = \"{shown}/root\"\nstate = \"{shown}/state\"\n\
-                 disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
-                 [grpc]\n address = \"{shown}/sock\"\n[metrics]\n address = \"{addr}\"\n"
-            );
-            std::fs::write(dir.join("config.toml"), config).expect("a config");
-            let mut command = Command::new("containerd");
-            command.arg("--config").arg(dir.join("config.toml"));
-            command
-        };
-        let is_ready = |program: &ServerProgram| program.dir().join("sock").exists();
-        Self { program: ServerProgram::start(command, is_ready) }
-    }
-
-    fn address(&self) -> String {
-        self.program.dir().join("sock").display().to_string()
-    }
 }
 
 #[test]

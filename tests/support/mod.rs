@@ -19,6 +19,7 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod archive;
+pub mod containerd;
 pub mod docker_registry;
 pub mod gateway;
 pub mod haproxy;
