@@ -4,6 +4,7 @@ slow_proxy.py where a case wants a slow line or its bytes counted."""
 import hashlib
 import json
 import os
+import random
 import re
 import shutil
 import socket
@@ -182,11 +183,19 @@ def connect(port: int) -> None:
 
 
 def free_ports(count: int) -> list:
-    """Ports of loopback that nothing listens on, each another."""
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
+    """Ports of loopback that nothing listens on, each another.
+
+    They are below those that the kernel gives to outgoing connections: one of these could take a
+    port before it is listened on.
+    """
+    ports = []
+    while len(ports) < count:
+        port = random.randrange(15_000, 32_000)
+        try:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        if port not in ports:
+            ports.append(port)
     return ports
