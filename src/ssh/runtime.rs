@@ -150,12 +150,13 @@ impl Runtime {
     }
 }
 
-/// Lists what earlier connections left of archives: its name and length. `$D` is the folder for that.
+/// Lists what earlier connections left of archives: its name and length. `$D` is the folder for that,
+/// and for nothing else: the cache of a `pushimg` that runs there has another one.
 ///
 /// A name without a dot is that of an archive. While a connection writes to it, the name has a dot
 /// and the process's number besides; one that was not written to for a minute is no longer in use.
 const LIST_KEPT: &str = "\
-    D=\"${XDG_CACHE_HOME:-$HOME/.cache}/pushimg\"; \
+    D=\"${XDG_CACHE_HOME:-$HOME/.cache}/pushimg-incoming\"; \
     find \"$D\" -type f -mtime +0 -exec rm -f {} + 2>/dev/null; \
     for f in $(cd \"$D\" 2>/dev/null && { ls | grep -v [.]; \
     find . -type f -name \"*.*\" -mmin +1; }); do \

@@ -361,6 +361,16 @@ fn what_has_arrived_is_not_sent_again() {
     let diff_id = config["rootfs"]["diff_ids"][0].as_str().expect("a diff ID");
     for compression in ["gzip", "none"] {
         let sshd = Sshd::with_programs(dir.path(), &[("docker", &docker)]);
+        // Parts that are older than a day are deleted, and nothing else: the machine may have a
+        // cache of its own.
+        let (own, part) =
+            (sshd.dir().join("cache/pushimg"), sshd.dir().join("cache/pushimg-incoming"));
+        for folder in [&own, &part] {
+            std::fs::create_dir_all(folder).expect("a folder");
+            let file = folder.join("cache.sqlite");
+            std::fs::write(&file, "x").expect("a file");
+            program("touch", ["-d", "3 days ago", text(&file)]);
+        }
         // The first connection ends early; of the second one, the bytes are counted.
         let script = format!(
             "#!/bin/sh\nif mkdir {shown}/lost-{compression}; then head -c 25000000 | {0} \"$@\"\n\
@@ -384,6 +394,7 @@ fn what_has_arrived_is_not_sent_again() {
         let bytes = std::fs::read(dir.path().join(&layer)).expect("the layer");
         assert_eq!(sha256(&bytes), diff_id);
         assert_eq!(sshd.kept(), Vec::<PathBuf>::new());
+        assert!(own.join("cache.sqlite").exists());
     }
 }
 

@@ -83,7 +83,7 @@ impl Sshd {
 
     /// What the machine keeps of archives that have not arrived whole.
     pub fn kept(&self) -> Vec<PathBuf> {
-        let files = std::fs::read_dir(self.dir().join("cache/pushimg"));
+        let files = std::fs::read_dir(self.dir().join("cache/pushimg-incoming"));
         files.into_iter().flatten().map(|file| file.expect("a file").path()).collect()
     }
 
