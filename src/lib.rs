@@ -32,28 +32,36 @@
 //!  source ──► IncomingLayer ──► reuse: which blobs may be this diff ID?
 //!    │                            │
 //!    │                            ▼
-//!    │                          ledger: does the repository have one, or can one be mounted? ──► skip the bytes
+//!    │                          ledger: does the repository have one of them, or can it be mounted? ──► skip the bytes
 //!    │                            │ no
 //!    │                            ▼
 //!    │                          pack: hash the bytes, compress them in blocks on all cores, spool the blob
 //!    │                            ▼
-//!    │                          ledger: HEAD ─► mount from another repository ─► upload
+//!    │                          ledger: the same question for the new blob; if not, upload it
 //!    ▼                            ▼
 //!  config ───────────────────► manifest ─► PUT under each tag ─► report
 //! ```
 //!
 //! 1. The source yields the layers in the order of storage, on a thread of its own. With each comes
 //!    what is known of it unread, such as its diff ID.
-//! 2. `reuse` reads the images that the destination's tags point to, and names candidates: blobs
-//!    that may be the layer.
-//! 3. The *ledger* knows which repository has which blob. If the repository has a candidate, or the
-//!    registry mounts it from another repository, the layer's bytes are skipped.
-//! 4. Otherwise `pack` makes a blob of the layer, and the ledger has it mounted or uploaded. A big
-//!    layer is uploaded while it is being compressed.
-//! 5. When all blobs are there, the manifest is put under each tag.
+//! 2. `reuse` reads the images that the destination's tags point to, or else the tag `latest`, the
+//!    images of `--reuse-from`, those of the run's other destinations, and the local cache. It names
+//!    candidates: blobs that may be the layer.
+//! 3. The *ledger* knows which repository has which blob. If the repository has a candidate (a HEAD
+//!    request asks), or the registry mounts it from another repository, the layer's bytes are
+//!    skipped.
+//! 4. Otherwise `pack` hashes the layer, which shows whether its diff ID is right, and makes a blob
+//!    of it, in memory or in a temporary file. The ledger looks for that blob in the same way, and
+//!    uploads it if need be. A big layer is uploaded while it is being packed: its digest is known
+//!    only at the end, and the upload is given up if the blob is there by then.
+//! 5. The config is one more blob. When all blobs are there, the manifest is put under each tag. If
+//!    the registry refuses its format, it is put in Docker's.
+//! 6. Something of steps 2 to 4 may have been untrue: the registry does not know a blob that an
+//!    earlier image lists, or a layer is not what its entry's name says. Then there is a second
+//!    attempt, the last one, which believes only what the registry has shown in this run.
 //!
-//! A layout holds blobs as a registry does, so its layers are neither looked up by diff ID nor
-//! packed.
+//! An OCI layout holds blobs as a registry does: its blobs are neither looked up by diff ID nor
+//! packed, only brought by the ledger.
 
 pub mod changes;
 #[doc(hidden)]

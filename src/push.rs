@@ -14,6 +14,7 @@ mod image_push;
 mod index;
 mod input;
 mod layers;
+mod layout;
 mod making;
 mod manifests;
 mod options;
@@ -22,7 +23,6 @@ mod report;
 mod run;
 mod slot;
 mod spare;
-mod stored;
 
 use std::time::Instant;
 
@@ -33,7 +33,7 @@ pub use self::options::{DEFAULT_JOBS, Index, IndexItem, Item, PushOptions};
 use self::destination::Destination;
 use self::image_push::{Brought, Failure, Form, ImagePush, Pushed, Trust};
 use self::input::{Input, Opened};
-use self::manifests::Root;
+use self::manifests::PutTarget;
 use self::run::Run;
 use self::slot::IndexSlot;
 use crate::error::Error;
@@ -86,7 +86,8 @@ async fn push_image(
 }
 
 impl ImagePush<'_> {
-    /// The diagram of the crate's front page, as code.
+    /// One attempt, as the crate's front page describes it: `archive::bring` has steps 1 to 4 for
+    /// the layers of an archive, `layout::bring` for blobs that are ready.
     async fn attempt(&self, trust: Trust) -> Result<Pushed, Failure> {
         let opened = self.open().await?;
         let destination = Destination::choose(self.item, self.input, &opened, self.slot).await?;
@@ -94,18 +95,18 @@ impl ImagePush<'_> {
         (self.events)(Event::Destination { reference: destination.name() });
 
         let repository = self.run.repository(&destination);
-        let root = Root::new(&repository, &destination, &self.run.previous, self.events);
+        let target = PutTarget::new(&repository, &destination, &self.run.previous, self.events);
         let known = self.read_previous(&repository, &destination, &opened, trust)?;
         let brought = match opened {
-            Opened::Layout(tree) => stored::bring(self, tree, &root, &known).await?,
-            Opened::Images(images) => archive::bring(self, images, &root, &known, trust).await?,
+            Opened::Layout(tree) => layout::bring(self, tree, &target, &known).await?,
+            Opened::Archive(images) => archive::bring(self, images, &target, &known, trust).await?,
         };
         let form = match self.options().dry_run {
             true => &brought.forms[0],
-            false => self.put_manifests(&brought, &root).await?,
+            false => self.put_manifests(&brought, &target).await?,
         };
         self.remember(&brought, form, &known);
-        Ok(self.pushed(form, &root, &brought, &known).await)
+        Ok(self.pushed(form, &target, &brought, &known).await)
     }
 
     /// Begins to read what was pushed before.
@@ -132,12 +133,12 @@ impl ImagePush<'_> {
             };
             let references = destination.lookups();
             wanted.tags = references.iter().map(|tag| previous(repository, tag)).collect();
-            wanted.otherwise = (!references.iter().any(|tag| tag == "latest"))
+            wanted.fallback = (!references.iter().any(|tag| tag == "latest"))
                 .then(|| previous(repository, "latest"));
             for image in &options.reuse_from {
                 let theirs = repository.registry().readable_repository(image.repository());
                 let reference = image.digest().or(image.tag()).unwrap_or("latest");
-                wanted.others.push(previous(&theirs, reference));
+                wanted.reuse_from.push(previous(&theirs, reference));
             }
             wanted.siblings = Some(self.run.siblings(repository));
             wanted.recipe = Some(options.recipe());
@@ -151,17 +152,22 @@ impl ImagePush<'_> {
     async fn put_manifests<'b>(
         &self,
         brought: &'b Brought,
-        root: &Root<'_>,
+        target: &PutTarget<'_>,
     ) -> Result<&'b Form, Failure> {
         let mut forms = brought.forms.iter().peekable();
         while let Some(form) = forms.next() {
-            let error = match root.put_tree(&form.tree).await {
+            let error = match target.put_tree(&form.tree).await {
                 Ok(()) => return Ok(form),
                 Err(error) => error,
             };
             if forms.peek().is_none() || !manifests::is_format_refused(&error) {
                 let ledger = &self.run.ledger;
-                return Err(manifests::judge(error, &form.blobs, ledger, root.repository));
+                return Err(manifests::judge_refusal(
+                    error,
+                    &form.blobs,
+                    ledger,
+                    target.repository,
+                ));
             }
             let warning = format!("{}; it is put in Docker's format instead", error.headline());
             (self.events)(Event::Warning(warning));
@@ -188,19 +194,19 @@ impl ImagePush<'_> {
     async fn pushed(
         &self,
         form: &Form,
-        root: &Root<'_>,
+        target: &PutTarget<'_>,
         brought: &Brought,
         known: &Reuse,
     ) -> Pushed {
         let config = form.tree.nodes[form.tree.root].config.as_ref();
         let totals = report::Totals {
-            bytes_sent: (!self.options().dry_run).then(|| root.repository.bytes_sent()),
-            is_unchanged: root.is_there(&form.tree.nodes[form.tree.root].digest).await,
+            bytes_sent: (!self.options().dry_run).then(|| target.repository.bytes_sent()),
+            is_unchanged: target.is_there(&form.tree.nodes[form.tree.root].digest).await,
             changes: config.and_then(|config| known.changes(config)),
             took: self.started.elapsed(),
             compression: brought.archive.as_ref().map(|_| self.options().compression),
         };
-        let report = report::of(root.destination, form, &totals, &self.run.texts);
+        let report = report::of(target.destination, form, &totals, &self.run.texts);
         Pushed { report, entries: form.entries.clone() }
     }
 }

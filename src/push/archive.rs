@@ -13,7 +13,7 @@ use super::content::InMemory;
 use super::image_push::{BlobResult, Brought, Failure, Form, ImagePush, Trust};
 use super::input::Images;
 use super::layers::{LayerResults, Layers};
-use super::manifests::Root;
+use super::manifests::PutTarget;
 use super::read;
 use crate::error::Error;
 use crate::event::{self, Event};
@@ -37,17 +37,17 @@ pub struct Archive {
 pub async fn bring(
     push: &ImagePush<'_>,
     images: Images,
-    root: &Root<'_>,
+    target: &PutTarget<'_>,
     known: &Reuse,
     trust: Trust,
 ) -> Result<Brought, Failure> {
-    let early = images.images().map(|images| push.pick(root.destination, images)).transpose()?;
+    let early = images.images().map(|images| push.pick(target.destination, images)).transpose()?;
     let keys = images.keys();
     let diff_ids = early.as_ref().map_or(&[][..], |image| image.config.diff_ids());
     known.expect(diff_ids, &keys).await;
-    let ledger = push.run.ledger.of(root.repository, push.number, push.events);
+    let ledger = push.run.ledger.of(target.repository, push.number, push.events);
     let layers = Layers::new(push, trust, known, &ledger, early.as_ref(), keys);
-    let bringing = Bringing { push, root, known, ledger: &ledger, layers: &layers, trust };
+    let bringing = Bringing { push, target, known, ledger: &ledger, layers: &layers, trust };
     let archive = match images {
         Images::Remembered(images) => bringing.remembered(&images).await?,
         Images::Source(source) => bringing.read(source).await?,
@@ -72,7 +72,7 @@ fn fitting_format(layers: &[ManifestLayer]) -> Format {
 
 struct Bringing<'a> {
     push: &'a ImagePush<'a>,
-    root: &'a Root<'a>,
+    target: &'a PutTarget<'a>,
     known: &'a Reuse,
     ledger: &'a RepositoryBlobs<'a>,
     layers: &'a Layers<'a>,
@@ -83,7 +83,7 @@ impl Bringing<'_> {
     /// Reads the image. Its layers and its config are brought meanwhile.
     async fn read(&self, source: Box<dyn Source>) -> Result<Archive, Failure> {
         let pick = |images: &[Image]| {
-            let image = self.push.pick(self.root.destination, images)?;
+            let image = self.push.pick(self.target.destination, images)?;
             Ok::<_, Error>((image, images.len() > 1))
         };
         let early = source.images().map(pick).transpose()?;
@@ -116,7 +116,7 @@ impl Bringing<'_> {
     /// Brings the last layers of an image ahead of time, as long as the registry is far away and
     /// has not said what it has. Then it waits for the push to end.
     async fn ahead(&self, image: Option<Image>, packer: Packer) -> Infallible {
-        let (push, registry) = (self.push, self.root.repository.registry());
+        let (push, registry) = (self.push, self.target.repository.registry());
         let is_useful = push.run.is_single() && !push.options().dry_run;
         let bring = async {
             let image = image.filter(|_| is_useful && self.trust == Trust::WhatIsKnown)?;
@@ -135,7 +135,7 @@ impl Bringing<'_> {
 
     /// An image that the cache remembers: its file is read only if a layer is missing.
     async fn remembered(&self, images: &[Image]) -> Result<Archive, Failure> {
-        let image = self.push.pick(self.root.destination, images)?;
+        let image = self.push.pick(self.target.destination, images)?;
         let found = try_join!(self.config(&image.config), self.layers.find_all(&image))?;
         if let (config, Some(layers)) = found {
             return Ok(Archive { image, config, layers, has_others: images.len() > 1 });

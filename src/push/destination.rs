@@ -29,7 +29,7 @@ impl Destination {
         let reference = match (&item.destination, opened) {
             (Some(reference), _) => reference.clone(),
             (None, Opened::Layout(tree)) => named_by_layout(tree)?,
-            (None, Opened::Images(images)) => named_by_images(item, input, images).await?,
+            (None, Opened::Archive(images)) => named_by_images(item, input, images).await?,
         };
         Ok(Self::new(reference, &item.tags, slot.is_some()))
     }

@@ -28,7 +28,8 @@ pub enum Trust {
 /// Why an attempt failed.
 pub enum Failure {
     Final(Error),
-    /// Something that the attempt relied on was untrue.
+    /// The attempt relied on something untrue, such as a blob that an earlier image lists and the
+    /// registry does not have. Another attempt can do without.
     Untrue(Error),
 }
 
@@ -66,7 +67,8 @@ pub struct Brought {
     pub archive: Option<Archive>,
 }
 
-/// The manifests of an image, the blobs that they list, and what an index lists of it.
+/// An image in one manifest format: its manifests, the blobs that they list, and what an index lists
+/// of it.
 pub struct Form {
     pub tree: Tree,
     pub blobs: Vec<BlobResult>,

@@ -7,7 +7,7 @@ use futures::stream;
 
 use super::destination::Destination;
 use super::image_push::Pushed;
-use super::manifests::Root;
+use super::manifests::PutTarget;
 use super::options::{Index, IndexItem, Item, PushOptions};
 use super::run::Run;
 use super::slot::{IndexSlot, Platforms};
@@ -112,7 +112,7 @@ async fn put_index(
     let mut sent = 0;
     if !run.options.dry_run {
         let repository = run.repository(&destination);
-        Root::new(&repository, &destination, &run.previous, events).put(&manifest).await?;
+        PutTarget::new(&repository, &destination, &run.previous, events).put(&manifest).await?;
         sent = repository.bytes_sent();
     }
     let images = pushed.into_iter().map(|image| image.report).collect();

@@ -29,9 +29,10 @@ pub struct Input {
 
 /// What was found at a location.
 pub enum Opened {
-    /// Images, in layers that are read one after another.
-    Images(Images),
-    /// Manifests that are put as they are stored.
+    /// The images of an archive, or of a program that writes one: layers that are read one after
+    /// another, and packed.
+    Archive(Images),
+    /// An OCI layout, or an image in a registry: manifests and blobs as they are stored.
     Layout(Tree),
 }
 
@@ -39,7 +40,7 @@ impl Opened {
     /// The images, if they are known before the layers are read.
     pub fn images(&self) -> Option<&[Image]> {
         match self {
-            Self::Images(images) => images.images(),
+            Self::Archive(images) => images.images(),
             Self::Layout(_) => None,
         }
     }
@@ -136,10 +137,10 @@ impl Input {
         events: &Events,
     ) -> Result<Opened, Error> {
         if let Some(images) = self.remembered(cache).await {
-            return Ok(Opened::Images(Images::Remembered(images)));
+            return Ok(Opened::Archive(Images::Remembered(images)));
         }
         Ok(match self.source(events).await? {
-            Contents::Layers(source) => Opened::Images(Images::Source(source)),
+            Contents::Layers(source) => Opened::Archive(Images::Source(source)),
             Contents::Layout(layout) => {
                 Opened::Layout(blocking(move || Ok(layout.select(&selection)?)).await?)
             }

@@ -17,15 +17,15 @@ use crate::report::Outcome;
 use crate::reuse::{Previous, PreviousImages};
 use crate::source::layout::{Node, Tree};
 
-/// Where the root of a tree goes.
-pub struct Root<'a> {
+/// The repository and the tags that an image, or an index, is put to.
+pub struct PutTarget<'a> {
     pub repository: &'a Repository,
     pub destination: &'a Destination,
     previous: &'a PreviousImages,
     events: &'a Events,
 }
 
-impl<'a> Root<'a> {
+impl<'a> PutTarget<'a> {
     pub fn new(
         repository: &'a Repository,
         destination: &'a Destination,
@@ -127,7 +127,7 @@ impl<'a> Root<'a> {
 ///
 /// If the registry does not know a blob that it said it has, the image can be pushed again without
 /// relying on that. Otherwise the refusal is final.
-pub fn judge(
+pub fn judge_refusal(
     error: Error,
     blobs: &[BlobResult],
     ledger: &Ledger,

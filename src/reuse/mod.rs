@@ -36,9 +36,9 @@ pub(crate) struct Options {
     pub tags: Vec<Previous>,
     /// The image that is read if none of those exists. A push to a new tag for each commit finds
     /// its predecessor here.
-    pub otherwise: Option<Previous>,
+    pub fallback: Option<Previous>,
     /// Other images of the same registry (`--reuse-from`).
-    pub others: Vec<Previous>,
+    pub reuse_from: Vec<Previous>,
     /// The images that the destinations of this run's other images point to.
     pub siblings: Option<Destinations>,
     /// Whether a previous image is believed when it says what its layers were made of.
@@ -130,7 +130,7 @@ impl Reuse {
         let tags: Vec<_> =
             options.tags.iter().map(|image| images.read_own(image, &known)).collect();
         let others: Vec<_> =
-            options.others.iter().map(|image| images.read(image, &known)).collect();
+            options.reuse_from.iter().map(|image| images.read(image, &known)).collect();
         let tagged = {
             let (tags, images, known) = (tags.clone(), images.clone(), known.clone());
             let events = events.clone();
@@ -148,7 +148,7 @@ impl Reuse {
         let listed = {
             let (mut readings, tags, tagged) = (others.clone(), tags.clone(), tagged.clone());
             let (images, known, events) = (images.clone(), known.clone(), events.clone());
-            let (otherwise, stands_in) = (options.otherwise, stands_in.clone());
+            let (otherwise, stands_in) = (options.fallback, stands_in.clone());
             async move {
                 if let Some(otherwise) = otherwise
                     && tagged.await.layers.is_empty()

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use super::blobs::{RepositoryBlobs, Upload};
 use super::content::{Checked, InRepository};
 use super::image_push::{BlobResult, Brought, Failure, Form, ImagePush};
-use super::manifests::{Root, reachable};
+use super::manifests::{PutTarget, reachable};
 use crate::error::Error;
 use crate::event::{self, Event};
 use crate::image::{Blob, Compression, IndexEntry, Platform};
@@ -32,14 +32,14 @@ struct Part<'a> {
 pub async fn bring(
     push: &ImagePush<'_>,
     tree: Tree,
-    root: &Root<'_>,
+    target: &PutTarget<'_>,
     known: &Reuse,
 ) -> Result<Brought, Failure> {
     check_format(push, &tree)?;
     let digest = &tree.nodes[tree.root].digest;
-    root.destination.check(digest)?;
+    target.destination.check(digest)?;
     let entries = index_entries(push, &tree)?;
-    let there = match root.is_there(digest).await {
+    let there = match target.is_there(digest).await {
         true => reachable(&tree),
         false => HashSet::new(),
     };
@@ -50,8 +50,8 @@ pub async fn bring(
     let parts = parts(&tree, &there);
     let layers = parts.iter().filter(|part| part.layer.is_some()).count();
     (push.events)(Event::LayerCount(layers));
-    let ledger = push.run.ledger.of(root.repository, push.number, push.events);
-    let tagged: Arc<str> = root.destination.name().into();
+    let ledger = push.run.ledger.of(target.repository, push.number, push.events);
+    let tagged: Arc<str> = target.destination.name().into();
     let reported = Mutex::new(HashSet::new());
     let bring = async |(place, part): (usize, &Part<'_>)| {
         let outcome = match part.is_tagged {
