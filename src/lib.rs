@@ -44,10 +44,10 @@
 //!
 //! 1. The source yields the layers in the order of storage, on a thread of its own. With each comes
 //!    what is known of it unread, such as its diff ID.
-//! 2. `reuse` reads the images that the destination's tags point to, or else the tag `latest`, the
+//! 2. `reuse` reads the images that the destination's tags point to (if none exists, `latest`), the
 //!    images of `--reuse-from`, those of the run's other destinations, and the local cache. It names
 //!    candidates: blobs that may be the layer.
-//! 3. The *ledger* knows which repository has which blob. If the repository has a candidate (a HEAD
+//! 3. The *ledger* knows which repository has which blob, and asks, mounts and uploads. If the repository has a candidate (a HEAD
 //!    request asks), or the registry mounts it from another repository, the layer's bytes are
 //!    skipped.
 //! 4. Otherwise `pack` hashes the layer, which shows whether its diff ID is right, and makes a blob
@@ -56,9 +56,9 @@
 //!    only at the end, and the upload is given up if the blob is there by then.
 //! 5. The config is one more blob. When all blobs are there, the manifest is put under each tag. If
 //!    the registry refuses its format, it is put in Docker's.
-//! 6. Something of steps 2 to 4 may have been untrue: the registry does not know a blob that an
-//!    earlier image lists, or a layer is not what its entry's name says. Then there is a second
-//!    attempt, the last one, which believes only what the registry has shown in this run.
+//! 6. Something may have been untrue: the registry refuses the manifest because it does not have a
+//!    blob that an earlier image lists, or a layer is not what its entry's name says. Then there is a
+//!    second attempt, the last one, which believes only what the registry has shown in this run.
 //!
 //! An OCI layout holds blobs as a registry does: its blobs are neither looked up by diff ID nor
 //! packed, only brought by the ledger.
