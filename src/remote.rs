@@ -82,7 +82,16 @@ pub(crate) async fn images(
 ) -> Result<Vec<RemoteImage>, Error> {
     let root = manifest(repository, reference).await?;
     let entries = match Listed::parse(&root.bytes)? {
-        Listed::Image(_) => return Ok(vec![image(repository, reference, &root).await?]),
+        Listed::Image(_) => {
+            let image = image(repository, reference, &root).await?;
+            let of = image.config.platform();
+            return match platform.filter(|platform| !platform.matches(of)) {
+                None => Ok(vec![image]),
+                Some(platform) => Err(Error::Usage(format!(
+                    "{reference} is an image for {of}, not for {platform}"
+                ))),
+            };
+        }
         Listed::Index(entries) => entries,
     };
     // Attestations have the platform unknown/unknown.

@@ -225,8 +225,12 @@ impl Runner<'_> {
                     format!("{name} ({})", image.platform)
                 })
                 .collect();
+            let choose = match image {
+                AnyImage::Local(..) => "--platform, or with PATH:NAME",
+                AnyImage::Remote(..) => "--platform",
+            };
             Error::Usage(format!(
-                "{image} holds {count} images: {}; choose one with --platform, or with PATH:NAME",
+                "{image} holds {count} images: {}; choose one with {choose}",
                 listed.join(", ")
             ))
         })?;

@@ -37,7 +37,9 @@ pub fn of(destination: &Destination, form: &Form, totals: &Totals, texts: &Share
         changes: totals.changes.clone(),
         ..bare(destination, &root.manifest(), totals.took, totals.bytes_sent.is_none())
     };
-    let mut would_send = if totals.is_unchanged { 0 } else { manifest_bytes };
+    // The root is put under each tag.
+    let again = root.bytes.len() * destination.tags().len().saturating_sub(1);
+    let mut would_send = if totals.is_unchanged { 0 } else { manifest_bytes + again as u64 };
     let mut counted = HashSet::new();
     report.layers.reserve_exact(form.blobs.len());
     for blob in &form.blobs {

@@ -31,7 +31,7 @@ pub enum UnknownKind {
     #[error("{file} is a directory; give {}: {}", match images.len() {
         1 => "the image in it",
         _ => "one of the images in it",
-    }, images.join(", "))]
+    }, named(images))]
     FolderOfImages { file: Arc<str>, images: Vec<Arc<str>> },
     /// Neither an archive nor anything else that is known.
     #[error(
@@ -58,7 +58,7 @@ const MAX_FILES: usize = 100;
 /// How many images of a folder an error names.
 const MAX_NAMED: usize = 5;
 
-/// The error for a folder that is no image. It names the images in the folder, if they are few.
+/// The error for a folder that is no image. It names the images in the folder.
 pub fn directory(opened: OpenFile) -> Error {
     let file = opened.name;
     let Some(path) = opened.path else {
@@ -68,9 +68,18 @@ pub fn directory(opened: OpenFile) -> Error {
         return UnknownKind::Unpacked { file }.into();
     }
     let images = images_in(&path);
-    match images.len() {
-        1..=MAX_NAMED => UnknownKind::FolderOfImages { file, images }.into(),
-        _ => UnknownKind::Directory { file }.into(),
+    match images.is_empty() {
+        false => UnknownKind::FolderOfImages { file, images }.into(),
+        true => UnknownKind::Directory { file }.into(),
+    }
+}
+
+/// The first of these names, and how many others there are.
+fn named(images: &[Arc<str>]) -> String {
+    let first = images[..images.len().min(MAX_NAMED)].join(", ");
+    match images.len().saturating_sub(MAX_NAMED) {
+        0 => first,
+        others => format!("{first} and {others} more"),
     }
 }
 

@@ -154,7 +154,7 @@ fn a_folder_that_holds_images_names_them() {
     for copy in 1..5 {
         fs::copy(&archive, dir.path().join(format!("{copy}.tar"))).expect("a copy");
     }
-    refused(text(dir.path())).says("is a directory, but neither an OCI layout");
+    refused(text(dir.path())).says("give one of the images in it: ").says(" and 1 more");
 }
 
 #[test]

@@ -61,6 +61,14 @@ fn an_index_shows_its_images_or_the_one_for_a_platform() {
 }
 
 #[test]
+fn an_image_for_another_platform_is_not_taken_for_the_one_that_is_wanted() {
+    let pushimg = Pushimg::new();
+    let (_registry, name) = two_versions(&pushimg);
+    let options = ["inspect", &format!("{name}:v1"), "--platform", "arm64"];
+    pushimg.run(options).exits(2).says("is an image for linux/amd64, not for linux/arm64");
+}
+
+#[test]
 fn a_remote_image_that_is_not_there_is_named() {
     let pushimg = Pushimg::new();
     let (_registry, repository) = two_versions(&pushimg);

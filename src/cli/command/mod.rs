@@ -58,6 +58,26 @@ pub struct Invocation {
     pub(super) verbosity: Verbosity,
 }
 
+/// The arguments, with the habits of other programs' users understood: `help` is `--help`, and
+/// `push` is said to be no command.
+fn as_meant(
+    arguments: impl IntoIterator<Item = impl Into<OsString>>,
+) -> Result<Vec<OsString>, Usage> {
+    let mut arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+    let first = arguments.get(1).filter(|first| !Path::new(first).exists());
+    if first.is_some_and(|first| first == "help") {
+        arguments.remove(1);
+        arguments.push("--help".into());
+    } else if first.is_some_and(|first| first == "push") {
+        return Err(Usage::new(
+            ErrorKind::InvalidSubcommand,
+            "there is no command 'push'",
+            "pushing needs no word for it: pushimg IMAGE DESTINATION",
+        ));
+    }
+    Ok(arguments)
+}
+
 impl Invocation {
     /// Reads this process's arguments. The password, or the list of images, is read from standard
     /// input if an option asks for that.
@@ -74,7 +94,7 @@ impl Invocation {
         stdin: &mut dyn BufRead,
         stdin_is_terminal: bool,
     ) -> Result<Self, Usage> {
-        let args = Args::try_parse_from(arguments)?;
+        let args = Args::try_parse_from(as_meant(arguments)?)?;
         match args.command {
             Some(Subcommand::Inspect(inspect)) => Self::inspect(*inspect, stdin, stdin_is_terminal),
             Some(Subcommand::Diff(args)) => Self::diff(*args, stdin, stdin_is_terminal),

@@ -141,6 +141,8 @@ fn every_mistake_is_named() {
     for (arguments, said) in [
         ("", "<IMAGE>"),
         ("a r.io/b c", "unexpected argument 'c'"),
+        ("push a r.io/b", "there is no command 'push'"),
+        ("inspect ssh://host/a", "an image on a machine cannot be read"),
         ("a --bogus", "unexpected argument '--bogus'"),
         ("a --dry-rum", "similar argument exists: '--dry-run'"),
         ("a --username me", "--password-stdin"),

@@ -17,7 +17,7 @@ pub fn password(stdin: &mut dyn BufRead) -> Result<auth::Secret, Usage> {
         Usage::new(
             ErrorKind::ValueValidation,
             &format!("the password on standard input {what}"),
-            "pipe it in: echo \"$TOKEN\" | pushimg --username NAME --password-stdin ...",
+            "pipe it in: echo \"$TOKEN\" | pushimg ... --username NAME --password-stdin",
         )
     })
 }

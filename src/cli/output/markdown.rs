@@ -21,9 +21,11 @@ pub fn pushed(report: &Report) -> String {
         0 => String::new(),
         count => format!(", {count} mounted"),
     };
-    rows.push(("layers", format!("{} uploaded{mounted}", layer_counts(report))));
-    let (sent, reused) = (size(report.bytes_sent), size(report.bytes_reused));
-    rows.push(("bytes", format!("{sent} sent, {reused} already there")));
+    let (uploaded, sent) =
+        if report.dry_run { ("to upload", "to send") } else { ("uploaded", "sent") };
+    rows.push(("layers", format!("{} {uploaded}{mounted}", layer_counts(report))));
+    let (new, reused) = (size(report.bytes_sent), size(report.bytes_reused));
+    rows.push(("bytes", format!("{new} {sent}, {reused} already there")));
     if let Some(changed) = &report.changes {
         let line = changes::line(changed, changes::LOG_COLUMNS).replace('|', "\\|");
         rows.push(("changed", line));
@@ -67,7 +69,9 @@ mod tests {
             )
         );
         report.dry_run = true;
-        assert!(pushed(&report).starts_with("### Would push `registry.fly.io/app`\n"));
+        let planned = pushed(&report);
+        assert!(planned.starts_with("### Would push `registry.fly.io/app`\n"));
+        assert!(planned.contains("| 1 of 2 layers to upload |\n| bytes | 1.2 MB to send, 418 MB"));
     }
 
     #[test]

@@ -34,8 +34,6 @@ pub enum GivenUp {
     Late,
     /// It failed for as long as the limit allows.
     Spent {
-        /// How often it was sent.
-        tries: u32,
         /// The limit.
         limit: Duration,
     },
@@ -103,7 +101,7 @@ impl RetryBudget {
         match asked {
             _ if spent + wait <= limit => Ok(wait),
             Some(asked) if spent + asked > limit => Err(GivenUp::PauseTooLong { asked, limit }),
-            _ => Err(GivenUp::Spent { tries: self.failures, limit }),
+            _ => Err(GivenUp::Spent { limit }),
         }
     }
 }
@@ -114,11 +112,9 @@ impl GivenUp {
         let shown = humantime::format_duration;
         match *self {
             Self::Off | Self::Late => None,
-            Self::Spent { tries, limit } => Some(format!(
-                "tried {} within {}; --retry-for DURATION tries for longer",
-                if tries == 1 { "once".to_owned() } else { format!("{tries} times") },
-                shown(limit)
-            )),
+            Self::Spent { limit } => {
+                Some(format!("tried for {}; --retry-for DURATION tries for longer", shown(limit)))
+            }
             Self::PauseTooLong { asked, limit } => {
                 let asked = match asked >= LONGEST_PAUSE {
                     true => "a day or more".to_owned(),
