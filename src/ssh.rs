@@ -41,6 +41,8 @@ use self::transfer::Encoding;
 const ATTEMPTS: usize = 3;
 /// How long the first pause between connections is; each further one is twice as long.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long the end of a connection is waited for.
+const GRACE: Duration = Duration::from_secs(5);
 /// How many more bytes must have arrived for a connection to count as the first one again.
 const PROGRESS: u64 = 1 << 20;
 
@@ -167,7 +169,8 @@ fn identity(image: &Location) -> Option<String> {
         false => return None,
     };
     let (inode, length, modified) = (listed.ino(), listed.len(), listed.modified().ok()?);
-    Some(format!("{} {inode} {length} {modified:?}", path.display()))
+    let changed = (listed.ctime(), listed.ctime_nsec());
+    Some(format!("{} {inode} {length} {modified:?} {changed:?}", path.display()))
 }
 
 fn is_reused(layer: &LayerReport) -> bool {
@@ -241,8 +244,7 @@ impl HostPush<'_> {
                 (None, None)
             }
             false => {
-                let file = plan.kept.as_ref().map(|(file, _)| file.as_str());
-                let begun = session.begin(plan.encoding, &plan.key, file);
+                let begun = session.begin(plan.encoding, &plan.key, plan.kept.as_ref());
                 let begun = begun.map_err(|error| self.failed(&error.to_string()))?;
                 (Some(begun.0), Some(begun.1))
             }
@@ -262,8 +264,12 @@ impl HostPush<'_> {
         let sent = tokio::task::spawn_blocking(move || image::send(sending)).await;
         let sent = sent.map_err(|error| self.failed(&error.to_string()))?;
         let loaded = match (loading, &sent) {
-            // The image is not finished: the machine gets no word of it, and drops what it has.
-            (_, Err(SendFailure::Image(_))) | (None, _) => None,
+            (None, _) => None,
+            // The machine hears that it need not keep what it has.
+            (Some(loading), Err(SendFailure::Image(_))) => {
+                let _ = tokio::time::timeout(GRACE, loading.finish()).await;
+                None
+            }
             (Some(loading), _) => Some(loading.finish().await),
         };
         let image = match (sent, loaded) {
@@ -278,7 +284,8 @@ impl HostPush<'_> {
             }
             (Ok(image), Some(Ok(loaded))) => {
                 let expected = [image.config.digest(), &image.manifest.digest];
-                if let Some(id) = loaded.id.filter(|id| !expected.contains(&id)) {
+                let is_other = |id: &Digest| !there.is_whole && !expected.contains(&id);
+                if let Some(id) = loaded.id.filter(is_other) {
                     let said = format!("the image there is {id}, not {}", image.config.digest());
                     let (host, runtime) = (self.host.to_string(), runtime.word);
                     return Ok(

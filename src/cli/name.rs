@@ -233,6 +233,11 @@ fn check_port(host: &str, text: &str) -> Result<(), InvalidValue> {
             }
             Err(InvalidValue(format!("{port:?} is no port: a port is a number from 1 to 65535")))
         }
+        // Otherwise one registry would have two names.
+        Some(port) if port.starts_with('0') => {
+            let port = port.trim_start_matches('0');
+            Err(InvalidValue(format!("a port has no leading zeros: write {name}:{port}/...")))
+        }
         _ => Ok(()),
     }
 }

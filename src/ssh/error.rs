@@ -64,12 +64,14 @@ pub enum Error {
         hint: String,
     },
     /// The machine could not keep the archive until the runtime reads it.
-    #[error("{host}: the archive cannot be written to a file there: {said}\nhint: {MAKE_ROOM}")]
-    Full {
+    #[error("{host}: the archive cannot be written to a file there: {said}\nhint: {hint}")]
+    Unkept {
         /// The machine.
         host: String,
-        /// What the program there said.
+        /// What the programs there said.
         said: String,
+        /// What to do about it.
+        hint: &'static str,
     },
 }
 
@@ -199,10 +201,20 @@ impl Error {
     }
 
     /// Why an archive could not be kept.
-    pub(super) fn full(host: String, said: &str) -> Self {
-        // The other lines count bytes.
-        let lines: Vec<&str> = said.lines().filter(|line| line.starts_with("dd:")).collect();
-        Self::Full { host, said: last_lines(&lines.join("\n")) }
+    pub(super) fn unkept(host: String, said: &str) -> Self {
+        // dd counts bytes and blocks as well.
+        let counts = |line: &&str| line.contains(" records ") || line.contains(" copied");
+        let lines: Vec<&str> = said.lines().filter(|line| !counts(line)).collect();
+        let said = last_lines(&lines.join("\n"));
+        let is_full =
+            ["No space left", "quota", "File too large"].iter().any(|it| said.contains(it));
+        let hint = match is_full {
+            true => MAKE_ROOM,
+            false => {
+                "check the folder ~/.cache/pushimg-incoming there, and the programs dd and head"
+            }
+        };
+        Self::Unkept { host, said, hint }
     }
 
     /// Whether the connection failed in a way that may pass.

@@ -153,34 +153,37 @@ impl Runtime {
 /// Lists what earlier connections left of archives: its name and length. `$D` is the folder for that,
 /// and for nothing else: the cache of a `pushimg` that runs there has another one.
 ///
-/// A name without a dot is that of an archive. While a connection writes to it, the name has a dot
-/// and the process's number besides; one that was not written to for a minute is no longer in use.
+/// A name without a dot is that of an archive. While a connection writes to it, the name has dots
+/// and numbers besides; one that was not written to for a minute is no longer in use.
 const LIST_KEPT: &str = "\
     D=\"${XDG_CACHE_HOME:-$HOME/.cache}/pushimg-incoming\"; \
-    find \"$D\" -type f -mtime +0 -exec rm -f {} + 2>/dev/null; \
+    find \"$D\" -type f -mmin +1440 -exec rm -f {} + 2>/dev/null; \
     for f in $(cd \"$D\" 2>/dev/null && { ls | grep -v [.]; \
     find . -type f -name \"*.*\" -mmin +1; }); do \
     echo \"pushimg:kept ${f##*/} $(wc -c <\"$D/$f\")\"; done; \
     for z in gzip zstd; do command -v $z >/dev/null 2>&1 && echo pushimg:encoding $z; done; ";
 
-/// Waits for the line `load ENCODING KEY [KEPT]`, and reads frames into the file `$f`.
+/// Waits for the line `load ENCODING KEY NUMBER [KEPT LENGTH]`, and reads frames into the file `$f`.
 ///
-/// At the end, `$n` is 0 if the archive is whole, and `full` if it could not be written.
+/// What is kept is copied, because a connection that seems dead may still write to it. One whose file
+/// was taken ends. At the end, `$n` is 0 if the archive is whole, and `unkept` if it could not be
+/// written.
 const RECEIVE: &str = "\
-    read -r go e k o; [ \"$go\" = load ] || exit 0; umask 077; \
-    mkdir -p \"$D\" 2>/dev/null; [ -w \"$D\" ] || D=$(mktemp -d) || exit 4; f=\"$D/$k.$$\"; \
-    if [ -n \"$o\" ]; then mv \"$D/$o\" \"$f\" || exit 4; fi; \
-    while read -r n && [ \"$n\" -gt 0 ] 2>/dev/null; do \
-    if m=$(dd bs=\"$n\" count=1 iflag=fullblock 2>&1 >>\"$f\"); then :; else \
-    echo \"$m\" >&2; n=full; break; fi; \
-    done; ";
+    read -r go e k x o l; [ \"$go\" = load ] || exit 0; umask 077; t=; n=; \
+    mkdir -p \"$D\" 2>/dev/null; if [ -w \"$D\" ] && [ -d \"$D\" ]; then :; else \
+    t=$(mktemp -d); D=$t; k=once; fi; f=\"$D/$k.$$.$x\"; \
+    if [ -n \"$o\" ]; then head -c \"$l\" \"$D/$o\" >\"$f\" && [ $(wc -c <\"$f\") -eq \"$l\" ] \
+    && rm -f \"$D/$o\" || n=unkept; else : >\"$f\" || n=unkept; fi; \
+    while [ -z \"$n\" ] && read -r n && [ \"$n\" -gt 0 ] 2>/dev/null && [ -e \"$f\" ]; do \
+    if m=$(dd bs=\"$n\" count=1 iflag=fullblock 2>&1 >>\"$f\"); then n=; else \
+    echo \"$m\" >&2; n=unkept; fi; done; ";
 
 /// Keeps what has arrived of an archive that is not whole, if it is worth it. KEY is `once` for one
 /// that cannot be sent a second time.
 const KEEP: &str = "\
-    case \"$n\" in 0|drop) rm -f \"$f\";; full) rm -f \"$f\"; echo pushimg:full;; \
+    case \"$n\" in 0|drop) rm -f \"$f\";; unkept) rm -f \"$f\"; echo pushimg:unkept;; \
     *) if [ \"$k\" = once ] || [ $(wc -c <\"$f\") -lt 8388608 ]; then rm -f \"$f\"; \
-    else mv \"$f\" \"$D/$k\"; fi;; esac; rmdir \"$D\" 2>/dev/null; ";
+    else mv \"$f\" \"$D/$k\"; fi;; esac; [ -z \"$t\" ] || rm -rf \"$t\"; ";
 
 /// The command line for the machine: it finds the runtime, lists what that has, and waits for an
 /// archive on its standard input. Lines that begin with `pushimg:` are for this program.

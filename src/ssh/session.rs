@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::process::Stdio;
 
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader, Lines, Take};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader, Take};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
 
@@ -23,12 +23,24 @@ const MAX_STDERR: usize = 64 << 10;
 /// What tells this program's lines from what login scripts and loaders print.
 const MARK: &str = "pushimg:";
 
+/// What a machine says, in lines. A login script may print what is no UTF-8.
+struct Said(BufReader<Take<ChildStdout>>);
+
+impl Said {
+    async fn next(&mut self) -> Option<String> {
+        let mut line = Vec::new();
+        let read = self.0.read_until(b'\n', &mut line).await.ok()?;
+        let line = line.strip_suffix(b"\n").unwrap_or(&line);
+        (read > 0).then(|| String::from_utf8_lossy(line).into_owned())
+    }
+}
+
 /// A machine that is ready to take an archive.
 pub struct Session {
     host: String,
     child: Child,
     stdin: ChildStdin,
-    lines: Lines<BufReader<Take<ChildStdout>>>,
+    lines: Said,
     stderr: JoinHandle<String>,
     pub there: There,
 }
@@ -40,6 +52,9 @@ pub struct There {
     pub layers: LayersThere,
     /// The last line of a list that the runtime could not finish.
     pub unlisted: Option<String>,
+    /// Whether the runtime takes only archives with all layers. Then its ids are not the configs'
+    /// digests either.
+    pub is_whole: bool,
     /// The best way to compress an archive that the machine can undo.
     pub encoding: Encoding,
     /// What earlier connections left of archives: names and lengths.
@@ -53,6 +68,7 @@ impl There {
             platform: None,
             layers: LayersThere::None,
             unlisted: None,
+            is_whole: false,
             encoding: Encoding::Plain,
             kept: Vec::new(),
         }
@@ -117,7 +133,7 @@ impl Session {
             let source = std::io::Error::other("it has no pipes");
             return Err(Error::NoSsh { program: program.to_owned(), source });
         };
-        let lines = BufReader::new(stdout.take(MAX_STDOUT)).lines();
+        let lines = Said(BufReader::new(stdout.take(MAX_STDOUT)));
         let stderr = tokio::spawn(last_of(stderr));
         let there = There::new(&super::runtime::RUNTIMES[0]);
         let mut session = Self { host: host.to_string(), child, stdin, lines, stderr, there };
@@ -139,7 +155,7 @@ impl Session {
         let (mut encoding, mut kept) = (Encoding::Plain, Vec::new());
         let mut listed = Vec::new();
         let (mut is_whole, mut is_unlisted) = (false, false);
-        while let Ok(Some(line)) = self.lines.next_line().await {
+        while let Some(line) = self.lines.next().await {
             let Some(ours) = line.strip_prefix(MARK) else {
                 match (&mut failed, runtime) {
                     (_, Some(_)) => listed.push(line),
@@ -181,6 +197,7 @@ impl Session {
                             platform,
                             layers,
                             unlisted,
+                            is_whole,
                             encoding,
                             kept,
                             ..There::new(runtime)
@@ -198,6 +215,7 @@ impl Session {
     /// What the end of the connection means.
     async fn ended(mut self, begun: HasBegun) -> Error {
         drop(self.stdin);
+        drop(self.lines);
         let _ = self.child.wait().await;
         let said = self.stderr.await.unwrap_or_default();
         Error::ended(self.host, &said, begun)
@@ -209,11 +227,14 @@ impl Session {
         self,
         encoding: Encoding,
         key: &str,
-        kept: Option<&str>,
+        kept: Option<&(String, u64)>,
     ) -> std::io::Result<(File, Loading)> {
         let Self { host, child, stdin, lines, stderr, there } = self;
         let mut pipe = File::from(stdin.into_owned_fd()?);
-        let line = format!("load {} {key} {}\n", encoding.word(), kept.unwrap_or_default());
+        // Two connections may be processes of one number, one after the other or in containers.
+        let number: u32 = rand::random();
+        let kept = kept.map(|(name, length)| format!("{name} {length}")).unwrap_or_default();
+        let line = format!("load {} {key} {number} {kept}\n", encoding.word());
         std::io::Write::write_all(&mut pipe, line.as_bytes())?;
         let runtime = there.runtime;
         Ok((pipe, Loading { host, child, lines, stderr, runtime }))
@@ -230,7 +251,7 @@ impl Session {
 pub struct Loading {
     host: String,
     child: Child,
-    lines: Lines<BufReader<Take<ChildStdout>>>,
+    lines: Said,
     stderr: JoinHandle<String>,
     runtime: &'static Runtime,
 }
@@ -238,20 +259,20 @@ pub struct Loading {
 impl Loading {
     /// Waits for the runtime's word, after the archive was written or could not be.
     pub async fn finish(mut self) -> Result<Loaded, Error> {
-        let (mut id, mut status, mut is_full) = (None, None, false);
-        while let Ok(Some(line)) = self.lines.next_line().await {
+        let (mut id, mut status, mut is_unkept) = (None, None, false);
+        while let Some(line) = self.lines.next().await {
             let ours = line.strip_prefix(MARK).unwrap_or_default();
             match ours.split_once(' ').unwrap_or((ours, "")) {
                 ("id", text) => id = text.trim().parse().ok(),
                 ("status", code) => status = Some(code == "0"),
-                ("full", _) => is_full = true,
+                ("unkept", _) => is_unkept = true,
                 _ => {}
             }
         }
         let _ = self.child.wait().await;
         let said = self.stderr.await.unwrap_or_default();
         match status {
-            _ if is_full => Err(Error::full(self.host, &said)),
+            _ if is_unkept => Err(Error::unkept(self.host, &said)),
             Some(true) => Ok(Loaded { id }),
             Some(false) => Err(Error::load(self.host, self.runtime.word, &said)),
             None => Err(Error::ended(self.host, &said, HasBegun::Yes)),

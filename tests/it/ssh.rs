@@ -195,9 +195,11 @@ fn containerd_gets_the_changed_layer_alone_in_the_namespace_asked_for() {
     assert!(line.is_some_and(|line| line.contains(digest)), "{listed}");
 }
 
-/// A stand-in for Docker that has no images; `load` is what it does with an archive.
+/// A stand-in for Docker that has no images, and prints a byte that is no UTF-8; `load` is what it
+/// does with an archive.
 fn docker_that(load: &str) -> String {
-    format!("case $1 in load) {load};; image) test $2 = ls || echo sha256:00;; esac")
+    let image = "test $2 = ls && printf '\\366\\n' >&2 || echo sha256:00";
+    format!("case $1 in load) {load};; image) {image};; esac")
 }
 
 fn small(dir: &Path) -> PathBuf {

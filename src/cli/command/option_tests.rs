@@ -142,6 +142,7 @@ fn every_mistake_is_named() {
         ("", "<IMAGE>"),
         ("a r.io/b c", "unexpected argument 'c'"),
         ("push a r.io/b", "there is no command 'push'"),
+        ("a localhost:05000/b", "a port has no leading zeros: write localhost:5000"),
         ("inspect ssh://host/a", "an image on a machine cannot be read"),
         ("a --bogus", "unexpected argument '--bogus'"),
         ("a --dry-rum", "similar argument exists: '--dry-run'"),

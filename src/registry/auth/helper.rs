@@ -179,10 +179,29 @@ impl Program {
                 let _ = stdin.write_all(input).await;
             }
         };
-        let ((), stdout, stderr) = tokio::join!(ask, read(stdout), read(stderr));
-        Ok(Run { status: child.wait().await?, stdout: stdout?, stderr: stderr? })
+        let (mut answer, mut complaint) = (HelperOutput::default(), HelperOutput::default());
+        let reading = async {
+            let read =
+                async { tokio::try_join!(read(stdout, &mut answer), read(stderr, &mut complaint)) };
+            tokio::join!(ask, read).1
+        };
+        // A process that the program has left behind may hold its outputs open.
+        let ended = async {
+            let status = child.wait().await;
+            tokio::time::sleep(AFTER_END).await;
+            status
+        };
+        tokio::select! {
+            biased;
+            done = reading => drop(done?),
+            status = ended => drop(status?),
+        }
+        Ok(Run { status: child.wait().await?, stdout: answer, stderr: complaint })
     }
 }
+
+/// How long the outputs of a program are read after it has ended.
+const AFTER_END: Duration = Duration::from_millis(500);
 
 /// What one run of a program left.
 struct Run {
@@ -197,12 +216,11 @@ fn said(bytes: &[u8]) -> String {
 
 type HelperOutput = Zeroizing<Vec<u8>>;
 
-async fn read(from: Option<impl AsyncRead + Unpin>) -> std::io::Result<HelperOutput> {
-    let mut bytes = Zeroizing::new(Vec::new());
+async fn read(from: Option<impl AsyncRead + Unpin>, to: &mut HelperOutput) -> std::io::Result<()> {
     if let Some(from) = from {
-        from.take(MAX_OUTPUT).read_to_end(&mut bytes).await?;
+        from.take(MAX_OUTPUT).read_to_end(to).await?;
     }
-    Ok(bytes)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -304,6 +322,15 @@ pub(super) mod tests {
             }
         }
         panic!("the program still runs");
+    }
+
+    #[tokio::test]
+    async fn what_a_program_leaves_behind_is_not_waited_for() {
+        let script = r#"echo '{"Username":"me","Secret":"s"}'; sleep 20 &"#;
+        let (_folder, program) = program(script);
+        let began = std::time::Instant::now();
+        assert!(program.get("r.example").await.unwrap().is_some());
+        assert!(began.elapsed() < Duration::from_secs(10));
     }
 
     #[tokio::test]
