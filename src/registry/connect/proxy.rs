@@ -257,9 +257,12 @@ impl Exempt {
         }
         if let Ok(address) = host.parse::<IpAddr>() {
             let address = address.to_canonical();
-            return address.is_loopback()
+            if address.is_loopback()
                 || self.networks.iter().any(|network| network.contains(&address))
-                || self.addresses.iter().any(|(it, port)| *it == address && is_port(*port));
+                || self.addresses.iter().any(|(it, port)| *it == address && is_port(*port))
+            {
+                return true;
+            }
         }
         self.domains.iter().any(|domain| {
             let fits = host.ends_with(&domain.end) || (domain.itself && host == &domain.end[1..]);
@@ -296,6 +299,8 @@ mod tests {
             ("10.0.0.0/8", "https://10.1.2.3:5000"),
             ("fd00::/8", "https://[fd00::1]:5000"),
             ("10.1.2.3", "https://10.1.2.3:5000"),
+            // Go compares domains with addresses, too.
+            (".2.3", "https://10.1.2.3:5000"),
             ("10.1.2.3:5000", "https://10.1.2.3:5000"),
             ("fd00::1", "https://[fd00::1]"),
             ("[fd00::1]:5000", "https://[fd00::1]:5000"),
