@@ -235,6 +235,13 @@ fn a_proxy_that_does_not_let_us_through_is_named_at_once_with_its_variable() {
                 .never_says("hunter2");
         assert!(output.took < Duration::from_secs(5), "{output}");
     }
+    // One that is said to speak TLS, and does not.
+    let plain = DockerRegistry::plain();
+    let proxy = format!("https://{}", plain.host());
+    push(&Pushimg::new().env("HTTPS_PROXY", &proxy), &image, "registry.invalid", &[])
+        .exits(5)
+        .says(&format!("the proxy {proxy} (HTTPS_PROXY)"))
+        .never_says("--plain-http");
 }
 
 #[test]

@@ -51,6 +51,7 @@ impl ConnectionProblem {
             // With TLS 1.3 a server rejects the client only after the handshake.
             if error.is_connect() || problem.about_trust {
                 return Some(match proxy {
+                    Some(proxy) if proxy.speaks_tls() => problem.of_either(proxy),
                     Some(proxy) if problem.about_trust => problem.with_proxy(proxy),
                     _ => problem,
                 });
@@ -107,6 +108,16 @@ impl ConnectionProblem {
             format!("the proxy must allow it; if {name} needs no proxy, name it in NO_PROXY");
         let problem = Self::new(reason, hint);
         if status.is_none_or(is_transient) { problem } else { problem.permanent() }
+    }
+
+    /// A proxy is reached over TLS itself, and the error does not say whose handshake failed.
+    fn of_either(self, proxy: &Proxy) -> Self {
+        let reason =
+            format!("a TLS handshake failed, with it or with the proxy {proxy}: {}", self.reason);
+        let check = format!("check {}: most proxies are http://HOST:PORT", proxy.variable);
+        let hint = self.hint.filter(|hint| !hint.contains("--plain-http") || self.about_trust);
+        let hint = hint.map_or(check.clone(), |hint| format!("{check}; {hint}"));
+        Self { reason, hint: Some(hint), ..self }
     }
 
     /// Some proxies show certificates of their own.

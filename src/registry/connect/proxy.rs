@@ -43,6 +43,13 @@ pub struct Proxy {
     url: Url,
 }
 
+impl Proxy {
+    /// Whether the proxy itself is reached over TLS.
+    pub fn speaks_tls(&self) -> bool {
+        self.url.scheme() == "https"
+    }
+}
+
 impl Proxies {
     /// What the environment of this process names.
     pub fn from_env() -> Self {
