@@ -123,6 +123,54 @@ fn scene() -> (Pushimg, DevRegistry) {
     (pushimg, registry)
 }
 
+/// A shell that runs a line in the folder of [`scene`].
+fn shell(pushimg: &Pushimg, line: &str) -> Command {
+    let mut shell = Command::new("bash");
+    let path_variable = std::env::var("PATH").unwrap_or_default();
+    let bin = pushimg.home().join("bin");
+    shell
+        .args(["-o", "pipefail", "-c", line])
+        .env_clear()
+        .env("PATH", format!("{}:{path_variable}", bin.display()))
+        .env("HOME", pushimg.home())
+        .current_dir(pushimg.home());
+    shell
+}
+
+#[test]
+fn the_pushes_for_woodpecker_and_buildkite_run_with_their_variables() {
+    let (pushimg, registry) = scene();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/ci.md");
+    let text = std::fs::read_to_string(path).expect("docs/ci.md");
+    for (heading, repository) in [("Woodpecker", "me/app"), ("Buildkite", "app")] {
+        let part = text.split(&format!("## {heading}\n")).nth(1).expect("a part");
+        let line = part
+            .lines()
+            .find(|line| line.starts_with("  ") && line.contains("pushimg "))
+            .expect("a push");
+        let line = line.trim_start().trim_start_matches("- ");
+        let line = line.replace("codeberg.org/", &format!("{}/", registry.host()));
+        let line = line.replace("registry.example.com/", &format!("{}/", registry.host()));
+        let mut shell = shell(&pushimg, &line);
+        for (name, value) in [
+            ("REGISTRY_PASSWORD", "secret"),
+            ("CI_REPO_OWNER", "me"),
+            ("CI_REPO", "me/app"),
+            ("CI_COMMIT_SHA", "c0ffee"),
+            ("BUILDKITE_COMMIT", "c0ffee"),
+        ] {
+            shell.env(name, value);
+        }
+        let output = finish(shell, None, Duration::from_secs(60)).success();
+        let pinned = output.stdout.trim().rsplit_once('@').expect("a digest");
+        assert_eq!(pinned.0, format!("{}/{repository}", registry.host()));
+        let name = format!("{}/{repository}:c0ffee", registry.host());
+        pushimg.run(["inspect", &name]).success();
+    }
+    let summary = std::fs::read_to_string(pushimg.home().join("summary.md")).expect("a summary");
+    assert!(summary.starts_with("### Pushed "), "{summary}");
+}
+
 #[test]
 fn every_command_in_the_documents_runs() {
     let (pushimg, registry) = scene();
@@ -147,16 +195,7 @@ fn every_command_in_the_documents_runs() {
                 line = line.replace("pushimg ", "pushimg --dry-run --retry-for 0 ");
                 line = format!("export HTTPS_PROXY=http://127.0.0.1:9; {line}\ntest $? = 5");
             }
-            let mut shell = Command::new("bash");
-            let path_variable = std::env::var("PATH").unwrap_or_default();
-            let bin = pushimg.home().join("bin");
-            shell
-                .args(["-o", "pipefail", "-c", &line])
-                .env_clear()
-                .env("PATH", format!("{}:{path_variable}", bin.display()))
-                .env("HOME", pushimg.home())
-                .current_dir(pushimg.home());
-            let output = finish(shell, None, Duration::from_secs(60));
+            let output = finish(shell(&pushimg, &line), None, Duration::from_secs(60));
             if output.code() != Some(0) {
                 failed.push(format!("{}: {command}\n{line}\n{output}", path.display()));
             }
