@@ -87,13 +87,15 @@ impl Registry {
     }
 
     /// Asks the registry whether it takes the login that the options give (OCI distribution-spec
-    /// 1.1, "Determining Support"). One that asks for no login takes any.
-    pub async fn check_login(&self) -> Result<(), Error> {
+    /// 1.1, "Determining Support"). One that asks for no login takes any; whether it has asked is
+    /// returned.
+    pub async fn check_login(&self) -> Result<bool, Error> {
         let to = RequestTarget::Path("/v2/".to_owned());
         let request = Request::new(format!("log in to {}", self.host()), Method::GET, to);
         let call = Call { request, repository: "", scopes: &Scopes::default() };
         let mut budget = RetryBudget::new(self.door.options().retry_for);
-        self.send(&call, &mut budget).await.map(drop)
+        self.send(&call, &mut budget).await?;
+        Ok(self.auth.was_challenged())
     }
 
     /// Whether an answer took so long that it pays to ask ahead of time.

@@ -51,6 +51,10 @@ fn a_login_is_checked_and_kept_and_forgotten() {
     machine.run(login).exits(1).says("config.json");
     assert_eq!(std::fs::read_to_string(&config).expect("config.json"), "not JSON");
     std::fs::write(&config, text).expect("write config.json");
+
+    let open = DockerRegistry::plain();
+    let login = ["login", &open.host(), "-u", "me", "--password-stdin"];
+    machine.run(login).success().says("asks for no login: this one is not checked");
 }
 
 #[test]

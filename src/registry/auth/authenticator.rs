@@ -97,6 +97,11 @@ impl Authenticator {
         }
     }
 
+    /// Whether the registry has asked for a login.
+    pub fn was_challenged(&self) -> bool {
+        self.asked.lock().is_some()
+    }
+
     /// Takes note of what a 401 asks for, so that other requests bring it at once.
     pub fn note_challenge(&self, headers: &HeaderMap) {
         let asked = match Challenge::choose(headers) {

@@ -21,7 +21,7 @@ use super::error::CredentialError;
 use super::helper::Program;
 use super::secret::Secret;
 use super::sources::Sources;
-use crate::event::Events;
+use crate::event::{Event, Events};
 use crate::registry::{Error, Options, Registry};
 
 /// A login that cannot be checked or kept.
@@ -52,7 +52,9 @@ pub async fn login(
     let sources = options.credentials.clone();
     let mut options = options;
     options.credentials.explicit = Some((username.to_owned(), password.clone()));
-    Registry::new(registry, options.into(), events).check_login().await?;
+    if !Registry::new(registry, options.into(), events.clone()).check_login().await? {
+        events(Event::Warning(format!("{registry} asks for no login: this one is not checked")));
+    }
     Ok(keep(registry, username, &password, &sources).await?)
 }
 
