@@ -96,9 +96,10 @@ pub fn reference(text: &str) -> Result<Reference, InvalidValue> {
     if let Some((scheme, rest)) = text.split_once("://") {
         return Err(InvalidValue(match rest.trim_end_matches('/') {
             "" => format!("expected a name such as {EXAMPLE}"),
-            _ if scheme == "ssh" => "an image on a machine cannot be read; give its file, or its \
-                                    name in a registry"
-                .to_owned(),
+            _ if SCHEMES.iter().any(|(other, _)| text.starts_with(other)) => {
+                "an image on a machine cannot be read; give its file, or its name in a registry"
+                    .to_owned()
+            }
             rest => format!("leave out the {scheme}:// and write {rest}"),
         }));
     }

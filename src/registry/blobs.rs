@@ -129,6 +129,8 @@ impl Repository {
             path: format!("blobs/uploads/?mount={digest}&from={from}"),
             scopes: self.scopes().clone().with_pull(from),
         };
+        // Before the deadline is set: that mounts wait for each other is no time that is lost.
+        let _permit = self.registry().small_permit().await;
         // A mount saves an upload and is worth no long wait. Whatever prevents it, no right to read
         // over there or no such request here, the upload shows what matters.
         let why = match self.for_mounts().post(opening).await {

@@ -304,7 +304,7 @@ impl LayersThere {
         }
     }
 
-    /// Tells lists of different layers apart, in whatever order they came.
+    /// The digest of the list. The order does not count.
     pub fn digest(&self) -> Digest {
         let mut all: Vec<String> = match self {
             Self::None => Vec::new(),

@@ -110,6 +110,23 @@ fn a_registry_that_does_not_tell_its_tags_still_mounts() {
     assert_eq!(proxy.count_step(Step::MountPost) as u64, 3 * SHARED, "{}", proxy.transcript());
 }
 
+/// Mounts wait for each other, and that is no time that the registry has lost.
+#[test]
+fn slow_mounts_are_waited_for_however_many_they_are() {
+    let registry = DockerRegistry::plain();
+    let proxy = FaultProxy::before(registry.addr());
+    let dir = TempDir::new().unwrap();
+    let archives: Vec<PathBuf> =
+        (0..10).map(|n| service(n).write(dir.path(), &format!("{n}.tar"))).collect();
+    let hold = Hold::For(Duration::from_secs(1));
+    let slow = Fault::Stall { place: Place::BeforeResponse, hold };
+    proxy.set_rules(vec![Rule::at(Step::MountPost, slow)]);
+    Pushimg::new().run(pairs(&archives, &proxy.host())).success();
+    let distinct = layers_of(&registry.host(), 10).len();
+    let sent = proxy.count(|r| r.carries_blob() && r.status == Some(201));
+    assert_eq!(sent, distinct + 10, "{}", proxy.transcript());
+}
+
 #[test]
 fn what_one_repository_has_is_mounted_into_a_new_one() {
     let registry = DockerRegistry::plain();

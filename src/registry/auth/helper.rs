@@ -25,6 +25,8 @@ use crate::json;
 
 /// How long a program may take: time enough to type a passphrase.
 pub(super) const LIMIT: Duration = Duration::from_secs(30);
+/// How long the outputs of a program are read after it has ended.
+const AFTER_END: Duration = Duration::from_millis(500);
 /// How much of a program's output is read.
 const MAX_OUTPUT: u64 = 1024 * 1024;
 /// What a program says on stdout when it has nothing for the server.
@@ -199,9 +201,6 @@ impl Program {
         Ok(Run { status: child.wait().await?, stdout: answer, stderr: complaint })
     }
 }
-
-/// How long the outputs of a program are read after it has ended.
-const AFTER_END: Duration = Duration::from_millis(500);
 
 /// What one run of a program left.
 struct Run {

@@ -115,7 +115,7 @@ impl ConnectionProblem {
         let reason =
             format!("a TLS handshake failed, with it or with the proxy {proxy}: {}", self.reason);
         let check = format!("check {}: most proxies are http://HOST:PORT", proxy.variable);
-        let hint = self.hint.filter(|hint| !hint.contains("--plain-http") || self.about_trust);
+        let hint = self.hint.filter(|_| self.about_trust);
         let hint = hint.map_or(check.clone(), |hint| format!("{check}; {hint}"));
         Self { reason, hint: Some(hint), ..self }
     }

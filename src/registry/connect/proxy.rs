@@ -43,13 +43,6 @@ pub struct Proxy {
     url: Url,
 }
 
-impl Proxy {
-    /// Whether the proxy itself is reached over TLS.
-    pub fn speaks_tls(&self) -> bool {
-        self.url.scheme() == "https"
-    }
-}
-
 impl Proxies {
     /// What the environment of this process names.
     pub fn from_env() -> Self {
@@ -104,6 +97,11 @@ impl Proxies {
 }
 
 impl Proxy {
+    /// Whether the proxy itself is reached over TLS.
+    pub fn speaks_tls(&self) -> bool {
+        self.url.scheme() == "https"
+    }
+
     fn parse(variable: &'static str, value: &str) -> Result<Self, String> {
         let unusable = |problem: &str| {
             let shown = match value.rsplit_once('@') {

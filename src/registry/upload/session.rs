@@ -143,8 +143,6 @@ impl Repository {
         let is_mount = opening.path.contains("mount=");
         let request = self.request(opening.doing, Method::POST, &opening.path);
         let call = Call { request, repository: self.name(), scopes: &opening.scopes };
-        // Uploads have a limit of their own, and mounts are many: images with a hundred layers each.
-        let _permit = if is_mount { Some(self.registry().small_permit().await) } else { None };
         let answer = self.registry().attempt(&call).await?;
         let session = match answer.status {
             StatusCode::CREATED if is_mount => Err("the blob is there already".to_owned()),
