@@ -37,7 +37,7 @@ SHARED = 90
 SHARED_SIZE = 50 * MB
 OWN_SIZE = 10 * MB
 # Many small images, which have all but two layers in common, and the sizes of their two parts.
-MANY = 200
+MANY = {"many": 200, "thousand": 1000}
 MANY_LAYERS = 62
 MANY_SHARED_SIZE = 3 * MB
 MANY_OWN_SIZE = 50_000
@@ -109,9 +109,9 @@ def services(folder: Path) -> list:
     return _family(paths, SHARED, SHARED_SIZE, LAYERS - SHARED - 1, OWN_SIZE)
 
 
-def many(folder: Path) -> list:
-    """Plain archives of MANY small images that have all but two layers in common."""
-    paths = [folder / "many" / f"image-{n:03}.tar" for n in range(MANY)]
+def many(folder: Path, kind: str) -> list:
+    """Plain archives of as many small images as MANY says, with all but two layers in common."""
+    paths = [folder / kind / f"image-{n:03}.tar" for n in range(MANY[kind])]
     return _family(paths, MANY_LAYERS - 2, MANY_SHARED_SIZE, 1, MANY_OWN_SIZE)
 
 
