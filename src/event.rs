@@ -85,6 +85,13 @@ pub enum Event {
         /// How many bytes were asked for.
         bytes: u64,
     },
+    /// More of a blob went out to a client.
+    BlobProgress {
+        /// Which.
+        digest: Digest,
+        /// How many bytes of this answer were given to the network so far.
+        position: u64,
+    },
     /// A blob, or the part of it that was asked for, went out.
     BlobSent {
         /// The repository that it was asked for in.

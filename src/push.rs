@@ -26,6 +26,7 @@ mod spare;
 
 use std::time::Instant;
 
+pub(crate) use self::destination::{pick, selected};
 pub use self::expand::expand;
 pub use self::index::{EventsOf, push_all, push_index};
 pub use self::options::{DEFAULT_JOBS, Index, IndexItem, Item, PushOptions};
@@ -41,7 +42,7 @@ use crate::event::{Event, Events};
 use crate::registry::Repository;
 use crate::report::Report;
 use crate::reuse::{self, Previous, Reuse};
-use crate::ssh;
+use crate::ssh::HostPush;
 
 /// Pushes an image. The tags are put last of all: an error leaves them as they were.
 ///
@@ -49,9 +50,6 @@ use crate::ssh;
 /// [`registry::Options::sessions`](crate::registry::Options::sessions) then still holds the upload
 /// sessions that were open.
 pub async fn push(item: &Item, options: &PushOptions, events: &Events) -> Result<Report, Error> {
-    if let Some(host) = &item.host {
-        return ssh::push(item, host, options, events).await;
-    }
     let run = Run::new(options, std::slice::from_ref(item), events.clone());
     let pushed = push_image(item, 0, &run, None, events).await;
     run.close().await;
@@ -66,6 +64,9 @@ async fn push_image(
     slot: Option<&IndexSlot<'_>>,
     events: &Events,
 ) -> Result<Pushed, Error> {
+    if let Some(to_host) = HostPush::of_item(item, &run.options, &run.cache, events) {
+        return Ok(Pushed { report: to_host.run().await?, entries: Vec::new() });
+    }
     let input = Input::of(item, run.options.may_run).await?;
     let image =
         ImagePush { item, number, run, slot, input: &input, events, started: Instant::now() };

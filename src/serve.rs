@@ -36,17 +36,20 @@ use self::sending::Reading;
 use self::shared::Shared;
 use crate::error::Error;
 use crate::event::Events;
-use crate::reuse::Cache;
+use crate::reuse::{self, Cache};
 
+pub(crate) use self::blob::ServedBlob;
 pub use self::blob::{ServedImage, ServedLayer, ServedPart};
+pub(crate) use self::catalog::Catalog;
 pub use self::connection::Listener;
+pub(crate) use self::open::{Which, open};
 pub use self::options::{Offer, PullName, ServeOptions};
 
 /// A registry over images that are open.
 pub struct ImageServer {
     shared: Arc<Shared>,
     /// Open until the server is gone, so that what it was told is written.
-    _cache: Arc<Cache>,
+    _cache: Option<Arc<Cache>>,
 }
 
 impl ImageServer {
@@ -60,8 +63,13 @@ impl ImageServer {
         options: &ServeOptions,
         events: &Events,
     ) -> Result<Self, Error> {
-        let cache = open::cache(options);
-        let catalog = open::open(offers, options, &cache, events).await?;
+        let cache = reuse::open_cache(options.cache.as_ref());
+        let catalog = open(offers, &Which::All, options, &cache, events).await?;
+        Ok(Self { _cache: Some(cache), ..Self::over(Arc::new(catalog), events) })
+    }
+
+    /// A registry over what was opened already.
+    pub(crate) fn over(catalog: Arc<Catalog>, events: &Events) -> Self {
         let shared = Shared {
             catalog,
             events: events.clone(),
@@ -69,7 +77,7 @@ impl ImageServer {
             pulls: Pulls::new(),
             bytes_sent: AtomicU64::new(0),
         };
-        Ok(Self { shared: Arc::new(shared), _cache: cache })
+        Self { shared: Arc::new(shared), _cache: None }
     }
 
     /// What can be pulled.

@@ -1,40 +1,46 @@
 //! To a machine over SSH: an image goes into Docker, podman or containerd there, without a registry.
 //!
-//! One connection, with one script: it finds the runtime and lists the layers that it has. Then it
-//! takes an archive of the image without these into a file, and when that is whole, the runtime loads
-//! it. Nothing listens on the machine. Of an archive that did not arrive whole, the machine keeps the
-//! beginning for a day, so that the next connection sends only the rest.
+//! A connection runs a script there, which finds the runtime and lists the layers that it has. Then
+//! the runtime loads an archive without these layers, or it pulls from a registry of this program,
+//! through a port that a connection forwards. Of an archive that did not arrive whole, the machine
+//! keeps the beginning for a day, so that the next connection sends only the rest.
 //!
 //! - [`Host`]: `ssh://[user@]host[:port]`; [`Options`]: how it is reached, and who gets the image
-//! - `runtime`: the table of runtimes, and the script; `session`: the connection
-//! - `image`, `archive`, `layer_bytes`: what is sent; `transfer`: how it is sent
+//! - `runtime`: the table of runtimes, and the script; `session`: a connection; `there`: what was found
+//! - `image`: what is brought; `sending`, `archive`, `transfer`: as an archive; `pulling`: by a pull
 
 mod archive;
 mod error;
 mod host;
 mod image;
-mod layer_bytes;
 mod options;
+mod pulling;
 mod runtime;
+mod sending;
 mod session;
+mod there;
 mod transfer;
 
-use std::os::unix::fs::MetadataExt as _;
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::event::{Event, Events};
 use crate::image::{Compression, Digest, Format, Reference};
 use crate::push::{Index, IndexItem, Item, PushOptions};
-use crate::report::{LayerReport, Outcome, Report};
-use crate::source::Location;
+use crate::report::{Known, LayerReport, Outcome, Report};
+use crate::reuse::Cache;
 
 pub use self::error::Error;
 pub use self::host::{Host, InvalidHost};
 pub use self::options::{Options, RuntimeName};
 
-use self::image::{SendFailure, Sending, SentImage};
-use self::runtime::{RUNTIMES, Runtime};
-use self::session::{LayersThere, Session, There};
+use self::image::HostImage;
+use self::pulling::Pulling;
+use self::runtime::{RUNTIMES, Runtime, Takes};
+use self::sending::{SendFailure, Sending};
+use self::session::{Connect, Session};
+use self::there::There;
 use self::transfer::Encoding;
 
 /// How often a connection is begun for one image.
@@ -53,7 +59,9 @@ pub fn runtime_by_word(word: &str) -> Option<RuntimeName> {
 
 /// The words for all runtimes.
 pub fn runtime_words() -> impl Iterator<Item = &'static str> {
-    RUNTIMES.iter().map(|row| row.word)
+    let words = RUNTIMES.iter().map(|row| row.word).enumerate();
+    let is_first = |place: usize, word| RUNTIMES[..place].iter().all(|row| row.word != word);
+    words.filter(move |(place, word)| is_first(*place, *word)).map(|(_, word)| word)
 }
 
 /// Whether text is a namespace of containerd.
@@ -62,312 +70,375 @@ pub fn is_namespace(text: &str) -> bool {
     !text.is_empty() && text.len() <= 76 && !text.starts_with('-') && text.chars().all(fits)
 }
 
-/// Which layers are left out of the archive.
+/// An image on its way to a machine.
+pub(crate) struct HostPush<'a> {
+    /// Several are those of an index: the one for the machine's platform is brought.
+    images: Vec<IndexItem>,
+    destination: Option<&'a Reference>,
+    /// Tags besides the destination's own.
+    tags: &'a [String],
+    host: &'a Host,
+    options: &'a PushOptions,
+    cache: &'a Arc<Cache>,
+    events: &'a Events,
+}
+
+/// How an image is brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Leave {
-    /// Those that the machine has.
-    WhatIsThere,
-    Nothing,
+enum Way {
+    /// Only what the machine lacks.
+    WhatIsMissing,
+    /// As an archive with all layers.
+    Whole,
 }
 
-/// Brings an image to a machine.
-pub async fn push(
-    item: &Item,
-    host: &Host,
-    options: &PushOptions,
-    events: &Events,
-) -> Result<Report, crate::Error> {
-    let began = Instant::now();
-    let Some(destination) = item.destination.clone().filter(|to| to.digest().is_none()) else {
-        return Err(crate::Error::Usage(format!(
-            "{host}: the image has a name and a tag there; write {host}/name:tag"
-        )));
-    };
-    let push = HostPush { item, host, destination, options, events, began };
-    if push.tags().is_empty() {
-        return Err(crate::Error::Usage(format!(
-            "{host}: without a tag, the image would have no name there; write {host}/name:tag"
-        )));
+/// What outlasts an attempt.
+#[derive(Default)]
+struct State {
+    image: Option<Arc<HostImage>>,
+    /// The layers that were pulled whole.
+    pulled: HashSet<Digest>,
+}
+
+/// Why an attempt failed.
+enum Failure {
+    Final(crate::Error),
+    /// Another attempt may succeed.
+    Machine {
+        error: Error,
+        /// Whether less than the whole image was sent, or it was to be pulled.
+        was_partial: bool,
+        /// How many bytes are there that need not be sent again.
+        there: u64,
+    },
+}
+
+impl From<crate::Error> for Failure {
+    fn from(error: crate::Error) -> Self {
+        Self::Final(error)
     }
-    let can_repeat = can_be_read_again(&item.image);
-    let (mut leave, mut attempts, mut arrived) = (Leave::WhatIsThere, 0, 0);
-    let mut pause = PAUSE;
-    loop {
-        attempts += 1;
-        let Failed { error, was_partial, kept } = match push.attempt(leave).await? {
-            Ok(report) => return Ok(report),
-            Err(failed) => failed,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Machine { error, was_partial: false, there: 0 }
+    }
+}
+
+impl<'a> HostPush<'a> {
+    /// The push of an image that goes to a machine.
+    pub fn of_item(
+        item: &'a Item,
+        options: &'a PushOptions,
+        cache: &'a Arc<Cache>,
+        events: &'a Events,
+    ) -> Option<Self> {
+        let Item { image, selection, destination, tags, host } = item;
+        let (image, selection) = (image.clone(), selection.clone());
+        let images = vec![IndexItem { image, selection, platform: None }];
+        let (host, destination) = (host.as_ref()?, destination.as_ref());
+        Some(Self { images, destination, tags, host, options, cache, events })
+    }
+
+    /// The same for an index, of which the image for the machine's platform goes there.
+    pub fn of_index(
+        index: &'a Index,
+        options: &'a PushOptions,
+        cache: &'a Arc<Cache>,
+        events: &'a Events,
+    ) -> Option<Self> {
+        let Index { destination, tags, images, host } = index;
+        let (host, images, destination) = (host.as_ref()?, images.clone(), Some(destination));
+        Some(Self { images, destination, tags, host, options, cache, events })
+    }
+
+    /// Brings it.
+    pub async fn run(&self) -> Result<Report, crate::Error> {
+        let began = Instant::now();
+        let host = self.host;
+        let Some(name) = self.destination.filter(|name| name.digest().is_none()) else {
+            return Err(crate::Error::Usage(format!(
+                "{host}: the image has a name and a tag there; write {host}/name:tag"
+            )));
         };
-        if kept >= arrived + PROGRESS {
-            (attempts, pause, arrived) = (1, PAUSE, kept);
+        let tags = self.all_tags(name);
+        if tags.is_empty() {
+            return Err(crate::Error::Usage(format!(
+                "{host}: without a tag, the image would have no name there; write {host}/name:tag"
+            )));
         }
-        let can_repeat = can_repeat && attempts < ATTEMPTS;
-        match &error {
-            // What was kept is deleted there by now.
-            Error::Load { .. } if kept > 0 && can_repeat => {
-                events(Event::Warning(format!("{}; it is sent from the start", headline(&error))));
+        let attempt = Attempt { push: self, name, tags: &tags, began };
+        let mut state = State::default();
+        let (mut way, mut attempts, mut arrived) = (Way::WhatIsMissing, 0, 0);
+        let mut pause = PAUSE;
+        loop {
+            attempts += 1;
+            let (error, was_partial, there) = match attempt.run(way, &mut state).await {
+                Ok(report) => return Ok(report),
+                Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::Machine { error, was_partial, there }) => (error, was_partial, there),
+            };
+            if there >= arrived + PROGRESS {
+                (attempts, pause, arrived) = (1, PAUSE, there);
             }
-            Error::Load { .. } if was_partial && can_repeat => {
-                leave = Leave::Nothing;
-                events(Event::Warning(format!("{}; the whole image is sent", headline(&error))));
+            let can_repeat = attempts < ATTEMPTS;
+            match &error {
+                // What was kept is deleted there by now.
+                Error::Load { .. } if there > 0 && can_repeat => {
+                    self.warn(format!("{}; it is sent from the start", headline(&error)));
+                }
+                Error::Load { .. } | Error::Pull { .. } if was_partial && can_repeat => {
+                    way = Way::Whole;
+                    self.warn(format!("{}; the whole image is sent", headline(&error)));
+                }
+                error if error.may_pass() && can_repeat => {
+                    (self.events)(Event::Retry { why: headline(error), wait: pause });
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
+                _ => return Err(error.into()),
             }
-            error if error.may_pass() && can_repeat => {
-                events(Event::Retry { why: headline(error), wait: pause });
-                tokio::time::sleep(pause).await;
-                pause *= 2;
-            }
-            _ => return Err(error.into()),
         }
     }
-}
 
-/// Brings that image of an index to a machine that is for its platform.
-pub async fn push_index(
-    index: &Index,
-    host: &Host,
-    options: &PushOptions,
-    events: &Events,
-) -> Result<Report, crate::Error> {
-    let session = Session::open(host, &options.ssh, &index.destination, "latest").await?;
-    let platform = session.there.platform.clone();
-    session.leave().await;
-    let fits = |image: &&IndexItem| match (&image.platform, &platform) {
-        (Some(theirs), Some(wanted)) => theirs.matches(wanted),
-        _ => false,
-    };
-    let chosen = index.images.iter().find(fits);
-    let chosen = chosen.or_else(|| index.images.iter().find(|image| image.platform.is_none()));
-    let Some(image) = chosen else {
-        let platform = platform.map_or("unknown".to_owned(), |platform| platform.to_string());
-        return Err(crate::Error::Usage(format!(
-            "{host} is {platform}, and none of the images is for it"
-        )));
-    };
-    push(&image.item(index), host, options, events).await
+    fn warn(&self, warning: String) {
+        (self.events)(Event::Warning(warning));
+    }
+
+    /// The destination's tag and the further ones, each once.
+    fn all_tags(&self, name: &Reference) -> Vec<String> {
+        let own = name.tag().map(str::to_owned);
+        let mut tags: Vec<String> = own.into_iter().chain(self.tags.iter().cloned()).collect();
+        let mut seen = HashSet::new();
+        tags.retain(|tag| seen.insert(tag.clone()));
+        tags
+    }
 }
 
 fn headline(error: &Error) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
-fn can_be_read_again(image: &Location) -> bool {
-    match image {
-        Location::Path(path) => std::fs::metadata(path).is_ok_and(|it| it.is_file() || it.is_dir()),
-        Location::Stdin | Location::Registry(_) => false,
-    }
-}
-
-/// What tells a file or a layout from others of the same name; `None` if each reading of the image
-/// may be another one, so that it cannot be gone on with.
-fn identity(image: &Location) -> Option<String> {
-    let Location::Path(path) = image else { return None };
-    let path = std::fs::canonicalize(path).ok()?;
-    let metadata = std::fs::metadata(&path).ok()?;
-    let listed = match metadata.is_dir() {
-        true => std::fs::metadata(path.join("index.json")).ok()?,
-        false if metadata.is_file() && metadata.mode() & 0o111 == 0 => metadata,
-        false => return None,
-    };
-    let (inode, length, modified) = (listed.ino(), listed.len(), listed.modified().ok()?);
-    let changed = (listed.ctime(), listed.ctime_nsec());
-    Some(format!("{} {inode} {length} {modified:?} {changed:?}", path.display()))
-}
-
-fn is_reused(layer: &LayerReport) -> bool {
-    matches!(layer.outcome, Outcome::Reused { .. })
-}
-
-/// One image on its way to a machine.
-struct HostPush<'a> {
-    item: &'a Item,
-    host: &'a Host,
-    destination: Reference,
-    options: &'a PushOptions,
-    events: &'a Events,
+/// One attempt to bring an image.
+struct Attempt<'a> {
+    push: &'a HostPush<'a>,
+    /// What the image is called there.
+    name: &'a Reference,
+    tags: &'a [String],
     began: Instant,
 }
 
-/// An attempt that failed, and may be made again.
-struct Failed {
-    error: Error,
-    /// Whether layers were left out of the archive.
-    was_partial: bool,
-    /// How many bytes of the archive the machine had from an earlier connection.
-    kept: u64,
+/// What came of the layers.
+struct Brought {
+    layers: Vec<LayerReport>,
+    bytes_sent: u64,
 }
 
-impl From<Error> for Failed {
-    fn from(error: Error) -> Self {
-        Self { error, was_partial: false, kept: 0 }
-    }
-}
-
-/// What is sent in one attempt.
-struct Plan {
-    names: Vec<String>,
-    encoding: Encoding,
-    /// The file there that has the beginning of the archive, and its length.
-    kept: Option<(String, u64)>,
-    /// What the rest is kept under.
-    key: String,
-}
-
-impl HostPush<'_> {
-    async fn attempt(&self, leave: Leave) -> Result<Result<Report, Failed>, crate::Error> {
-        let tags = self.tags();
-        let tag = tags.first().map_or("latest", String::as_str);
-        (self.events)(Event::Destination { reference: self.reference(tag) });
-        let opened = Session::open(self.host, &self.options.ssh, &self.destination, tag).await;
-        let mut session = match opened {
-            Ok(session) => session,
-            Err(error) => return Ok(Err(error.into())),
-        };
+impl Attempt<'_> {
+    async fn run(&self, way: Way, state: &mut State) -> Result<Report, Failure> {
+        let HostPush { options, events, .. } = *self.push;
+        events(Event::Destination { reference: self.reference() });
+        let connect = self.connect();
+        let mut session = connect.open().await?;
         let runtime = session.there.runtime;
         if let Some(said) = session.there.unlisted.take() {
             let word = runtime.word;
-            (self.events)(Event::Warning(format!(
+            self.push.warn(format!(
                 "{word} there did not list all its layers, so more may be sent than needed: {said}"
-            )));
+            ));
         }
-        if leave == Leave::Nothing {
-            session.there.layers = LayersThere::None;
-        }
-        let plan = self.plan(&session.there, &tags);
-        let kept = plan.kept.as_ref().map_or(0, |(_, length)| *length);
-        if kept > 0 {
-            (self.events)(Event::Note(format!("{kept} bytes of the archive are there already")));
-        }
-        let there = std::mem::replace(&mut session.there, There::new(runtime));
-        let (out, loading) = match self.options.dry_run {
-            true => {
+        let image = match &state.image {
+            Some(image) => image.clone(),
+            None => state.image.insert(Arc::new(self.open(&session.there).await?)).clone(),
+        };
+        events(Event::LayerCount(image.part.layers.len()));
+        let brought = match (way, runtime.takes) {
+            _ if options.dry_run => self.look(session, &image).await?,
+            (Way::WhatIsMissing, Takes::Pulled { .. }) => {
                 session.leave().await;
-                (None, None)
+                self.pull(&image, &mut state.pulled).await?
             }
-            false => {
-                let begun = session.begin(plan.encoding, &plan.key, plan.kept.as_ref());
-                let begun = begun.map_err(|error| self.failed(&error.to_string()))?;
-                (Some(begun.0), Some(begun.1))
-            }
+            _ => self.send(session, way, &image).await?,
         };
-        let sending = Sending {
-            item: self.item.clone(),
-            platform: there.platform,
-            may_run: self.options.may_run,
-            events: self.events.clone(),
-            there: there.layers,
-            form: runtime.form,
-            encoding: plan.encoding,
-            kept,
-            names: plan.names.clone(),
-            out,
-        };
-        let sent = tokio::task::spawn_blocking(move || image::send(sending)).await;
-        let sent = sent.map_err(|error| self.failed(&error.to_string()))?;
-        let loaded = match (loading, &sent) {
-            (None, _) => None,
-            // The machine hears that it need not keep what it has.
-            (Some(loading), Err(SendFailure::Image(_))) => {
-                let _ = tokio::time::timeout(GRACE, loading.finish()).await;
-                None
-            }
-            (Some(loading), _) => Some(loading.finish().await),
-        };
-        let image = match (sent, loaded) {
-            (Err(SendFailure::Image(error)), _) => return Err(error),
-            (sent, Some(Err(error))) => {
-                let was_partial = leave == Leave::WhatIsThere
-                    && sent.map_or(true, |image| image.layers.iter().any(is_reused));
-                return Ok(Err(Failed { error, was_partial, kept }));
-            }
-            (Err(SendFailure::Pipe), _) => {
-                return Err(self.failed("the image was not taken to its end"));
-            }
-            (Ok(image), Some(Ok(loaded))) => {
-                let expected = [image.config.digest(), &image.manifest.digest];
-                let is_other = |id: &Digest| !there.is_whole && !expected.contains(&id);
-                if let Some(id) = loaded.id.filter(is_other) {
-                    let said = format!("the image there is {id}, not {}", image.config.digest());
-                    let (host, runtime) = (self.host.to_string(), runtime.word);
-                    return Ok(
-                        Err(Error::Load { host, runtime, said, hint: String::new() }.into()),
-                    );
-                }
-                image
-            }
-            (Ok(image), None) => image,
-        };
-        let name = plan.names.first().map_or("", String::as_str);
-        let repository = name.rsplit_once(':').map_or(name, |(repository, _)| repository);
-        Ok(Ok(self.report(&image, repository, tags)))
+        Ok(self.report(&image, runtime, brought))
     }
 
-    fn plan(&self, there: &There, tags: &[String]) -> Plan {
-        let runtime = there.runtime;
-        let names = tags.iter().map(|tag| runtime.name_of(&self.destination, tag)).collect();
-        let encoding = match self.options.compression {
+    fn connect(&self) -> Connect<'_> {
+        let HostPush { host, options, .. } = *self.push;
+        Connect { host, options: &options.ssh, image: self.name, tags: self.tags }
+    }
+
+    /// Opens the image that is for the machine.
+    async fn open(&self, there: &There) -> Result<HostImage, crate::Error> {
+        let HostPush { images, options, host, cache, events, .. } = self.push;
+        let fits = |image: &&IndexItem| match (&image.platform, &there.platform) {
+            (Some(theirs), Some(wanted)) => theirs.matches(wanted),
+            _ => false,
+        };
+        let chosen = images.iter().find(fits);
+        let chosen = chosen.or_else(|| images.iter().find(|image| image.platform.is_none()));
+        let Some(image) = chosen else {
+            let platform = there.platform.as_ref();
+            let platform = platform.map_or("unknown".to_owned(), ToString::to_string);
+            return Err(crate::Error::Usage(format!(
+                "{host} is {platform}, and none of the images is for it"
+            )));
+        };
+        let platform = there.platform.clone();
+        HostImage::open(image, self.name, platform, options.may_run, cache, events).await
+    }
+
+    /// Finds out what would be sent.
+    async fn look(&self, session: Session, image: &HostImage) -> Result<Brought, Failure> {
+        let have = session.there.layers.have(&image.part.layers);
+        session.leave().await;
+        let outcome = |is_there: bool| match is_there {
+            true => Outcome::Reused { why: Known::OnHost },
+            false => Outcome::WouldUpload,
+        };
+        let layers = image.layers().zip(have);
+        let settled = layers
+            .map(|(layer, is_there)| image.settle(layer, outcome(is_there), self.push.events));
+        Ok(Brought { layers: settled.collect(), bytes_sent: 0 })
+    }
+
+    /// Lets the runtime pull what it lacks.
+    async fn pull(
+        &self,
+        image: &Arc<HostImage>,
+        pulled: &mut HashSet<Digest>,
+    ) -> Result<Brought, Failure> {
+        let pulling = Pulling::new(image, self.push.events);
+        let done = pulling.pull(self.connect()).await;
+        pulled.extend(pulling.taken());
+        let loaded = done.map_err(|error| {
+            let there = image.part.layers.iter().filter(|layer| pulled.contains(&layer.blob));
+            let was_partial = matches!(error, Error::Pull { .. });
+            let there = match error {
+                Error::Load { .. } => 0,
+                _ => there.map(|layer| layer.size).sum(),
+            };
+            Failure::Machine { error, was_partial, there }
+        })?;
+        self.check(loaded.id, image)?;
+        Ok(Brought { layers: pulling.layers(), bytes_sent: pulling.bytes_sent() })
+    }
+
+    /// Sends the runtime an archive.
+    async fn send(
+        &self,
+        session: Session,
+        way: Way,
+        image: &Arc<HostImage>,
+    ) -> Result<Brought, Failure> {
+        let HostPush { options, images, events, .. } = self.push;
+        let there = &session.there;
+        let is_there = match way {
+            Way::WhatIsMissing => there.layers.have(&image.part.layers),
+            Way::Whole => vec![false; image.part.layers.len()],
+        };
+        let was_partial = is_there.contains(&true);
+        let encoding = match options.compression {
             Compression::None => Encoding::Plain,
             Compression::Gzip | Compression::Zstd => there.encoding,
         };
-        let what = format!(
-            "{} {:?} {encoding:?} {names:?} {:?} {}",
-            env!("CARGO_PKG_VERSION"),
-            runtime.form,
-            self.item.selection,
-            there.layers.digest()
-        );
-        let key = identity(&self.item.image)
-            .map(|identity| Digest::of(format!("{what} {identity}").as_bytes()).hex().to_owned());
-        let kept = key.as_ref().and_then(|key| there.kept(key));
-        let kept = kept.map(|(file, length)| (file.to_owned(), length));
-        Plan { names, encoding, kept, key: key.unwrap_or_else(|| "once".to_owned()) }
+        let form = there.runtime.form;
+        let names: Vec<String> =
+            self.tags.iter().map(|tag| there.runtime.name_of(self.name, tag)).collect();
+        // All that the archive's bytes depend on.
+        let version = env!("CARGO_PKG_VERSION");
+        let what = (&image.manifest.digest, &is_there, form, encoding, &names, version);
+        let key = Digest::of(format!("{what:?}").as_bytes()).hex().to_owned();
+        let begun = there.kept(&key);
+        let kept = begun.as_ref().map_or(0, |(_, length)| *length);
+        if kept > 0 {
+            events(Event::Note(format!("{kept} bytes of the archive are there already")));
+        }
+        let (out, loading) = session
+            .load(encoding, &key, begun.as_ref())
+            .map_err(|error| self.failed(&error.to_string()))?;
+        let file = images.first().map_or(String::new(), |image| image.image.to_string());
+        let sending =
+            Sending { events: (*events).clone(), is_there, form, encoding, kept, names, file };
+        let theirs = image.clone();
+        let sent = tokio::task::spawn_blocking(move || sending.send(&theirs, out)).await;
+        let sent = match sent.map_err(|error| self.failed(&error.to_string()))? {
+            Err(SendFailure::Image(error)) => {
+                // The machine hears that it need not keep what it has.
+                let _ = tokio::time::timeout(GRACE, loading.finish()).await;
+                return Err(error.into());
+            }
+            sent => sent,
+        };
+        let loaded = loading.finish().await;
+        let loaded =
+            loaded.map_err(|error| Failure::Machine { error, was_partial, there: kept })?;
+        let Ok(sent) = sent else {
+            return Err(self.failed("the image was not taken to its end").into());
+        };
+        self.check(loaded.id, image)?;
+        Ok(Brought { layers: sent.layers, bytes_sent: sent.bytes })
+    }
+
+    /// Whether the image that the machine has is the one that it was brought. Runtimes call it by the
+    /// digest of its config or of its manifest.
+    fn check(&self, id: Option<Digest>, image: &HostImage) -> Result<(), Failure> {
+        let is_ours = |id: &Digest| [&image.part.config, &image.manifest.digest].contains(&id);
+        match id.filter(|id| !is_ours(id)) {
+            None => Ok(()),
+            Some(id) => {
+                let said = format!("the image there is {id}, not {}", image.part.config);
+                Err(Error::load(self.push.host.to_string(), "the runtime", &said).into())
+            }
+        }
     }
 
     fn failed(&self, why: &str) -> crate::Error {
-        crate::Error::Failed(format!("{}: {why}", self.host))
+        crate::Error::Failed(format!("{}: {why}", self.push.host))
     }
 
-    fn tags(&self) -> Vec<String> {
-        let own = self.destination.tag().map(str::to_owned);
-        let mut tags: Vec<String> = own.into_iter().chain(self.item.tags.clone()).collect();
-        let mut seen = std::collections::HashSet::new();
-        tags.retain(|tag| seen.insert(tag.clone()));
-        tags
+    /// The first name, for people.
+    fn reference(&self) -> String {
+        let tag = self.tags.first().map_or("latest", String::as_str);
+        let docker = Runtime::by_word("docker");
+        let name = docker.map(|row| row.name_of(self.name, tag));
+        format!("{}/{}", self.push.host, name.unwrap_or_default())
     }
 
-    fn reference(&self, tag: &str) -> String {
-        let name = Runtime::by_word("docker").map(|row| row.name_of(&self.destination, tag));
-        format!("{}/{}", self.host, name.unwrap_or_default())
-    }
-
-    fn report(&self, image: &SentImage, repository: &str, tags: Vec<String>) -> Report {
+    fn report(&self, image: &HostImage, runtime: &Runtime, brought: Brought) -> Report {
+        let Brought { layers, bytes_sent } = brought;
+        let tag = self.tags.first().map_or("latest", String::as_str);
+        let name = runtime.name_of(self.name, tag);
+        let repository = name.rsplit_once(':').map_or(name.as_str(), |(repository, _)| repository);
         let is_sent =
             |outcome: &Outcome| matches!(outcome, Outcome::Uploaded | Outcome::WouldUpload);
         let sum = |wanted: bool| -> u64 {
-            let layers = image.layers.iter().filter(|layer| is_sent(&layer.outcome) == wanted);
-            let same = Outcome::Reused { why: crate::report::Known::SameAsLayer };
+            let layers = layers.iter().filter(|layer| is_sent(&layer.outcome) == wanted);
+            let same = Outcome::Reused { why: Known::SameAsLayer };
             layers.filter(|layer| layer.outcome != same).map(|layer| layer.size).sum()
         };
-        let own = (image.manifest.bytes.len() + image.config.bytes().len()) as u64;
-        let dry_run = self.options.dry_run;
+        let config_size = image.blob(&image.part.config).map_or(0, |config| config.size);
+        let own = image.manifest.bytes.len() as u64 + config_size;
+        let dry_run = self.push.options.dry_run;
         Report {
-            reference: self.reference(tags.first().map_or("latest", String::as_str)),
+            reference: self.reference(),
             pinned: format!("{repository}@{}", image.manifest.digest),
-            tags,
+            tags: self.tags.to_vec(),
             digest: image.manifest.digest.clone(),
             media_type: image.manifest.media_type.clone(),
             format: Some(Format::Oci),
-            platform: Some(image.config.platform().to_string()),
+            platform: Some(image.part.platform.to_string()),
             size: own + sum(true) + sum(false),
-            config: Some(image.config.digest().clone()),
+            config: Some(image.part.config.clone()),
             config_sent: true,
-            layers: image.layers.clone(),
+            bytes_sent: if dry_run { own + sum(true) } else { bytes_sent },
+            bytes_reused: sum(false),
             manifests: Vec::new(),
             changes: None,
-            bytes_sent: if dry_run { own + sum(true) } else { image.sent },
-            bytes_reused: sum(false),
             seconds: self.began.elapsed().as_secs_f64(),
             dry_run,
             compression: None,
+            layers,
         }
     }
 }

@@ -8,7 +8,7 @@ use super::slot::IndexSlot;
 use crate::error::Error;
 use crate::image::{Digest, parse_reference};
 use crate::source::layout::Tree;
-use crate::source::{self, Image};
+use crate::source::{self, Image, Location, Selection};
 
 /// Where an image goes.
 pub struct Destination {
@@ -91,19 +91,9 @@ impl Destination {
         }
     }
 
-    /// The image to push: the only one that is meant, or the one that the archive gives the name of
-    /// the destination.
+    /// The image to push.
     pub fn pick(&self, item: &Item, images: &[Image]) -> Result<Image, Error> {
-        let meant = selected(item, images)?;
-        let is_ours = |name: &String| parse_reference(name).as_ref() == Some(&self.reference);
-        let named = |image: &&&Image| image.names.iter().any(is_ours);
-        match meant.as_slice() {
-            [image] => Ok((*image).clone()),
-            _ => match meant.iter().find(named) {
-                Some(image) => Ok((*image).clone()),
-                None => Err(several(item, &meant)),
-            },
-        }
+        pick(&item.image, &item.selection, &self.reference, images)
     }
 
     /// Whether the manifest made is the one that the destination's digest asks for.
@@ -121,9 +111,11 @@ impl Destination {
 
 async fn named_by_images(item: &Item, input: &Input, images: &Images) -> Result<Reference, Error> {
     let name = match (images.images(), images.early_name()) {
-        (Some(images), _) => the_one_name(item, &selected(item, images)?)?,
+        (Some(images), _) => the_one_name(item, &selected(&item.image, &item.selection, images)?)?,
         (None, Some(name)) => name,
-        (None, None) => the_one_name(item, &selected(item, &input.images().await?)?)?,
+        (None, None) => {
+            the_one_name(item, &selected(&item.image, &item.selection, &input.images().await?)?)?
+        }
     };
     named_by_itself(&name)
 }
@@ -141,9 +133,32 @@ fn named_by_layout(tree: &Tree) -> Result<Reference, Error> {
     }
 }
 
+/// Which of the images at a location goes to a destination: the only one that is meant, or the one
+/// that the archive gives the name of the destination.
+pub fn pick(
+    location: &Location,
+    selection: &Selection,
+    destination: &Reference,
+    images: &[Image],
+) -> Result<Image, Error> {
+    let meant = selected(location, selection, images)?;
+    let is_ours = |name: &String| parse_reference(name).as_ref() == Some(destination);
+    let named = |image: &&&Image| image.names.iter().any(is_ours);
+    match meant.as_slice() {
+        [image] => Ok((*image).clone()),
+        _ => match meant.iter().find(named) {
+            Some(image) => Ok((*image).clone()),
+            None => Err(several(location, &meant)),
+        },
+    }
+}
+
 /// The images that are meant; at least one.
-fn selected<'a>(item: &Item, images: &'a [Image]) -> Result<Vec<&'a Image>, Error> {
-    let Item { image, selection, .. } = item;
+pub fn selected<'a>(
+    image: &Location,
+    selection: &Selection,
+    images: &'a [Image],
+) -> Result<Vec<&'a Image>, Error> {
     let meant = selection.among(images);
     if meant.is_empty() {
         let listed = source::list(images);
@@ -155,11 +170,10 @@ fn selected<'a>(item: &Item, images: &'a [Image]) -> Result<Vec<&'a Image>, Erro
 }
 
 /// The error for several images of which any may be meant.
-fn several(item: &Item, images: &[&Image]) -> Error {
+fn several(location: &Location, images: &[&Image]) -> Error {
     Error::Usage(format!(
-        "{} holds {} images: {}; choose one with --image NAME, or the beginning of its id, or push \
-         each under its own name with --all",
-        item.image,
+        "{location} holds {} images: {}; choose one with --image NAME, or the beginning of its id, or \
+         push each under its own name with --all",
         images.len(),
         source::list(images.iter().copied())
     ))
@@ -184,7 +198,7 @@ fn the_one_name(item: &Item, images: &[&Image]) -> Result<String, Error> {
              pushimg IMAGE HOST/REPOSITORY:TAG"
                 .to_owned(),
         )),
-        (Some(_), Some(_)) if images.len() > 1 => Err(several(item, images)),
+        (Some(_), Some(_)) if images.len() > 1 => Err(several(&item.image, images)),
         (Some(_), Some(_)) => Err(Error::Usage(format!(
             "the image carries several names; give one of them as the destination: {}",
             source::list(images.iter().copied())

@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::event::Events;
 use crate::image::{IndexEntry, Manifest};
 use crate::report::Report;
-use crate::ssh;
+use crate::ssh::HostPush;
 
 /// How many images are worked on at the same time. They share the threads that pack, and sources
 /// that take much memory are read in turns.
@@ -40,14 +40,8 @@ pub async fn push_all(
     let pushes = items.iter().enumerate().map(|(number, item)| {
         let (run, events) = (&run, events_of(Some(number)));
         async move {
-            let pushed = match &item.host {
-                Some(host) => ssh::push(item, host, options, &events).await,
-                None => {
-                    let pushed = push_image(item, number, run, None, &events).await;
-                    pushed.map(|pushed| pushed.report)
-                }
-            };
-            (number, pushed)
+            let pushed = push_image(item, number, run, None, &events).await;
+            (number, pushed.map(|pushed| pushed.report))
         }
     });
     let mut results: Vec<_> = items.iter().map(|_| Err(Error::GivenUp)).collect();
@@ -71,13 +65,26 @@ pub async fn push_index(
     options: &PushOptions,
     events_of: EventsOf<'_>,
 ) -> Result<Report, Error> {
-    if let Some(host) = &index.host {
-        return ssh::push_index(index, host, options, &events_of(None)).await;
-    }
     let began = Instant::now();
     let common = events_of(None);
     let items: Vec<Item> = index.images.iter().map(|image| image.item(index)).collect();
     let run = Run::new(options, &items, common.clone());
+    let report = match HostPush::of_index(index, options, &run.cache, &common) {
+        Some(to_host) => to_host.run().await,
+        None => push_images(index, &items, &run, events_of, began).await,
+    };
+    run.close().await;
+    report
+}
+
+/// Pushes the images and then the index.
+async fn push_images(
+    index: &Index,
+    items: &[Item],
+    run: &Run,
+    events_of: EventsOf<'_>,
+    began: Instant,
+) -> Result<Report, Error> {
     let platforms = Platforms::default();
     let slots: Vec<IndexSlot<'_>> = index
         .images
@@ -86,16 +93,11 @@ pub async fn push_index(
         .map(|(number, image)| IndexSlot { number, image, platforms: &platforms })
         .collect();
     let pushes = items.iter().zip(&slots).map(|(item, slot)| {
-        let (run, events) = (&run, events_of(Some(slot.number)));
+        let events = events_of(Some(slot.number));
         async move { push_image(item, slot.number, run, Some(slot), &events).await }
     });
-    let pushed = async {
-        let pushed: Vec<Pushed> = futures::future::try_join_all(pushes).await?;
-        put_index(index, &run, &common, pushed, began).await
-    };
-    let report = pushed.await;
-    run.close().await;
-    report
+    let pushed: Vec<Pushed> = futures::future::try_join_all(pushes).await?;
+    put_index(index, run, &events_of(None), pushed, began).await
 }
 
 async fn put_index(

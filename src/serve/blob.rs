@@ -1,15 +1,20 @@
 //! A blob that can be pulled: what it is, and where its bytes come from when a client asks for it.
 
-use std::io;
+use std::io::{self, Read};
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
+use tokio::runtime::Handle;
 
 use super::later::PackedLater;
+use crate::error::Error;
 use crate::image::{Digest, Platform};
 use crate::pack::Spool;
 use crate::source::MakeLayer;
-use crate::source::layout::Region;
+use crate::source::layout::{Region, RegionReader};
+
+/// How many bytes of a spool are read at once.
+const CHUNK: usize = 256 << 10;
 
 /// A blob that can be pulled.
 pub struct ServedBlob {
@@ -19,12 +24,12 @@ pub struct ServedBlob {
     pub size: u64,
     /// What it is, for people: a package, or what the source calls the layer.
     pub name: String,
-    pub(super) bytes: BlobBytes,
+    pub bytes: BlobBytes,
 }
 
 /// Where a blob's bytes come from.
 #[derive(Clone)]
-pub(super) enum BlobBytes {
+pub enum BlobBytes {
     /// A config.
     Held(Bytes),
     /// A part of a file.
@@ -35,6 +40,47 @@ pub(super) enum BlobBytes {
     Spooled(Spool),
     /// The cache knows what they are; they are packed when the first reader comes.
     Later(Arc<PackedLater>),
+}
+
+impl ServedBlob {
+    /// Reads it from its beginning. Call it, and read, on a thread of the runtime that may block.
+    pub fn reader(&self) -> Result<Box<dyn Read + Send>, Error> {
+        let spooled = |spool: Spool| SpoolReader {
+            spool,
+            runtime: Handle::current(),
+            position: 0,
+            chunk: Bytes::new(),
+        };
+        Ok(match &self.bytes {
+            BlobBytes::Held(bytes) => Box::new(bytes.clone().reader()),
+            BlobBytes::Stored(region) => Box::new(RegionReader::new(region.clone())),
+            BlobBytes::Made(make) => make()?,
+            BlobBytes::Spooled(spool) => Box::new(spooled(spool.clone())),
+            BlobBytes::Later(later) => Box::new(spooled(later.spool()?)),
+        })
+    }
+}
+
+/// Reads a blob that is in a spool, or still grows there.
+struct SpoolReader {
+    spool: Spool,
+    runtime: Handle,
+    position: u64,
+    /// What was read and not yet handed out.
+    chunk: Bytes,
+}
+
+impl Read for SpoolReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.chunk.is_empty() {
+            let chunk = self.runtime.block_on(self.spool.chunk(self.position, CHUNK));
+            self.chunk = chunk.map_err(io::Error::other)?.unwrap_or_default();
+            self.position += self.chunk.len() as u64;
+        }
+        let length = buffer.len().min(self.chunk.len());
+        self.chunk.copy_to_slice(&mut buffer[..length]);
+        Ok(length)
+    }
 }
 
 /// A manifest or an index that can be pulled.
@@ -86,6 +132,8 @@ pub struct ServedLayer {
     pub blob: Digest,
     /// The blob's length in bytes.
     pub size: u64,
+    /// The blob's media type.
+    pub media_type: String,
 }
 
 /// Reads exactly the bytes of a region from `at` into `buffer`.

@@ -61,6 +61,12 @@ impl Catalog {
                     diff_id: layer.diff_id.clone(),
                     blob: layer.blob.digest.clone(),
                     size: layer.blob.size,
+                    media_type: layer
+                        .blob
+                        .compression
+                        .media_type(format)
+                        .unwrap_or_default()
+                        .into(),
                 })
                 .collect(),
         };
@@ -105,6 +111,7 @@ impl Catalog {
                 diff_id: diff_id.clone(),
                 blob: blob.digest.clone(),
                 size: blob.size,
+                media_type: blob.media_type.clone(),
             });
             Some(ServedPart {
                 manifest: node.digest.clone(),

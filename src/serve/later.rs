@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::event::{Event, Events};
 use crate::image::Blob;
 use crate::pack::Spool;
+use crate::source::layout::RegionReader;
 use crate::source::{self, LayerBytes};
 
 /// A blob that will be packed.
@@ -64,24 +65,9 @@ impl PackedLater {
 }
 
 /// Reads a layer from its beginning.
-pub fn reader(bytes: &LayerBytes) -> Result<Box<dyn Read + Send>, source::Error> {
+fn reader(bytes: &LayerBytes) -> Result<Box<dyn Read + Send>, source::Error> {
     match bytes {
-        LayerBytes::Stored(region) => {
-            Ok(Box::new(RegionReader { region: region.clone(), position: 0 }))
-        }
+        LayerBytes::Stored(region) => Ok(Box::new(RegionReader::new(region.clone()))),
         LayerBytes::Made { make, .. } => make(),
-    }
-}
-
-struct RegionReader {
-    region: source::layout::Region,
-    position: u64,
-}
-
-impl Read for RegionReader {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let read = self.region.read_at(buffer, self.position)?;
-        self.position += read as u64;
-        Ok(read)
     }
 }

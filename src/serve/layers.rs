@@ -15,9 +15,7 @@ use crate::event::Events;
 use crate::image::{Blob, Compression, DiffId, Hasher};
 use crate::pack;
 use crate::reuse::Cache;
-use crate::source::{
-    self, Claim, Image, Layer, LayerBytes, LayerId, LayerMismatch, Selection, Source,
-};
+use crate::source::{self, Claim, Image, Layer, LayerBytes, LayerId, LayerMismatch, Source};
 
 /// How many of a layer's first bytes tell whether it is compressed.
 const HEAD: usize = 10;
@@ -44,13 +42,13 @@ pub struct ReadLayer {
 }
 
 impl LayerReader {
-    /// The images that are meant, and their layers.
+    /// The images that `meant` chooses, and their layers.
     pub fn read(
         &self,
         mut source: Box<dyn Source>,
-        selection: &Selection,
+        meant: &dyn Fn(&[Image]) -> Result<Vec<Image>, Error>,
     ) -> Result<(Vec<Image>, HashMap<LayerId, ReadLayer>), Error> {
-        let wanted = source.images().map(|images| self.meant(images, selection)).transpose()?;
+        let wanted = source.images().map(meant).transpose()?;
         let wanted: Option<HashSet<LayerId>> =
             wanted.map(|images| images.into_iter().flat_map(|image| image.layers).collect());
         let made = self.runtime.block_on(self.cache.made(&source.keys()));
@@ -76,21 +74,9 @@ impl LayerReader {
             source.learn(&read.diff_id);
             layers.insert(id, read);
         }
-        let images = self.meant(source.images().unwrap_or_default(), selection)?;
+        let images = meant(source.images().unwrap_or_default())?;
         images.iter().try_for_each(|image| self.check(image, &layers))?;
         Ok((images, layers))
-    }
-
-    fn meant(&self, images: &[Image], selection: &Selection) -> Result<Vec<Image>, Error> {
-        let meant = selection.among(images);
-        if meant.is_empty() {
-            return Err(Error::Usage(format!(
-                "{} holds no image {selection}; it holds: {}",
-                self.image,
-                source::list(images)
-            )));
-        }
-        Ok(meant.into_iter().cloned().collect())
     }
 
     /// Makes a blob of a layer, whose diff ID may be known.

@@ -12,9 +12,9 @@ use super::options::{Offer, PullName, ServeOptions};
 use super::packing::LayerPacker;
 use crate::error::Error;
 use crate::event::{Event, Events};
-use crate::image::{Compression, Format};
-use crate::push::PushOptions;
-use crate::reuse::{self, Cache};
+use crate::image::{Compression, Format, Platform, Reference};
+use crate::push::{self, PushOptions};
+use crate::reuse::Cache;
 use crate::source::layout::Tree;
 use crate::source::{self, Contents, Image, ImagesKnown, LayerId, Selection};
 
@@ -24,9 +24,19 @@ enum Read {
     Trees(Vec<Tree>),
 }
 
-/// Opens all images, one after another.
+/// Which of an offer's images are opened.
+#[derive(Clone)]
+pub enum Which {
+    /// All that its selection leaves.
+    All,
+    /// The only one, or the one that is called so; of an index, the one for this platform.
+    One { name: Reference, platform: Option<Platform> },
+}
+
+/// Opens images, one after another.
 pub async fn open(
     offers: &[Offer],
+    which: &Which,
     options: &ServeOptions,
     cache: &Arc<Cache>,
     events: &Events,
@@ -49,9 +59,9 @@ pub async fn open(
             events: events.clone(),
             runtime: Handle::current(),
         };
-        let opened = offer.clone();
+        let (opened, which) = (offer.clone(), which.clone());
         let may_run = options.may_run;
-        let reading = tokio::task::spawn_blocking(move || read(&opened, &reader, may_run));
+        let reading = tokio::task::spawn_blocking(move || read(&opened, &which, &reader, may_run));
         // Fails by itself only where the runtime is shutting down, or where the work panicked.
         match reading.await.unwrap_or_else(|error| Err(Error::Failed(error.to_string())))? {
             Read::Images(images, layers) => {
@@ -63,7 +73,7 @@ pub async fn open(
     Ok(catalog)
 }
 
-fn read(offer: &Offer, reader: &LayerReader, may_run: bool) -> Result<Read, Error> {
+fn read(offer: &Offer, which: &Which, reader: &LayerReader, may_run: bool) -> Result<Read, Error> {
     let (reading, noting) = (reader.events.clone(), reader.events.clone());
     let options = source::Options {
         images: ImagesKnown::AndLayersInAnyOrder,
@@ -71,17 +81,31 @@ fn read(offer: &Offer, reader: &LayerReader, may_run: bool) -> Result<Read, Erro
         progress: Box::new(move |position, total| reading(Event::Reading { position, total })),
         note: Arc::new(move |note| noting(Event::Note(note))),
     };
-    match source::open(&offer.image, options)? {
+    let Offer { image, selection, .. } = offer;
+    match source::open(image, options)? {
         Contents::Layers(source) => {
-            let (images, layers) = reader.read(source, &offer.selection)?;
+            let meant = |images: &[Image]| match which {
+                Which::All => {
+                    let meant = push::selected(image, selection, images)?;
+                    Ok(meant.into_iter().cloned().collect())
+                }
+                Which::One { name, .. } => Ok(vec![push::pick(image, selection, name, images)?]),
+            };
+            let (images, layers) = reader.read(source, &meant)?;
             Ok(Read::Images(images, layers))
         }
-        Contents::Layout(layout) => {
-            Ok(Read::Trees(match offer.selection == Selection::default() {
-                true => layout.trees()?,
-                false => vec![layout.select(&offer.selection)?],
-            }))
-        }
+        Contents::Layout(layout) => Ok(Read::Trees(match which {
+            Which::All if *selection == Selection::default() => layout.trees()?,
+            Which::All => vec![layout.select(selection)?],
+            Which::One { platform, .. } => {
+                let tree = layout.select(selection)?;
+                vec![match tree.nodes[tree.root].children.is_empty() {
+                    true => tree,
+                    false => layout
+                        .select(&Selection { platform: platform.clone(), ..selection.clone() })?,
+                }]
+            }
+        })),
     }
 }
 
@@ -159,9 +183,4 @@ fn names_of(
 fn fitting_format<'a>(layers: impl IntoIterator<Item = &'a ReadLayer>) -> Format {
     let is_gzip = |layer: &ReadLayer| layer.blob.compression == Compression::Gzip;
     if layers.into_iter().all(is_gzip) { Format::Docker } else { Format::Oci }
-}
-
-/// The cache that `options` name.
-pub fn cache(options: &ServeOptions) -> Arc<Cache> {
-    reuse::open_cache(options.cache.as_ref())
 }

@@ -131,6 +131,8 @@ impl Body for BlobBody {
         self.left -= length;
         self.sent += length;
         self.shared.bytes_sent.fetch_add(length, Ordering::Relaxed);
+        let (digest, position) = (self.blob.digest.clone(), self.sent);
+        (self.shared.events)(Event::BlobProgress { digest, position });
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 

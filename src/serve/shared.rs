@@ -1,5 +1,6 @@
 //! What all connections share.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use super::catalog::Catalog;
@@ -9,7 +10,7 @@ use crate::event::Events;
 
 /// What all connections share.
 pub struct Shared {
-    pub catalog: Catalog,
+    pub catalog: Arc<Catalog>,
     pub events: Events,
     pub reading: Reading,
     pub pulls: Pulls,

@@ -3,12 +3,12 @@
 use std::collections::HashSet;
 use std::io::{self, Read};
 
-use bytes::Bytes;
 use serde_json::json;
 
 use super::runtime::ArchiveForm;
 use super::transfer::Transfer;
-use crate::image::{Blob, Config, Digest, Manifest};
+use crate::image::{Digest, Manifest};
+use crate::serve::ServedPart;
 
 /// An archive that is being written. What says that it is an image comes last, so that one which was
 /// cut off is none.
@@ -23,6 +23,11 @@ impl<'a> ArchiveWriter<'a> {
         Self { tar: tar::Builder::new(out), form, written: HashSet::new() }
     }
 
+    /// Whether a layer was written.
+    pub fn has(&self, digest: &Digest) -> bool {
+        self.written.contains(&self.path_of(digest))
+    }
+
     /// Writes a layer of `size` bytes, unless it was written before.
     pub fn layer(&mut self, digest: &Digest, size: u64, content: &mut dyn Read) -> io::Result<()> {
         self.file(&self.path_of(digest), size, content)
@@ -31,28 +36,24 @@ impl<'a> ArchiveWriter<'a> {
     /// Writes the config and the manifest, and ends the archive.
     pub fn finish(
         mut self,
-        config: &Config,
+        image: &ServedPart,
+        config: &[u8],
         manifest: &Manifest,
-        layers: &[Blob],
         names: &[String],
     ) -> io::Result<()> {
-        let bytes = |value: &serde_json::Value| Bytes::from(value.to_string());
         match self.form {
             ArchiveForm::Docker => {
-                let path = format!("{}.json", config.digest().hex());
-                self.small(&path, config.bytes())?;
+                let path = format!("{}.json", image.config.hex());
+                self.small(&path, config)?;
                 let layers: Vec<_> =
-                    layers.iter().map(|layer| self.path_of(&layer.digest)).collect();
+                    image.layers.iter().map(|layer| self.path_of(&layer.blob)).collect();
                 let list = json!([{"Config": path, "RepoTags": names, "Layers": layers}]);
-                self.small("manifest.json", &bytes(&list))?;
+                self.small("manifest.json", list.to_string().as_bytes())?;
             }
             ArchiveForm::Oci => {
-                self.small(&self.path_of(config.digest()), config.bytes())?;
+                self.small(&self.path_of(&image.config), config)?;
                 self.small(&self.path_of(&manifest.digest), &manifest.bytes)?;
-                self.small(
-                    "oci-layout",
-                    &Bytes::from_static(br#"{"imageLayoutVersion":"1.0.0"}"#),
-                )?;
+                self.small("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
                 let entries: Vec<_> = names
                     .iter()
                     .map(|name| {
@@ -69,7 +70,7 @@ impl<'a> ArchiveWriter<'a> {
                     })
                     .collect();
                 let index = json!({"schemaVersion": 2, "manifests": entries});
-                self.small("index.json", &bytes(&index))?;
+                self.small("index.json", index.to_string().as_bytes())?;
             }
         }
         self.tar.into_inner()?.finish()
@@ -82,8 +83,8 @@ impl<'a> ArchiveWriter<'a> {
         }
     }
 
-    fn small(&mut self, path: &str, bytes: &Bytes) -> io::Result<()> {
-        self.file(path, bytes.len() as u64, &mut bytes.as_ref())
+    fn small(&mut self, path: &str, mut bytes: &[u8]) -> io::Result<()> {
+        self.file(path, bytes.len() as u64, &mut bytes)
     }
 
     fn file(&mut self, path: &str, size: u64, content: &mut dyn Read) -> io::Result<()> {

@@ -63,6 +63,14 @@ pub enum Error {
         /// What to do about it, with a line break before it.
         hint: String,
     },
+    /// The runtime could not pull from this program.
+    #[error("{host}: the runtime there cannot pull from this machine: {said}")]
+    Pull {
+        /// The machine.
+        host: String,
+        /// Why.
+        said: String,
+    },
     /// The machine could not keep the archive until the runtime reads it.
     #[error("{host}: the archive cannot be written to a file there: {said}\nhint: {hint}")]
     Unkept {
@@ -239,7 +247,9 @@ pub enum HasBegun {
 const MAX_LINES: usize = 6;
 
 fn last_lines(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let mut lines: Vec<&str> =
+        text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    lines.dedup();
     let last = &lines[lines.len().saturating_sub(MAX_LINES)..];
     match last.is_empty() {
         true => "it said nothing".to_owned(),

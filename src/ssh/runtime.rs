@@ -1,5 +1,9 @@
 //! What can be done with the runtimes of a machine: a table of commands, and the script that runs
 //! them there.
+//!
+//! A runtime that can say which layers it has gets an archive of the others: that is what it can
+//! use however it got them. One that cannot say it pulls, through a port that the connection
+//! forwards to a registry of this program, and knows by itself what it lacks.
 
 use super::options::{Options, RuntimeName};
 use crate::image::Reference;
@@ -25,12 +29,34 @@ pub enum ArchiveForm {
     Oci,
 }
 
+/// How a runtime gets only what it lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// An archive without the layers that it lists.
+    Missing {
+        /// Lists what it has.
+        list: &'static str,
+        known: Known,
+    },
+    /// What it pulls.
+    Pulled {
+        /// Pulls `$P`. `$k` is the platform, or nothing.
+        pull: &'static str,
+        /// Gives what was pulled the name `$t`.
+        tag: &'static str,
+        /// Takes the name `$P` away again.
+        untag: &'static str,
+    },
+}
+
 /// A runtime, and the commands for it. `$S` is `sudo` or nothing, `$N` the options that choose
-/// containerd's namespace, `$T` the image's name.
+/// containerd's namespace, `$T` the image's names.
 ///
 /// No command has a `'`, a `\`, a `!` or a line break: the script is one quoted word for the login
 /// shell there, which may be any.
 pub struct Runtime {
+    /// What the script calls it.
+    key: &'static str,
     pub name: RuntimeName,
     /// How users write it.
     pub word: &'static str,
@@ -38,13 +64,11 @@ pub struct Runtime {
     program: &'static str,
     /// Succeeds if the runtime answers.
     check: &'static str,
-    /// Lists what it has.
-    list: &'static str,
-    pub known: Known,
+    pub takes: Takes,
     pub form: ArchiveForm,
     /// Reads an archive, which is not compressed, from standard input.
     load: &'static str,
-    /// Prints the id of the image, where the runtime tells one.
+    /// Prints the id of the image `$1`, where the runtime tells one.
     id: &'static str,
     /// Whether `auto` may choose it.
     is_automatic: bool,
@@ -52,80 +76,108 @@ pub struct Runtime {
 
 /// containerd by its own client.
 const CTR: Runtime = Runtime {
+    key: "ctr",
     name: RuntimeName::Ctr,
     word: "ctr",
     program: "ctr",
     check: "$S ctr --connect-timeout 5s version",
-    list: "$S ctr $N content ls -q",
-    known: Known::Blobs,
+    takes: Takes::Missing { list: "$S ctr $N content ls -q", known: Known::Blobs },
     form: ArchiveForm::Oci,
     load: "$S ctr $N images import -",
     id: "true",
     is_automatic: true,
 };
 
+/// Docker with its containerd store. It cannot list the blobs that it has.
+const DOCKER_CONTAINERD: Runtime = Runtime {
+    key: "docker-containerd",
+    name: RuntimeName::Docker,
+    word: "docker",
+    program: "docker",
+    check: "$S docker info --format \"{{.DriverStatus}}\" | grep containerd.snapshotter",
+    takes: Takes::Pulled {
+        pull: "$S docker pull -q ${k:+--platform $k} $P",
+        tag: "$S docker tag $P $t",
+        untag: "$S docker rmi $P",
+    },
+    form: ArchiveForm::Oci,
+    load: "$S docker load",
+    id: "$S docker image inspect --format \"{{.Id}}\" $1",
+    is_automatic: true,
+};
+
 /// In the order in which `auto` tries them.
-pub const RUNTIMES: [Runtime; 6] = [
+pub const RUNTIMES: [Runtime; 7] = [
+    DOCKER_CONTAINERD,
     Runtime {
-        name: RuntimeName::Docker,
-        word: "docker",
-        program: "docker",
+        key: "docker",
         check: "$S docker version",
-        // Docker's containerd store takes no archive with layers left out.
-        list: "if $S docker info --format \"{{.DriverStatus}}\" | grep -q containerd.snapshotter; \
-               then echo pushimg:whole; else $S docker image ls -q --no-trunc | sort -u | \
-               xargs -r $S docker image inspect --format \"{{json .RootFS.Layers}}\"; fi",
-        known: Known::Chains,
+        takes: Takes::Missing {
+            list: "$S docker image ls -q --no-trunc | sort -u | \
+                   xargs -r $S docker image inspect --format \"{{json .RootFS.Layers}}\"",
+            known: Known::Chains,
+        },
         form: ArchiveForm::Docker,
-        load: "$S docker load",
-        id: "$S docker image inspect --format \"{{.Id}}\" $T",
-        is_automatic: true,
+        ..DOCKER_CONTAINERD
     },
     Runtime {
+        key: "podman",
         name: RuntimeName::Podman,
         word: "podman",
         program: "podman",
         check: "$S podman version",
-        list: "$S podman image ls -q --no-trunc | sort -u | \
-               xargs -r $S podman image inspect --format \"{{json .RootFS.Layers}}\"",
-        known: Known::DiffIds,
+        takes: Takes::Missing {
+            list: "$S podman image ls -q --no-trunc | sort -u | \
+                   xargs -r $S podman image inspect --format \"{{json .RootFS.Layers}}\"",
+            known: Known::DiffIds,
+        },
         form: ArchiveForm::Oci,
         load: "$S podman load",
-        id: "$S podman image inspect --format \"sha256:{{.Id}}\" $T",
+        id: "$S podman image inspect --format \"sha256:{{.Id}}\" $1",
         is_automatic: true,
     },
     Runtime {
+        key: "k3s",
         name: RuntimeName::K3s,
         word: "k3s",
         program: "k3s",
         check: "$S k3s ctr version",
-        list: "$S k3s ctr $N content ls -q",
-        known: Known::Blobs,
-        form: ArchiveForm::Oci,
+        takes: Takes::Missing { list: "$S k3s ctr $N content ls -q", known: Known::Blobs },
         load: "$S k3s ctr $N images import -",
-        id: "true",
-        is_automatic: true,
+        ..CTR
     },
     Runtime {
+        key: "nerdctl",
         name: RuntimeName::Nerdctl,
         word: "nerdctl",
         program: "nerdctl",
         check: "$S nerdctl version",
-        // It has no command that lists blobs.
-        list: "echo pushimg:whole",
-        known: Known::Blobs,
-        form: ArchiveForm::Oci,
+        takes: Takes::Pulled {
+            pull: "$S nerdctl $N --insecure-registry pull -q ${k:+--platform $k} $P",
+            tag: "$S nerdctl $N tag $P $t",
+            untag: "$S nerdctl $N rmi $P",
+        },
         load: "$S nerdctl $N load",
-        id: "true",
-        is_automatic: true,
+        ..CTR
     },
     CTR,
-    Runtime { name: RuntimeName::Crictl, word: "crictl", is_automatic: false, ..CTR },
+    Runtime {
+        key: "crictl",
+        name: RuntimeName::Crictl,
+        word: "crictl",
+        is_automatic: false,
+        ..CTR
+    },
 ];
 
 impl Runtime {
     pub fn by_word(word: &str) -> Option<&'static Self> {
         RUNTIMES.iter().find(|runtime| runtime.word == word)
+    }
+
+    /// The one that the script calls so.
+    pub fn by_key(key: &str) -> Option<&'static Self> {
+        RUNTIMES.iter().find(|runtime| runtime.key == key)
     }
 
     /// The name that the runtime's users give an image. Docker and podman leave out what is the
@@ -163,13 +215,13 @@ const LIST_KEPT: &str = "\
     echo \"pushimg:kept ${f##*/} $(wc -c <\"$D/$f\")\"; done; \
     for z in gzip zstd; do command -v $z >/dev/null 2>&1 && echo pushimg:encoding $z; done; ";
 
-/// Waits for the line `load ENCODING KEY NUMBER [KEPT LENGTH]`, and reads frames into the file `$f`.
+/// After the line `load ENCODING KEY NUMBER [KEPT LENGTH]`, reads frames into the file `$f`.
 ///
 /// What is kept is copied, because a connection that seems dead may still write to it. One whose file
 /// was taken ends. At the end, `$n` is 0 if the archive is whole, and `unkept` if it could not be
 /// written.
 const RECEIVE: &str = "\
-    read -r go e k x o l; [ \"$go\" = load ] || exit 0; umask 077; t=; n=; \
+    umask 077; t=; n=; \
     mkdir -p \"$D\" 2>/dev/null; if [ -w \"$D\" ] && [ -d \"$D\" ]; then :; else \
     t=$(mktemp -d); D=$t; k=once; fi; f=\"$D/$k.$$.$x\"; \
     if [ -n \"$o\" ]; then head -c \"$l\" \"$D/$o\" >\"$f\" && [ $(wc -c <\"$f\") -eq \"$l\" ] \
@@ -183,11 +235,12 @@ const RECEIVE: &str = "\
 const KEEP: &str = "\
     case \"$n\" in 0|drop) rm -f \"$f\";; unkept) rm -f \"$f\"; echo pushimg:unkept;; \
     *) if [ \"$k\" = once ] || [ $(wc -c <\"$f\") -lt 8388608 ]; then rm -f \"$f\"; \
-    else mv \"$f\" \"$D/$k\"; fi;; esac; [ -z \"$t\" ] || rm -rf \"$t\"; ";
+    else mv \"$f\" \"$D/$k\"; fi;; esac; [ -z \"$t\" ] || rm -rf \"$t\"";
 
-/// The command line for the machine: it finds the runtime, lists what that has, and waits for an
-/// archive on its standard input. Lines that begin with `pushimg:` are for this program.
-pub fn script(options: &Options, image: &Reference, tag: &str) -> String {
+/// The command line for the machine: it finds the runtime, lists what that has, and waits for a line
+/// on its standard input: `pull PORT [PLATFORM]`, or `load …` and an archive. Lines that begin with
+/// `pushimg:` are for this program.
+pub fn script(options: &Options, image: &Reference, tags: &[String]) -> String {
     let sudo = if options.sudo { "sudo -n" } else { "" };
     let mut script =
         format!("S=\"{sudo}\"; echo pushimg:begin; echo \"pushimg:machine $(uname -m)\"; r=; c=; ");
@@ -195,39 +248,53 @@ pub fn script(options: &Options, image: &Reference, tag: &str) -> String {
         Some(name) => runtime.name == name,
         None => runtime.is_automatic,
     };
-    for Runtime { word, program, check, .. } in RUNTIMES.iter().filter(wanted) {
+    for Runtime { key, program, check, .. } in RUNTIMES.iter().filter(wanted) {
         script += &format!(
             "if [ -z \"$r\" ] && command -v {program} >/dev/null 2>&1; then \
-             if e=$({check} 2>&1 </dev/null); then r={word}; \
-             else echo pushimg:failed {word}; echo \"$e\" | tail -n 5; fi; fi; "
+             if e=$({{ {check}; }} 2>&1 </dev/null); then r={key}; \
+             else echo pushimg:failed {key}; echo \"$e\" | tail -n 5; fi; fi; "
         );
     }
     script += "if [ -z \"$r\" ]; then echo pushimg:none; exit 3; fi; echo pushimg:runtime $r; \
                case $r in ";
-    let mut loading = String::new();
+    let (mut loading, mut pulling, mut ids) = (String::new(), String::new(), String::new());
     for runtime in RUNTIMES.iter().filter(wanted) {
-        let Runtime { word, list, load, id, .. } = runtime;
+        let Runtime { key, takes, load, id, .. } = runtime;
         let namespace = options.namespace.as_deref().or(runtime.namespace());
         let namespace = namespace.map_or(String::new(), |name| format!("-n {name}"));
-        let name = runtime.name_of(image, tag);
-        script += &format!(
-            "{word}) N=\"{namespace}\"; T=\"{name}\"; {{ {list}; }} 2>&1 </dev/null || \
-             echo pushimg:unlisted;; "
-        );
-        loading += &format!(
-            "{word}) $z <\"$f\" | {load} 1>&2; c=$?; \
-             [ $c -ne 0 ] || i=$({id} </dev/null);; "
-        );
+        let names: Vec<_> = tags.iter().map(|tag| runtime.name_of(image, tag)).collect();
+        let names = names.join(" ");
+        script += &format!("{key}) N=\"{namespace}\"; T=\"{names}\"; ");
+        match takes {
+            Takes::Missing { list, .. } => {
+                script += &format!("{{ {list}; }} 2>&1 </dev/null || echo pushimg:unlisted");
+            }
+            Takes::Pulled { pull, tag, untag } => {
+                pulling += &format!(
+                    "{key}) {pull} 1>&2 </dev/null; c=$?; \
+                     for t in $T; do [ $c -ne 0 ] || {{ {tag} 1>&2 </dev/null; c=$?; }}; done; \
+                     {untag} >/dev/null 2>&1 </dev/null;; "
+                );
+            }
+        }
+        script += ";; ";
+        loading += &format!("{key}) $z <\"$f\" | {load} 1>&2; c=$?;; ");
+        ids += &format!("{key}) {id};; ");
     }
     script += "esac; ";
     script += LIST_KEPT;
-    script += "echo pushimg:ready; ";
+    script += "echo pushimg:ready; read -r go e k x o l; case $go in pull) ";
+    let tag = tags.first().map_or("latest", String::as_str);
+    script +=
+        &format!("P=\"127.0.0.1:$e/{}:{tag}\"; case $r in {pulling}esac;; ", image.repository());
+    script += "load) ";
     script += RECEIVE;
-    script += "if [ \"$n\" = 0 ]; then \
-               case $e in gzip) z=\"gzip -dc\";; zstd) z=\"zstd -dcq\";; *) z=cat;; esac; case $r in ";
-    script += &loading;
-    script += "esac; fi; ";
+    script += "if [ \"$n\" = 0 ]; then case $e in gzip) z=\"gzip -dc\";; zstd) z=\"zstd -dcq\";; \
+               *) z=cat;; esac; ";
+    script += &format!("case $r in {loading}esac; fi; ");
     script += KEEP;
+    script += ";; esac; set -- $T; ";
+    script += &format!("if [ \"$c\" = 0 ]; then i=$(case $r in {ids}esac </dev/null); fi; ");
     script += "[ -z \"$c\" ] || { echo \"pushimg:id $i\"; echo pushimg:status $c; }";
     // `env` is no shell's builtin or alias, and every login shell runs it.
     format!("env LC_ALL=C sh -c '{script}'")
@@ -244,7 +311,7 @@ mod tests {
         for runtime in RUNTIMES.iter().map(|runtime| Some(runtime.name)).chain([None]) {
             let namespace = Some("mine".to_owned());
             let options = Options { runtime, sudo: true, namespace, ..Options::default() };
-            let script = script(&options, &image, "v1");
+            let script = script(&options, &image, &["v1".to_owned(), "v2".to_owned()]);
             assert_eq!(script.matches('\'').count(), 2, "{script}");
             assert!(!script.contains(['\\', '!', '\n']), "{script}");
             let inner = script.split('\'').nth(1).unwrap();

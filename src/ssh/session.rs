@@ -1,24 +1,30 @@
-//! One connection to a machine: a script that finds the runtime there and then waits for an archive.
+//! One connection to a machine: a script that finds the runtime there, and then waits for an archive
+//! or for a port to pull from.
 
-use std::collections::HashSet;
 use std::fs::File;
+use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader, Take};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader, Take};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::error::{Error, HasBegun};
 use super::host::Host;
 use super::options::Options;
-use super::runtime::{Known, Runtime, script};
+use super::runtime::{Runtime, Takes, script};
+use super::there::{LayersThere, There, platform_of};
 use super::transfer::Encoding;
-use crate::image::{DiffId, Digest, Platform, Reference};
+use crate::image::{Digest, Platform, Reference};
 
 /// The most that is read of what a machine says.
 const MAX_STDOUT: u64 = 64 << 20;
 /// The most that is kept of its errors.
 const MAX_STDERR: usize = 64 << 10;
+/// How long ssh's word on a forwarded port is waited for after the machine's greeting.
+const PORT_WITHIN: Duration = Duration::from_secs(5);
 
 /// What tells this program's lines from what login scripts and loaders print.
 const MARK: &str = "pushimg:";
@@ -35,93 +41,68 @@ impl Said {
     }
 }
 
-/// A machine that is ready to take an archive.
-pub struct Session {
+/// How a machine is connected to, and what the image will be called there.
+#[derive(Clone, Copy)]
+pub struct Connect<'a> {
+    pub host: &'a Host,
+    pub options: &'a Options,
+    pub image: &'a Reference,
+    pub tags: &'a [String],
+}
+
+/// A running ssh.
+struct Connection {
     host: String,
     child: Child,
     stdin: ChildStdin,
     lines: Said,
     stderr: JoinHandle<String>,
+    /// Gets the port that ssh forwards, or `None` if the machine's server lets none be forwarded.
+    port: oneshot::Receiver<Option<u16>>,
+}
+
+/// A machine that is ready to take an image.
+pub struct Session {
+    connection: Connection,
     pub there: There,
 }
 
-/// What was found on a machine.
-pub struct There {
-    pub runtime: &'static Runtime,
-    pub platform: Option<Platform>,
-    pub layers: LayersThere,
-    /// The last line of a list that the runtime could not finish.
-    pub unlisted: Option<String>,
-    /// Whether the runtime takes only archives with all layers. Then its ids are not the configs'
-    /// digests either.
-    pub is_whole: bool,
-    /// The best way to compress an archive that the machine can undo.
-    pub encoding: Encoding,
-    /// What earlier connections left of archives: names and lengths.
-    pub kept: Vec<(String, u64)>,
-}
-
-impl There {
-    pub fn new(runtime: &'static Runtime) -> Self {
-        Self {
-            runtime,
-            platform: None,
-            layers: LayersThere::None,
-            unlisted: None,
-            is_whole: false,
-            encoding: Encoding::Plain,
-            kept: Vec::new(),
-        }
-    }
-
-    /// What is left of the archive with this key: the file's name, and how many bytes it has.
-    pub fn kept(&self, key: &str) -> Option<(&str, u64)> {
-        let is_of = |name: &str| name.split('.').next() == Some(key);
-        let of_key = self.kept.iter().filter(|(name, _)| is_of(name));
-        of_key.max_by_key(|(_, length)| *length).map(|(name, length)| (name.as_str(), *length))
-    }
-}
-
-/// The layers that a runtime has.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum LayersThere {
-    /// None that could be left out.
-    #[default]
-    None,
-    /// The layers of its images, lowest first. A layer counts only upon the same lower ones.
-    Chains(Vec<Vec<DiffId>>),
-    /// Layers that are found by their diff IDs.
-    DiffIds(HashSet<DiffId>),
-    /// Blobs that are found by their digests.
-    Blobs(HashSet<Digest>),
-}
-
-/// How loading an archive ended.
+/// How loading or pulling an image ended.
 pub struct Loaded {
     /// The image's id, where the runtime tells it.
     pub id: Option<Digest>,
 }
 
-impl Session {
+impl Connect<'_> {
     /// Connects, and finds out what is there.
-    pub async fn open(
-        host: &Host,
-        options: &Options,
-        image: &Reference,
-        tag: &str,
-    ) -> Result<Self, Error> {
+    pub async fn open(self) -> Result<Session, Error> {
+        // Forwards of the configuration are for people.
+        self.start(&["-o", "ClearAllForwardings=yes"]).await
+    }
+
+    /// The same with a free port of the machine forwarded to a socket of this one. The port is gone
+    /// with the connection, so that has to be one of its own.
+    pub async fn forwarding(self, socket: &Path) -> Result<Session, Error> {
+        let forward = format!("127.0.0.1:0:{}", socket.display());
+        let own = ["-o", "ControlPath=none", "-o", "ExitOnForwardFailure=no"];
+        // ssh tells the port at this level.
+        self.start(&[&own[..], &["-o", "LogLevel=INFO", "-R", &forward]].concat()).await
+    }
+
+    async fn start(self, forwarding: &[&str]) -> Result<Session, Error> {
+        let Self { host, options, image, tags } = self;
         let mut words = options.command.iter();
         let program = words.next().map_or("ssh", String::as_str);
         let mut child = Command::new(program)
             .args(words)
-            // No terminal, no agent and no forwards for the script; those of the configuration are
-            // for people. A connection that is shared already may be used, but none is begun: it
-            // would stay open.
+            // No terminal and no agent for the script. A connection that is shared already may be
+            // used, but none is begun: it would stay open.
             .args(["-T", "-a", "-x", "-o", "ControlMaster=no", "-o", "RemoteCommand=none"])
-            .args(["-o", "ClearAllForwardings=yes", "-o", "ConnectTimeout=30"])
+            .args(["-o", "ConnectTimeout=30"])
             .args(["-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4"])
+            .args(forwarding)
             .args(host.arguments())
-            .arg(script(options, image, tag))
+            .arg(script(options, image, tags))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -134,27 +115,30 @@ impl Session {
             return Err(Error::NoSsh { program: program.to_owned(), source });
         };
         let lines = Said(BufReader::new(stdout.take(MAX_STDOUT)));
-        let stderr = tokio::spawn(last_of(stderr));
-        let there = There::new(&super::runtime::RUNTIMES[0]);
-        let mut session = Self { host: host.to_string(), child, stdin, lines, stderr, there };
-        match session.greet().await {
-            Greeting::Ready(there) => Ok(Self { there, ..session }),
+        let (telling, port) = oneshot::channel();
+        let stderr = tokio::spawn(last_of(stderr, telling));
+        let host = host.to_string();
+        let mut connection = Connection { host, child, stdin, lines, stderr, port };
+        match connection.greet().await {
+            Greeting::Ready(there) => Ok(Session { connection, there }),
             Greeting::NoRuntime => {
                 let wanted = options.runtime.and_then(word_of).unwrap_or("container runtime");
-                Err(Error::NoRuntime { host: session.host, wanted: wanted.to_owned() })
+                Err(Error::NoRuntime { host: connection.host, wanted: wanted.to_owned() })
             }
-            Greeting::Silent(said) => Err(Error::silent(session.host, &said)),
-            Greeting::Ended(begun) => Err(session.ended(begun).await),
+            Greeting::Silent(said) => Err(Error::silent(connection.host, &said)),
+            Greeting::Ended(begun) => Err(connection.ended(begun).await),
         }
     }
+}
 
+impl Connection {
     async fn greet(&mut self) -> Greeting {
         let mut begun = HasBegun::No;
         let mut failed: Option<String> = None;
         let (mut platform, mut runtime) = (None, None);
         let (mut encoding, mut kept) = (Encoding::Plain, Vec::new());
         let mut listed = Vec::new();
-        let (mut is_whole, mut is_unlisted) = (false, false);
+        let mut is_unlisted = false;
         while let Some(line) = self.lines.next().await {
             let Some(ours) = line.strip_prefix(MARK) else {
                 match (&mut failed, runtime) {
@@ -176,8 +160,7 @@ impl Session {
                 ("none", _) => {
                     return failed.map_or(Greeting::NoRuntime, Greeting::Silent);
                 }
-                ("runtime", word) => runtime = Runtime::by_word(word),
-                ("whole", _) => is_whole = true,
+                ("runtime", key) => runtime = Runtime::by_key(key),
                 ("unlisted", _) => is_unlisted = true,
                 // The best one comes last.
                 ("encoding", word) => encoding = Encoding::by_word(word).unwrap_or(encoding),
@@ -188,20 +171,12 @@ impl Session {
                 }
                 ("ready", _) => match runtime {
                     Some(runtime) => {
-                        let layers = match is_whole {
-                            true => LayersThere::None,
-                            false => LayersThere::read(runtime.known, &listed),
+                        let layers = match runtime.takes {
+                            Takes::Pulled { .. } => LayersThere::None,
+                            Takes::Missing { known, .. } => LayersThere::read(known, &listed),
                         };
                         let unlisted = is_unlisted.then(|| listed.pop().unwrap_or_default());
-                        let there = There {
-                            platform,
-                            layers,
-                            unlisted,
-                            is_whole,
-                            encoding,
-                            kept,
-                            ..There::new(runtime)
-                        };
+                        let there = There { runtime, platform, layers, unlisted, encoding, kept };
                         return Greeting::Ready(there);
                     }
                     None => return Greeting::Ended(begun),
@@ -220,40 +195,63 @@ impl Session {
         let said = self.stderr.await.unwrap_or_default();
         Error::ended(self.host, &said, begun)
     }
+}
+
+impl Session {
+    /// The machine's port that is forwarded; `None` if its server forwards none.
+    pub async fn port(&mut self) -> Option<u16> {
+        let told = tokio::time::timeout(PORT_WITHIN, &mut self.connection.port).await;
+        told.ok().and_then(Result::ok).flatten()
+    }
 
     /// Tells the machine to wait for the archive with this key, or for what is missing of it, and
     /// returns where to write it. `kept` is the file that has the beginning.
-    pub fn begin(
+    pub fn load(
         self,
         encoding: Encoding,
         key: &str,
         kept: Option<&(String, u64)>,
     ) -> std::io::Result<(File, Loading)> {
-        let Self { host, child, stdin, lines, stderr, there } = self;
+        let Connection { host, child, stdin, lines, stderr, .. } = self.connection;
         let mut pipe = File::from(stdin.into_owned_fd()?);
         // Two connections may be processes of one number, one after the other or in containers.
         let number: u32 = rand::random();
         let kept = kept.map(|(name, length)| format!("{name} {length}")).unwrap_or_default();
         let line = format!("load {} {key} {number} {kept}\n", encoding.word());
         std::io::Write::write_all(&mut pipe, line.as_bytes())?;
-        let runtime = there.runtime;
-        Ok((pipe, Loading { host, child, lines, stderr, runtime }))
+        let runtime = self.there.runtime;
+        Ok((pipe, Loading { host, child, lines, stderr, runtime, _stdin: None }))
     }
 
-    /// Ends without an archive.
+    /// Tells the machine to pull from its port.
+    pub async fn pull(mut self, port: u16, platform: &Platform) -> std::io::Result<Loading> {
+        let platform = platform.to_string();
+        // An image may say anything.
+        let is_word = platform.chars().all(|c| c.is_ascii_alphanumeric() || "._/-".contains(c));
+        let platform = if is_word { platform.as_str() } else { "" };
+        let line = format!("pull {port} {platform}\n");
+        self.connection.stdin.write_all(line.as_bytes()).await?;
+        let Connection { host, child, stdin, lines, stderr, .. } = self.connection;
+        let runtime = self.there.runtime;
+        Ok(Loading { host, child, lines, stderr, runtime, _stdin: Some(stdin) })
+    }
+
+    /// Ends without an image.
     pub async fn leave(mut self) {
-        drop(self.stdin);
-        let _ = self.child.wait().await;
+        drop(self.connection.stdin);
+        let _ = self.connection.child.wait().await;
     }
 }
 
-/// A machine that is being sent an archive.
+/// A machine that is being sent an archive, or that pulls.
 pub struct Loading {
     host: String,
     child: Child,
     lines: Said,
     stderr: JoinHandle<String>,
     runtime: &'static Runtime,
+    /// While the machine pulls, it is sent nothing.
+    _stdin: Option<ChildStdin>,
 }
 
 impl Loading {
@@ -289,71 +287,28 @@ enum Greeting {
     Ended(HasBegun),
 }
 
-impl LayersThere {
-    /// Reads a runtime's list. Lines that are none of it are left out: they are a login script's.
-    fn read(known: Known, lines: &[String]) -> Self {
-        let chains = || {
-            lines.iter().filter_map(|line| serde_json::from_str::<Vec<DiffId>>(line.trim()).ok())
-        };
-        match known {
-            Known::Chains => Self::Chains(chains().collect()),
-            Known::DiffIds => Self::DiffIds(chains().flatten().collect()),
-            Known::Blobs => {
-                Self::Blobs(lines.iter().filter_map(|line| line.trim().parse().ok()).collect())
-            }
-        }
-    }
-
-    /// The digest of the list. The order does not count.
-    pub fn digest(&self) -> Digest {
-        let mut all: Vec<String> = match self {
-            Self::None => Vec::new(),
-            Self::Chains(chains) => chains.iter().map(|chain| format!("{chain:?}")).collect(),
-            Self::DiffIds(ids) => ids.iter().map(ToString::to_string).collect(),
-            Self::Blobs(blobs) => blobs.iter().map(ToString::to_string).collect(),
-        };
-        all.sort_unstable();
-        Digest::of(all.join(" ").as_bytes())
-    }
-
-    /// How many of these layers, from the lowest, a graph driver has as a chain.
-    pub fn prefix(&self, diff_ids: &[DiffId]) -> usize {
-        let Self::Chains(chains) = self else { return 0 };
-        let shared = |chain: &Vec<DiffId>| {
-            chain.iter().zip(diff_ids).take_while(|(theirs, ours)| theirs == ours).count()
-        };
-        chains.iter().map(shared).max().unwrap_or(0)
-    }
-}
-
 fn word_of(name: super::options::RuntimeName) -> Option<&'static str> {
     super::runtime::RUNTIMES.iter().find(|row| row.name == name).map(|row| row.word)
 }
 
-/// What `uname -m` means.
-fn platform_of(machine: &str) -> Option<Platform> {
-    let (architecture, variant) = match machine.trim() {
-        "x86_64" | "amd64" => ("amd64", None),
-        "aarch64" | "arm64" => ("arm64", None),
-        "armv7l" => ("arm", Some("v7")),
-        "armv6l" => ("arm", Some("v6")),
-        "i386" | "i686" => ("386", None),
-        "" => return None,
-        other => (other, None),
-    };
-    Some(Platform {
-        os: "linux".to_owned(),
-        architecture: architecture.to_owned(),
-        variant: variant.map(str::to_owned),
-    })
-}
-
-/// The last that a program says, however much it is.
-async fn last_of(mut from: impl AsyncRead + Unpin) -> String {
+/// The last that a program says, however much it is. On the way, ssh's word on the port that it
+/// forwards is passed on.
+async fn last_of(
+    mut from: impl AsyncRead + Unpin,
+    telling: oneshot::Sender<Option<u16>>,
+) -> String {
     let mut kept: Vec<u8> = Vec::new();
     let mut buffer = vec![0; 8 << 10];
+    let mut telling = Some(telling);
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
         kept.extend_from_slice(&buffer[..read]);
+        if telling.is_some()
+            && let Some(port) = forwarded(&String::from_utf8_lossy(&kept))
+            && let Some(telling) = telling.take()
+        {
+            // The session may be over by now.
+            let _ = telling.send(port);
+        }
         if kept.len() > MAX_STDERR {
             kept.drain(..kept.len() - MAX_STDERR / 2);
         }
@@ -361,28 +316,30 @@ async fn last_of(mut from: impl AsyncRead + Unpin) -> String {
     String::from_utf8_lossy(&kept).into_owned()
 }
 
+/// What OpenSSH says of a port that it was to choose and to forward: the port, or that there is none.
+fn forwarded(said: &str) -> Option<Option<u16>> {
+    let (complete, _) = said.rsplit_once('\n')?;
+    complete.lines().find_map(|line| {
+        if line.contains("remote port forwarding failed for listen port 0") {
+            return Some(None);
+        }
+        let (_, after) = line.split_once("Allocated port ")?;
+        let (port, _) = after.split_once(" for remote forward")?;
+        Some(port.parse().ok())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn docker_knows_a_layer_only_upon_those_below_it() {
-        let id = |text: &str| DiffId::from(Digest::of(text.as_bytes()));
-        let [a, b, c] = ["a", "b", "c"].map(id);
-        let line = |ids: &[&DiffId]| serde_json::to_string(ids).unwrap();
-        let lines = ["Welcome!".to_owned(), line(&[&a, &c]), line(&[&a, &b, &c])];
-        let there = LayersThere::read(Known::Chains, &lines);
-        assert_eq!(there.prefix(&[a.clone(), b.clone()]), 2);
-        assert_eq!(there.prefix(&[a.clone(), c.clone(), b.clone()]), 2);
-        assert_eq!(there.prefix(&[b.clone(), a.clone()]), 0);
-        let LayersThere::DiffIds(ids) = LayersThere::read(Known::DiffIds, &lines) else { panic!() };
-        assert!(ids.contains(&b) && ids.len() == 3);
-    }
-
-    #[test]
-    fn a_machine_is_a_platform() {
-        assert_eq!(platform_of("x86_64").unwrap().to_string(), "linux/amd64");
-        assert_eq!(platform_of("armv7l").unwrap().to_string(), "linux/arm/v7");
-        assert_eq!(platform_of(""), None);
+    fn the_port_is_what_ssh_says_in_a_whole_line() {
+        let ours = "Allocated port 43210 for remote forward to /tmp/x/registry:-2\r\n";
+        assert_eq!(forwarded("Allocated port 432"), None);
+        assert_eq!(forwarded(&format!("Welcome\n{ours}")), Some(Some(43210)));
+        let refused = "Warning: remote port forwarding failed for listen port 0\n";
+        assert_eq!(forwarded(refused), Some(None));
+        assert_eq!(forwarded(&refused.replace("port 0", "port 8080")), None);
     }
 }

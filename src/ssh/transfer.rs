@@ -39,21 +39,23 @@ impl Encoding {
     }
 }
 
-/// The connection to a machine, or nothing in a dry run. It remembers whether it broke, so that its
-/// errors can be told from those of reading the image.
-#[derive(Default)]
+/// The connection to a machine. It remembers whether it broke, so that its errors can be told from
+/// those of reading the image.
 pub struct Pipe {
-    pub file: Option<File>,
+    file: File,
     pub sent: u64,
     pub is_broken: bool,
 }
 
+impl Pipe {
+    pub fn new(file: File) -> Self {
+        Self { file, sent: 0, is_broken: false }
+    }
+}
+
 impl Write for &mut Pipe {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = match &mut self.file {
-            Some(file) => file.write(bytes).inspect_err(|_| self.is_broken = true)?,
-            None => bytes.len(),
-        };
+        let written = self.file.write(bytes).inspect_err(|_| self.is_broken = true)?;
         self.sent += written as u64;
         Ok(written)
     }
@@ -178,7 +180,7 @@ mod tests {
     /// The bytes that a machine has after it took the frames; they end with an empty one.
     fn sent(encoding: Encoding, kept: u64, writes: &[&[u8]]) -> Vec<u8> {
         let mut file = tempfile::tempfile().unwrap();
-        let mut pipe = Pipe { file: Some(file.try_clone().unwrap()), ..Pipe::default() };
+        let mut pipe = Pipe::new(file.try_clone().unwrap());
         let mut transfer = Transfer::new(&mut pipe, encoding, kept).unwrap();
         writes.iter().for_each(|bytes| transfer.write_all(bytes).unwrap());
         transfer.finish().unwrap();

@@ -164,6 +164,7 @@ impl PushProgress {
             | Event::Note(_)
             | Event::Tagging
             | Event::BlobAsked { .. }
+            | Event::BlobProgress { .. }
             | Event::BlobSent { .. }
             | Event::Request { .. } => {}
         }

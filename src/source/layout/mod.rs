@@ -31,7 +31,7 @@ use super::selection::Selection;
 use super::tar::TarFile;
 
 pub use error::LayoutError;
-pub use region::{Region, RegionFile};
+pub use region::{Region, RegionFile, RegionReader};
 pub(super) use skopeo_dir::is_one as is_skopeo_folder;
 pub use tree::{Node, StoredBlob, Tree};
 

@@ -72,3 +72,24 @@ impl Region {
         Ok(bytes.into())
     }
 }
+
+/// Reads a region from its beginning.
+pub struct RegionReader {
+    region: Region,
+    position: u64,
+}
+
+impl RegionReader {
+    /// Nothing was read yet.
+    pub fn new(region: Region) -> Self {
+        Self { region, position: 0 }
+    }
+}
+
+impl io::Read for RegionReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.region.read_at(buffer, self.position)?;
+        self.position += read as u64;
+        Ok(read)
+    }
+}

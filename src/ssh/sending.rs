@@ -1,0 +1,164 @@
+//! An image written as an archive without the layers that are there.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+
+use super::archive::ArchiveWriter;
+use super::image::HostImage;
+use super::runtime::ArchiveForm;
+use super::transfer::{Encoding, Pipe, Transfer};
+use crate::error::Error;
+use crate::event::{Event, Events};
+use crate::image::{Digest, Hasher, LayerId};
+use crate::report::{Known, LayerReport, Outcome};
+use crate::serve::ServedBlob;
+use crate::source::layout::LayoutError;
+use crate::source::{self, LayerMismatch};
+
+/// How an archive is sent.
+pub struct Sending {
+    pub events: Events,
+    /// For each layer, lowest first, whether it is left out because it is there.
+    pub is_there: Vec<bool>,
+    pub form: ArchiveForm,
+    pub encoding: Encoding,
+    /// How many bytes of the archive are there, from an earlier connection.
+    pub kept: u64,
+    /// What the image is called there.
+    pub names: Vec<String>,
+    /// The image's file, for messages.
+    pub file: String,
+}
+
+/// An archive that was sent.
+pub struct Sent {
+    pub layers: Vec<LayerReport>,
+    pub bytes: u64,
+}
+
+/// Why an archive could not be sent.
+pub enum SendFailure {
+    /// It could not be written: the machine says why.
+    Pipe,
+    Image(Error),
+}
+
+impl Sending {
+    /// Writes the archive. Blocks.
+    pub fn send(&self, image: &HostImage, out: File) -> Result<Sent, SendFailure> {
+        let mut pipe = Pipe::new(out);
+        match self.write(image, &mut pipe) {
+            Ok(layers) => Ok(Sent { layers, bytes: pipe.sent }),
+            Err(_) if pipe.is_broken => Err(SendFailure::Pipe),
+            Err(error) => {
+                // The machine need not keep what it has of an image that cannot be read.
+                let _ = (&mut pipe).write_all(b"drop\n");
+                Err(SendFailure::Image(error))
+            }
+        }
+    }
+
+    fn write(&self, image: &HostImage, pipe: &mut Pipe) -> Result<Vec<LayerReport>, Error> {
+        let transfer = Transfer::new(pipe, self.encoding, self.kept)
+            .map_err(|error| Error::Failed(format!("cannot compress: {error}")))?;
+        let mut archive = ArchiveWriter::new(transfer, self.form);
+        let mut layers = Vec::new();
+        for (layer, is_there) in image.layers().zip(&self.is_there) {
+            let outcome = match is_there {
+                true => Outcome::Reused { why: Known::OnHost },
+                false => {
+                    self.layer(image, layer, &mut archive)?;
+                    Outcome::Uploaded
+                }
+            };
+            layers.push(image.settle(layer, outcome, &self.events));
+        }
+        (self.events)(Event::Tagging);
+        let mut config = Vec::new();
+        let blob = image.blob(&image.part.config)?;
+        read(blob, &mut config).map_err(|error| source::Error::from_read(error, &blob.name))?;
+        archive
+            .finish(&image.part, &config, &image.manifest, &self.names)
+            .map_err(|error| Error::Failed(format!("cannot send the image: {error}")))?;
+        Ok(layers)
+    }
+
+    fn layer(
+        &self,
+        image: &HostImage,
+        layer: LayerId,
+        archive: &mut ArchiveWriter<'_>,
+    ) -> Result<(), Error> {
+        let blob = image.blob(&image.part.layers[layer.0].blob)?;
+        if archive.has(&blob.digest) {
+            return Ok(());
+        }
+        let mut bytes = LayerBytes {
+            content: blob.reader()?,
+            hasher: Hasher::new(),
+            position: 0,
+            total: blob.size,
+            layer,
+            events: &self.events,
+        };
+        let name = image.layer_name(layer).to_owned();
+        (self.events)(Event::UploadStarted { layer, name, total: Some(blob.size) });
+        archive
+            .layer(&blob.digest, blob.size, &mut bytes)
+            .map_err(|error| source::Error::from_read(error, &blob.name))?;
+        let actual = bytes.hasher.finish();
+        match actual == blob.digest {
+            true => Ok(()),
+            false => Err(self.mismatch(image, layer, blob, actual)),
+        }
+    }
+
+    fn mismatch(
+        &self,
+        image: &HostImage,
+        layer: LayerId,
+        blob: &ServedBlob,
+        actual: Digest,
+    ) -> Error {
+        let file = self.file.clone();
+        let listed = image.part.layers[layer.0].diff_id.clone();
+        if *listed.digest() != blob.digest {
+            let (file, listed) = (file.into(), blob.digest.clone());
+            return source::Error::from(LayoutError::DamagedBlob { file, listed, actual }).into();
+        }
+        let (entry, actual) = (blob.name.clone(), actual.into());
+        source::Error::from(LayerMismatch { file, layer: layer.0 + 1, entry, listed, actual })
+            .into()
+    }
+}
+
+/// Reads a small blob.
+fn read(blob: &ServedBlob, into: &mut Vec<u8>) -> io::Result<u64> {
+    let content = blob.reader().map_err(io::Error::other)?;
+    io::copy(&mut content.take(blob.size), into)
+}
+
+/// The bytes of a layer on their way: hashed, and reported.
+struct LayerBytes<'a> {
+    content: Box<dyn Read + Send>,
+    hasher: Hasher,
+    position: u64,
+    total: u64,
+    layer: LayerId,
+    events: &'a Events,
+}
+
+impl Read for LayerBytes<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.content.read(buffer)?;
+        self.hasher.update(&buffer[..read]);
+        self.position += read as u64;
+        (self.events)(Event::UploadProgress {
+            layer: self.layer,
+            position: self.position,
+            ready: self.total,
+            total: Some(self.total),
+        });
+        Ok(read)
+    }
+}

@@ -1,0 +1,136 @@
+//! What was found on a machine: its runtime, its platform, and the layers that it has.
+
+use std::collections::HashSet;
+
+use super::runtime::{Known, Runtime};
+use super::transfer::Encoding;
+use crate::image::{DiffId, Digest, Platform};
+use crate::serve::ServedLayer;
+
+/// What was found on a machine.
+pub struct There {
+    pub runtime: &'static Runtime,
+    pub platform: Option<Platform>,
+    pub layers: LayersThere,
+    /// The last line of a list that the runtime could not finish.
+    pub unlisted: Option<String>,
+    /// The best way to compress an archive that the machine can undo.
+    pub encoding: Encoding,
+    /// What earlier connections left of archives: names and lengths.
+    pub kept: Vec<(String, u64)>,
+}
+
+impl There {
+    /// What is left of the archive with this key: the file's name, and how many bytes it has.
+    pub fn kept(&self, key: &str) -> Option<(String, u64)> {
+        let is_of = |name: &str| name.split('.').next() == Some(key);
+        let of_key = self.kept.iter().filter(|(name, _)| is_of(name));
+        of_key.max_by_key(|(_, length)| *length).cloned()
+    }
+}
+
+/// The layers that a runtime has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum LayersThere {
+    /// None that could be left out.
+    #[default]
+    None,
+    /// The layers of its images, lowest first. A layer counts only upon the same lower ones.
+    Chains(Vec<Vec<DiffId>>),
+    /// Layers that are found by their diff IDs.
+    DiffIds(HashSet<DiffId>),
+    /// Blobs that are found by their digests.
+    Blobs(HashSet<Digest>),
+}
+
+impl LayersThere {
+    /// Reads a runtime's list. Lines that are none of it are left out: they are a login script's.
+    pub fn read(known: Known, lines: &[String]) -> Self {
+        let chains = || {
+            lines.iter().filter_map(|line| serde_json::from_str::<Vec<DiffId>>(line.trim()).ok())
+        };
+        match known {
+            Known::Chains => Self::Chains(chains().collect()),
+            Known::DiffIds => Self::DiffIds(chains().flatten().collect()),
+            Known::Blobs => {
+                Self::Blobs(lines.iter().filter_map(|line| line.trim().parse().ok()).collect())
+            }
+        }
+    }
+
+    /// For each layer of an image, lowest first, whether it is there.
+    pub fn have(&self, layers: &[ServedLayer]) -> Vec<bool> {
+        match self {
+            Self::None => vec![false; layers.len()],
+            Self::Chains(chains) => {
+                let shared = |chain: &Vec<DiffId>| {
+                    let pairs = chain.iter().zip(layers);
+                    pairs.take_while(|(theirs, ours)| **theirs == ours.diff_id).count()
+                };
+                let longest = chains.iter().map(shared).max().unwrap_or(0);
+                (0..layers.len()).map(|place| place < longest).collect()
+            }
+            // Of a compressed blob, podman does not know which layer it is.
+            Self::DiffIds(ids) => {
+                let has = |layer: &ServedLayer| {
+                    ids.contains(&layer.diff_id) && layer.blob == *layer.diff_id.digest()
+                };
+                layers.iter().map(has).collect()
+            }
+            Self::Blobs(blobs) => layers.iter().map(|layer| blobs.contains(&layer.blob)).collect(),
+        }
+    }
+}
+
+/// What `uname -m` means.
+pub fn platform_of(machine: &str) -> Option<Platform> {
+    let (architecture, variant) = match machine.trim() {
+        "x86_64" | "amd64" => ("amd64", None),
+        "aarch64" | "arm64" => ("arm64", None),
+        "armv7l" => ("arm", Some("v7")),
+        "armv6l" => ("arm", Some("v6")),
+        "i386" | "i686" => ("386", None),
+        "" => return None,
+        other => (other, None),
+    };
+    Some(Platform {
+        os: "linux".to_owned(),
+        architecture: architecture.to_owned(),
+        variant: variant.map(str::to_owned),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn docker_knows_a_layer_only_upon_those_below_it() {
+        let id = |text: &str| DiffId::from(Digest::of(text.as_bytes()));
+        let [a, b, c] = ["a", "b", "c"].map(id);
+        let line = |ids: &[&DiffId]| serde_json::to_string(ids).unwrap();
+        let lines = ["Welcome!".to_owned(), line(&[&a, &c]), line(&[&a, &b, &c])];
+        let layers = |ids: &[&DiffId]| -> Vec<ServedLayer> {
+            let layer = |id: &&DiffId| ServedLayer {
+                diff_id: (*id).clone(),
+                blob: id.digest().clone(),
+                size: 1,
+                media_type: String::new(),
+            };
+            ids.iter().map(layer).collect()
+        };
+        let docker = LayersThere::read(Known::Chains, &lines);
+        assert_eq!(docker.have(&layers(&[&a, &b])), [true, true]);
+        assert_eq!(docker.have(&layers(&[&a, &c, &b])), [true, true, false]);
+        assert_eq!(docker.have(&layers(&[&b, &a])), [false, false]);
+        let podman = LayersThere::read(Known::DiffIds, &lines);
+        assert_eq!(podman.have(&layers(&[&b, &id("d"), &a])), [true, false, true]);
+    }
+
+    #[test]
+    fn a_machine_is_a_platform() {
+        assert_eq!(platform_of("x86_64").unwrap().to_string(), "linux/amd64");
+        assert_eq!(platform_of("armv7l").unwrap().to_string(), "linux/arm/v7");
+        assert_eq!(platform_of(""), None);
+    }
+}
