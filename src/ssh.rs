@@ -309,7 +309,8 @@ impl Attempt<'_> {
         pulled: &mut HashSet<Digest>,
     ) -> Result<Brought, Failure> {
         let pulling = Pulling::new(image, self.push.events);
-        let done = pulling.pull(self.connect()).await;
+        let compresses = self.push.options.compression != Compression::None;
+        let done = pulling.pull(self.connect(), compresses).await;
         pulled.extend(pulling.taken());
         let loaded = done.map_err(|error| {
             let there = image.part.layers.iter().filter(|layer| pulled.contains(&layer.blob));

@@ -58,7 +58,7 @@ pub async fn run(invocation: Invocation) -> ExitCode {
             output.finish();
             let tagging = tagging.load(Ordering::Relaxed);
             match is_serving {
-                true => output.print("stopped serving"),
+                true => output.inform("stopped serving"),
                 false => output.print(&interrupted(tagging, pushes_several)),
             }
             sessions.cancel_all(GRACE).await;

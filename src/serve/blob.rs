@@ -22,8 +22,10 @@ pub struct ServedBlob {
     pub digest: Digest,
     /// Its length in bytes.
     pub size: u64,
-    /// What it is, for people: a package, or what the source calls the layer.
-    pub name: String,
+    /// What it is, for people: a package, where that is known.
+    pub name: Option<String>,
+    /// What the source calls it.
+    pub entry: String,
     pub bytes: BlobBytes,
 }
 
@@ -43,6 +45,11 @@ pub enum BlobBytes {
 }
 
 impl ServedBlob {
+    /// The package, or what the source calls it.
+    pub fn label(&self) -> &str {
+        self.name.as_ref().unwrap_or(&self.entry)
+    }
+
     /// Reads it from its beginning. Call it, and read, on a thread of the runtime that may block.
     pub fn reader(&self) -> Result<Box<dyn Read + Send>, Error> {
         let spooled = |spool: Spool| SpoolReader {

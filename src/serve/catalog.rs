@@ -154,7 +154,8 @@ fn config_blob(config: &Config) -> Arc<ServedBlob> {
     Arc::new(ServedBlob {
         digest: config.digest().clone(),
         size: bytes.len() as u64,
-        name: "config".to_owned(),
+        name: None,
+        entry: "config".to_owned(),
         bytes: BlobBytes::Held(bytes),
     })
 }
@@ -163,14 +164,12 @@ fn config_blob(config: &Config) -> Arc<ServedBlob> {
 fn stored_blobs(node: &Node) -> Vec<Arc<ServedBlob>> {
     let names = node.config.as_ref().map(names_of_layers).unwrap_or_default();
     let blobs = node.blobs.iter().enumerate().filter_map(|(place, stored)| {
-        let name = match place.checked_sub(1) {
-            None => "config".to_owned(),
-            Some(layer) => names.get(layer).cloned().flatten().unwrap_or_else(|| "layer".into()),
-        };
+        let layer = place.checked_sub(1);
         Some(Arc::new(ServedBlob {
             digest: stored.digest.clone(),
             size: stored.size,
-            name,
+            name: layer.and_then(|layer| names.get(layer)?.clone()),
+            entry: layer.map_or("config", |_| "layer").to_owned(),
             bytes: BlobBytes::Stored(stored.region.clone()?),
         }))
     });

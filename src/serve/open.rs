@@ -128,7 +128,8 @@ fn add_images(
             let blob = ServedBlob {
                 digest: layer.blob.digest.clone(),
                 size: layer.blob.size,
-                name: names.remove(id).unwrap_or_else(|| layer.entry.clone()),
+                name: names.remove(id),
+                entry: layer.entry.clone(),
                 bytes: layer.bytes.clone(),
             };
             (*id, Arc::new(blob))

@@ -89,7 +89,7 @@ impl BlobBody {
         (shared.events)(Event::BlobAsked {
             repository: repository.to_owned(),
             digest: blob.digest.clone(),
-            name: blob.name.clone(),
+            name: blob.label().to_owned(),
             bytes: end - first,
         });
         Ok(Self {
@@ -154,7 +154,7 @@ impl Drop for BlobBody {
         (self.shared.events)(Event::BlobSent {
             repository: self.repository.clone(),
             digest: self.blob.digest.clone(),
-            name: self.blob.name.clone(),
+            name: self.blob.label().to_owned(),
             bytes: self.sent,
             whole,
             took: self.began.elapsed(),

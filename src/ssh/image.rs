@@ -70,7 +70,8 @@ impl HostImage {
 
     pub fn layer_name(&self, layer: LayerId) -> &str {
         let layer = &self.part.layers[layer.0];
-        self.blobs.get(&layer.blob).map_or(layer.diff_id.digest().short(), |blob| &blob.name)
+        let package = self.blobs.get(&layer.blob).and_then(|blob| blob.name.as_deref());
+        package.unwrap_or_else(|| layer.diff_id.digest().short())
     }
 
     /// The layers of a digest.

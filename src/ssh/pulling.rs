@@ -36,8 +36,8 @@ impl Pulling {
         Self { image: image.clone(), events: events.clone(), taken, server }
     }
 
-    /// Lets the machine pull.
-    pub async fn pull(&self, connect: Connect<'_>) -> Result<Loaded, Error> {
+    /// Lets the machine pull. `compresses`: whether the connection compresses what it carries.
+    pub async fn pull(&self, connect: Connect<'_>, compresses: bool) -> Result<Loaded, Error> {
         let cannot = |said: String| Error::Pull { host: connect.host.to_string(), said };
         // Only its owner may enter it.
         let folder = tempfile::Builder::new().prefix("pushimg-").tempdir();
@@ -45,7 +45,7 @@ impl Pulling {
         let socket = folder.path().join("registry");
         let listener = UnixListener::bind(&socket);
         let listener = listener.map_err(|error| cannot(error.to_string()))?;
-        let mut session = connect.forwarding(&socket).await?;
+        let mut session = connect.forwarding(&socket, compresses).await?;
         let Some(port) = session.port().await else {
             session.leave().await;
             return Err(cannot("its SSH server forwards no ports".to_owned()));

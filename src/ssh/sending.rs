@@ -76,7 +76,7 @@ impl Sending {
         (self.events)(Event::Tagging);
         let mut config = Vec::new();
         let blob = image.blob(&image.part.config)?;
-        read(blob, &mut config).map_err(|error| source::Error::from_read(error, &blob.name))?;
+        read(blob, &mut config).map_err(|error| source::Error::from_read(error, &blob.entry))?;
         archive
             .finish(&image.part, &config, &image.manifest, &self.names)
             .map_err(|error| Error::Failed(format!("cannot send the image: {error}")))?;
@@ -105,7 +105,7 @@ impl Sending {
         (self.events)(Event::UploadStarted { layer, name, total: Some(blob.size) });
         archive
             .layer(&blob.digest, blob.size, &mut bytes)
-            .map_err(|error| source::Error::from_read(error, &blob.name))?;
+            .map_err(|error| source::Error::from_read(error, &blob.entry))?;
         let actual = bytes.hasher.finish();
         match actual == blob.digest {
             true => Ok(()),
@@ -126,7 +126,7 @@ impl Sending {
             let (file, listed) = (file.into(), blob.digest.clone());
             return source::Error::from(LayoutError::DamagedBlob { file, listed, actual }).into();
         }
-        let (entry, actual) = (blob.name.clone(), actual.into());
+        let (entry, actual) = (blob.entry.clone(), actual.into());
         source::Error::from(LayerMismatch { file, layer: layer.0 + 1, entry, listed, actual })
             .into()
     }

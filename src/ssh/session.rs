@@ -25,6 +25,8 @@ const MAX_STDOUT: u64 = 64 << 20;
 const MAX_STDERR: usize = 64 << 10;
 /// How long ssh's word on a forwarded port is waited for after the machine's greeting.
 const PORT_WITHIN: Duration = Duration::from_secs(5);
+/// How long ssh may take to end after a script that failed, and to say why.
+const END_WITHIN: Duration = Duration::from_millis(500);
 
 /// What tells this program's lines from what login scripts and loaders print.
 const MARK: &str = "pushimg:";
@@ -82,11 +84,13 @@ impl Connect<'_> {
 
     /// The same with a free port of the machine forwarded to a socket of this one. The port is gone
     /// with the connection, so that has to be one of its own.
-    pub async fn forwarding(self, socket: &Path) -> Result<Session, Error> {
+    pub async fn forwarding(self, socket: &Path, compresses: bool) -> Result<Session, Error> {
         let forward = format!("127.0.0.1:0:{}", socket.display());
         let own = ["-o", "ControlPath=none", "-o", "ExitOnForwardFailure=no"];
+        let compression = if compresses { "Compression=yes" } else { "Compression=no" };
         // ssh tells the port at this level.
-        self.start(&[&own[..], &["-o", "LogLevel=INFO", "-R", &forward]].concat()).await
+        let told = ["-o", "LogLevel=INFO", "-o", compression, "-R", &forward];
+        self.start(&[&own[..], &told].concat()).await
     }
 
     async fn start(self, forwarding: &[&str]) -> Result<Session, Error> {
@@ -267,7 +271,12 @@ impl Loading {
                 _ => {}
             }
         }
-        let _ = self.child.wait().await;
+        // The script has ended. ssh ends with it, unless the runtime still has a connection open
+        // through the forwarded port.
+        let within = if status == Some(true) { Duration::ZERO } else { END_WITHIN };
+        if tokio::time::timeout(within, self.child.wait()).await.is_err() {
+            let _ = self.child.kill().await;
+        }
         let said = self.stderr.await.unwrap_or_default();
         match status {
             _ if is_unkept => Err(Error::unkept(self.host, &said)),

@@ -20,6 +20,10 @@ pub struct Sshd {
 impl Sshd {
     /// A server that lets nobody listen on it, and whose sessions have these variables (`NAME=VALUE`).
     pub fn start(variables: &[&str]) -> Self {
+        Self::configured("AllowTcpForwarding local", variables)
+    }
+
+    fn configured(forwarding: &str, variables: &[&str]) -> Self {
         // sshd demands this folder when root runs it, and a path without links to itself.
         if program("id", ["-u"]).trim() == "0" {
             std::fs::create_dir_all("/run/sshd").expect("/run/sshd");
@@ -36,7 +40,7 @@ impl Sshd {
             let config = format!(
                 "ListenAddress {addr}\nHostKey {shown}/host\nAuthorizedKeysFile {shown}/id.pub\n\
                  PermitRootLogin yes\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n\
-                 UsePAM no\nStrictModes no\nPidFile none\nAllowTcpForwarding local\n\
+                 UsePAM no\nStrictModes no\nPidFile none\n{forwarding}\n\
                  SetEnv XDG_CACHE_HOME={shown}/cache {}\n",
                 variables.join(" ")
             );
@@ -61,14 +65,12 @@ impl Sshd {
 
     /// A server that finds these programs before all others: a name and a script for each.
     pub fn with_programs(dir: &Path, programs: &[(&str, &str)]) -> Self {
-        use std::os::unix::fs::PermissionsExt as _;
-        for (name, script) in programs {
-            let path = write(dir, name, format!("#!/bin/sh\n{script}\n").as_bytes());
-            let mode = std::fs::Permissions::from_mode(0o755);
-            std::fs::set_permissions(path, mode).expect("an executable");
-        }
-        let path = format!("PATH={}:/usr/bin:/bin", dir.display());
-        Self::start(&[&path])
+        Self::start(&[&path_with(dir, programs)])
+    }
+
+    /// The same, and ports can be forwarded.
+    pub fn forwarding(dir: &Path, programs: &[(&str, &str)]) -> Self {
+        Self::configured("AllowTcpForwarding yes", &[&path_with(dir, programs)])
     }
 
     /// A `pushimg` that reaches it as `ssh://lab`.
@@ -100,4 +102,15 @@ impl Sshd {
     pub fn port(&self) -> u16 {
         self.program.addr().port()
     }
+}
+
+/// Writes programs, and returns the `PATH` that has them first.
+fn path_with(dir: &Path, programs: &[(&str, &str)]) -> String {
+    use std::os::unix::fs::PermissionsExt as _;
+    for (name, script) in programs {
+        let path = write(dir, name, format!("#!/bin/sh\n{script}\n").as_bytes());
+        let mode = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(path, mode).expect("an executable");
+    }
+    format!("PATH={}:/usr/local/bin:/usr/bin:/bin", dir.display())
 }

@@ -107,6 +107,38 @@ pub fn options_fit(args: &PushArgs, command: &Command) -> Result<(), Usage> {
     }
 }
 
+/// Some options are for registries only, others for machines only.
+pub fn destinations_fit(args: &PushArgs, command: &Command) -> Result<(), Usage> {
+    let hosts = command.hosts();
+    let has_host = hosts.iter().any(Option::is_some);
+    let has_registry = hosts.iter().any(Option::is_none);
+    let for_registries = [
+        ("--format <FORMAT>", args.image_args.format.is_some()),
+        ("--compression-level <N>", args.image_args.compression_level.is_some()),
+        ("--reuse-from <REF>", !args.reuse.reuse_from.is_empty()),
+        ("--trust-annotations", args.reuse.trust_annotations),
+    ];
+    let for_hosts = [
+        ("--runtime <NAME>", args.ssh.runtime.is_some()),
+        ("--remote-sudo", args.ssh.remote_sudo),
+        ("--remote-namespace <NAME>", args.ssh.remote_namespace.is_some()),
+    ];
+    let (useless, other, tip) = match (has_registry, has_host) {
+        (false, true) => (&for_registries[..], "'ssh://'", "it is for registries; leave it out"),
+        (true, false) => {
+            (&for_hosts[..], "a registry", "it is for ssh:// destinations; leave it out")
+        }
+        _ => return Ok(()),
+    };
+    match useless.iter().find(|(_, is_given)| *is_given) {
+        None => Ok(()),
+        Some((option, _)) => {
+            let what = format!("the argument '{option}' cannot be used with {other}");
+            Err(Usage::new(ErrorKind::ArgumentConflict, &what, tip))
+        }
+    }
+}
+
 /// `--keep-tag` needs destinations without tags, and images that can be read twice.
 pub fn keep_tag(command: &Command) -> Result<(), Usage> {
     let conflict = |other: &str, tip: &str| {

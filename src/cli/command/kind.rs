@@ -12,6 +12,7 @@ use crate::push::{Index, Item};
 use crate::registry::auth::Secret;
 use crate::serve::Offer;
 use crate::source::{Location, Selection};
+use crate::ssh::Host;
 
 /// What to do.
 #[derive(Debug)]
@@ -92,6 +93,18 @@ impl Command {
     /// Whether it may move the tags of several images.
     pub fn pushes_several(&self) -> bool {
         matches!(self, Self::PushSeveral(_) | Self::PushAll { .. })
+    }
+
+    /// The machines that it pushes to, and for each of its other pushes `None`.
+    pub fn hosts(&self) -> Vec<Option<&Host>> {
+        match self {
+            Self::Push(item) => vec![item.host.as_ref()],
+            Self::PushSeveral(items) => items.iter().map(|item| item.host.as_ref()).collect(),
+            Self::PushIndex(index) => vec![index.host.as_ref()],
+            // Each image goes to the name that it carries.
+            Self::PushAll { .. } => vec![None],
+            _ => vec![],
+        }
     }
 
     /// The images it reads.

@@ -119,6 +119,7 @@ impl Invocation {
         checks::not_a_subcommand(args.image.as_deref())?;
         let command = push_command(&args, stdin)?;
         checks::options_fit(&args, &command)?;
+        checks::destinations_fit(&args, &command)?;
         checks::command(&command, &args.reuse, &args.registry, stdin_is_terminal)?;
         if args.image_args.keep_tag {
             checks::keep_tag(&command)?;
