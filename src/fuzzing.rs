@@ -22,10 +22,10 @@ pub use crate::registry::fuzzing::{error_body, headers};
 pub use crate::source::fuzzing::{archive, docker_manifest, pax, tar, wrapping};
 
 /// A target's function.
-pub type Target = fn(&[u8]);
+pub type FuzzTarget = fn(&[u8]);
 
 /// All targets, by the names of their binaries and of the folders of their corpora.
-pub const TARGETS: &[(&str, Target)] = &[
+pub const TARGETS: &[(&str, FuzzTarget)] = &[
     ("archive", archive),
     ("challenge", challenge),
     ("config", config),

@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use self::pulls::Pulls;
-use self::sending::Reading;
+use self::sending::BlobReads;
 use self::shared::Shared;
 use crate::error::Error;
 use crate::event::Events;
@@ -73,7 +73,7 @@ impl ImageServer {
         let shared = Shared {
             catalog,
             events: events.clone(),
-            reading: Reading::new(),
+            reading: BlobReads::new(),
             pulls: Pulls::new(),
             bytes_sent: AtomicU64::new(0),
         };

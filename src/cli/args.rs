@@ -413,7 +413,7 @@ pub struct SeveralArgs {
 
     /// Push images for several platforms, and an index of this name that lists them
     #[arg(long, value_name = "DESTINATION", value_parser = name::target, conflicts_with = "platform")]
-    pub index: Option<name::Target>,
+    pub index: Option<name::PushTarget>,
 
     /// Stop pushing the other images when one has failed
     #[arg(long, conflicts_with = "index")]

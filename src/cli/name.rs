@@ -41,7 +41,7 @@ pub fn destination(text: &str) -> Result<Reference, InvalidValue> {
 
 /// Where a push may go.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
+pub struct PushTarget {
     /// A machine; `None`: the registry of the name.
     pub host: Option<Host>,
     /// The image's name there.
@@ -49,22 +49,22 @@ pub struct Target {
 }
 
 /// Reads the rest of a destination after its scheme.
-type ReadTarget = fn(&str) -> Result<Target, InvalidValue>;
+type ReadTarget = fn(&str) -> Result<PushTarget, InvalidValue>;
 
 /// Destinations that are no registries, by how they begin.
 const SCHEMES: [(&str, ReadTarget); 1] = [("ssh://", on_host)];
 
 /// Where an image is pushed to: a [`destination`] in a registry, or one of [`SCHEMES`].
-pub fn target(text: &str) -> Result<Target, InvalidValue> {
+pub fn target(text: &str) -> Result<PushTarget, InvalidValue> {
     let row = SCHEMES.iter().find_map(|(scheme, read)| Some((read, text.strip_prefix(scheme)?)));
     match row {
         Some((read, rest)) => read(rest),
-        None => destination(text).map(|name| Target { host: None, name }),
+        None => destination(text).map(|name| PushTarget { host: None, name }),
     }
 }
 
 /// `[user@]host[:port]/name[:tag]`.
-fn on_host(text: &str) -> Result<Target, InvalidValue> {
+fn on_host(text: &str) -> Result<PushTarget, InvalidValue> {
     let (host, name) = text.split_once('/').unwrap_or((text, ""));
     let host = Host::parse(host).map_err(|error| InvalidValue(error.to_string()))?;
     if name.is_empty() {
@@ -75,12 +75,12 @@ fn on_host(text: &str) -> Result<Target, InvalidValue> {
         Some(_) => {
             Err(InvalidValue("an image on a host is named by a tag, not by a digest".into()))
         }
-        None => Ok(Target { host: Some(host), name }),
+        None => Ok(PushTarget { host: Some(host), name }),
     }
 }
 
 /// The parts of a target that may be missing.
-pub fn unzip(target: Option<Target>) -> (Option<Host>, Option<Reference>) {
+pub fn unzip(target: Option<PushTarget>) -> (Option<Host>, Option<Reference>) {
     target.map_or((None, None), |target| (target.host, Some(target.name)))
 }
 
@@ -344,7 +344,7 @@ mod tests {
     #[test]
     fn a_machine_is_a_destination_like_a_registry() {
         let at = |text: &str| {
-            let Target { host, name } = target(text).unwrap();
+            let PushTarget { host, name } = target(text).unwrap();
             (host.map(|host| host.to_string()), name.whole())
         };
         let machine = |text: &str| Some(text.to_owned());

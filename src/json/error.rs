@@ -19,7 +19,7 @@ pub enum Error {
         column: usize,
     },
     /// It is JSON, but a value is missing, or another than is expected.
-    #[error("{} {fault}", Subject(.path))]
+    #[error("{} {fault}", ValueName(.path))]
     Value {
         /// Which value: names of fields with `.` between them, `[2]` for the third of a list.
         path: String,
@@ -29,9 +29,9 @@ pub enum Error {
 }
 
 /// The value of this path, as the subject of a sentence.
-struct Subject<'a>(&'a str);
+struct ValueName<'a>(&'a str);
 
-impl fmt::Display for Subject<'_> {
+impl fmt::Display for ValueName<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             "" => f.write_str("it"),

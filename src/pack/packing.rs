@@ -8,7 +8,7 @@ use super::Packer;
 use super::block::Block;
 use super::error::Error;
 use super::spool::Tail;
-use super::stored::{self, Verifier};
+use super::stored::{self, StoredLayer};
 use crate::image::{Compression, DiffId, Hasher};
 
 /// A layer being packed. Dropped before [`finish`](Self::finish), it leaves its blob
@@ -17,26 +17,26 @@ pub struct Packing {
     packer: Packer,
     /// The end of the blob; `None` where none is made.
     tail: Option<Arc<Tail>>,
-    content: LayerContent,
+    content: PackingState,
     /// Whether a block came that was not full, after which there can be no other.
     ended: bool,
 }
 
 /// What the first block showed the layer's bytes to be.
-enum LayerContent {
+enum PackingState {
     /// No block came yet.
     Nothing,
     /// To be compressed.
     Tar(Hasher),
     /// Compressed already.
-    Stored(Verifier),
+    Stored(StoredLayer),
     /// Blocks were lost: neither a blob nor a diff ID will come of the layer.
     Failed(Error),
 }
 
 impl Packing {
     pub(super) fn new(packer: Packer, tail: Option<Tail>) -> Self {
-        Self { packer, tail: tail.map(Arc::new), content: LayerContent::Nothing, ended: false }
+        Self { packer, tail: tail.map(Arc::new), content: PackingState::Nothing, ended: false }
     }
 
     /// Takes the layer's next bytes. Every block but the last must be full, which
@@ -52,7 +52,7 @@ impl Packing {
     }
 
     fn take(&mut self, block: Block) -> Result<(), Error> {
-        if let LayerContent::Failed(error) = &self.content {
+        if let PackingState::Failed(error) = &self.content {
             return Err(error.clone());
         }
         if self.ended {
@@ -62,18 +62,18 @@ impl Packing {
         if let Some(error) = self.tail.as_deref().and_then(Tail::failure) {
             return Err(error);
         }
-        if let LayerContent::Nothing = self.content {
-            self.content = LayerContent::of(&block, self.tail.as_ref())?;
+        if let PackingState::Nothing = self.content {
+            self.content = PackingState::of(&block, self.tail.as_ref())?;
         }
         match &mut self.content {
-            LayerContent::Nothing | LayerContent::Failed(_) => {}
-            LayerContent::Tar(hasher) => {
+            PackingState::Nothing | PackingState::Failed(_) => {}
+            PackingState::Tar(hasher) => {
                 hasher.update(block.bytes());
                 if let Some(tail) = &self.tail {
                     give(&self.packer, tail, block);
                 }
             }
-            LayerContent::Stored(verifier) => {
+            PackingState::Stored(verifier) => {
                 let threads = &self.packer.0.threads;
                 let done = self.tail.as_ref().map(|tail| threads.append(tail));
                 if verifier.write(block, done).is_err() {
@@ -98,10 +98,10 @@ impl Packing {
     /// it is whole, or that it failed.
     pub fn finish(mut self) -> Result<DiffId, Error> {
         let compression = match &self.content {
-            LayerContent::Stored(verifier) => verifier.compression(),
+            PackingState::Stored(verifier) => verifier.compression(),
             _ => self.packer.0.codec.compression(),
         };
-        if let (LayerContent::Nothing, Some(tail)) = (&self.content, &self.tail) {
+        if let (PackingState::Nothing, Some(tail)) = (&self.content, &self.tail) {
             // An empty file is no valid gzip or zstd; an empty member or frame is.
             give(&self.packer, tail, self.packer.block());
         }
@@ -115,11 +115,11 @@ impl Packing {
 
     /// The digest of all that was written, decompressed. There is none to ask for after it.
     fn diff_id(&mut self) -> Result<DiffId, Error> {
-        match mem::replace(&mut self.content, LayerContent::Failed(Error::Abandoned)) {
-            LayerContent::Nothing => Ok(Hasher::new().finish().into()),
-            LayerContent::Tar(hasher) => Ok(hasher.finish().into()),
-            LayerContent::Stored(verifier) => verifier.finish(),
-            LayerContent::Failed(error) => Err(error),
+        match mem::replace(&mut self.content, PackingState::Failed(Error::Abandoned)) {
+            PackingState::Nothing => Ok(Hasher::new().finish().into()),
+            PackingState::Tar(hasher) => Ok(hasher.finish().into()),
+            PackingState::Stored(verifier) => verifier.finish(),
+            PackingState::Failed(error) => Err(error),
         }
     }
 
@@ -127,7 +127,7 @@ impl Packing {
         if let Some(tail) = self.tail.take() {
             tail.fail(error.clone());
         }
-        self.content = LayerContent::Failed(error.clone());
+        self.content = PackingState::Failed(error.clone());
         error
     }
 }
@@ -138,11 +138,11 @@ impl Drop for Packing {
     }
 }
 
-impl LayerContent {
+impl PackingState {
     fn of(first: &Block, tail: Option<&Arc<Tail>>) -> Result<Self, Error> {
         Ok(match stored::sniff(first.bytes())? {
             Compression::None => Self::Tar(Hasher::new()),
-            compression => Self::Stored(Verifier::start(compression, tail.cloned())?),
+            compression => Self::Stored(StoredLayer::start(compression, tail.cloned())?),
         })
     }
 }

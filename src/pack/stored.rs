@@ -41,21 +41,21 @@ pub fn sniff(start: &[u8]) -> Result<Compression, Error> {
 }
 
 /// A layer being decompressed on a thread of its own.
-pub(super) struct Verifier {
+pub(super) struct StoredLayer {
     compression: Compression,
-    pieces: Sender<Piece>,
+    pieces: Sender<StoredBlock>,
     thread: JoinHandle<Result<DiffId, Error>>,
     /// The thread gives up when this is gone.
     _wanted: Arc<()>,
 }
 
 /// A block, and where it goes when it has been decompressed.
-struct Piece {
+struct StoredBlock {
     block: Block,
     done: Option<Sender<Block>>,
 }
 
-impl Verifier {
+impl StoredLayer {
     /// Starts the thread. It tells `tail`, if there is one, when the layer is damaged.
     pub(super) fn start(compression: Compression, tail: Option<Arc<Tail>>) -> Result<Self, Error> {
         // Bounded by the number of blocks.
@@ -63,7 +63,7 @@ impl Verifier {
         let wanted = Arc::new(());
         let cancelled = Arc::downgrade(&wanted);
         let thread = spawn("pack-verify", move || {
-            let mut pieces = Pieces::new(input);
+            let mut pieces = StoredBlocks::new(input);
             let result = diff_id(compression, &mut pieces, &cancelled);
             if let (Err(error), Some(tail)) = (&result, tail) {
                 // Before the pieces are dropped, from which the writer could not tell why.
@@ -83,7 +83,7 @@ impl Verifier {
     ///
     /// `Err` if the thread has found the layer damaged: [`finish`](Self::finish) tells how.
     pub(super) fn write(&self, block: Block, done: Option<Sender<Block>>) -> Result<(), ()> {
-        self.pieces.send(Piece { block, done }).map_err(drop)
+        self.pieces.send(StoredBlock { block, done }).map_err(drop)
     }
 
     /// Waits for the digest of all that the blocks decompress to.
@@ -96,7 +96,7 @@ impl Verifier {
 
 fn diff_id(
     compression: Compression,
-    pieces: &mut Pieces,
+    pieces: &mut StoredBlocks,
     wanted: &Weak<()>,
 ) -> Result<DiffId, Error> {
     let damaged = |error: io::Error| match error.to_string().contains("too much memory") {
@@ -131,7 +131,7 @@ fn diff_id(
 /// not every client of a registry, do not become part of the blob.
 struct GzipMembers<'a> {
     /// `None` after the last member.
-    member: Option<GzDecoder<&'a mut Pieces>>,
+    member: Option<GzDecoder<&'a mut StoredBlocks>>,
 }
 
 impl Read for GzipMembers<'_> {
@@ -154,14 +154,14 @@ impl Read for GzipMembers<'_> {
 
 /// The pieces as a stream. It passes a piece on before it waits for the next one, since the next
 /// may need the block that this one holds.
-struct Pieces {
-    input: Receiver<Piece>,
-    current: Option<Piece>,
+struct StoredBlocks {
+    input: Receiver<StoredBlock>,
+    current: Option<StoredBlock>,
     position: usize,
 }
 
-impl Pieces {
-    fn new(input: Receiver<Piece>) -> Self {
+impl StoredBlocks {
+    fn new(input: Receiver<StoredBlock>) -> Self {
         Self { input, current: None, position: 0 }
     }
 
@@ -190,10 +190,10 @@ impl Pieces {
     }
 }
 
-impl BufRead for Pieces {
+impl BufRead for StoredBlocks {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while self.rest().is_empty() {
-            if let Some(Piece { block, done: Some(done) }) = self.current.take() {
+            if let Some(StoredBlock { block, done: Some(done) }) = self.current.take() {
                 // Fails only if the writer has panicked.
                 let _ = done.send(block);
             }
@@ -211,7 +211,7 @@ impl BufRead for Pieces {
     }
 }
 
-impl Read for Pieces {
+impl Read for StoredBlocks {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.fill_buf()?.read(buffer)?;
         self.consume(read);

@@ -13,7 +13,7 @@ use super::blobs::Upload;
 use super::image_push::ImagePush;
 use super::input::blocking;
 use super::layers::Layers;
-use super::making::{Role, WantedLayer};
+use super::making::{MakeRole, WantedLayer};
 use super::read::{Decision, IncomingLayer};
 use crate::event;
 use crate::image::Blob;
@@ -91,7 +91,7 @@ impl Layers<'_> {
     async fn pack_ahead(&self, layer: IncomingLayer) -> Option<PackedLayer> {
         let Claim::DiffId(diff_id) = &layer.claim else { return None };
         let wanted = WantedLayer::Layer(diff_id.clone());
-        let Role::Make(maker) = self.push.run.making.role(&wanted) else {
+        let MakeRole::Make(maker) = self.push.run.making.role(&wanted) else {
             layer.verdict.send_replace(Decision::Skip(diff_id.clone()));
             return None;
         };

@@ -25,7 +25,7 @@ use crate::source::layout::{Node, Tree};
 use crate::source::{Contents, Image, LayerId, Source};
 
 /// An image that was read.
-pub struct Archive {
+pub struct ArchiveResult {
     image: Image,
     config: Outcome,
     layers: LayerResults,
@@ -81,7 +81,7 @@ struct Bringing<'a> {
 
 impl Bringing<'_> {
     /// Reads the image. Its layers and its config are brought meanwhile.
-    async fn read(&self, source: Box<dyn Source>) -> Result<Archive, Failure> {
+    async fn read(&self, source: Box<dyn Source>) -> Result<ArchiveResult, Failure> {
         let pick = |images: &[Image]| {
             let image = self.push.pick(self.target.destination, images)?;
             Ok::<_, Error>((image, images.len() > 1))
@@ -110,7 +110,7 @@ impl Bringing<'_> {
             brought = bringing => brought?,
             never = ahead => match never {},
         };
-        Ok(Archive { image, config, layers, has_others })
+        Ok(ArchiveResult { image, config, layers, has_others })
     }
 
     /// Brings the last layers of an image ahead of time, as long as the registry is far away and
@@ -134,11 +134,11 @@ impl Bringing<'_> {
     }
 
     /// An image that the cache remembers: its file is read only if a layer is missing.
-    async fn remembered(&self, images: &[Image]) -> Result<Archive, Failure> {
+    async fn remembered(&self, images: &[Image]) -> Result<ArchiveResult, Failure> {
         let image = self.push.pick(self.target.destination, images)?;
         let found = try_join!(self.config(&image.config), self.layers.find_all(&image))?;
         if let (config, Some(layers)) = found {
-            return Ok(Archive { image, config, layers, has_others: images.len() > 1 });
+            return Ok(ArchiveResult { image, config, layers, has_others: images.len() > 1 });
         }
         match self.push.input.source(self.push.events).await? {
             Contents::Layers(source) => self.read(source).await,
@@ -164,7 +164,7 @@ impl Bringing<'_> {
     }
 }
 
-impl Archive {
+impl ArchiveResult {
     /// The image as a manifest of this format lists it.
     fn form(&self, listed: &[ManifestLayer], format: Format) -> Result<Form, Error> {
         let config = &self.image.config;

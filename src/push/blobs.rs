@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::event::{Event, Events};
 use crate::image::{Blob, Digest};
 use crate::pack::{self, Packed, Spool};
-use crate::registry::upload::{Progress, UploadSource};
+use crate::registry::upload::{UploadProgress, UploadSource};
 use crate::registry::{self, Mount, Present, Repository};
 use crate::report::{Known, Outcome};
 use crate::reuse::{Candidate, Why};
@@ -439,7 +439,7 @@ impl RepositoryBlobs<'_> {
         let total = upload.content.whole().map(|(_, size)| size);
         (upload.events)(Event::UploadStarted { layer, name, total });
         let (events, content) = (upload.events.clone(), upload.content.clone());
-        let progress: Progress = Arc::new(move |position| {
+        let progress: UploadProgress = Arc::new(move |position| {
             let total = content.whole().map(|(_, size)| size);
             let ready = content.ready();
             events(Event::UploadProgress { layer, position, ready, total });

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::archive::Archive;
+use super::archive::ArchiveResult;
 use super::destination::Destination;
 use super::input::{Input, Opened};
 use super::options::{Item, PushOptions};
@@ -64,7 +64,7 @@ pub struct Brought {
     /// The forms that its manifests can have, the preferred one first.
     pub forms: Vec<Form>,
     /// What is remembered of an image whose manifest was made here.
-    pub archive: Option<Archive>,
+    pub archive: Option<ArchiveResult>,
 }
 
 /// An image in one manifest format: its manifests, the blobs that they list, and what an index lists

@@ -16,7 +16,7 @@ use tokio::sync::{OnceCell, mpsc};
 
 use super::blobs::{RepositoryBlobs, Upload, UploadError};
 use super::image_push::{Failure, ImagePush, Trust};
-use super::making::{MadeLayer, Maker, Role, Waiter, WantedLayer};
+use super::making::{MadeLayer, MakeRole, Maker, Waiter, WantedLayer};
 use super::read::{Decision, IncomingLayer};
 use crate::error::Error;
 use crate::event::Event;
@@ -41,7 +41,7 @@ pub struct Layers<'a> {
     /// The diff IDs and keys that are known of the layers to come.
     expected: (Vec<DiffId>, Vec<LayerKey>),
     /// What was found of each layer.
-    found: Mutex<HashMap<DiffId, Arc<OnceCell<Found>>>>,
+    found: Mutex<HashMap<DiffId, Arc<OnceCell<FoundBlob>>>>,
     /// Whether an entry's name was the diff ID of a layer that the registry has. Then the names of
     /// the other entries are diff IDs as well.
     names_hold: AtomicBool,
@@ -50,7 +50,7 @@ pub struct Layers<'a> {
 }
 
 /// The blob that was found of a layer, if any.
-type Found = Option<(Blob, Outcome)>;
+type FoundBlob = Option<(Blob, Outcome)>;
 
 /// A layer whose blob is in the repository, or would be after a push.
 #[derive(Debug)]
@@ -167,7 +167,7 @@ impl<'a> Layers<'a> {
     }
 
     /// The blob of a layer that is in the repository, or can be mounted into it.
-    async fn find(&self, diff_id: &DiffId) -> Result<Found, Error> {
+    async fn find(&self, diff_id: &DiffId) -> Result<FoundBlob, Error> {
         let cell = self.found.lock().entry(diff_id.clone()).or_default().clone();
         let find = async || {
             let mut candidates = self.known.candidates(diff_id).await;
@@ -268,12 +268,12 @@ impl<'a> Layers<'a> {
         };
         let making = &self.push.run.making;
         match making.role(&wanted) {
-            Role::Make(maker) => Ok(self.pack(layer, diff_id, Some(maker)).await?),
-            Role::Wait(waiter) => self.wait(layer, diff_id, waiter).await,
-            Role::Share(MadeLayer { diff_id, blob, spool: Some(spool) }) => {
+            MakeRole::Make(maker) => Ok(self.pack(layer, diff_id, Some(maker)).await?),
+            MakeRole::Wait(waiter) => self.wait(layer, diff_id, waiter).await,
+            MakeRole::Share(MadeLayer { diff_id, blob, spool: Some(spool) }) => {
                 Ok(self.share(layer, diff_id, blob, spool).await?)
             }
-            Role::Share(MadeLayer { diff_id: made, blob, spool: None }) => {
+            MakeRole::Share(MadeLayer { diff_id: made, blob, spool: None }) => {
                 match self.blobs.find(&[self.packed(blob)]).await? {
                     Some((blob, outcome)) => Ok(self.skip(layer, made, blob, outcome).await),
                     None => Ok(self.pack(layer, diff_id, Some(making.remake(&wanted))).await?),

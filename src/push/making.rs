@@ -16,7 +16,7 @@ const MOST_KEPT: usize = 256;
 
 /// The layers that are packed in this run.
 pub struct Making {
-    layers: Mutex<HashMap<WantedLayer, watch::Receiver<Stage>>>,
+    layers: Mutex<HashMap<WantedLayer, watch::Receiver<MakeStage>>>,
     /// How many more blobs may be kept.
     keep: Arc<AtomicUsize>,
 }
@@ -29,7 +29,7 @@ pub enum WantedLayer {
 }
 
 #[derive(Clone)]
-enum Stage {
+enum MakeStage {
     Making,
     Made(MadeLayer),
     GivenUp,
@@ -45,7 +45,7 @@ pub struct MadeLayer {
 }
 
 /// What is to be done for a layer.
-pub enum Role {
+pub enum MakeRole {
     Make(Maker),
     Wait(Waiter),
     Share(MadeLayer),
@@ -54,12 +54,12 @@ pub enum Role {
 /// The duty to pack a layer. If it is dropped before the layer is packed, those that wait hear it.
 pub struct Maker {
     wanted: WantedLayer,
-    stage: watch::Sender<Stage>,
+    stage: watch::Sender<MakeStage>,
     keep: Arc<AtomicUsize>,
 }
 
 /// Waits for a layer that another image packs.
-pub struct Waiter(watch::Receiver<Stage>);
+pub struct Waiter(watch::Receiver<MakeStage>);
 
 impl Making {
     /// For a run of so many images; nothing is made yet.
@@ -69,25 +69,25 @@ impl Making {
     }
 
     /// Who packs this layer.
-    pub fn role(&self, wanted: &WantedLayer) -> Role {
+    pub fn role(&self, wanted: &WantedLayer) -> MakeRole {
         let mut layers = self.layers.lock();
         if let Some(stage) = layers.get(wanted) {
             // A maker that is gone without a result has given up.
             let is_led = stage.has_changed().is_ok();
             match &*stage.borrow() {
-                Stage::Made(made) => return Role::Share(made.clone()),
-                Stage::Making if is_led => return Role::Wait(Waiter(stage.clone())),
-                Stage::Making | Stage::GivenUp => {}
+                MakeStage::Made(made) => return MakeRole::Share(made.clone()),
+                MakeStage::Making if is_led => return MakeRole::Wait(Waiter(stage.clone())),
+                MakeStage::Making | MakeStage::GivenUp => {}
             }
         }
-        Role::Make(self.begin(&mut layers, wanted))
+        MakeRole::Make(self.begin(&mut layers, wanted))
     }
 
     /// The blob of a layer that was packed in this run.
     pub fn made(&self, diff_id: &DiffId) -> Option<Blob> {
         match &*self.layers.lock().get(&WantedLayer::Layer(diff_id.clone()))?.borrow() {
-            Stage::Made(made) => Some(made.blob.clone()),
-            Stage::Making | Stage::GivenUp => None,
+            MakeStage::Made(made) => Some(made.blob.clone()),
+            MakeStage::Making | MakeStage::GivenUp => None,
         }
     }
 
@@ -103,10 +103,10 @@ impl Making {
 
     fn begin(
         &self,
-        layers: &mut HashMap<WantedLayer, watch::Receiver<Stage>>,
+        layers: &mut HashMap<WantedLayer, watch::Receiver<MakeStage>>,
         wanted: &WantedLayer,
     ) -> Maker {
-        let (stage, waiting) = watch::channel(Stage::Making);
+        let (stage, waiting) = watch::channel(MakeStage::Making);
         layers.insert(wanted.clone(), waiting);
         Maker { wanted: wanted.clone(), stage, keep: self.keep.clone() }
     }
@@ -124,7 +124,7 @@ impl Maker {
         let one_less = |left: usize| left.checked_sub(1);
         let is_wanted = self.stage.receiver_count() > 1
             || self.keep.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok();
-        self.stage.send_replace(Stage::Made(MadeLayer {
+        self.stage.send_replace(MakeStage::Made(MadeLayer {
             diff_id: packed.diff_id.clone(),
             blob: packed.blob.clone(),
             spool: is_wanted.then(|| spool.clone()),
@@ -135,9 +135,9 @@ impl Maker {
 impl Drop for Maker {
     fn drop(&mut self) {
         self.stage.send_if_modified(|stage| {
-            let undone = matches!(stage, Stage::Making);
+            let undone = matches!(stage, MakeStage::Making);
             if undone {
-                *stage = Stage::GivenUp;
+                *stage = MakeStage::GivenUp;
             }
             undone
         });
@@ -147,9 +147,9 @@ impl Drop for Maker {
 impl Waiter {
     /// Waits until the layer is packed; `None` if it failed.
     pub async fn made(mut self) -> Option<MadeLayer> {
-        match &*self.0.wait_for(|stage| !matches!(stage, Stage::Making)).await.ok()? {
-            Stage::Made(made) => Some(made.clone()),
-            Stage::Making | Stage::GivenUp => None,
+        match &*self.0.wait_for(|stage| !matches!(stage, MakeStage::Making)).await.ok()? {
+            MakeStage::Made(made) => Some(made.clone()),
+            MakeStage::Making | MakeStage::GivenUp => None,
         }
     }
 }

@@ -61,7 +61,7 @@ pub struct Begun {
 }
 
 /// The reading under way.
-pub struct Read(oneshot::Receiver<Result<Vec<Image>, Error>>);
+pub struct ReadingImage(oneshot::Receiver<Result<Vec<Image>, Error>>);
 
 /// Ends the reading where nobody waits for its results any more.
 struct Stopped;
@@ -83,12 +83,12 @@ pub fn start(
     source: Box<dyn Source>,
     packer: Packer,
     wanted: Option<&Image>,
-) -> Result<(mpsc::Receiver<IncomingLayer>, Read), Error> {
+) -> Result<(mpsc::Receiver<IncomingLayer>, ReadingImage), Error> {
     let wanted = wanted.map(|image| image.layers.iter().map(|id| (*id, ())).collect());
     // A few ahead: a stream must not wait until somebody has taken note of a layer.
     let (sender, layers) = mpsc::channel(16);
     let (done, images) = oneshot::channel();
-    let reader = Reader {
+    let reader = ImageReader {
         image: image.to_string(),
         packer,
         wanted,
@@ -105,17 +105,17 @@ pub fn start(
             }
         })
         .map_err(|error| Error::Failed(format!("cannot start a thread: {error}")))?;
-    Ok((layers, Read(images)))
+    Ok((layers, ReadingImage(images)))
 }
 
-impl Read {
+impl ReadingImage {
     /// Waits for the end of the source: its images, or the error that ended it.
     pub async fn images(self) -> Result<Vec<Image>, Error> {
         self.0.await.unwrap_or_else(|_| Err(Error::Failed("reading the image stopped".to_owned())))
     }
 }
 
-struct Reader {
+struct ImageReader {
     /// The image's file, for messages.
     image: String,
     packer: Packer,
@@ -126,7 +126,7 @@ struct Reader {
     patience: Duration,
 }
 
-impl Reader {
+impl ImageReader {
     /// `None` where it was stopped.
     fn run(mut self, mut source: Box<dyn Source>) -> Option<Result<Vec<Image>, Error>> {
         loop {

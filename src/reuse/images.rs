@@ -12,17 +12,17 @@ use futures::future::join_all;
 use futures::stream;
 use parking_lot::Mutex;
 
-use super::previous::{Known, Previous, Reading, ReadingKey};
-use super::table::Table;
+use super::previous::{KnownAtRead, Previous, PreviousReading, ReadingKey};
+use super::table::KnownLayers;
 use crate::image::Digest;
 use crate::registry::Registry;
 
 /// The previous images of a run. Each is read once while an image of the run has use for it.
 #[derive(Default)]
 pub(crate) struct PreviousImages {
-    readings: Mutex<HashMap<ReadingKey, Weak<Reading>>>,
+    readings: Mutex<HashMap<ReadingKey, Weak<PreviousReading>>>,
     /// Images that were read early. Each is kept until the image comes that replaces it.
-    early: Mutex<HashMap<ReadingKey, Arc<Reading>>>,
+    early: Mutex<HashMap<ReadingKey, Arc<PreviousReading>>>,
     /// The digest of each when it was read, by its name.
     digests: Arc<Mutex<HashMap<Arc<str>, Digest>>>,
     /// The layers of those images that the destinations of the run stand for.
@@ -41,7 +41,7 @@ pub(crate) type Destinations = Box<dyn Fn() -> Vec<Previous> + Send + Sync>;
 /// The tables, by registry.
 #[derive(Default)]
 pub(super) struct Siblings {
-    tables: Mutex<HashMap<String, Table>>,
+    tables: Mutex<HashMap<String, KnownLayers>>,
     /// The images that are in them, or that cannot be read.
     added: Mutex<HashSet<ReadingKey>>,
 }
@@ -49,7 +49,7 @@ pub(super) struct Siblings {
 impl Siblings {
     /// Waits until an image has been read, and adds its layers. If it cannot be read, the push that
     /// replaces it says so.
-    pub async fn add(&self, reading: &Reading, key: ReadingKey, trusted: bool) {
+    pub async fn add(&self, reading: &PreviousReading, key: ReadingKey, trusted: bool) {
         let rows = reading.layers.clone().await;
         let is_new = self.added.lock().insert(key);
         if let Ok(rows) = &*rows
@@ -63,17 +63,21 @@ impl Siblings {
     }
 
     /// Looks up something in the table of a registry.
-    pub fn of<T: Default>(&self, registry: &Registry, look_up: impl FnOnce(&Table) -> T) -> T {
+    pub fn of<T: Default>(
+        &self,
+        registry: &Registry,
+        look_up: impl FnOnce(&KnownLayers) -> T,
+    ) -> T {
         self.tables.lock().get(registry.host()).map(look_up).unwrap_or_default()
     }
 }
 
 impl PreviousImages {
-    pub(super) fn read(&self, image: &Previous, known: &Known) -> Arc<Reading> {
+    pub(super) fn read(&self, image: &Previous, known: &KnownAtRead) -> Arc<PreviousReading> {
         let mut readings = self.readings.lock();
         let reading = readings.entry(known.key(image)).or_default();
         reading.upgrade().unwrap_or_else(|| {
-            let begun = Reading::begin(image.clone(), known.clone(), self.digests.clone());
+            let begun = PreviousReading::begin(image.clone(), known.clone(), self.digests.clone());
             let begun = Arc::new(begun);
             *reading = Arc::downgrade(&begun);
             begun
@@ -81,7 +85,7 @@ impl PreviousImages {
     }
 
     /// Reads a previous image early, for another image of the run than the one that replaces it.
-    pub(super) fn read_early(&self, image: &Previous, known: &Known) -> Arc<Reading> {
+    pub(super) fn read_early(&self, image: &Previous, known: &KnownAtRead) -> Arc<PreviousReading> {
         let reading = self.read(image, known);
         if Arc::strong_count(&reading) == 1 {
             self.early.lock().insert(known.key(image), reading.clone());
@@ -90,7 +94,7 @@ impl PreviousImages {
     }
 
     /// Reads a previous image for the image that replaces it.
-    pub(super) fn read_own(&self, image: &Previous, known: &Known) -> Arc<Reading> {
+    pub(super) fn read_own(&self, image: &Previous, known: &KnownAtRead) -> Arc<PreviousReading> {
         let reading = self.read(image, known);
         self.early.lock().remove(&known.key(image));
         reading
@@ -98,7 +102,7 @@ impl PreviousImages {
 
     /// The digest that a reference stands for now; `None` if there is none or it cannot be read.
     pub async fn digest(&self, image: &Previous) -> Option<Digest> {
-        let readings: Vec<Arc<Reading>> = {
+        let readings: Vec<Arc<PreviousReading>> = {
             let (name, all) = (image.name(), self.readings.lock());
             let same = all.iter().filter(|((theirs, _), _)| theirs == name);
             same.filter_map(|(_, reading)| reading.upgrade()).collect()
@@ -111,7 +115,7 @@ impl PreviousImages {
     pub(super) async fn read_siblings(
         self: &Arc<Self>,
         destinations: &Destinations,
-        known: &Known,
+        known: &KnownAtRead,
         trusted: bool,
     ) {
         let missing: Vec<Previous> = {

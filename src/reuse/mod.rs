@@ -20,8 +20,8 @@ pub use cache::CacheLocation;
 pub(crate) use cache::{Cache, CachedImage};
 pub(crate) use images::{Destinations, PreviousImages};
 pub(crate) use previous::Previous;
-use previous::{Known, Reading};
-use table::Table;
+use previous::{KnownAtRead, PreviousReading};
+use table::KnownLayers;
 
 use crate::changes::{Changes, Inventory};
 use crate::event::Events;
@@ -79,14 +79,14 @@ pub(crate) enum Why {
 /// What is known of the blobs of one image.
 pub(crate) struct Reuse {
     repository: Repository,
-    tags: Vec<Arc<Reading>>,
-    others: Vec<Arc<Reading>>,
+    tags: Vec<Arc<PreviousReading>>,
+    others: Vec<Arc<PreviousReading>>,
     /// The table of `tags`.
-    tagged: Pending<Table>,
+    tagged: Pending<KnownLayers>,
     /// The table of `others`, and of the image that stands in for missing tags.
-    listed: Pending<Table>,
+    listed: Pending<KnownLayers>,
     /// The image that stands in for missing tags, once it is being read.
-    otherwise: Arc<Mutex<Option<Arc<Reading>>>>,
+    otherwise: Arc<Mutex<Option<Arc<PreviousReading>>>>,
     images: Arc<PreviousImages>,
     /// Reads the images that the run's other destinations stand for, when a layer is in no other
     /// table. `None`: they are not looked at.
@@ -122,7 +122,7 @@ impl Reuse {
         events: Events,
     ) -> Self {
         let Options { allowed, recipe, trust_annotations: trusted, .. } = options;
-        let known = Known {
+        let known = KnownAtRead {
             platform: options.platform,
             config: options.config,
             cache: Arc::downgrade(&cache),
@@ -135,7 +135,7 @@ impl Reuse {
             let (tags, images, known) = (tags.clone(), images.clone(), known.clone());
             let events = events.clone();
             async move {
-                let table = Table::read(&tags, trusted, &events).await;
+                let table = KnownLayers::read(&tags, trusted, &events).await;
                 for tag in &tags {
                     images.siblings.add(tag, known.key(&tag.image), trusted).await;
                 }
@@ -144,7 +144,7 @@ impl Reuse {
             .boxed()
             .shared()
         };
-        let stands_in = Arc::<Mutex<Option<Arc<Reading>>>>::default();
+        let stands_in = Arc::<Mutex<Option<Arc<PreviousReading>>>>::default();
         let listed = {
             let (mut readings, tags, tagged) = (others.clone(), tags.clone(), tagged.clone());
             let (images, known, events) = (images.clone(), known.clone(), events.clone());
@@ -161,7 +161,7 @@ impl Reuse {
                     *stands_in.lock() = Some(reading.clone());
                     readings.push(reading);
                 }
-                Arc::new(Table::read(&readings, trusted, &events).await)
+                Arc::new(KnownLayers::read(&readings, trusted, &events).await)
             }
             .boxed()
             .shared()
@@ -249,7 +249,7 @@ impl Reuse {
     }
 
     /// What is in the table of the images that the run's other destinations stand for.
-    async fn in_siblings<T: Default>(&self, look_up: impl FnOnce(&Table) -> T) -> T {
+    async fn in_siblings<T: Default>(&self, look_up: impl FnOnce(&KnownLayers) -> T) -> T {
         let Some(siblings) = self.siblings.clone() else {
             return T::default();
         };
@@ -280,7 +280,7 @@ impl Reuse {
             found.extend(self.cached_holders(&blob).await);
         }
         if found.is_empty() {
-            let find = |table: &Table| self.in_table(table, diff_id, Why::Listed);
+            let find = |table: &KnownLayers| self.in_table(table, diff_id, Why::Listed);
             found = self.in_siblings(find).await;
         }
         found
@@ -298,13 +298,13 @@ impl Reuse {
 
     async fn listing(
         &self,
-        readings: &[Arc<Reading>],
+        readings: &[Arc<PreviousReading>],
         blob: &Blob,
         why: fn(Arc<str>) -> Why,
     ) -> Vec<Candidate> {
         let mut found = Vec::new();
         for reading in readings {
-            let Reading { image, manifests, .. } = &**reading;
+            let PreviousReading { image, manifests, .. } = &**reading;
             if let Ok(manifests) = &*manifests.clone().await
                 && manifests.blobs().any(|digest| digest == blob.digest.as_str())
             {
@@ -334,7 +334,7 @@ impl Reuse {
 
     fn in_table(
         &self,
-        table: &Table,
+        table: &KnownLayers,
         diff_id: &DiffId,
         why: fn(Arc<str>) -> Why,
     ) -> Vec<Candidate> {

@@ -61,16 +61,16 @@ type Problem = String;
 /// The problem of a reference that stands for nothing.
 const ABSENT: &str = "there is no such manifest";
 
-type Pending<T> = Shared<BoxFuture<'static, Arc<Result<T, Problem>>>>;
+type PendingRead<T> = Shared<BoxFuture<'static, Arc<Result<T, Problem>>>>;
 
 /// A previous image that is being read, or was. Its config is fetched when the layers are asked for.
-pub(super) struct Reading {
+pub(super) struct PreviousReading {
     pub image: Arc<Previous>,
-    pub manifests: Pending<Manifests>,
-    pub layers: Pending<Vec<Row>>,
+    pub manifests: PendingRead<Manifests>,
+    pub layers: PendingRead<Vec<Row>>,
     /// The image's config, once it has been read. Of an index, that of one of its images.
     pub config: Arc<OnceLock<Config>>,
-    known: Known,
+    known: KnownAtRead,
 }
 
 /// The image's name, and the platform for which it is read.
@@ -78,7 +78,7 @@ pub(super) type ReadingKey = (Arc<str>, Option<Platform>);
 
 /// What is known when a previous image is read.
 #[derive(Clone)]
-pub(super) struct Known {
+pub(super) struct KnownAtRead {
     /// The platform of the image being pushed, if it is known.
     pub platform: Option<Platform>,
     /// The config of the image being pushed, if it is known: it need not be fetched.
@@ -100,13 +100,13 @@ impl Previous {
     }
 }
 
-impl Known {
+impl KnownAtRead {
     pub fn key(&self, image: &Previous) -> ReadingKey {
         (image.name().clone(), self.platform.clone())
     }
 }
 
-impl Reading {
+impl PreviousReading {
     /// Whether the registry answered: with a manifest, or that there is none.
     pub async fn was_answered(&self) -> bool {
         match &*self.manifests.clone().await {
@@ -117,12 +117,12 @@ impl Reading {
 
     pub fn begin(
         image: Previous,
-        known: Known,
+        known: KnownAtRead,
         digests: Arc<Mutex<HashMap<Arc<str>, Digest>>>,
     ) -> Self {
         // The clock starts when the first answer is awaited, not while the archive is opened.
         let image = Arc::new(image);
-        let limited = |image: &Arc<Previous>, known: &Known| {
+        let limited = |image: &Arc<Previous>, known: &KnownAtRead| {
             let (image, known) = (image.clone(), known.clone());
             let deadline = Instant::now() + TIME_LIMIT;
             async move {
@@ -134,7 +134,8 @@ impl Reading {
                 read
             }
         };
-        let manifests: Pending<Manifests> = limited(&image, &known).map(Arc::new).boxed().shared();
+        let manifests: PendingRead<Manifests> =
+            limited(&image, &known).map(Arc::new).boxed().shared();
         let deadline = Instant::now() + TIME_LIMIT;
         let (theirs, listed, config) = (image.clone(), manifests.clone(), Arc::default());
         let (kept, with) = (Arc::clone(&config), known.clone());
@@ -189,7 +190,7 @@ impl Manifests {
     }
 }
 
-async fn manifests(image: &Previous, known: &Known) -> Result<Manifests, Problem> {
+async fn manifests(image: &Previous, known: &KnownAtRead) -> Result<Manifests, Problem> {
     let (digest, listed) = get(image, &image.reference).await?;
     let images = match listed {
         Listed::Image(manifest) => vec![*manifest],
@@ -201,7 +202,7 @@ async fn manifests(image: &Previous, known: &Known) -> Result<Manifests, Problem
 async fn of_index(
     image: &Previous,
     entries: Vec<(Digest, Platform)>,
-    known: &Known,
+    known: &KnownAtRead,
 ) -> Result<Vec<OciImageManifest>, Problem> {
     let fits = |theirs: &Platform| known.platform.as_ref().is_none_or(|ours| ours.matches(theirs));
     let chosen: Vec<Digest> = entries
@@ -247,7 +248,7 @@ async fn get(image: &Previous, reference: &str) -> Result<(Digest, Listed), Prob
 async fn rows(
     image: &Previous,
     manifests: &Manifests,
-    known: &Known,
+    known: &KnownAtRead,
     kept: &OnceLock<Config>,
 ) -> Result<Vec<Row>, Problem> {
     let tables = manifests.images.iter().map(|manifest| of_manifest(image, manifest, known, kept));
@@ -257,7 +258,7 @@ async fn rows(
 async fn of_manifest(
     image: &Previous,
     manifest: &OciImageManifest,
-    known: &Known,
+    known: &KnownAtRead,
     kept: &OnceLock<Config>,
 ) -> Result<Vec<Row>, Problem> {
     if manifest.layers.len() > MAX_LAYERS {
@@ -299,7 +300,7 @@ fn annotated(manifest: &OciImageManifest) -> Option<Vec<DiffId>> {
 async fn config(
     image: &Previous,
     manifest: &OciImageManifest,
-    known: &Known,
+    known: &KnownAtRead,
 ) -> Result<Config, Problem> {
     let digest: Digest =
         manifest.config.digest.parse().map_err(|error| format!("its config: {error}"))?;

@@ -5,21 +5,21 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 
-use super::previous::{Previous, Reading, Row};
+use super::previous::{Previous, PreviousReading, Row};
 use crate::event::{Event, Events};
 use crate::image::{Blob, DiffId, LayerKey};
 
 /// The blobs that previous images list for each diff ID, the images read first first.
 #[derive(Default)]
-pub(super) struct Table {
+pub(super) struct KnownLayers {
     pub layers: HashMap<DiffId, Vec<(Blob, Arc<Previous>)>>,
     pub made: HashMap<LayerKey, DiffId>,
 }
 
-impl Table {
+impl KnownLayers {
     /// Reads the tables of all these images at once. An image that cannot be read is left out, with
     /// a note.
-    pub async fn read(readings: &[Arc<Reading>], trusted: bool, events: &Events) -> Self {
+    pub async fn read(readings: &[Arc<PreviousReading>], trusted: bool, events: &Events) -> Self {
         let all = join_all(readings.iter().map(|reading| reading.layers.clone())).await;
         let mut table = Self::default();
         for (rows, reading) in all.iter().zip(readings) {

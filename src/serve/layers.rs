@@ -33,6 +33,9 @@ pub struct LayerReader {
     pub runtime: Handle,
 }
 
+/// Chooses those of the images of a source that are meant.
+pub type ChooseImages<'a> = dyn Fn(&[Image]) -> Result<Vec<Image>, Error> + 'a;
+
 /// A layer, and its blob.
 pub struct ReadLayer {
     pub entry: String,
@@ -46,7 +49,7 @@ impl LayerReader {
     pub fn read(
         &self,
         mut source: Box<dyn Source>,
-        meant: &dyn Fn(&[Image]) -> Result<Vec<Image>, Error>,
+        meant: &ChooseImages<'_>,
     ) -> Result<(Vec<Image>, HashMap<LayerId, ReadLayer>), Error> {
         let wanted = source.images().map(meant).transpose()?;
         let wanted: Option<HashSet<LayerId>> =

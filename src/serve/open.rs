@@ -19,7 +19,7 @@ use crate::source::layout::Tree;
 use crate::source::{self, Contents, Image, ImagesKnown, LayerId, Selection};
 
 /// What a location holds, read as far as its manifests need it.
-enum Read {
+enum OpenedOffer {
     Images(Vec<Image>, HashMap<LayerId, ReadLayer>),
     Trees(Vec<Tree>),
 }
@@ -64,16 +64,21 @@ pub async fn open(
         let reading = tokio::task::spawn_blocking(move || read(&opened, &which, &reader, may_run));
         // Fails by itself only where the runtime is shutting down, or where the work panicked.
         match reading.await.unwrap_or_else(|error| Err(Error::Failed(error.to_string())))? {
-            Read::Images(images, layers) => {
+            OpenedOffer::Images(images, layers) => {
                 add_images(&mut catalog, offer, &images, layers, options.format)?;
             }
-            Read::Trees(trees) => add_trees(&mut catalog, offer, &trees)?,
+            OpenedOffer::Trees(trees) => add_trees(&mut catalog, offer, &trees)?,
         }
     }
     Ok(catalog)
 }
 
-fn read(offer: &Offer, which: &Which, reader: &LayerReader, may_run: bool) -> Result<Read, Error> {
+fn read(
+    offer: &Offer,
+    which: &Which,
+    reader: &LayerReader,
+    may_run: bool,
+) -> Result<OpenedOffer, Error> {
     let (reading, noting) = (reader.events.clone(), reader.events.clone());
     let options = source::Options {
         images: ImagesKnown::AndLayersInAnyOrder,
@@ -92,9 +97,9 @@ fn read(offer: &Offer, which: &Which, reader: &LayerReader, may_run: bool) -> Re
                 Which::One { name, .. } => Ok(vec![push::pick(image, selection, name, images)?]),
             };
             let (images, layers) = reader.read(source, &meant)?;
-            Ok(Read::Images(images, layers))
+            Ok(OpenedOffer::Images(images, layers))
         }
-        Contents::Layout(layout) => Ok(Read::Trees(match which {
+        Contents::Layout(layout) => Ok(OpenedOffer::Trees(match which {
             Which::All if *selection == Selection::default() => layout.trees()?,
             Which::All => vec![layout.select(selection)?],
             Which::One { platform, .. } => {

@@ -37,12 +37,12 @@ const PIECE: (usize, usize) = (16 << 10, 256 << 10);
 const READS: usize = 8;
 
 /// How blobs are read, for all of them.
-pub struct Reading {
+pub struct BlobReads {
     active: AtomicUsize,
     reads: Semaphore,
 }
 
-impl Reading {
+impl BlobReads {
     pub fn new() -> Self {
         Self { active: AtomicUsize::new(0), reads: Semaphore::new(READS) }
     }

@@ -25,7 +25,7 @@ use super::file::FileError;
 use super::first_entry::FirstEntry;
 use super::interface::Source;
 use super::layout::{self, Layout};
-use super::location::{ImagesKnown, Location, Options, Progress};
+use super::location::{ImagesKnown, Location, Options, ReadProgress};
 use super::open_file::OpenFile;
 use super::spool;
 use super::tar::{MANIFEST, OCI_LAYOUT, TarError, TarFile};
@@ -72,7 +72,7 @@ pub fn open_streamed(opened: OpenFile) -> Result<Contents, Error> {
     let progress = Arc::new(Mutex::new(progress));
     let is_first_of_two = Arc::new(AtomicBool::new(false));
     let (told, silent) = (progress.clone(), is_first_of_two.clone());
-    let told: Progress = Box::new(move |position, total| {
+    let told: ReadProgress = Box::new(move |position, total| {
         if !silent.load(Ordering::Relaxed) {
             told.lock()(position, total);
         }
@@ -84,7 +84,8 @@ pub fn open_streamed(opened: OpenFile) -> Result<Contents, Error> {
         Box::new(move || {
             let file = File::open(&path)
                 .map_err(|source| FileError::Open { file: name.clone(), source })?;
-            let told: Progress = Box::new(move |position, total| progress.lock()(position, total));
+            let told: ReadProgress =
+                Box::new(move |position, total| progress.lock()(position, total));
             decompress::stream(file, name, total, (wrapping, memory), told)
         })
     });
@@ -144,7 +145,7 @@ pub fn open_tar(
     file: File,
     length: u64,
     name: Arc<str>,
-    progress: Progress,
+    progress: ReadProgress,
 ) -> Result<Contents, Error> {
     let tar = TarFile::walk(file, length, name)?;
     if tar.entries.contains(MANIFEST) {

@@ -15,7 +15,7 @@ use std::thread;
 use super::error::Error;
 use super::file::FileError;
 use super::gzip::GzipReader;
-use super::location::Progress;
+use super::location::ReadProgress;
 use super::tar::Bytes;
 use super::wrapping::Wrapping;
 
@@ -89,7 +89,7 @@ pub fn stream(
     file: Arc<str>,
     total: Option<u64>,
     (wrapping, memory): (Wrapping, usize),
-    progress: Progress,
+    progress: ReadProgress,
 ) -> Result<Stream, Error> {
     let (messages_in, messages) = sync_channel(CHUNKS_AHEAD);
     let (used, used_out) = channel();
@@ -331,7 +331,7 @@ struct CountedReader<R> {
     consumed: Rc<Cell<u64>>,
     /// What was consumed when something came of it last.
     at_output: Rc<Cell<u64>>,
-    progress: Progress,
+    progress: ReadProgress,
 }
 
 impl<R: Read> Read for CountedReader<R> {

@@ -103,9 +103,9 @@ pub fn docker_manifest(data: &[u8]) {
 const MOST: u64 = 16 << 20;
 
 /// What is read of an archive: for each image its names, its config, and its layers' digests.
-type Images = Vec<(Vec<String>, Digest, Vec<Digest>)>;
+type ImagesRead = Vec<(Vec<String>, Digest, Vec<Digest>)>;
 
-fn sought(data: &[u8]) -> Result<Images, Error> {
+fn sought(data: &[u8]) -> Result<ImagesRead, Error> {
     let mut file = tempfile::tempfile().expect("there is a temporary file");
     file.write_all(data).and_then(|()| file.rewind()).expect("it can be written");
     let opened = archive::open_tar(file, data.len() as u64, "x.tar".into(), Box::new(|_, _| {}))?;
@@ -140,7 +140,7 @@ fn laid_out(layout: &Layout) -> Result<(), Error> {
 }
 
 /// Reads every layer to its end.
-fn walked(mut source: Box<dyn Source>) -> Result<Images, Error> {
+fn walked(mut source: Box<dyn Source>) -> Result<ImagesRead, Error> {
     let mut digests = Vec::new();
     let mut left = MOST;
     while let Some(layer) = source.next_layer()? {

@@ -20,7 +20,7 @@ pub enum Location {
 
 /// Called, from any thread, with the bytes of the file consumed so far and the file's length
 /// (`None` for a pipe).
-pub type Progress = Box<dyn Fn(u64, Option<u64>) + Send>;
+pub type ReadProgress = Box<dyn Fn(u64, Option<u64>) + Send>;
 
 /// Called, from any thread, with a line that `-v` shows.
 pub type Note = Arc<dyn Fn(String) + Send + Sync>;
@@ -49,7 +49,7 @@ pub struct Options {
     /// Whether a program that writes an image may be run.
     pub may_run: bool,
     /// Called as the file is read.
-    pub progress: Progress,
+    pub progress: ReadProgress,
     /// Called with details that most users do not need.
     pub note: Note,
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::error::Error;
 use super::file::FileError;
-use super::location::{ImagesKnown, Location, Note, Options, Progress};
+use super::location::{ImagesKnown, Location, Note, Options, ReadProgress};
 use super::printable::{printable, printable_path};
 use super::tar::{self, BLOCK};
 use super::wrapping::Wrapping;
@@ -28,7 +28,7 @@ pub struct OpenFile {
     /// When its images must be known.
     pub images: ImagesKnown,
     /// Called as the file is read.
-    pub progress: Progress,
+    pub progress: ReadProgress,
     /// Whether it may be run.
     pub may_run: bool,
     /// Called with details that most users do not need.

@@ -13,7 +13,7 @@ use super::regular_file::RegularFile;
 use super::tar::BLOCK;
 
 /// A part of a tar.
-pub enum Piece {
+pub enum TarPiece {
     /// Bytes as they are: headers, the end of the archive.
     Bytes(Vec<u8>),
     /// A file's content, and zeros up to the end of its last block.
@@ -26,7 +26,7 @@ pub enum Piece {
 }
 
 /// The bytes of all pieces. An error is an [`Error`] within an [`io::Error`].
-pub struct Pieces<I> {
+pub struct TarPieces<I> {
     pieces: I,
     current: Current,
 }
@@ -40,7 +40,7 @@ enum Current {
     Padding(usize),
 }
 
-impl<I: Iterator<Item = Result<Piece, Error>>> Pieces<I> {
+impl<I: Iterator<Item = Result<TarPiece, Error>>> TarPieces<I> {
     /// Nothing was read yet.
     pub fn new(pieces: I) -> Self {
         Self { pieces, current: Current::Padding(0) }
@@ -50,8 +50,8 @@ impl<I: Iterator<Item = Result<Piece, Error>>> Pieces<I> {
     fn advance(&mut self) -> Result<bool, Error> {
         self.current = match self.pieces.next().transpose()? {
             None => return Ok(false),
-            Some(Piece::Bytes(bytes)) => Current::Bytes(bytes, 0),
-            Some(Piece::File { path, size }) => {
+            Some(TarPiece::Bytes(bytes)) => Current::Bytes(bytes, 0),
+            Some(TarPiece::File { path, size }) => {
                 let file = RegularFile::open(&path)
                     .map_err(|source| FileError::Store { path: printable_path(&path), source })?
                     .with_length(size);
@@ -63,7 +63,7 @@ impl<I: Iterator<Item = Result<Piece, Error>>> Pieces<I> {
     }
 }
 
-impl<I: Iterator<Item = Result<Piece, Error>>> Read for Pieces<I> {
+impl<I: Iterator<Item = Result<TarPiece, Error>>> Read for TarPieces<I> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if buffer.is_empty() {
             return Ok(0);
@@ -98,9 +98,9 @@ impl<I: Iterator<Item = Result<Piece, Error>>> Read for Pieces<I> {
 mod tests {
     use super::*;
 
-    fn read(pieces: Vec<Piece>) -> io::Result<Vec<u8>> {
+    fn read(pieces: Vec<TarPiece>) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        Pieces::new(pieces.into_iter().map(Ok)).read_to_end(&mut bytes)?;
+        TarPieces::new(pieces.into_iter().map(Ok)).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 
@@ -111,8 +111,9 @@ mod tests {
         for size in [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 100_000] {
             let content = vec![7; size];
             std::fs::write(&path, &content).unwrap();
-            let file = Piece::File { path: path.clone(), size: size as u64 };
-            let bytes = read(vec![Piece::Bytes(b"head".into()), file, Piece::Bytes(b"end".into())]);
+            let file = TarPiece::File { path: path.clone(), size: size as u64 };
+            let bytes =
+                read(vec![TarPiece::Bytes(b"head".into()), file, TarPiece::Bytes(b"end".into())]);
             let mut wanted = [b"head".as_slice(), &content].concat();
             wanted.resize(4 + size.next_multiple_of(BLOCK), 0);
             wanted.extend(b"end");
@@ -124,7 +125,7 @@ mod tests {
     fn a_file_that_is_shorter_or_gone_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
-        let piece = || vec![Piece::File { path: path.clone(), size: 3 }];
+        let piece = || vec![TarPiece::File { path: path.clone(), size: 3 }];
         let gone = Error::from_read(read(piece()).unwrap_err(), "x").to_string();
         assert!(gone.starts_with(path.to_str().unwrap()), "{gone}");
         std::fs::write(&path, "ab").unwrap();

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// What a manifest names a file or a blob as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum EntryRole {
     /// An image config.
     Config,
     /// A layer.
@@ -15,7 +15,7 @@ pub enum Role {
     Blob,
 }
 
-impl fmt::Display for Role {
+impl fmt::Display for EntryRole {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Config => "config",

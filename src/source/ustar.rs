@@ -3,6 +3,25 @@
 
 use super::tar::BLOCK;
 
+/// What an entry of a layer is. A store has nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryKind {
+    File,
+    Folder,
+    Symlink,
+}
+
+impl EntryKind {
+    /// The type flag of its header.
+    pub fn flag(self) -> u8 {
+        match self {
+            Self::File => b'0',
+            Self::Symlink => b'2',
+            Self::Folder => b'5',
+        }
+    }
+}
+
 /// The fields of a block. Texts that are too long are cut off; numbers must fit.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ustar<'a> {

@@ -13,7 +13,7 @@ use super::conflict::{SAME_DESTINATION, check_stdin, same_destination, stdin_twi
 use super::kind::{AnyImage, Command};
 use super::{image_name, list_file};
 use crate::cli::args::PushArgs;
-use crate::cli::name::Target;
+use crate::cli::name::PushTarget;
 use crate::cli::options::SelectionArgs;
 use crate::cli::usage::Usage;
 use crate::cli::{name, platform};
@@ -122,8 +122,8 @@ pub fn all(args: &PushArgs, given: &[&OsStr]) -> Result<Command, Usage> {
 }
 
 /// `--index`.
-pub fn index(args: &PushArgs, target: &Target, given: &[&OsStr]) -> Result<Command, Usage> {
-    let Target { host, name: destination } = target;
+pub fn index(args: &PushArgs, target: &PushTarget, given: &[&OsStr]) -> Result<Command, Usage> {
+    let PushTarget { host, name: destination } = target;
     let images =
         given.iter().map(|text| index_item(text, target)).collect::<Result<Vec<_>, _>>()?;
     let mut seen = HashSet::new();
@@ -141,7 +141,7 @@ pub fn index(args: &PushArgs, target: &Target, given: &[&OsStr]) -> Result<Comma
     Ok(Command::PushIndex(Index { destination, tags, images, host }))
 }
 
-fn index_item(text: &OsStr, target: &Target) -> Result<IndexItem, Usage> {
+fn index_item(text: &OsStr, target: &PushTarget) -> Result<IndexItem, Usage> {
     let (platform, image) = match image_name::split_first(text) {
         None => (None, text),
         Some((left, image)) => {
@@ -164,7 +164,7 @@ fn index_item(text: &OsStr, target: &Target) -> Result<IndexItem, Usage> {
 }
 
 /// An image of an index that is in a registry already: in the one that the index goes to.
-fn remote_item(reference: Reference, target: &Target) -> Result<Location, Usage> {
+fn remote_item(reference: Reference, target: &PushTarget) -> Result<Location, Usage> {
     let host = target.name.registry();
     let given = reference.to_string();
     if target.host.is_some() {

@@ -78,11 +78,11 @@ pub struct UploadLine {
     pub total: Option<u64>,
     /// Bytes of the blob that exist.
     ready: u64,
-    stage: Stage,
+    stage: UploadStage,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum UploadStage {
     Queued,
     Running,
 }
@@ -130,11 +130,11 @@ impl PushProgress {
                 self.image(image).reading = Some((*position, *total));
             }
             Event::UploadQueued { layer, name, total } => {
-                self.add_upload((image, *layer), name, Some(*total), Stage::Queued);
+                self.add_upload((image, *layer), name, Some(*total), UploadStage::Queued);
             }
             Event::UploadStarted { layer, name, total } => {
                 self.sending.get_or_insert(Pace::begin(now));
-                self.add_upload((image, *layer), name, *total, Stage::Running);
+                self.add_upload((image, *layer), name, *total, UploadStage::Running);
             }
             Event::UploadProgress { layer, position, ready, total } => {
                 if let Some(upload) = self.uploads.get_mut(&(image, *layer)) {
@@ -179,7 +179,7 @@ impl PushProgress {
         layer: (usize, LayerId),
         name: &str,
         total: Option<u64>,
-        stage: Stage,
+        stage: UploadStage,
     ) {
         let upload = UploadLine { name: name.to_owned(), position: 0, total, ready: 0, stage };
         self.uploads.insert(layer, upload);
@@ -195,7 +195,7 @@ impl PushProgress {
 
     /// The running uploads, in the order of their layers.
     pub fn active(&self) -> impl Iterator<Item = &UploadLine> {
-        self.uploads.values().filter(|upload| upload.stage == Stage::Running)
+        self.uploads.values().filter(|upload| upload.stage == UploadStage::Running)
     }
 
     /// Bytes of blobs sent. If an upload starts again, its bytes count again from zero.

@@ -35,12 +35,12 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 #[derive(Debug)]
 pub(super) struct DockerConfig {
     path: PathBuf,
-    content: ConfigJson,
+    content: ConfigFile,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct ConfigJson {
+struct ConfigFile {
     auths: Option<BTreeMap<String, Option<AuthEntry>>>,
     cred_helpers: Option<BTreeMap<String, String>>,
     creds_store: Option<String>,
@@ -58,7 +58,7 @@ struct AuthEntry {
 
 /// What a file says of one registry and repository, in the order in which it counts.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Listed {
+pub(super) struct HostLogins {
     /// The program for this registry alone (`credHelpers`).
     pub helper: Option<String>,
     /// The credential in the file itself (`auths`).
@@ -76,7 +76,7 @@ impl DockerConfig {
     /// Reads a file's content. An empty file is one without entries.
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self, CredentialError> {
         let content = match bytes.trim_ascii() {
-            [] => ConfigJson::default(),
+            [] => ConfigFile::default(),
             bytes => json::from_slice(bytes)
                 .map_err(|source| CredentialError::Json { path: path.to_owned(), source })?,
         };
@@ -84,7 +84,7 @@ impl DockerConfig {
     }
 
     /// What the file says of a registry, named as the user wrote it, and a repository there.
-    pub fn lookup(&self, registry: &str, repository: &str) -> Result<Listed, CredentialError> {
+    pub fn lookup(&self, registry: &str, repository: &str) -> Result<HostLogins, CredentialError> {
         let host = canonical_host(registry);
         let entry = self.entry(&host, registry, repository);
         let mut servers = vec![server_name(registry)];
@@ -102,7 +102,7 @@ impl DockerConfig {
             None => None,
         };
         let helper = self.helper(&host, repository);
-        Ok(Listed {
+        Ok(HostLogins {
             in_store: entry.is_some() && credential.is_none(),
             helper: helper.filter(|name| !name.is_empty()),
             credential,
@@ -256,7 +256,7 @@ fn canonical_host(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn lookup(json: &str, registry: &str, repository: &str) -> Listed {
+    fn lookup(json: &str, registry: &str, repository: &str) -> HostLogins {
         DockerConfig::parse(Path::new("/c.json"), json.as_bytes())
             .unwrap()
             .lookup(registry, repository)
@@ -469,7 +469,7 @@ mod tests {
             let listed = lookup(json, "h.example", "a");
             assert_eq!(
                 listed,
-                Listed { servers: vec!["h.example".into()], ..Listed::default() },
+                HostLogins { servers: vec!["h.example".into()], ..HostLogins::default() },
                 "{json}"
             );
         }

@@ -128,7 +128,7 @@ impl Program {
         verb: &'static str,
         server: &str,
         input: &[u8],
-    ) -> Result<Option<Run>, CredentialError> {
+    ) -> Result<Option<HelperRun>, CredentialError> {
         let run = tokio::time::timeout(self.limit, self.start(verb, input))
             .await
             .map_err(|_| CredentialError::ProgramTimeout {
@@ -164,7 +164,7 @@ impl Program {
     }
 
     /// The program ends with the future.
-    async fn start(&self, verb: &str, input: &[u8]) -> std::io::Result<Run> {
+    async fn start(&self, verb: &str, input: &[u8]) -> std::io::Result<HelperRun> {
         let mut child = Command::new(&self.file)
             .arg(verb)
             .stdin(Stdio::piped())
@@ -198,12 +198,12 @@ impl Program {
             done = reading => drop(done?),
             status = ended => drop(status?),
         }
-        Ok(Run { status: child.wait().await?, stdout: answer, stderr: complaint })
+        Ok(HelperRun { status: child.wait().await?, stdout: answer, stderr: complaint })
     }
 }
 
 /// What one run of a program left.
-struct Run {
+struct HelperRun {
     status: ExitStatus,
     stdout: HelperOutput,
     stderr: HelperOutput,

@@ -12,7 +12,7 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::TlsOptions;
-use super::verify::Trust;
+use super::verify::TrustedRoots;
 use crate::registry::Error;
 
 /// A longer file of certificates is refused: some paths, such as `/dev/zero`, have no end.
@@ -28,9 +28,9 @@ const FILE_VARIABLES: [&str; 2] = ["NIX_SSL_CERT_FILE", "SSL_CERT_FILE"];
 const FOLDERS_VARIABLE: &str = "SSL_CERT_DIR";
 
 /// The certificates that are trusted for the registry with these folders in `certs.d`.
-pub fn trust(options: &TlsOptions, folder: &HostFolder) -> Result<Trust, Error> {
+pub fn trust(options: &TlsOptions, folder: &HostFolder) -> Result<TrustedRoots, Error> {
     if options.skip_verify {
-        return Ok(Trust::Anyone);
+        return Ok(TrustedRoots::Anyone);
     }
     let (mut certificates, missing) = system();
     let mut roots = RootCertStore::empty();
@@ -44,7 +44,7 @@ pub fn trust(options: &TlsOptions, folder: &HostFolder) -> Result<Trust, Error> 
         }
     }
     let certificates = HashSet::from_iter(certificates);
-    Ok(Trust::Only { roots, certificates, missing })
+    Ok(TrustedRoots::Only { roots, certificates, missing })
 }
 
 /// The certificates that the environment names, or else the system's; and what the environment

@@ -23,7 +23,7 @@ use rustls::{ClientConfig, RootCertStore};
 use self::certificates::HostFolder;
 use self::dns::Resolver;
 use self::proxy::Proxies;
-use self::verify::{Trust, Verifier};
+use self::verify::{TrustedRoots, Verifier};
 use super::error::Error;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -57,7 +57,7 @@ impl Clients {
     /// Clients for plain HTTP. They read no certificates, which takes 10 ms and more.
     pub fn plain() -> Result<Self, Error> {
         let proxies = Arc::new(Proxies::from_env());
-        let tls = tls_builder(Trust::Only {
+        let tls = tls_builder(TrustedRoots::Only {
             roots: RootCertStore::empty(),
             certificates: Default::default(),
             missing: None,
@@ -97,7 +97,7 @@ fn client(tls: ClientConfig, proxies: &Arc<Proxies>) -> Result<Client, Error> {
 }
 
 fn tls_builder(
-    trust: Trust,
+    trust: TrustedRoots,
 ) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>, Error> {
     let provider = Arc::new(ecdsa::provider());
     let verifier = Arc::new(Verifier::new(&provider, trust));

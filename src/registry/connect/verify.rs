@@ -30,12 +30,12 @@ const MAX_NAMES: usize = 8;
 #[derive(Debug)]
 pub struct Verifier {
     algorithms: WebPkiSupportedAlgorithms,
-    trust: Trust,
+    trust: TrustedRoots,
 }
 
 /// What a server's certificate must lead to.
 #[derive(Debug)]
-pub enum Trust {
+pub enum TrustedRoots {
     /// One of these.
     Only {
         /// As authorities.
@@ -59,7 +59,7 @@ pub struct CertificateProblem {
 }
 
 impl Verifier {
-    pub fn new(provider: &CryptoProvider, trust: Trust) -> Self {
+    pub fn new(provider: &CryptoProvider, trust: TrustedRoots) -> Self {
         Self { algorithms: provider.signature_verification_algorithms, trust }
     }
 
@@ -70,7 +70,7 @@ impl Verifier {
         name: &ServerName<'_>,
         now: UnixTime,
     ) -> Result<(), rustls::Error> {
-        let Trust::Only { roots, certificates, .. } = &self.trust else {
+        let TrustedRoots::Only { roots, certificates, .. } = &self.trust else {
             return Ok(());
         };
         let parsed = ParsedCertificate::try_from(certificate)?;
@@ -98,7 +98,7 @@ impl Verifier {
         certificate: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
     ) -> Option<CertificateProblem> {
-        let Trust::Only { roots, .. } = &self.trust else { return None };
+        let TrustedRoots::Only { roots, .. } = &self.trust else { return None };
         let own = || issuer::weakness(certificate).map(|what| format!("its certificate {what}"));
         let between = || {
             let what = intermediates.iter().find_map(|it| issuer::weakness(it))?;
@@ -139,7 +139,7 @@ impl Verifier {
         }
         let host = name.to_str();
         let missing = match &self.trust {
-            Trust::Only { missing: Some(missing), .. } => format!("; {missing}"),
+            TrustedRoots::Only { missing: Some(missing), .. } => format!("; {missing}"),
             _ => String::new(),
         };
         let trust = format!(
@@ -311,7 +311,7 @@ impl ServerCertVerifier for Verifier {
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
         // Of a server that may be anybody, nothing is proved by a signature.
-        if matches!(self.trust, Trust::Anyone) {
+        if matches!(self.trust, TrustedRoots::Anyone) {
             return Ok(HandshakeSignatureValid::assertion());
         }
         verify_tls12_signature(message, certificate, signature, &self.algorithms)
@@ -324,7 +324,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        if matches!(self.trust, Trust::Anyone) {
+        if matches!(self.trust, TrustedRoots::Anyone) {
             return Ok(HandshakeSignatureValid::assertion());
         }
         verify_tls13_signature(message, certificate, signature, &self.algorithms)

@@ -8,16 +8,16 @@ use parking_lot::Mutex;
 
 use super::super::send::idle::IdleTimer;
 use super::super::send::request::{Payload, StreamPayload};
-use super::{Progress, UploadSource, UploadSourceError};
+use super::{UploadProgress, UploadSource, UploadSourceError};
 
 /// Bytes handed to the network at a time.
 const PIECE: u64 = 256 << 10;
 
 /// Where the bytes of a blob come from, and how far the network has taken them.
 #[derive(Clone)]
-pub struct BlobBody {
+pub struct UploadBody {
     pub source: Arc<dyn UploadSource>,
-    pub progress: Progress,
+    pub progress: UploadProgress,
     /// Counts all bytes that are handed to the network.
     pub sent: Arc<AtomicU64>,
     /// How far the network has taken bytes in the present session.
@@ -31,7 +31,7 @@ pub struct BlobBody {
 #[error("the rest of the body is not needed")]
 struct NotNeeded;
 
-impl BlobBody {
+impl UploadBody {
     /// The bytes from `from` to `end`, or to the end of the source.
     pub fn part(&self, from: u64, end: Option<u64>) -> Payload {
         let timer = Arc::new(IdleTimer::new());

@@ -47,4 +47,4 @@ pub trait UploadSource: Send + Sync + 'static {
 pub type UploadSourceError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Is called with the number of the blob's bytes that the network has taken.
-pub type Progress = Arc<dyn Fn(u64) + Send + Sync>;
+pub type UploadProgress = Arc<dyn Fn(u64) + Send + Sync>;

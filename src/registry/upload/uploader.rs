@@ -14,10 +14,10 @@ use super::super::send::failure::Failure;
 use super::super::send::mask::SafeUrl;
 use super::super::send::request::Payload;
 use super::super::send::retry::RetryBudget;
-use super::body::BlobBody;
+use super::body::UploadBody;
 use super::method::{Accepted, UploadMethod};
 use super::session::{ChunkLimits, Session, SessionPosition};
-use super::{Progress, UploadSource};
+use super::{UploadProgress, UploadSource};
 use crate::image::Digest;
 
 /// Less than this is sent again without asking how much arrived.
@@ -49,7 +49,7 @@ enum Remedy {
 /// One upload.
 struct Uploader<'a> {
     repository: &'a Repository,
-    body: BlobBody,
+    body: UploadBody,
     doing: String,
     accepted: Accepted,
     budget: RetryBudget,
@@ -78,13 +78,13 @@ impl Repository {
         &self,
         source: Arc<dyn UploadSource>,
         session: Option<Session>,
-        progress: Progress,
+        progress: UploadProgress,
     ) -> Result<(Digest, u64), Error> {
         let doing = match source.whole() {
             Some((digest, _)) => format!("upload blob {digest} to {self}"),
             None => format!("upload a blob to {self}"),
         };
-        let body = BlobBody {
+        let body = UploadBody {
             source,
             progress,
             sent: self.sent.clone(),

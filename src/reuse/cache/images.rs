@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::CachedImage;
 use super::row::{sum, text};
-use super::store::{RENEWAL, Store};
+use super::store::{CacheStore, RENEWAL};
 use crate::image::{Config, Digest};
 
 /// The most that the configs of one file's images may take.
@@ -21,7 +21,7 @@ struct ImageEntry {
     layers: Vec<usize>,
 }
 
-impl Store {
+impl CacheStore {
     pub(super) fn image(&mut self, file: &str) -> rusqlite::Result<Option<Vec<CachedImage>>> {
         let found = self
             .connection

@@ -8,20 +8,20 @@ use rusqlite::ErrorCode;
 
 use super::file::{self, Existing};
 use super::schema::Limits;
-use super::store::Store;
+use super::store::CacheStore;
 
 /// What the thread is asked to do.
-pub(super) enum Request {
+pub(super) enum CacheRequest {
     Read(Box<dyn FnOnce(&mut Keeper) + Send>),
     Write(Write),
 }
 
-pub(super) type Write = Box<dyn FnOnce(&Store) -> rusqlite::Result<()> + Send>;
+pub(super) type Write = Box<dyn FnOnce(&CacheStore) -> rusqlite::Result<()> + Send>;
 
 /// The state of the thread: the file, as long as it is usable.
 pub(super) struct Keeper {
     folder: PathBuf,
-    store: Option<Store>,
+    store: Option<CacheStore>,
     replaced: bool,
     problem: Arc<OnceLock<String>>,
 }
@@ -39,7 +39,7 @@ impl Keeper {
                 if let Some(note) = &opened.note {
                     self.note(note);
                 }
-                self.store = Some(Store::new(opened));
+                self.store = Some(CacheStore::new(opened));
             }
             Err(problem) => self.note(&problem),
         }
@@ -47,13 +47,13 @@ impl Keeper {
 
     /// Answers requests until the last handle is gone. Writes that have piled up share a
     /// transaction; a question finds everything that was remembered before it.
-    pub(super) fn serve(mut self, requests: &Receiver<Request>, limits: &Limits) {
+    pub(super) fn serve(mut self, requests: &Receiver<CacheRequest>, limits: &Limits) {
         let mut writes = Vec::new();
         while let Ok(first) = requests.recv() {
             for request in std::iter::once(first).chain(requests.try_iter()) {
                 match request {
-                    Request::Write(write) => writes.push(write),
-                    Request::Read(read) => {
+                    CacheRequest::Write(write) => writes.push(write),
+                    CacheRequest::Read(read) => {
                         self.flush(&mut writes);
                         read(&mut self);
                     }
@@ -61,7 +61,7 @@ impl Keeper {
             }
             self.flush(&mut writes);
         }
-        self.attempt_write(Store::renew);
+        self.attempt_write(CacheStore::renew);
         self.attempt_write(|store| store.delete_oldest(limits));
     }
 
@@ -72,15 +72,15 @@ impl Keeper {
         }
     }
 
-    fn attempt_write(&mut self, write: impl FnOnce(&mut Store) -> rusqlite::Result<()>) {
-        if self.store.as_ref().is_some_and(Store::is_writable) {
+    fn attempt_write(&mut self, write: impl FnOnce(&mut CacheStore) -> rusqlite::Result<()>) {
+        if self.store.as_ref().is_some_and(CacheStore::is_writable) {
             self.attempt(write);
         }
     }
 
     pub(super) fn attempt<T: Default>(
         &mut self,
-        query: impl FnOnce(&mut Store) -> rusqlite::Result<T>,
+        query: impl FnOnce(&mut CacheStore) -> rusqlite::Result<T>,
     ) -> T {
         let Some(store) = &mut self.store else {
             return T::default();

@@ -9,13 +9,13 @@ use rusqlite::Row;
 use serde::Serialize;
 
 use super::row::{sum, text};
-use super::store::{RENEWAL, Store};
+use super::store::{CacheStore, RENEWAL};
 use crate::image::{Blob, Compression, DiffId, Digest, LayerKey};
 
 /// Repositories kept for a blob in a registry.
 const REPOSITORIES: u32 = 8;
 
-impl Store {
+impl CacheStore {
     pub(super) fn blobs_of(
         &mut self,
         recipe: &str,

@@ -30,9 +30,9 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender};
 use tokio::sync::oneshot;
 
-use self::keeper::{Keeper, Request, Write};
+use self::keeper::{CacheRequest, Keeper, Write};
 use self::schema::Limits;
-use self::store::{Store, now};
+use self::store::{CacheStore, now};
 use crate::image::{Blob, Config, DiffId, Digest, LayerKey};
 
 /// How long a question waits for its answer; a later answer is ignored.
@@ -57,7 +57,7 @@ pub enum CacheLocation {
 /// Dropping the cache waits up to 200 ms for the last writes; [`close`](Self::close) does that off
 /// the runtime's threads.
 pub struct Cache {
-    requests: Option<Sender<Request>>,
+    requests: Option<Sender<CacheRequest>>,
     /// Nothing is sent; disconnected when the thread has closed the file.
     finished: Receiver<()>,
     problem: Arc<OnceLock<String>>,
@@ -210,7 +210,7 @@ impl Cache {
 
     async fn read<T: Default + Send + 'static>(
         &self,
-        query: impl FnOnce(&mut Store) -> rusqlite::Result<T> + Send + 'static,
+        query: impl FnOnce(&mut CacheStore) -> rusqlite::Result<T> + Send + 'static,
     ) -> T {
         let Some(requests) = &self.requests else {
             return T::default();
@@ -222,7 +222,7 @@ impl Cache {
                 let _ = answer.send(keeper.attempt(query));
             }
         });
-        if requests.send(Request::Read(read)).is_err() {
+        if requests.send(CacheRequest::Read(read)).is_err() {
             return T::default();
         }
         match tokio::time::timeout(READ_TIMEOUT, answered).await {
@@ -234,11 +234,11 @@ impl Cache {
         }
     }
 
-    fn write(&self, write: impl FnOnce(&Store) -> rusqlite::Result<()> + Send + 'static) {
+    fn write(&self, write: impl FnOnce(&CacheStore) -> rusqlite::Result<()> + Send + 'static) {
         if let Some(requests) = &self.requests {
             let write: Write = Box::new(write);
             // It fails only if the thread has died, and then there is no cache.
-            let _ = requests.send(Request::Write(write));
+            let _ = requests.send(CacheRequest::Write(write));
         }
     }
 }

@@ -4,7 +4,7 @@
 //! writes nothing.
 
 /// A table, all of whose rows have the column `used`.
-pub(super) struct Table {
+pub(super) struct CacheTable {
     pub(super) name: &'static str,
     /// Its columns but for `used`.
     columns: &'static str,
@@ -14,7 +14,7 @@ pub(super) struct Table {
 }
 
 /// Which blob a recipe made of a layer.
-const LAYER: Table = Table {
+const LAYER: CacheTable = CacheTable {
     name: "layer",
     columns: "diff_id TEXT NOT NULL, recipe TEXT NOT NULL, digest TEXT NOT NULL,
               size INTEGER NOT NULL, compression TEXT NOT NULL, sum TEXT NOT NULL",
@@ -23,7 +23,7 @@ const LAYER: Table = Table {
 };
 
 /// Which diff ID a layer has that is made of what its key says.
-const MADE: Table = Table {
+const MADE: CacheTable = CacheTable {
     name: "made",
     columns: "layer_key TEXT NOT NULL, diff_id TEXT NOT NULL, sum TEXT NOT NULL",
     key: "layer_key, diff_id",
@@ -31,7 +31,7 @@ const MADE: Table = Table {
 };
 
 /// Which repositories of a registry have a blob.
-const BLOB_IN: Table = Table {
+const BLOB_IN: CacheTable = CacheTable {
     name: "blob_in",
     columns: "registry TEXT NOT NULL, digest TEXT NOT NULL, repository TEXT NOT NULL",
     key: "registry, digest, repository",
@@ -39,7 +39,7 @@ const BLOB_IN: Table = Table {
 };
 
 /// Which images are in a file that never changes.
-const IMAGE: Table = Table {
+const IMAGE: CacheTable = CacheTable {
     name: "image",
     columns: "file TEXT NOT NULL, contents TEXT NOT NULL, configs BLOB NOT NULL, sum TEXT NOT NULL",
     key: "file",
@@ -47,7 +47,7 @@ const IMAGE: Table = Table {
 };
 
 /// The configs of images that were pushed.
-const CONFIG: Table = Table {
+const CONFIG: CacheTable = CacheTable {
     name: "config",
     columns: "digest TEXT NOT NULL, config BLOB NOT NULL",
     key: "digest",
@@ -75,7 +75,7 @@ impl Default for Limits {
 
 impl Limits {
     /// The tables, each with the most rows and bytes of it, and how many rows to delete at once.
-    pub(super) fn of_tables(&self) -> [(Table, u64, u64, u64); 5] {
+    pub(super) fn of_tables(&self) -> [(CacheTable, u64, u64, u64); 5] {
         [
             (LAYER, self.layers, u64::MAX, 500),
             (MADE, self.layers, u64::MAX, 500),
@@ -93,7 +93,7 @@ pub(super) fn create() -> String {
             name TEXT NOT NULL PRIMARY KEY, rows INTEGER NOT NULL, bytes INTEGER NOT NULL
         ) WITHOUT ROWID;"
         .to_owned();
-    for Table { name, columns, key, long } in [LAYER, MADE, BLOB_IN, IMAGE, CONFIG] {
+    for CacheTable { name, columns, key, long } in [LAYER, MADE, BLOB_IN, IMAGE, CONFIG] {
         let bytes = |row: &str| -> String {
             long.iter().map(|column| format!(" + length({row}.{column})")).collect()
         };

@@ -8,7 +8,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::Write;
 use super::file::OpenDatabase;
-use super::schema::{Limits, Table};
+use super::schema::{CacheTable, Limits};
 
 /// How old `used` may get before it is renewed.
 pub(super) const RENEWAL: i64 = 24 * 60 * 60 * 1000;
@@ -17,7 +17,7 @@ pub(super) const RENEWAL: i64 = 24 * 60 * 60 * 1000;
 const DELETION_TIME: Duration = Duration::from_millis(100);
 
 /// An open cache file.
-pub(super) struct Store {
+pub(super) struct CacheStore {
     pub(super) connection: Connection,
     /// Released after the connection: fields are dropped in this order.
     _lock: Option<File>,
@@ -26,7 +26,7 @@ pub(super) struct Store {
     stale: Vec<(&'static str, String)>,
 }
 
-impl Store {
+impl CacheStore {
     pub(super) fn new(opened: OpenDatabase) -> Self {
         Self {
             connection: opened.connection,
@@ -78,7 +78,7 @@ impl Store {
     /// deletion stays done if the program is killed.
     pub(super) fn delete_oldest(&mut self, limits: &Limits) -> rusqlite::Result<()> {
         let give_up = Instant::now() + DELETION_TIME;
-        for (Table { name, key, .. }, most_rows, most_bytes, at_once) in limits.of_tables() {
+        for (CacheTable { name, key, .. }, most_rows, most_bytes, at_once) in limits.of_tables() {
             let delete = format!(
                 "DELETE FROM {name} WHERE ({key}) IN
                      (SELECT {key} FROM {name} ORDER BY used LIMIT ?1)"

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::image::{ConfigError, DiffId};
 use crate::source::error::Error;
-use crate::source::role::Role;
+use crate::source::role::EntryRole;
 use crate::source::wrapping::Wrapping;
 
 /// A docker archive that cannot be read. `file` is its name, safe to print; names from inside it are
@@ -55,7 +55,7 @@ pub enum DockerArchiveError {
         "{file}: {role} {entry:?} is stored as a sparse file, which is not read; make the archive \
          without `tar --sparse`"
     )]
-    Sparse { file: Arc<str>, role: Role, entry: String },
+    Sparse { file: Arc<str>, role: EntryRole, entry: String },
     /// The archive has so much JSON that not all was kept.
     #[error(
         "{file}: config {entry:?} was passed over, as the archive holds more JSON than the \

@@ -10,7 +10,7 @@ use crate::image::{Bounded, Config, DiffId, LayerId, MAX_LAYERS, distinct_names}
 use crate::json;
 use crate::source::error::Error;
 use crate::source::interface::Image;
-use crate::source::role::Role;
+use crate::source::role::EntryRole;
 use crate::source::tar::Entries;
 
 /// The longest `manifest.json` that is read: some 300 images of 128 layers.
@@ -28,7 +28,7 @@ const MAX_NAMES: usize = 1024;
 /// An image whose layers are known by the entries they are stored in.
 ///
 /// The entries' names are borrowed: a long one may be listed any number of times.
-pub struct ListedImage<'a> {
+pub struct ImageJson<'a> {
     names: Vec<String>,
     config: Config,
     layers: Vec<&'a str>,
@@ -52,7 +52,7 @@ pub fn list<'a, T>(
     manifest: &[u8],
     entries: &'a Entries<T>,
     mut read_config: impl FnMut(&str, &T) -> Result<Config, Error>,
-) -> Result<Vec<ListedImage<'a>>, Error> {
+) -> Result<Vec<ImageJson<'a>>, Error> {
     let Bounded(items): Bounded<ManifestItem, MAX_IMAGES> = json::from_slice(manifest)
         .map_err(|source| DockerArchiveError::MalformedManifest { file: file.clone(), source })?;
     if items.is_empty() {
@@ -62,7 +62,7 @@ pub fn list<'a, T>(
     items
         .into_iter()
         .map(|item| {
-            let (stored, found) = entries.resolve(&item.config, Role::Config)?;
+            let (stored, found) = entries.resolve(&item.config, EntryRole::Config)?;
             if !configs.contains_key(stored) {
                 configs.insert(stored, read_config(stored, found)?);
             }
@@ -79,10 +79,10 @@ pub fn list<'a, T>(
             }
             let layers = layers
                 .iter()
-                .map(|layer| Ok(entries.resolve(layer, Role::Layer)?.0))
+                .map(|layer| Ok(entries.resolve(layer, EntryRole::Layer)?.0))
                 .collect::<Result<_, Error>>()?;
             let names = distinct_names(item.repo_tags.map_or(Vec::new(), |list| list.0));
-            Ok(ListedImage { names, config: config.clone(), layers })
+            Ok(ImageJson { names, config: config.clone(), layers })
         })
         .collect()
 }
@@ -90,7 +90,7 @@ pub fn list<'a, T>(
 /// The diff ID of each entry that is a layer of one of the images.
 pub fn diff_ids<'a>(
     file: &Arc<str>,
-    images: &'a [ListedImage<'_>],
+    images: &'a [ImageJson<'_>],
 ) -> Result<HashMap<&'a str, &'a DiffId>, DockerArchiveError> {
     let mut known: HashMap<&str, &DiffId> = HashMap::new();
     for image in images {
@@ -109,7 +109,7 @@ pub fn diff_ids<'a>(
     Ok(known)
 }
 
-impl ListedImage<'_> {
+impl ImageJson<'_> {
     /// The image, its layers numbered by `id_of` the entries they are stored in.
     pub fn number(
         self,

@@ -14,21 +14,21 @@ use crate::source::file::read_at;
 use crate::source::interface::{Claim, Image, Layer, Source};
 use crate::source::layer_bytes::LayerBytes;
 use crate::source::layout::{Region, RegionFile};
-use crate::source::location::Progress;
-use crate::source::role::Role;
+use crate::source::location::ReadProgress;
+use crate::source::role::EntryRole;
 use crate::source::tar::{MANIFEST, StoredFile, TarError, TarFile, TarPosition};
 
 /// How much of a layer is looked at to know its compression.
 const HEAD: usize = 8;
 
 /// Opens the archive, which has a `manifest.json`.
-pub fn open(tar: TarFile, progress: Progress) -> Result<Box<dyn Source>, Error> {
+pub fn open(tar: TarFile, progress: ReadProgress) -> Result<Box<dyn Source>, Error> {
     let (name, entries) = (&tar.name, &tar.entries);
-    let (_, manifest) = entries.resolve(MANIFEST, Role::Manifest)?;
-    let manifest = json(&tar, MANIFEST, Role::Manifest, manifest, MAX_MANIFEST_BYTES)?;
+    let (_, manifest) = entries.resolve(MANIFEST, EntryRole::Manifest)?;
+    let manifest = json(&tar, MANIFEST, EntryRole::Manifest, manifest, MAX_MANIFEST_BYTES)?;
     let mut json_left = MAX_JSON_BYTES;
     let listed = images::list(name, &manifest, entries, |entry, stored| {
-        let bytes = json(&tar, entry, Role::Config, stored, MAX_CONFIG_BYTES.min(json_left))?;
+        let bytes = json(&tar, entry, EntryRole::Config, stored, MAX_CONFIG_BYTES.min(json_left))?;
         json_left -= stored.size;
         Config::parse(bytes).map_err(|source| {
             DockerArchiveError::BadConfig { file: name.clone(), entry: entry.to_owned(), source }
@@ -38,9 +38,9 @@ pub fn open(tar: TarFile, progress: Progress) -> Result<Box<dyn Source>, Error> 
 
     let (mut layers, mut memory) = (Vec::new(), 0);
     for (entry, diff_id) in images::diff_ids(name, &listed)? {
-        let (_, stored) = entries.resolve(entry, Role::Layer)?;
+        let (_, stored) = entries.resolve(entry, EntryRole::Layer)?;
         if stored.sparse {
-            let (file, role, entry) = (name.clone(), Role::Layer, entry.to_owned());
+            let (file, role, entry) = (name.clone(), EntryRole::Layer, entry.to_owned());
             return Err(DockerArchiveError::Sparse { file, role, entry }.into());
         }
         let mut head = [0; HEAD];
@@ -150,7 +150,7 @@ impl Source for SeekableArchive {
 fn json(
     tar: &TarFile,
     entry: &str,
-    role: Role,
+    role: EntryRole,
     stored: &StoredFile,
     limit: u64,
 ) -> Result<Vec<u8>, Error> {
@@ -190,7 +190,7 @@ struct SeekableContent {
     entry: String,
     head: [u8; HEAD],
     unpacker: Option<Unpacker>,
-    progress: Progress,
+    progress: ReadProgress,
 }
 
 impl Read for SeekableContent {

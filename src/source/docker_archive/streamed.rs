@@ -17,7 +17,7 @@ use crate::image::{Config, Digest, LayerId, MAX_CONFIG_BYTES};
 use crate::source::decompress::Stream;
 use crate::source::error::Error;
 use crate::source::interface::{Claim, Image, Layer, Source};
-use crate::source::role::Role;
+use crate::source::role::EntryRole;
 use crate::source::tar::{
     self, BLOCK, Entries, Entry, EntryKind, MANIFEST, OCI_LAYOUT, Tar, hex_of, normalise,
 };
@@ -78,7 +78,7 @@ impl Source for StreamedArchive {
 }
 
 /// A file that could be a layer.
-pub struct Candidate {
+pub struct LayerCandidate {
     /// Its place among these.
     pub id: LayerId,
     entry: String,
@@ -109,7 +109,7 @@ impl StreamedArchive {
     }
 
     /// The candidate that was found last, as a layer.
-    pub fn layer(&mut self, found: Candidate) -> Layer<'_> {
+    pub fn layer(&mut self, found: LayerCandidate) -> Layer<'_> {
         Layer {
             id: found.id,
             claim: match hex_of(&found.entry).map(Digest::from_sha256_hex) {
@@ -124,7 +124,7 @@ impl StreamedArchive {
     }
 
     /// Walks on to the next file that could be a layer; `None` at the end.
-    pub fn next_candidate(&mut self) -> Result<Option<Candidate>, Error> {
+    pub fn next_candidate(&mut self) -> Result<Option<LayerCandidate>, Error> {
         while let Some(entry) = self.content.tar.next_entry()? {
             self.content.unpacker = None;
             self.content.head_start = 0;
@@ -154,7 +154,7 @@ impl StreamedArchive {
             let seen = self.look_at(&name, &entry)?;
             if let EntryFate::Layer(id) = seen {
                 self.entries.insert_file(name.clone(), seen)?;
-                return Ok(Some(Candidate { id, entry: name, size: entry.size }));
+                return Ok(Some(LayerCandidate { id, entry: name, size: entry.size }));
             }
             self.entries.insert_file(name, seen)?;
         }
@@ -203,7 +203,7 @@ impl StreamedArchive {
         let file = &self.file;
         let manifest = match self.entries.manifest()? {
             Some(EntryFate::Kept(manifest)) => manifest,
-            Some(seen) => return Err(self.not_kept(MANIFEST, Role::Manifest, seen)),
+            Some(seen) => return Err(self.not_kept(MANIFEST, EntryRole::Manifest, seen)),
             None if self.content.tar.is_cut_off() => return Err(self.content.tar.truncated()),
             None if self.entries.contains(OCI_LAYOUT) => {
                 let command = self.content.tar.wrapping().command();
@@ -217,45 +217,51 @@ impl StreamedArchive {
                 let (file, entry) = (file.clone(), entry.to_owned());
                 DockerArchiveError::BadConfig { file, entry, source }.into()
             }),
-            seen => Err(self.not_kept(entry, Role::Config, seen)),
+            seen => Err(self.not_kept(entry, EntryRole::Config, seen)),
         })?;
         images::diff_ids(file, &listed)?;
 
         listed
             .into_iter()
             .map(|image| {
-                image.number(|entry| match self.entries.resolve(entry, Role::Layer)?.1 {
+                image.number(|entry| match self.entries.resolve(entry, EntryRole::Layer)?.1 {
                     EntryFate::Layer(id) => Ok(*id),
-                    seen => Err(self.not_kept(entry, Role::Layer, seen)),
+                    seen => Err(self.not_kept(entry, EntryRole::Layer, seen)),
                 })
             })
             .collect()
     }
 
     /// The error for a file that is needed and was not kept.
-    fn not_kept(&self, entry: &str, role: Role, seen: &EntryFate) -> Error {
+    fn not_kept(&self, entry: &str, role: EntryRole, seen: &EntryFate) -> Error {
         let file = self.file.clone();
         let entry = entry.to_owned();
         let error = match (seen, role) {
             (EntryFate::PassedOver(PassedOver::Sparse), _) => {
                 DockerArchiveError::Sparse { file, role, entry }
             }
-            (EntryFate::PassedOver(PassedOver::TooLong(size)), Role::Config | Role::Manifest) => {
-                DockerArchiveError::JsonTooLong {
-                    file,
-                    entry,
-                    size: *size,
-                    limit: match role {
-                        Role::Manifest => MAX_MANIFEST_BYTES,
-                        _ => MAX_CONFIG_BYTES,
-                    },
-                }
+            (
+                EntryFate::PassedOver(PassedOver::TooLong(size)),
+                EntryRole::Config | EntryRole::Manifest,
+            ) => DockerArchiveError::JsonTooLong {
+                file,
+                entry,
+                size: *size,
+                limit: match role {
+                    EntryRole::Manifest => MAX_MANIFEST_BYTES,
+                    _ => MAX_CONFIG_BYTES,
+                },
+            },
+            (
+                EntryFate::PassedOver(PassedOver::TooMuchJson),
+                EntryRole::Config | EntryRole::Manifest,
+            ) => DockerArchiveError::TooMuchJson { file, entry, limit_mib: MAX_JSON_BYTES >> 20 },
+            (_, EntryRole::Config | EntryRole::Manifest) => {
+                DockerArchiveError::ConfigNotJson { file, entry }
             }
-            (EntryFate::PassedOver(PassedOver::TooMuchJson), Role::Config | Role::Manifest) => {
-                DockerArchiveError::TooMuchJson { file, entry, limit_mib: MAX_JSON_BYTES >> 20 }
+            (_, EntryRole::Layer | EntryRole::Blob) => {
+                DockerArchiveError::NotALayer { file, entry }
             }
-            (_, Role::Config | Role::Manifest) => DockerArchiveError::ConfigNotJson { file, entry },
-            (_, Role::Layer | Role::Blob) => DockerArchiveError::NotALayer { file, entry },
         };
         error.into()
     }

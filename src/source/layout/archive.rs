@@ -4,29 +4,29 @@ use std::sync::Arc;
 
 use super::directory::{check_version, json, path_of};
 use super::error::LayoutError;
-use super::index::{INDEX, Index};
-use super::read::Store;
+use super::index::{INDEX, LayoutIndex};
+use super::read::BlobStore;
 use super::region::{Region, RegionFile};
 use crate::image::Digest;
 use crate::source::error::Error;
-use crate::source::role::Role;
+use crate::source::role::EntryRole;
 use crate::source::tar::{Entries, OCI_LAYOUT, StoredFile, TarFile};
 
 /// Opens the layout in a tar, which has a file `oci-layout`.
-pub fn open(tar: TarFile) -> Result<(Box<dyn Store>, Index), Error> {
+pub fn open(tar: TarFile) -> Result<(Box<dyn BlobStore>, LayoutIndex), Error> {
     if !tar.entries.contains(INDEX) {
         let error = LayoutError::FileMissing { file: tar.name.clone(), entry: INDEX };
         return Err(tar.incomplete(error));
     }
     let TarFile { file, name, entries, .. } = tar;
-    let mut archive = Archive { name: name.clone(), file: Arc::new(file), entries, whole: None };
+    let mut archive = LayoutTar { name: name.clone(), file: Arc::new(file), entries, whole: None };
     check_version(&name, &json(&name, OCI_LAYOUT, archive.region(OCI_LAYOUT)?)?)?;
-    let index = Index::parse(&name, &json(&name, INDEX, archive.region(INDEX)?)?)?;
+    let index = LayoutIndex::parse(&name, &json(&name, INDEX, archive.region(INDEX)?)?)?;
     archive.whole = index.whole().map(|whole| whole.digest.clone());
     Ok((Box::new(archive), index))
 }
 
-struct Archive {
+struct LayoutTar {
     name: Arc<str>,
     file: Arc<std::fs::File>,
     entries: Entries<StoredFile>,
@@ -34,14 +34,14 @@ struct Archive {
     whole: Option<Digest>,
 }
 
-impl Archive {
+impl LayoutTar {
     fn region(&self, entry: &str) -> Result<Option<Region>, Error> {
         let Ok((_, stored)) = self.entries.find(entry)? else {
             return Ok(None);
         };
         if stored.sparse {
             let (file, entry) = (self.name.clone(), entry.to_owned());
-            return Err(LayoutError::Sparse { file, role: Role::Blob, entry }.into());
+            return Err(LayoutError::Sparse { file, role: EntryRole::Blob, entry }.into());
         }
         Ok(Some(Region {
             name: self.name.clone(),
@@ -52,7 +52,7 @@ impl Archive {
     }
 }
 
-impl Store for Archive {
+impl BlobStore for LayoutTar {
     fn manifest(&self, digest: &Digest) -> Result<Option<Region>, Error> {
         match self.whole.as_ref() == Some(digest) {
             true => self.region(INDEX),

@@ -4,7 +4,7 @@
 use std::io::Read;
 
 use super::error::LayoutError;
-use super::manifest::{Descriptor, Manifest};
+use super::manifest::{Descriptor, ManifestJson};
 use super::region::Region;
 use crate::image::{Compression, Config, Digest, Hasher};
 
@@ -21,7 +21,7 @@ const MAX_TAR: u64 = 4 << 20;
 pub fn config_fits(
     file: &std::sync::Arc<str>,
     digest: &Digest,
-    manifest: &Manifest,
+    manifest: &ManifestJson,
     config: &Config,
     regions: &[Option<Region>],
 ) -> Result<(), LayoutError> {

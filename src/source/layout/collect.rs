@@ -5,20 +5,20 @@ use std::collections::HashMap;
 
 use super::check;
 use super::error::{LayoutError, Listing};
-use super::index::{Chosen, Referrer};
+use super::index::{Chosen, StoredReferrer};
 use super::manifest::Descriptor;
-use super::read::{MAX_DEPTH, Reader};
+use super::read::{MAX_DEPTH, ManifestReader};
 use super::tree::{Node, StoredBlob, Tree};
 use crate::image::Digest;
 use crate::source::error::Error;
-use crate::source::role::Role;
+use crate::source::role::EntryRole;
 
 /// More manifests than anybody pushes at once.
 const MAX_NODES: usize = 4096;
 
 /// Collects what is to be put.
 pub struct Collector<'r, 'a> {
-    reader: &'r mut Reader<'a>,
+    reader: &'r mut ManifestReader<'a>,
     nodes: Vec<Node>,
     places: HashMap<Digest, usize>,
 }
@@ -26,9 +26,9 @@ pub struct Collector<'r, 'a> {
 impl<'r, 'a> Collector<'r, 'a> {
     /// The tree of a manifest or an index.
     pub fn tree(
-        reader: &'r mut Reader<'a>,
+        reader: &'r mut ManifestReader<'a>,
         chosen: Chosen,
-        referrers: &[Referrer],
+        referrers: &[StoredReferrer],
     ) -> Result<Tree, Error> {
         let mut walk = Self { reader, nodes: Vec::new(), places: HashMap::new() };
         let root = walk.node(&chosen.descriptor, &chosen.by, 0)?;
@@ -37,7 +37,7 @@ impl<'r, 'a> Collector<'r, 'a> {
     }
 
     /// Appends what refers to one of the nodes, and what refers to that.
-    fn attach(&mut self, referrers: &[Referrer]) -> Result<(), Error> {
+    fn attach(&mut self, referrers: &[StoredReferrer]) -> Result<(), Error> {
         loop {
             let before = self.nodes.len();
             for referrer in referrers {
@@ -71,20 +71,20 @@ impl<'r, 'a> Collector<'r, 'a> {
             match child.is_manifest() || self.reader.is_manifest(child)? {
                 true => children.push(self.node(child, &this, depth + 1)?),
                 // BuildKit lists a cache's layers in an index.
-                false => blobs.push(self.blob(child, &this, Role::Layer)?),
+                false => blobs.push(self.blob(child, &this, EntryRole::Layer)?),
             }
         }
 
         let mut config = None;
         if let Some(listed) = &manifest.config {
-            let blob = self.blob(listed, &this, Role::Config)?;
+            let blob = self.blob(listed, &this, EntryRole::Config)?;
             if let Some(region) = &blob.region {
                 config = self.reader.config(&manifest, region, &this)?;
             }
             blobs.push(blob);
         }
         for layer in &manifest.layers {
-            blobs.push(self.blob(layer, &this, Role::Layer)?);
+            blobs.push(self.blob(layer, &this, EntryRole::Layer)?);
         }
         if let Some(config) = &config {
             // The first blob is the config.
@@ -119,7 +119,12 @@ impl<'r, 'a> Collector<'r, 'a> {
         Ok(place)
     }
 
-    fn blob(&self, listed: &Descriptor, by: &Listing, role: Role) -> Result<StoredBlob, Error> {
+    fn blob(
+        &self,
+        listed: &Descriptor,
+        by: &Listing,
+        role: EntryRole,
+    ) -> Result<StoredBlob, Error> {
         Ok(StoredBlob {
             region: self.reader.blob(listed, by, role)?,
             media_type: listed.media_type.clone(),

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::error::{LayoutError, Listing};
-use super::index::{INDEX, Index};
-use super::read::{MAX_MANIFEST_BYTES, Store};
+use super::index::{INDEX, LayoutIndex};
+use super::read::{BlobStore, MAX_MANIFEST_BYTES};
 use super::region::{Region, RegionFile};
 use crate::image::Digest;
 use crate::source::error::Error;
@@ -22,13 +22,13 @@ use crate::source::tar::OCI_LAYOUT;
 const VERSION: &str = "1.0.0";
 
 /// Opens the layout in the folder `path`.
-pub fn open(path: &Path, file: &Arc<str>) -> Result<(Box<dyn Store>, Index), Error> {
+pub fn open(path: &Path, file: &Arc<str>) -> Result<(Box<dyn BlobStore>, LayoutIndex), Error> {
     let read = |name: &'static str| {
         let region = region(&path.join(name))?;
         json(file, name, region)
     };
     check_version(file, &read(OCI_LAYOUT)?)?;
-    let index = Index::parse(file, &read(INDEX)?)?;
+    let index = LayoutIndex::parse(file, &read(INDEX)?)?;
     let whole = index.whole().map(|whole| whole.digest.clone());
     Ok((Box::new(Directory { path: path.to_owned(), whole }), index))
 }
@@ -39,7 +39,7 @@ struct Directory {
     whole: Option<Digest>,
 }
 
-impl Store for Directory {
+impl BlobStore for Directory {
     fn manifest(&self, digest: &Digest) -> Result<Option<Region>, Error> {
         match self.whole.as_ref() == Some(digest) {
             true => Ok(region(&self.path.join(INDEX))?),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::image::{ConfigError, DiffId, Digest};
 use crate::source::error::Error;
-use crate::source::role::Role;
+use crate::source::role::EntryRole;
 
 /// A layout that cannot be read. `file` is its name, safe to print.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +52,7 @@ pub enum LayoutError {
         "{file}: {by} lists {digest} ({role}), which is missing; the layout is incomplete, make it \
          again"
     )]
-    BlobMissing { file: Arc<str>, by: Listing, role: Role, digest: Digest },
+    BlobMissing { file: Arc<str>, by: Listing, role: EntryRole, digest: Digest },
     /// A manifest that an index lists is not there, as where only one platform was exported.
     #[error(
         "{file}: {by} lists {digest}{platform}, which is missing; if only some platforms were \
@@ -64,13 +64,20 @@ pub enum LayoutError {
         "{file}: {digest} ({role}) is {actual} bytes long, not {listed} as {by} says; the layout is \
          damaged, make it again"
     )]
-    BlobSize { file: Arc<str>, by: Listing, role: Role, digest: Digest, listed: u64, actual: u64 },
+    BlobSize {
+        file: Arc<str>,
+        by: Listing,
+        role: EntryRole,
+        digest: Digest,
+        listed: u64,
+        actual: u64,
+    },
     /// A manifest or config does not have the digest that it is listed under.
     #[error(
         "{file}: what is stored as {listed} ({role}, listed by {by}) hashes to {actual}; the layout \
          is damaged, make it again"
     )]
-    BlobDigest { file: Arc<str>, by: Listing, role: Role, listed: Digest, actual: Digest },
+    BlobDigest { file: Arc<str>, by: Listing, role: EntryRole, listed: Digest, actual: Digest },
     /// The bytes of a blob, read to be uploaded, do not have its digest.
     #[error(
         "{file}: blob {listed} is damaged: its bytes are {actual}; make the layout again (nothing was \
@@ -91,7 +98,7 @@ pub enum LayoutError {
         "{file}: {role} {entry:?} is stored as a sparse file, which is not read; make the archive \
          without `tar --sparse`"
     )]
-    Sparse { file: Arc<str>, role: Role, entry: String },
+    Sparse { file: Arc<str>, role: EntryRole, entry: String },
     /// More, or deeper, than any image has.
     #[error("{file} holds more than {limit} {what}, which is not what an image builder writes")]
     TooLarge { file: Arc<str>, limit: u64, what: &'static str },

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::error::{LayoutError, Listing};
 use super::manifest::{Descriptor, is_index};
-use super::read::Reader;
+use super::read::ManifestReader;
 use crate::image::{Bounded, Digest, Platform, distinct_names, is_same_name, is_tag};
 use crate::json;
 use crate::source::error::Error;
@@ -20,16 +20,16 @@ pub const INDEX: &str = "index.json";
 const MAX_ENTRIES: usize = 16_384;
 
 /// The images of a layout, each once.
-pub struct Index {
+pub struct LayoutIndex {
     /// Where they are listed.
     by: Listing,
-    entries: Vec<IndexEntry>,
+    entries: Vec<ListedManifest>,
     /// The list itself, where it is one image for several platforms.
-    whole: Option<IndexEntry>,
+    whole: Option<ListedManifest>,
 }
 
 /// What `index.json` says of a manifest.
-struct IndexEntry {
+struct ListedManifest {
     descriptor: Descriptor,
     /// All names that it has.
     names: Vec<String>,
@@ -49,7 +49,7 @@ pub struct Chosen {
 }
 
 /// A manifest that refers to another.
-pub struct Referrer {
+pub struct StoredReferrer {
     /// The other.
     pub subject: Digest,
     /// What leads to it.
@@ -63,10 +63,10 @@ pub struct Survey {
     /// The places of the images: of all that does not merely belong to another.
     roots: Vec<usize>,
     /// What refers to others.
-    pub referrers: Vec<Referrer>,
+    pub referrers: Vec<StoredReferrer>,
 }
 
-impl Index {
+impl LayoutIndex {
     /// Reads `index.json`.
     pub fn parse(file: &Arc<str>, bytes: &[u8]) -> Result<Self, LayoutError> {
         #[derive(Deserialize)]
@@ -88,7 +88,7 @@ impl Index {
             let next = index.entries.len();
             let place = *places.entry(descriptor.digest.clone()).or_insert(next);
             if place == next {
-                index.entries.push(IndexEntry::new(descriptor));
+                index.entries.push(ListedManifest::new(descriptor));
             }
             let entry = &mut index.entries[place];
             entry.names = distinct_names(entry.names.drain(..).chain(names));
@@ -105,7 +105,7 @@ impl Index {
             let descriptor = Descriptor::of(media_type, Digest::of(bytes), bytes.len() as u64);
             let names = index.entries.first().map_or(Vec::new(), |entry| entry.names.clone());
             let lists_referrers_of = None;
-            index.whole = Some(IndexEntry { descriptor, names, lists_referrers_of });
+            index.whole = Some(ListedManifest { descriptor, names, lists_referrers_of });
         }
         Ok(index)
     }
@@ -115,7 +115,7 @@ impl Index {
     /// have.
     fn lists_platforms(&self) -> bool {
         let mut platforms = HashSet::new();
-        let fits = |entry: &IndexEntry| {
+        let fits = |entry: &ListedManifest| {
             let descriptor = &entry.descriptor;
             let is_manifest = descriptor.is_manifest() && !descriptor.may_be_index();
             let is_new =
@@ -134,7 +134,7 @@ impl Index {
 
     /// The one manifest of what has no list, from the file of this name.
     pub fn of(by: &'static str, descriptor: Descriptor) -> Self {
-        Self { by: Listing::File(by), entries: vec![IndexEntry::new(descriptor)], whole: None }
+        Self { by: Listing::File(by), entries: vec![ListedManifest::new(descriptor)], whole: None }
     }
 
     /// The names of all images.
@@ -143,7 +143,7 @@ impl Index {
     }
 
     /// Finds out what belongs to what. A layout of one image is not read for it.
-    pub fn survey(&self, reader: &mut Reader<'_>) -> Result<Survey, Error> {
+    pub fn survey(&self, reader: &mut ManifestReader<'_>) -> Result<Survey, Error> {
         let mut referrers = Vec::new();
         if self.entries.len() == 1 {
             return Ok(Survey { roots: vec![0], referrers });
@@ -168,7 +168,7 @@ impl Index {
                     let found = reader.manifest_if_there(&child, &by)?;
                     if found.is_some_and(|(_, it)| it.subject.as_ref() == Some(subject)) {
                         let (subject, by) = (subject.clone(), by.clone());
-                        referrers.push(Referrer { subject, descriptor: child, by });
+                        referrers.push(StoredReferrer { subject, descriptor: child, by });
                     }
                 }
                 continue;
@@ -177,7 +177,7 @@ impl Index {
             own.push((place, subject.is_some()));
             if let Some(subject) = subject {
                 let (descriptor, by) = (descriptor.clone(), self.by.clone());
-                referrers.push(Referrer { subject, descriptor, by });
+                referrers.push(StoredReferrer { subject, descriptor, by });
             }
         }
         // Some programs list all manifests here, those within an index and referrers included.
@@ -197,7 +197,7 @@ impl Index {
     }
 
     /// The images that may be meant by a name.
-    fn images(&self) -> impl Iterator<Item = &IndexEntry> {
+    fn images(&self) -> impl Iterator<Item = &ListedManifest> {
         let entries = if self.whole.is_some() { &[][..] } else { &self.entries };
         let images = entries.iter().filter(|entry| entry.lists_referrers_of.is_none());
         self.whole.iter().chain(images)
@@ -233,7 +233,7 @@ impl Index {
         })
     }
 
-    fn chosen(&self, entry: &IndexEntry) -> Chosen {
+    fn chosen(&self, entry: &ListedManifest) -> Chosen {
         Chosen {
             descriptor: entry.descriptor.clone(),
             by: self.by.clone(),
@@ -242,7 +242,7 @@ impl Index {
     }
 }
 
-impl IndexEntry {
+impl ListedManifest {
     fn new(descriptor: Descriptor) -> Self {
         Self { descriptor, names: Vec::new(), lists_referrers_of: None }
     }

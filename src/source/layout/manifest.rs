@@ -49,7 +49,7 @@ struct Naming {
 
 /// A manifest or an index.
 #[derive(Debug)]
-pub struct Manifest {
+pub struct ManifestJson {
     /// As it says itself, or else as whoever lists it does.
     pub media_type: String,
     /// Its `artifactType`, or else the media type of its config: what a list of referrers says.
@@ -77,13 +77,13 @@ struct ManifestFields {
     /// What an artifact manifest had for layers until image-spec 1.1.
     blobs: Option<Bounded<Descriptor, MAX_LAYERS>>,
     manifests: Option<Bounded<Descriptor, MAX_CHILDREN>>,
-    subject: Option<Subject>,
+    subject: Option<SubjectJson>,
     #[serde(default)]
     annotations: Annotations,
 }
 
 #[derive(Deserialize)]
-struct Subject {
+struct SubjectJson {
     digest: Digest,
 }
 
@@ -130,7 +130,7 @@ pub fn is_index(media_type: &str) -> bool {
 /// The artifact manifest of drafts of image-spec 1.1.
 const ARTIFACT: &str = "application/vnd.oci.artifact.manifest.v1+json";
 
-impl Manifest {
+impl ManifestJson {
     /// Reads a manifest or an index, which was said to be of a media type; else what is wrong.
     ///
     /// What it lists makes it one or the other. A media type that is not known is no error

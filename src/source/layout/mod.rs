@@ -23,8 +23,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use self::collect::Collector;
-use self::index::Index;
-use self::read::{Reader, Store};
+use self::index::LayoutIndex;
+use self::read::{BlobStore, ManifestReader};
 use self::select::Chooser;
 use super::error::Error;
 use super::selection::Selection;
@@ -38,8 +38,8 @@ pub use tree::{Node, StoredBlob, Tree};
 /// A layout that was opened: its list of manifests was read, and nothing else.
 pub struct Layout {
     file: Arc<str>,
-    store: Box<dyn Store>,
-    index: Index,
+    store: Box<dyn BlobStore>,
+    index: LayoutIndex,
 }
 
 /// Opens the layout in the folder `path`.
@@ -96,7 +96,7 @@ impl Layout {
         }
     }
 
-    fn reader(&self) -> Reader<'_> {
-        Reader::new(&self.file, &*self.store)
+    fn reader(&self) -> ManifestReader<'_> {
+        ManifestReader::new(&self.file, &*self.store)
     }
 }

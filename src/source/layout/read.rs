@@ -5,11 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::error::{LayoutError, Listing};
-use super::manifest::{Descriptor, Manifest};
+use super::manifest::{Descriptor, ManifestJson};
 use super::region::Region;
 use crate::image::{Compression, Config, Digest, Format, MAX_CONFIG_BYTES};
 use crate::source::error::Error;
-use crate::source::role::Role;
+use crate::source::role::EntryRole;
 
 /// The longest manifest or index that is read: registries take no longer ones.
 pub const MAX_MANIFEST_BYTES: u64 = 4 << 20;
@@ -28,7 +28,7 @@ const MAX_JSON_BYTES: u64 = 32 << 20;
 const MAX_PARTS: usize = 65_536;
 
 /// Where the blobs of a layout are.
-pub trait Store: Send + Sync {
+pub trait BlobStore: Send + Sync {
     /// The bytes of a manifest or an index; `None` where they are not there.
     fn manifest(&self, digest: &Digest) -> Result<Option<Region>, Error> {
         self.blob(digest)
@@ -39,16 +39,16 @@ pub trait Store: Send + Sync {
 }
 
 /// Reads manifests and configs, as long as there are not too many.
-pub struct Reader<'a> {
+pub struct ManifestReader<'a> {
     file: &'a Arc<str>,
-    store: &'a dyn Store,
+    store: &'a dyn BlobStore,
     json_left: u64,
     parts_left: usize,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> ManifestReader<'a> {
     /// Nothing was read yet of the layout `file`.
-    pub fn new(file: &'a Arc<str>, store: &'a dyn Store) -> Self {
+    pub fn new(file: &'a Arc<str>, store: &'a dyn BlobStore) -> Self {
         Self { file, store, json_left: MAX_JSON_BYTES, parts_left: MAX_PARTS }
     }
 
@@ -62,9 +62,9 @@ impl<'a> Reader<'a> {
         &mut self,
         descriptor: &Descriptor,
         by: &Listing,
-    ) -> Result<(Bytes, Manifest), Error> {
+    ) -> Result<(Bytes, ManifestJson), Error> {
         self.manifest_if_there(descriptor, by)?
-            .ok_or_else(|| self.missing(descriptor, by, Role::Manifest).into())
+            .ok_or_else(|| self.missing(descriptor, by, EntryRole::Manifest).into())
     }
 
     /// The same; `None` where it is missing.
@@ -72,13 +72,13 @@ impl<'a> Reader<'a> {
         &mut self,
         descriptor: &Descriptor,
         by: &Listing,
-    ) -> Result<Option<(Bytes, Manifest)>, Error> {
+    ) -> Result<Option<(Bytes, ManifestJson)>, Error> {
         let found = self.store.manifest(&descriptor.digest)?;
-        let Some(region) = self.checked(found, descriptor, by, Role::Manifest)? else {
+        let Some(region) = self.checked(found, descriptor, by, EntryRole::Manifest)? else {
             return Ok(None);
         };
-        let bytes = self.json(&region, descriptor, by, Role::Manifest, MAX_MANIFEST_BYTES)?;
-        let manifest = Manifest::parse(&bytes, &descriptor.media_type).map_err(|what| {
+        let bytes = self.json(&region, descriptor, by, EntryRole::Manifest, MAX_MANIFEST_BYTES)?;
+        let manifest = ManifestJson::parse(&bytes, &descriptor.media_type).map_err(|what| {
             let of = Listing::Manifest(descriptor.digest.clone());
             LayoutError::Json { file: self.file.clone(), of, what }
         })?;
@@ -95,7 +95,7 @@ impl<'a> Reader<'a> {
         if region.length > MAX_MANIFEST_BYTES {
             return Ok(false);
         }
-        let manifest = Manifest::parse(&region.bytes()?, &descriptor.media_type);
+        let manifest = ManifestJson::parse(&region.bytes()?, &descriptor.media_type);
         Ok(manifest.is_ok_and(|manifest| manifest.config.is_some() || manifest.parts() > 1))
     }
 
@@ -104,11 +104,11 @@ impl<'a> Reader<'a> {
         &self,
         descriptor: &Descriptor,
         by: &Listing,
-        role: Role,
+        role: EntryRole,
     ) -> Result<Option<Region>, Error> {
         let found = self.store.blob(&descriptor.digest)?;
         let found = self.checked(found, descriptor, by, role)?;
-        if found.is_none() && !(role == Role::Layer && descriptor.may_be_absent()) {
+        if found.is_none() && !(role == EntryRole::Layer && descriptor.may_be_absent()) {
             return Err(self.missing(descriptor, by, role).into());
         }
         Ok(found)
@@ -117,7 +117,7 @@ impl<'a> Reader<'a> {
     /// The config of a manifest, if it is that of an image. `by` is the manifest.
     pub fn config(
         &mut self,
-        manifest: &Manifest,
+        manifest: &ManifestJson,
         region: &Region,
         by: &Listing,
     ) -> Result<Option<Config>, Error> {
@@ -129,7 +129,7 @@ impl<'a> Reader<'a> {
         else {
             return Ok(None);
         };
-        let bytes = self.json(region, descriptor, by, Role::Config, MAX_CONFIG_BYTES)?;
+        let bytes = self.json(region, descriptor, by, EntryRole::Config, MAX_CONFIG_BYTES)?;
         match Config::parse(bytes) {
             Ok(config) => {
                 self.keep(config.diff_ids().len() + config.layer_history().count())?;
@@ -152,7 +152,7 @@ impl<'a> Reader<'a> {
         region: &Region,
         descriptor: &Descriptor,
         by: &Listing,
-        role: Role,
+        role: EntryRole,
         limit: u64,
     ) -> Result<Bytes, Error> {
         let file = || self.file.clone();
@@ -192,7 +192,7 @@ impl<'a> Reader<'a> {
         found: Option<Region>,
         descriptor: &Descriptor,
         by: &Listing,
-        role: Role,
+        role: EntryRole,
     ) -> Result<Option<Region>, LayoutError> {
         let (file, by, digest) = (self.file.clone(), by.clone(), descriptor.digest.clone());
         if !digest.as_str().starts_with("sha256:") {
@@ -211,10 +211,10 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn missing(&self, descriptor: &Descriptor, by: &Listing, role: Role) -> LayoutError {
+    fn missing(&self, descriptor: &Descriptor, by: &Listing, role: EntryRole) -> LayoutError {
         let (file, by, digest) = (self.file.clone(), by.clone(), descriptor.digest.clone());
         match (&by, role) {
-            (Listing::Manifest(_), Role::Manifest) => {
+            (Listing::Manifest(_), EntryRole::Manifest) => {
                 let platform = descriptor.platform.as_ref();
                 let platform = platform.map(|on| format!(" for {:?}", on.to_string()));
                 let platform = platform.unwrap_or_default();

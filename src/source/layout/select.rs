@@ -4,13 +4,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::error::{LayoutError, Listing};
-use super::index::{Chosen, Index};
+use super::index::{Chosen, LayoutIndex};
 use super::manifest::Descriptor;
-use super::read::{MAX_DEPTH, Reader, Store};
+use super::read::{BlobStore, MAX_DEPTH, ManifestReader};
 use crate::image::{Digest, Platform};
 use crate::source::error::Error;
 use crate::source::printable::printable;
-use crate::source::role::Role;
+use crate::source::role::EntryRole;
 use crate::source::selection::{ChoiceError, Selection};
 
 /// How many images or platforms a message lists.
@@ -24,9 +24,9 @@ pub struct Chooser<'a> {
     /// The layout's name for messages.
     pub file: &'a Arc<str>,
     /// Where its manifests are.
-    pub store: &'a dyn Store,
+    pub store: &'a dyn BlobStore,
     /// Its images.
-    pub index: &'a Index,
+    pub index: &'a LayoutIndex,
 }
 
 /// A manifest or an index, and where it is listed.
@@ -124,7 +124,11 @@ impl Chooser<'_> {
     }
 
     /// A manifest, and all that it lists if it is an index, however deep, each once.
-    fn within(&self, start: &Chosen, reader: &mut Reader<'_>) -> Result<Vec<ManifestFound>, Error> {
+    fn within(
+        &self,
+        start: &Chosen,
+        reader: &mut ManifestReader<'_>,
+    ) -> Result<Vec<ManifestFound>, Error> {
         let mut all = Vec::new();
         // What is to be looked at, the next last.
         let mut waiting = vec![(start.descriptor.clone(), start.by.clone(), 0)];
@@ -153,8 +157,8 @@ impl Chooser<'_> {
         Ok(all)
     }
 
-    fn reader(&self) -> Reader<'_> {
-        Reader::new(self.file, self.store)
+    fn reader(&self) -> ManifestReader<'_> {
+        ManifestReader::new(self.file, self.store)
     }
 
     fn no_such(&self, wanted: String, roots: &[Chosen]) -> ChoiceError {
@@ -173,7 +177,10 @@ impl ManifestFound {
 }
 
 /// What a manifest is for: as the index says that lists it, or else its config.
-fn platform_of(found: &ManifestFound, reader: &mut Reader<'_>) -> Result<Option<Platform>, Error> {
+fn platform_of(
+    found: &ManifestFound,
+    reader: &mut ManifestReader<'_>,
+) -> Result<Option<Platform>, Error> {
     let descriptor = &found.descriptor;
     if found.is_index || descriptor.platform.is_some() {
         return Ok(descriptor.platform.clone().filter(|_| !found.is_index));
@@ -189,7 +196,7 @@ fn platform_of(found: &ManifestFound, reader: &mut Reader<'_>) -> Result<Option<
     let Some(config) = &manifest.config else {
         return Ok(None);
     };
-    let Some(region) = reader.blob(config, &this, Role::Config)? else {
+    let Some(region) = reader.blob(config, &this, EntryRole::Config)? else {
         return Ok(None);
     };
     let config = reader.config(&manifest, &region, &this)?;

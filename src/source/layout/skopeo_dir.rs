@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use super::directory::{json, region};
 use super::error::LayoutError;
-use super::index::Index;
+use super::index::LayoutIndex;
 use super::manifest::Descriptor;
-use super::read::Store;
+use super::read::BlobStore;
 use super::region::Region;
 use crate::image::Digest;
 use crate::source::error::Error;
@@ -39,7 +39,7 @@ pub fn is_one(path: &Path) -> bool {
 }
 
 /// Opens the image in the folder `path`.
-pub fn open(path: &Path, file: &Arc<str>) -> Result<(Box<dyn Store>, Index), Error> {
+pub fn open(path: &Path, file: &Arc<str>) -> Result<(Box<dyn BlobStore>, LayoutIndex), Error> {
     let read = |name: &'static str| json(file, name, region(&path.join(name))?);
     let version = read(VERSION_FILE)?;
     let version = String::from_utf8_lossy(&version);
@@ -57,7 +57,7 @@ pub fn open(path: &Path, file: &Arc<str>) -> Result<(Box<dyn Store>, Index), Err
     let root = Digest::of(&manifest);
     // Its media type, it says itself.
     let descriptor = Descriptor::of(String::new(), root.clone(), manifest.len() as u64);
-    let index = Index::of(MANIFEST, descriptor);
+    let index = LayoutIndex::of(MANIFEST, descriptor);
     Ok((Box::new(SkopeoDir { path: path.to_owned(), root }), index))
 }
 
@@ -67,7 +67,7 @@ struct SkopeoDir {
     root: Digest,
 }
 
-impl Store for SkopeoDir {
+impl BlobStore for SkopeoDir {
     fn manifest(&self, digest: &Digest) -> Result<Option<Region>, Error> {
         let name = match *digest == self.root {
             true => MANIFEST.to_owned(),

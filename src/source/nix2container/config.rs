@@ -46,9 +46,9 @@ struct Set {}
 /// The same, "History".
 #[derive(Default, Deserialize, Serialize)]
 #[serde(default)]
-pub struct History {
+pub struct HistoryJson {
     #[serde(skip_serializing_if = "Option::is_none")]
-    created: Option<Time>,
+    created: Option<GoTime>,
     #[serde(skip_serializing_if = "String::is_empty")]
     created_by: String,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -61,22 +61,22 @@ pub struct History {
 
 /// A time as RFC 3339 has it, in the form that Go gives it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Time(String);
+pub struct GoTime(String);
 
 #[derive(Serialize)]
-struct Config<'a> {
+struct ConfigOut<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    created: Option<&'a Time>,
+    created: Option<&'a GoTime>,
     architecture: &'a str,
     os: &'static str,
     config: &'a ImageConfig,
-    rootfs: RootFs<'a>,
+    rootfs: RootFsOut<'a>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    history: Vec<&'a History>,
+    history: Vec<&'a HistoryJson>,
 }
 
 #[derive(Serialize)]
-struct RootFs<'a> {
+struct RootFsOut<'a> {
     r#type: &'static str,
     /// An empty list is `null` in Go.
     diff_ids: Option<Vec<&'a DiffId>>,
@@ -85,12 +85,12 @@ struct RootFs<'a> {
 /// The config's bytes.
 pub fn bytes(spec: &Spec) -> Vec<u8> {
     let diff_ids = spec.layers.iter().map(|layer| &layer.diff_id).collect::<Vec<_>>();
-    let config = Config {
+    let config = ConfigOut {
         created: spec.created.as_ref(),
         architecture: &spec.arch,
         os: "linux",
         config: &spec.config,
-        rootfs: RootFs {
+        rootfs: RootFsOut {
             r#type: if diff_ids.is_empty() { "" } else { "layers" },
             diff_ids: (!diff_ids.is_empty()).then_some(diff_ids),
         },
@@ -126,7 +126,7 @@ impl serde_json::ser::Formatter for GoJson {
     }
 }
 
-impl<'de> Deserialize<'de> for Time {
+impl<'de> Deserialize<'de> for GoTime {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         go_time(&text).map(Self).ok_or_else(|| {

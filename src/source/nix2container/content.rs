@@ -10,21 +10,22 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::header::{Header, Kind, Owner};
+use super::header::{EntryOwner, Header};
 use super::label::Label;
 use super::spec::LayerSpec;
 use super::tree::{LayerEntry, LayerTree, StoreFile, unreadable};
 use crate::image::Hasher;
 use crate::source::error::Error;
-use crate::source::pieces::{Piece, Pieces};
+use crate::source::pieces::{TarPiece, TarPieces};
 use crate::source::regular_file::RegularFile;
 use crate::source::tar::BLOCK;
+use crate::source::ustar::EntryKind;
 
 /// The permission bits of a mode, those that change the user included.
 const PERMISSIONS: u32 = 0o7777;
 
 /// A layer's bytes. An error is an [`Error`] within an [`io::Error`].
-pub struct LayerContent {
+pub struct SpecLayerContent {
     label: Arc<Label>,
     layer: Arc<LayerSpec>,
     reader: Option<Box<dyn Read + Send>>,
@@ -33,7 +34,7 @@ pub struct LayerContent {
     hasher: Option<Hasher>,
 }
 
-impl LayerContent {
+impl SpecLayerContent {
     /// Nothing was opened yet.
     pub fn new(label: Arc<Label>, layer: Arc<LayerSpec>) -> Self {
         let hasher = layer.is_stored_compressed().then(Hasher::new);
@@ -49,7 +50,7 @@ impl LayerContent {
         let path = Path::new(&self.layer.layer_path);
         if path.as_os_str().is_empty() {
             let tree = LayerTree::new(self.label.clone(), &self.layer.paths)?;
-            return Ok(Box::new(Pieces::new(TreeTar {
+            return Ok(Box::new(TarPieces::new(TreeTar {
                 tree,
                 made: VecDeque::new(),
                 ended: false,
@@ -82,7 +83,7 @@ impl LayerContent {
     }
 }
 
-impl Read for LayerContent {
+impl Read for SpecLayerContent {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let reader = match &mut self.reader {
             Some(reader) => reader,
@@ -107,12 +108,12 @@ impl Read for LayerContent {
 struct TreeTar {
     tree: LayerTree,
     /// What comes next.
-    made: VecDeque<Piece>,
+    made: VecDeque<TarPiece>,
     ended: bool,
 }
 
 impl Iterator for TreeTar {
-    type Item = Result<Piece, Error>;
+    type Item = Result<TarPiece, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if let Some(piece) = self.made.pop_front() {
@@ -125,7 +126,7 @@ impl Iterator for TreeTar {
             Ok(Some(entry)) => Some(self.begin(entry)),
             Ok(None) => {
                 self.ended = true;
-                Some(Ok(Piece::Bytes(vec![0; 2 * BLOCK])))
+                Some(Ok(TarPiece::Bytes(vec![0; 2 * BLOCK])))
             }
             Err(error) => {
                 self.ended = true;
@@ -137,47 +138,47 @@ impl Iterator for TreeTar {
 
 impl TreeTar {
     /// The headers of an entry; its content comes next.
-    fn begin(&mut self, entry: LayerEntry) -> Result<Piece, Error> {
+    fn begin(&mut self, entry: LayerEntry) -> Result<TarPiece, Error> {
         let LayerEntry { name, file } = entry;
         let Some(file) = file else {
             let header = Header {
                 name: &name,
-                kind: Kind::Folder,
+                kind: EntryKind::Folder,
                 mode: 0o755,
-                owner: Owner::ROOT,
+                owner: EntryOwner::ROOT,
                 size: 0,
                 link: b"",
             };
-            return Ok(Piece::Bytes(header.bytes()));
+            return Ok(TarPiece::Bytes(header.bytes()));
         };
         let header = header_of(&name, &file)?;
-        if file.kind == Kind::File {
-            self.made.push_back(Piece::File { size: file.size, path: file.path });
+        if file.kind == EntryKind::File {
+            self.made.push_back(TarPiece::File { size: file.size, path: file.path });
         }
-        Ok(Piece::Bytes(header))
+        Ok(TarPiece::Bytes(header))
     }
 }
 
 /// The headers of a file of the store.
 fn header_of(name: &[u8], file: &StoreFile) -> Result<Vec<u8>, Error> {
     let link = match file.kind {
-        Kind::Symlink => {
+        EntryKind::Symlink => {
             fs::read_link(&file.path).map_err(|source| unreadable(&file.path, source))?
         }
-        Kind::File | Kind::Folder => Default::default(),
+        EntryKind::File | EntryKind::Folder => Default::default(),
     };
     // A symlink's permissions are Linux's, wherever the image was built.
-    let mode = if file.kind == Kind::Symlink { 0o777 } else { file.mode & PERMISSIONS };
+    let mode = if file.kind == EntryKind::Symlink { 0o777 } else { file.mode & PERMISSIONS };
     let (owner, mode) = match file.perms() {
         Some(perms) => perms.of(file.path.as_os_str().as_bytes(), mode),
-        None => (Owner::ROOT, mode),
+        None => (EntryOwner::ROOT, mode),
     };
     let header = Header {
         name,
         kind: file.kind,
         mode,
         owner,
-        size: if file.kind == Kind::File { file.size } else { 0 },
+        size: if file.kind == EntryKind::File { file.size } else { 0 },
         link: link.as_os_str().as_bytes(),
     };
     Ok(header.bytes())

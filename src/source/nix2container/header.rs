@@ -5,7 +5,7 @@
 
 use super::path;
 use crate::source::tar::BLOCK;
-use crate::source::ustar::{Ustar, record};
+use crate::source::ustar::{EntryKind, Ustar, record};
 
 /// The time of every entry, in seconds since 1970, as in the Nix store.
 const MTIME: u64 = 1;
@@ -27,11 +27,11 @@ pub struct Header<'a> {
     /// The whole name, clean.
     pub name: &'a [u8],
     /// Regular file, symbolic link or directory.
-    pub kind: Kind,
+    pub kind: EntryKind,
     /// The permissions, at most [`LARGEST_ID`].
     pub mode: u32,
     /// The owner and the group.
-    pub owner: Owner<'a>,
+    pub owner: EntryOwner<'a>,
     /// Length of the content; 0 where there is none.
     pub size: u64,
     /// Where a symbolic link points to; empty for others.
@@ -40,24 +40,17 @@ pub struct Header<'a> {
 
 /// Whom an entry belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Owner<'a> {
+pub struct EntryOwner<'a> {
     pub uid: i64,
     pub gid: i64,
     pub uname: &'a str,
     pub gname: &'a str,
 }
 
-impl Owner<'_> {
+impl EntryOwner<'_> {
     /// The owner of everything, unless told otherwise.
-    pub const ROOT: Owner<'static> = Owner { uid: 0, gid: 0, uname: "root", gname: "root" };
-}
-
-/// The kinds of entries that there are in a store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    File,
-    Symlink,
-    Folder,
+    pub const ROOT: EntryOwner<'static> =
+        EntryOwner { uid: 0, gid: 0, uname: "root", gname: "root" };
 }
 
 impl Header<'_> {
@@ -97,7 +90,7 @@ impl Header<'_> {
     }
 
     fn ustar(&self, prefix: &[u8], name: &[u8]) -> [u8; BLOCK] {
-        let Owner { uname, gname, .. } = self.owner;
+        let EntryOwner { uname, gname, .. } = self.owner;
         let (name, link) = (cut(name, NAME), cut(self.link, NAME));
         let (uname, gname) = (uname.as_bytes(), gname.as_bytes());
         Ustar { name: &name, link: &link, uname, gname, prefix, ..self.numbers() }.block()
@@ -119,7 +112,7 @@ impl Header<'_> {
         let mut bytes = [extended.block().as_slice(), &data].concat();
         bytes.resize(bytes.len().next_multiple_of(BLOCK), 0);
 
-        let Owner { uname, gname, .. } = self.owner;
+        let EntryOwner { uname, gname, .. } = self.owner;
         let text = |text: &[u8], length| cut(&ascii(text), length);
         let fields = Ustar {
             name: &text(self.name, NAME),
@@ -136,11 +129,7 @@ impl Header<'_> {
     fn numbers(&self) -> Ustar<'static> {
         let id = |value: i64| u64::try_from(value).ok().filter(|_| value <= LARGEST_ID);
         Ustar {
-            kind: match self.kind {
-                Kind::File => b'0',
-                Kind::Symlink => b'2',
-                Kind::Folder => b'5',
-            },
+            kind: self.kind.flag(),
             mode: self.mode.into(),
             uid: id(self.owner.uid).unwrap_or(0),
             gid: id(self.owner.gid).unwrap_or(0),

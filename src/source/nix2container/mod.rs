@@ -25,7 +25,7 @@ use std::io::{self, Cursor, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use self::content::LayerContent;
+use self::content::SpecLayerContent;
 use self::error::Nix2containerError;
 use self::label::Label;
 use self::spec::{LayerSpec, Spec};
@@ -34,7 +34,7 @@ use super::file::FileError;
 use super::interface::{Claim, Image, Layer, Source};
 use super::layer_bytes::LayerBytes;
 use super::layout::{Region, RegionFile};
-use super::location::Progress;
+use super::location::ReadProgress;
 use super::open_file::OpenFile;
 use super::printable::printable_path;
 use crate::image::{Config, DiffId, LayerId, MAX_CONFIG_BYTES};
@@ -63,7 +63,7 @@ struct Nix2container {
     images: [Image; 1],
     layers: Vec<Stored>,
     next: usize,
-    reading: Reading,
+    reading: LayerBeingRead,
 }
 
 /// A layer, and what it is called.
@@ -75,7 +75,7 @@ struct Stored {
 }
 
 impl Nix2container {
-    fn new(file: Arc<str>, spec: Spec, progress: Progress) -> Result<Self, Error> {
+    fn new(file: Arc<str>, spec: Spec, progress: ReadProgress) -> Result<Self, Error> {
         let config = Config::parse(config::bytes(&spec))
             .map_err(|source| Nix2containerError::BadConfig { file: file.clone(), source })?;
         let (mut ids, mut layers, mut total) = (Vec::new(), Vec::new(), 0_u64);
@@ -93,7 +93,7 @@ impl Nix2container {
             }
         }
         let images = [Image { names: Vec::new(), config, layers: ids }];
-        let reading = Reading { content: None, begin: 0, end: 0, total, progress };
+        let reading = LayerBeingRead { content: None, begin: 0, end: 0, total, progress };
         Ok(Self { images, layers, next: 0, reading })
     }
 }
@@ -111,7 +111,7 @@ impl Source for Nix2container {
         };
         let id = LayerId(self.next);
         self.next += 1;
-        reading.content = Some(LayerContent::new(label.clone(), layer.clone()));
+        reading.content = Some(SpecLayerContent::new(label.clone(), layer.clone()));
         reading.begin = *begin;
         reading.end = begin.saturating_add(layer.size);
         (reading.progress)(reading.begin, Some(reading.total));
@@ -141,22 +141,22 @@ fn bytes(label: &Arc<Label>, layer: &Arc<LayerSpec>) -> LayerBytes {
     let size = (layer.is_plain() && layer.size > 0).then_some(layer.size);
     let (label, layer) = (label.clone(), layer.clone());
     let make = move || -> Result<Box<dyn Read + Send>, Error> {
-        Ok(Box::new(LayerContent::new(label.clone(), layer.clone())))
+        Ok(Box::new(SpecLayerContent::new(label.clone(), layer.clone())))
     };
     LayerBytes::Made { size, make: Arc::new(make) }
 }
 
 /// The layer that was yielded last, and how far it was read.
-struct Reading {
-    content: Option<LayerContent>,
+struct LayerBeingRead {
+    content: Option<SpecLayerContent>,
     /// Where it lies among all bytes of all layers, as far as the file tells their lengths.
     begin: u64,
     end: u64,
     total: u64,
-    progress: Progress,
+    progress: ReadProgress,
 }
 
-impl Read for Reading {
+impl Read for LayerBeingRead {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let Some(content) = &mut self.content else {
             return Ok(0);

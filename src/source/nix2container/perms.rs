@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ::regex::bytes::Regex;
 
 use super::fault::{LayerFault, excerpt};
-use super::header::{LARGEST_ID, Owner};
+use super::header::{EntryOwner, LARGEST_ID};
 use super::regex;
 use super::spec::Perm;
 
@@ -54,8 +54,8 @@ impl Perms {
 
     /// The owner and the mode of the file at `path`, which has this mode in the store. A later rule
     /// overrides an earlier one.
-    pub fn of(&self, path: &[u8], mode: u32) -> (Owner<'_>, u32) {
-        let (mut owner, mut mode) = (Owner::ROOT, mode);
+    pub fn of(&self, path: &[u8], mode: u32) -> (EntryOwner<'_>, u32) {
+        let (mut owner, mut mode) = (EntryOwner::ROOT, mode);
         for (perm, (regex, new_mode)) in self.listed.iter().zip(&self.rules) {
             if !regex.is_match(path) {
                 continue;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 
-use super::config::{History, ImageConfig, Time};
+use super::config::{GoTime, HistoryJson, ImageConfig};
 use super::error::Nix2containerError;
 use super::fault::{LayerFault, excerpt};
 use crate::image::{Bounded, Compression, DiffId, Digest, MAX_LAYERS};
@@ -30,7 +30,7 @@ pub struct Spec {
     pub layers: Vec<LayerSpec>,
     pub arch: String,
     #[serde(default)]
-    pub created: Option<Time>,
+    pub created: Option<GoTime>,
 }
 
 /// A layer of it.
@@ -51,7 +51,7 @@ pub struct LayerSpec {
     #[serde(rename = "layer-path", default)]
     pub layer_path: String,
     #[serde(rename = "History", default)]
-    pub history: History,
+    pub history: HistoryJson,
 }
 
 /// A file or a folder with all below it.

@@ -15,7 +15,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::fault::LayerFault;
-use super::header::Kind;
 use super::label::Label;
 use super::path::clean;
 use super::perms::{self, Perms, Regexes};
@@ -24,6 +23,7 @@ use super::spec::{Rewrite, StorePath};
 use crate::source::error::Error;
 use crate::source::file::FileError;
 use crate::source::printable::printable_path;
+use crate::source::ustar::EntryKind;
 
 /// The most memory for names: enough for some 200,000 files.
 const MAX_HELD: usize = 96 << 20;
@@ -45,7 +45,7 @@ pub struct LayerEntry {
 /// A file, a symlink or a folder in the store.
 pub struct StoreFile {
     pub path: PathBuf,
-    pub kind: Kind,
+    pub kind: EntryKind,
     /// The mode by `lstat`.
     pub mode: u32,
     pub size: u64,
@@ -206,7 +206,7 @@ impl LayerTree {
         let (first, last) = if is_later { (known, file) } else { (file, known) };
         let differ = if first.mode != last.mode {
             Some("permissions or kind")
-        } else if first.kind == Kind::File && first.size != last.size {
+        } else if first.kind == EntryKind::File && first.size != last.size {
             Some("length")
         } else {
             match (first.perms(), last.perms()) {
@@ -286,11 +286,11 @@ impl LayerTree {
     ) -> Result<StoreFile, Error> {
         let kind = metadata.file_type();
         let kind = if kind.is_file() {
-            Kind::File
+            EntryKind::File
         } else if kind.is_dir() {
-            Kind::Folder
+            EntryKind::Folder
         } else if kind.is_symlink() {
-            Kind::Symlink
+            EntryKind::Symlink
         } else {
             return Err(self.label.fault(LayerFault::Kind(shown(&path))));
         };

@@ -6,7 +6,7 @@ use std::thread;
 
 use crossbeam_channel::Receiver;
 
-use super::layer::{Making, StoreLayer};
+use super::layer::{LayerRecipe, StoreLayer};
 use crate::source::error::Error;
 use crate::source::file::FileError;
 
@@ -21,7 +21,7 @@ pub struct Ahead {
 
 impl Ahead {
     /// Begins to look at the layers that are made of these store paths.
-    pub fn start(file: Arc<str>, layers: Vec<Vec<String>>, making: Making) -> Self {
+    pub fn start(file: Arc<str>, layers: Vec<Vec<String>>, making: LayerRecipe) -> Self {
         let (looked, receiver) = crossbeam_channel::bounded(AHEAD);
         let look = move || {
             for paths in layers {

@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use super::super::error::Error;
-use super::header::Owner;
-use super::json::{Unwritable, Value};
+use super::header::FilesOwner;
+use super::json::{UnwritableJson, Value};
 use super::refusal::Refusal;
 use super::script::Version;
-use super::time::{self, Time};
+use super::time::{self, PythonTime};
 use crate::image::MAX_LAYERS;
 
 /// The longest conf that is read; that of an image with ten thousand store paths has 1 MB.
@@ -23,8 +23,8 @@ pub struct Conf {
     pub architecture: String,
     /// The `config` of the image's config, an object.
     pub config: Value,
-    pub created: Time,
-    pub owner: Owner,
+    pub created: PythonTime,
+    pub owner: FilesOwner,
     pub repo_tag: String,
     pub from_image: Option<PathBuf>,
     /// The store paths of each layer, absolute and without `.`, `..` or doubled slashes.
@@ -68,12 +68,12 @@ pub fn parse(json: &[u8], version: Version, now: SystemTime) -> Result<Conf, Con
     // Written once, to see that it can be.
     match config.dumps() {
         Ok(_) => {}
-        Err(Unwritable::OtherNumber) => {
+        Err(UnwritableJson::OtherNumber) => {
             return Err(ConfFault::unknown(
                 "\"config\" holds a number that Python writes its own way",
             ));
         }
-        Err(Unwritable::TooLong(length)) => {
+        Err(UnwritableJson::TooLong(length)) => {
             let what = format!("is {length} bytes long as JSON, longer than any image's");
             return Err(conf.broken("config", &what));
         }
@@ -82,7 +82,7 @@ pub fn parse(json: &[u8], version: Version, now: SystemTime) -> Result<Conf, Con
     let mtime =
         if version >= Version::Mtime { conf.time("mtime", now)?.seconds } else { created.seconds };
     let owner = if version >= Version::Owner {
-        Owner {
+        FilesOwner {
             mtime,
             uid: conf.number("uid")?,
             gid: conf.number("gid")?,
@@ -90,7 +90,7 @@ pub fn parse(json: &[u8], version: Version, now: SystemTime) -> Result<Conf, Con
             gname: conf.text("gname")?.to_owned(),
         }
     } else {
-        Owner { mtime, uid: 0, gid: 0, uname: "root".into(), gname: "root".into() }
+        FilesOwner { mtime, uid: 0, gid: 0, uname: "root".into(), gname: "root".into() }
     };
     let from_image = match conf.0.get("from_image") {
         Some(Value::Text(path)) => Some(PathBuf::from(path)),
@@ -148,7 +148,7 @@ impl<'a> ConfFields<'a> {
         number.ok_or_else(|| ConfFault::unknown(format!("{field:?} is an unusual number")))
     }
 
-    fn time(&self, field: &str, now: SystemTime) -> Result<Time, ConfFault> {
+    fn time(&self, field: &str, now: SystemTime) -> Result<PythonTime, ConfFault> {
         match self.text(field)? {
             "now" => Ok(time::now(now)),
             text => time::parse(text)
@@ -238,7 +238,7 @@ mod tests {
         assert_eq!(conf.architecture, "arm64");
         assert_eq!(conf.created.seconds, 1);
         let (uname, gname) = ("user".into(), "users".into());
-        assert_eq!(conf.owner, Owner { mtime: 2, uid: 1000, gid: 100, uname, gname });
+        assert_eq!(conf.owner, FilesOwner { mtime: 2, uid: 1000, gid: 100, uname, gname });
         assert_eq!(conf.store_layers[1], ["/nix/store/y", "/nix/store/z"]);
         assert_eq!((conf.repo_tag.as_str(), conf.from_image), ("app:v1", None));
     }
@@ -251,7 +251,7 @@ mod tests {
         }
         let owner = read_as(Version::FromImage, &older).unwrap().owner;
         let root = || "root".to_owned();
-        assert_eq!(owner, Owner { mtime: 1, uid: 0, gid: 0, uname: root(), gname: root() });
+        assert_eq!(owner, FilesOwner { mtime: 1, uid: 0, gid: 0, uname: root(), gname: root() });
         let error = read_as(Version::StoreDir, &older).unwrap_err();
         assert_eq!(error, "its field \"store_dir\" is missing");
     }

@@ -17,7 +17,7 @@ pub struct ConfigLayer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unwritable {
     /// As JSON.
-    Json(json::Unwritable),
+    Json(json::UnwritableJson),
     /// The name of a layer is not ASCII, and Python may show it in several ways.
     Name,
 }

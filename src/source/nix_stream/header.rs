@@ -6,12 +6,12 @@
 use std::borrow::Cow;
 
 use super::super::tar::BLOCK;
-use super::super::ustar::{Ustar, record};
+use super::super::ustar::{EntryKind, Ustar, record};
 use super::code_points::{code_points, is_utf8};
 
 /// Who owns the files of a layer, and since when they are as they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Owner {
+pub struct FilesOwner {
     /// Seconds since 1970.
     pub mtime: i64,
     pub uid: i64,
@@ -20,20 +20,12 @@ pub struct Owner {
     pub gname: String,
 }
 
-/// What sort of file a header is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    File,
-    Folder,
-    Symlink,
-}
-
 /// What a header says besides whose the file is.
 #[derive(Clone, Copy, Debug)]
 pub struct Member<'a> {
     /// Its name. A folder's gets a slash at its end.
     pub name: &'a [u8],
-    pub kind: Kind,
+    pub kind: EntryKind,
     /// The permissions; the other bits of a file's mode do not matter.
     pub mode: u32,
     /// The length of a file's content.
@@ -43,18 +35,14 @@ pub struct Member<'a> {
 }
 
 /// The header: one block, and before it an extended header where a field does not fit.
-pub fn header(member: &Member<'_>, owner: &Owner) -> Vec<u8> {
+pub fn header(member: &Member<'_>, owner: &FilesOwner) -> Vec<u8> {
     let mut name = Cow::Borrowed(member.name);
-    if member.kind == Kind::Folder && !name.ends_with(b"/") {
+    if member.kind == EntryKind::Folder && !name.ends_with(b"/") {
         name.to_mut().push(b'/');
     }
     let mut fields = Ustar {
         mode: u64::from(member.mode & 0o7777),
-        kind: match member.kind {
-            Kind::File => b'0',
-            Kind::Folder => b'5',
-            Kind::Symlink => b'2',
-        },
+        kind: member.kind.flag(),
         ..Ustar::default()
     };
     let mut records = Records::default();
@@ -143,7 +131,7 @@ for line in sys.stdin:
     sys.stdout.buffer.write(info.tobuf(tarfile.PAX_FORMAT, 'utf-8', 'surrogateescape'))
 ";
 
-    type Made = (u8, Vec<u8>, u32, u64, Vec<u8>, Owner);
+    type Made = (u8, Vec<u8>, u32, u64, Vec<u8>, FilesOwner);
 
     fn hex(bytes: &[u8]) -> String {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -152,16 +140,17 @@ for line in sys.stdin:
     fn compare(all: &[Made]) {
         let (mut ours, mut lines) = (Vec::new(), String::new());
         for (kind, name, mode, size, target, owner) in all {
-            let kind = [Kind::File, Kind::Folder, Kind::Symlink][usize::from(kind % 3)];
+            let kind =
+                [EntryKind::File, EntryKind::Folder, EntryKind::Symlink][usize::from(kind % 3)];
             let member = Member { name, kind, mode: *mode, size: *size, target };
             ours.extend(header(&member, owner));
-            let Owner { mtime, uid, gid, uname, gname } = owner;
+            let FilesOwner { mtime, uid, gid, uname, gname } = owner;
             lines.push_str(&format!(
                 "{} {} {mode} {size} {} {mtime} {uid} {gid} {} {}\n",
                 match kind {
-                    Kind::File => 0,
-                    Kind::Folder => 5,
-                    Kind::Symlink => 2,
+                    EntryKind::File => 0,
+                    EntryKind::Folder => 5,
+                    EntryKind::Symlink => 2,
                 },
                 hex(name),
                 hex(target),
@@ -172,8 +161,8 @@ for line in sys.stdin:
         assert!(ours == python(HEADERS, lines.as_bytes()), "{all:?}");
     }
 
-    fn root() -> Owner {
-        Owner { mtime: 1, uid: 0, gid: 0, uname: "root".into(), gname: "root".into() }
+    fn root() -> FilesOwner {
+        FilesOwner { mtime: 1, uid: 0, gid: 0, uname: "root".into(), gname: "root".into() }
     }
 
     #[test]
@@ -195,11 +184,11 @@ for line in sys.stdin:
             all.push((0, b"/big".to_vec(), 0o104555, size, Vec::new(), root()));
         }
         for number in [-1, 0o7777777, 0o10000000, 0o77777777777, 0o100000000000, i64::MIN] {
-            let owner = Owner { mtime: number, uid: number, gid: number, ..root() };
+            let owner = FilesOwner { mtime: number, uid: number, gid: number, ..root() };
             all.push((0, b"/x".to_vec(), 0o444, 1, Vec::new(), owner));
         }
         for name in ["", "u", &"u".repeat(31), &"u".repeat(32), &"u".repeat(33), "ü"] {
-            let owner = Owner { uname: name.into(), gname: name.into(), ..root() };
+            let owner = FilesOwner { uname: name.into(), gname: name.into(), ..root() };
             all.push((0, b"/x".to_vec(), 0o444, 1, Vec::new(), owner));
         }
         compare(&all);
@@ -226,7 +215,7 @@ for line in sys.stdin:
             let made: Vec<Made> = all
                 .into_iter()
                 .map(|(kind, name, mode, size, target, (mtime, uid, gid, uname, gname))| {
-                    let owner = Owner { mtime, uid, gid, uname, gname };
+                    let owner = FilesOwner { mtime, uid, gid, uname, gname };
                     (kind, name, mode, size, target, owner)
                 })
                 .collect();

@@ -31,7 +31,7 @@ pub enum Value {
 
 /// Why a value is not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unwritable {
+pub enum UnwritableJson {
     /// It holds a number that Python writes its own way.
     OtherNumber,
     /// It would be this long, which is longer than any config that is read.
@@ -57,23 +57,23 @@ impl Value {
     }
 
     /// `json.dumps(self, indent=4)`.
-    pub fn dumps(&self) -> Result<String, Unwritable> {
+    pub fn dumps(&self) -> Result<String, UnwritableJson> {
         let mut out = Out::default();
         self.write(&mut out, 1)?;
         if out.length > MAX_CONFIG_BYTES {
-            return Err(Unwritable::TooLong(out.length));
+            return Err(UnwritableJson::TooLong(out.length));
         }
         Ok(out.text)
     }
 
-    fn write(&self, out: &mut Out, depth: usize) -> Result<(), Unwritable> {
+    fn write(&self, out: &mut Out, depth: usize) -> Result<(), UnwritableJson> {
         match self {
             Self::Null => out.push("null"),
             Self::Bool(true) => out.push("true"),
             Self::Bool(false) => out.push("false"),
             Self::Natural(number) => out.push(&number.to_string()),
             Self::Negative(number) => out.push(&number.to_string()),
-            Self::Other => return Err(Unwritable::OtherNumber),
+            Self::Other => return Err(UnwritableJson::OtherNumber),
             Self::Text(text) => out.push_text(text),
             Self::List(values) => {
                 out.push_all(depth, ("[", "]"), values, |out, value| value.write(out, depth + 1))?;
@@ -110,8 +110,8 @@ impl Out {
         depth: usize,
         (open, close): (&str, &str),
         items: &[T],
-        write: impl Fn(&mut Self, &T) -> Result<(), Unwritable>,
-    ) -> Result<(), Unwritable> {
+        write: impl Fn(&mut Self, &T) -> Result<(), UnwritableJson>,
+    ) -> Result<(), UnwritableJson> {
         self.push(open);
         for (index, item) in items.iter().enumerate() {
             self.push(if index > 0 { "," } else { "" });
@@ -264,7 +264,7 @@ sys.stdout.write(json.dumps(json.load(sys.stdin), indent=4))";
     fn numbers_that_python_writes_otherwise_are_told() {
         for json in ["1.0", "[1e3]", r#"{"a": -0}"#, "18446744073709551616"] {
             let value = Value::parse(json.as_bytes()).unwrap();
-            assert_eq!(value.dumps(), Err(Unwritable::OtherNumber), "{json}");
+            assert_eq!(value.dumps(), Err(UnwritableJson::OtherNumber), "{json}");
         }
     }
 
@@ -276,7 +276,7 @@ sys.stdout.write(json.dumps(json.load(sys.stdin), indent=4))";
         // Little as it is, with its indentation it is much.
         let wide = format!("{}{}0{}", "[".repeat(100), "0,".repeat(100_000), "]".repeat(100));
         let wide = Value::parse(wide.as_bytes()).unwrap().dumps();
-        assert!(matches!(wide, Err(Unwritable::TooLong(length)) if length > 40_000_000));
+        assert!(matches!(wide, Err(UnwritableJson::TooLong(length)) if length > 40_000_000));
         let deep = "[".repeat(100_000);
         assert!(Value::parse(deep.as_bytes()).is_err());
         let many = format!("[{}0]", "0,".repeat(MAX_VALUES));

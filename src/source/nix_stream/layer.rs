@@ -6,12 +6,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::header::{Kind, Member, Owner, header};
+use super::header::{FilesOwner, Member, header};
 use super::walk::{Files, Position};
 use crate::image::{Digest, LayerKey};
 use crate::source::error::Error;
-use crate::source::pieces::{Piece, Pieces};
+use crate::source::pieces::{TarPiece, TarPieces};
 use crate::source::tar::BLOCK;
+use crate::source::ustar::EntryKind;
 
 /// What a tar is filled up to.
 const RECORD: u64 = 10_240;
@@ -24,15 +25,15 @@ const STORE: &str = "/nix/store/";
 
 /// What all layers of an image have in common.
 #[derive(Clone, Debug)]
-pub struct Making {
-    pub owner: Arc<Owner>,
+pub struct LayerRecipe {
+    pub owner: Arc<FilesOwner>,
     /// The permissions of `/nix` and `/nix/store`.
     pub store_mode: u32,
 }
 
 /// A layer about to be made.
 pub struct StoreLayer {
-    making: Making,
+    making: LayerRecipe,
     files: Files,
     size: u64,
     key: Option<LayerKey>,
@@ -40,7 +41,7 @@ pub struct StoreLayer {
 
 impl StoreLayer {
     /// Looks at all that the paths hold, and opens nothing.
-    pub fn look(paths: &[String], making: &Making) -> Result<Self, Error> {
+    pub fn look(paths: &[String], making: &LayerRecipe) -> Result<Self, Error> {
         let mut files = Files::default();
         for path in paths {
             files.add(path)?;
@@ -73,9 +74,9 @@ impl StoreLayer {
     pub fn content(self) -> impl Read + Send {
         let start = store_folders(&self.making);
         let position = self.files.start();
-        Pieces::new(StoreTar {
+        TarPieces::new(StoreTar {
             left: self.size - start.len() as u64,
-            next: Some(Piece::Bytes(start)),
+            next: Some(TarPiece::Bytes(start)),
             layer: self,
             position,
         })
@@ -83,14 +84,14 @@ impl StoreLayer {
 }
 
 /// What a layer of these paths is made of, if they are Nix's own and nobody has written to them.
-pub fn key_of(paths: &[String], making: &Making) -> Option<LayerKey> {
+pub fn key_of(paths: &[String], making: &LayerRecipe) -> Option<LayerKey> {
     paths.iter().all(|path| is_store_path(path)).then(|| key(paths, making))
 }
 
 /// The headers of `/nix` and `/nix/store`.
-fn store_folders(making: &Making) -> Vec<u8> {
+fn store_folders(making: &LayerRecipe) -> Vec<u8> {
     let folder = |name: &[u8]| {
-        let (kind, mode) = (Kind::Folder, making.store_mode);
+        let (kind, mode) = (EntryKind::Folder, making.store_mode);
         header(&Member { name, kind, mode, size: 0, target: b"" }, &making.owner)
     };
     [folder(b"/nix"), folder(b"/nix/store")].concat()
@@ -105,13 +106,13 @@ struct StoreTar {
     layer: StoreLayer,
     position: Position,
     /// What comes before the next file.
-    next: Option<Piece>,
+    next: Option<TarPiece>,
     /// How many bytes are still to come after that, what fills up the end included.
     left: u64,
 }
 
 impl Iterator for StoreTar {
-    type Item = Result<Piece, Error>;
+    type Item = Result<TarPiece, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if let Some(piece) = self.next.take() {
@@ -120,15 +121,15 @@ impl Iterator for StoreTar {
         let Some(member) = self.position.next(&self.layer.files) else {
             // Two empty blocks, and up to the end of the record.
             let end = std::mem::take(&mut self.left).min(2 * RECORD) as usize;
-            return (end > 0).then(|| Ok(Piece::Bytes(vec![0; end])));
+            return (end > 0).then(|| Ok(TarPiece::Bytes(vec![0; end])));
         };
         let header = header(&member, &self.layer.making.owner);
         self.left = self.left.saturating_sub(header.len() as u64 + content_size(&member));
         if member.size > 0 {
             let path = PathBuf::from(OsStr::from_bytes(member.name));
-            self.next = Some(Piece::File { path, size: member.size });
+            self.next = Some(TarPiece::File { path, size: member.size });
         }
-        Some(Ok(Piece::Bytes(header)))
+        Some(Ok(TarPiece::Bytes(header)))
     }
 }
 
@@ -146,8 +147,8 @@ fn is_store_path(path: &str) -> bool {
 
 /// The digest of all that determines the layer's bytes: each value with its length before it, so
 /// that no two layers can say the same.
-fn key(paths: &[String], making: &Making) -> LayerKey {
-    let Owner { mtime, uid, gid, uname, gname } = &*making.owner;
+fn key(paths: &[String], making: &LayerRecipe) -> LayerKey {
+    let FilesOwner { mtime, uid, gid, uname, gname } = &*making.owner;
     let numbers = [*mtime, *uid, *gid, i64::from(making.store_mode)].map(|n| n.to_string());
     let fixed = [RECIPE, STORE].into_iter().chain(numbers.iter().map(String::as_str));
     let all = fixed.chain([uname.as_str(), gname]).chain(paths.iter().map(String::as_str));
@@ -162,20 +163,20 @@ fn key(paths: &[String], making: &Making) -> LayerKey {
 mod tests {
     use super::*;
 
-    fn making() -> Making {
+    fn making() -> LayerRecipe {
         let (uname, gname) = ("root".into(), "root".into());
-        let owner = Owner { mtime: 1, uid: 0, gid: 0, uname, gname };
-        Making { owner: Arc::new(owner), store_mode: 0o755 }
+        let owner = FilesOwner { mtime: 1, uid: 0, gid: 0, uname, gname };
+        LayerRecipe { owner: Arc::new(owner), store_mode: 0o755 }
     }
 
     #[test]
     fn all_that_a_layer_is_made_of_is_in_its_key() {
         let path = |name: &str| format!("/nix/store/{}-{name}", "0".repeat(32));
         let paths = [path("a"), path("b")];
-        let with = |change: fn(&mut Making, &mut Owner)| {
+        let with = |change: fn(&mut LayerRecipe, &mut FilesOwner)| {
             let (mut making, mut owner) = (making(), (*making().owner).clone());
             change(&mut making, &mut owner);
-            key(&paths, &Making { owner: Arc::new(owner), ..making })
+            key(&paths, &LayerRecipe { owner: Arc::new(owner), ..making })
         };
         let keys = [
             key(&paths, &making()),

@@ -20,7 +20,7 @@ use crate::source::decompress;
 use crate::source::error::Error;
 use crate::source::file::FileError;
 use crate::source::interface::{Image, Layer, Source};
-use crate::source::location::{ImagesKnown, Note, Progress};
+use crate::source::location::{ImagesKnown, Note, ReadProgress};
 use crate::source::printable::printable;
 use crate::source::tar::{self, BLOCK};
 use crate::source::wrapping::{self, Wrapping};
@@ -40,7 +40,7 @@ pub fn open(
     path: &Path,
     file: Arc<str>,
     images: ImagesKnown,
-    progress: Progress,
+    progress: ReadProgress,
     note: Note,
 ) -> Result<Contents, Error> {
     // A name without a slash would be looked up in PATH.

@@ -11,14 +11,14 @@ use super::conf::Conf;
 use super::config::{self, ConfigLayer, Unwritable};
 use super::error::NixStreamError;
 use super::json;
-use super::layer::{self, Making, StoreLayer};
+use super::layer::{self, LayerRecipe, StoreLayer};
 use crate::image::{Config, ConfigError, DiffId, Hasher, LayerId, LayerKey};
 use crate::source::error::Error;
 use crate::source::file::FileError;
 use crate::source::interface::{Claim, Image, Layer, OnlyOnce, Source};
 use crate::source::layer_bytes::LayerBytes;
 use crate::source::layout::{Region, RegionFile};
-use crate::source::location::Progress;
+use crate::source::location::ReadProgress;
 use crate::source::printable::printable_path;
 use crate::source::regular_file::RegularFile;
 
@@ -48,9 +48,9 @@ impl NixStream {
         store_mode: u32,
         base: Option<Base>,
         customisation: Customisation,
-        progress: Progress,
+        progress: ReadProgress,
     ) -> Self {
-        let making = Making { owner: Arc::new(conf.owner.clone()), store_mode };
+        let making = LayerRecipe { owner: Arc::new(conf.owner.clone()), store_mode };
         let nothing: Box<dyn Read + Send> = Box::new(io::empty());
         let content = StreamContent { inner: nothing, position: 0, progress };
         let (diff_ids, first_id) = (Vec::new(), 0);
@@ -82,11 +82,11 @@ impl NixStream {
         let bytes =
             config::config(&own.conf, environment, &listed).map_err(
                 |unwritable| match unwritable {
-                    Unwritable::Json(json::Unwritable::TooLong(length)) => {
+                    Unwritable::Json(json::UnwritableJson::TooLong(length)) => {
                         bad(ConfigError::TooLong(length))
                     }
                     // Numbers were seen to be usual ones when the conf was read.
-                    Unwritable::Json(json::Unwritable::OtherNumber) | Unwritable::Name => {
+                    Unwritable::Json(json::UnwritableJson::OtherNumber) | Unwritable::Name => {
                         NixStreamError::UnusualBase { file: own.file.clone() }
                     }
                 },
@@ -153,7 +153,7 @@ impl Source for NixStream {
 struct OwnLayers {
     file: Arc<str>,
     conf: Conf,
-    making: Making,
+    making: LayerRecipe,
     ahead: Ahead,
     customisation: Customisation,
     /// The id of the first of them.
@@ -269,7 +269,7 @@ struct StreamContent {
     inner: Box<dyn Read + Send>,
     /// What was read of all layers.
     position: u64,
-    progress: Progress,
+    progress: ReadProgress,
 }
 
 impl Read for StreamContent {

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A point in time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Time {
+pub struct PythonTime {
     /// What `isoformat` gives.
     pub iso: String,
     /// Seconds since 1970, whole ones.
@@ -13,7 +13,7 @@ pub struct Time {
 
 /// Reads `2024-02-29T12:30:00+01:00`, the form that `date -Iseconds` writes; `None` for any other,
 /// such as one without a zone, which means the machine's.
-pub fn parse(text: &str) -> Option<Time> {
+pub fn parse(text: &str) -> Option<PythonTime> {
     let (local, zone) = text.split_at_checked(19)?;
     let ahead = match zone.as_bytes() {
         [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] => {
@@ -37,11 +37,11 @@ pub fn parse(text: &str) -> Option<Time> {
     }
     let seconds = i64::try_from(utc.duration_since(UNIX_EPOCH).ok()?.as_secs()).ok()? - ahead;
     let zone = if ahead == 0 { "+00:00" } else { zone };
-    Some(Time { iso: format!("{local}{zone}"), seconds })
+    Some(PythonTime { iso: format!("{local}{zone}"), seconds })
 }
 
 /// What `datetime.now(tz=timezone.utc)` is at that time.
-pub fn now(time: SystemTime) -> Time {
+pub fn now(time: SystemTime) -> PythonTime {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let time = UNIX_EPOCH + Duration::from_micros(since.as_micros() as u64);
     // Python leaves out a fraction that is zero.
@@ -50,7 +50,7 @@ pub fn now(time: SystemTime) -> Time {
         _ => humantime::format_rfc3339_micros(time).to_string(),
     };
     let local = text.trim_end_matches('Z');
-    Time { iso: format!("{local}+00:00"), seconds: since.as_secs() as i64 }
+    PythonTime { iso: format!("{local}+00:00"), seconds: since.as_secs() as i64 }
 }
 
 #[cfg(test)]
@@ -107,7 +107,7 @@ for line in sys.stdin:
     #[test]
     fn now_has_microseconds_unless_they_are_zero() {
         let at = |nanos| now(UNIX_EPOCH + Duration::from_nanos(nanos));
-        let iso = |text: &str, seconds| Time { iso: text.into(), seconds };
+        let iso = |text: &str, seconds| PythonTime { iso: text.into(), seconds };
         assert_eq!(at(1_000_000_999), iso("1970-01-01T00:00:01+00:00", 1));
         assert_eq!(at(1_999_999_999), iso("1970-01-01T00:00:01.999999+00:00", 1));
     }

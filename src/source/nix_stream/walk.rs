@@ -13,10 +13,11 @@ use std::path::{Path, PathBuf};
 
 use super::code_points::compare;
 use super::error::NixStreamError;
-use super::header::{Kind, Member};
+use super::header::Member;
 use crate::source::error::Error;
 use crate::source::file::FileError;
 use crate::source::printable::printable_path;
+use crate::source::ustar::EntryKind;
 
 /// More files than one layer has in earnest; they take some 60 MB.
 const MAX_FILES: usize = 1 << 20;
@@ -27,17 +28,17 @@ const STORE_MTIME: i64 = 1;
 /// Files, each folder before what is in it.
 #[derive(Default)]
 pub struct Files {
-    nodes: Vec<Node>,
+    nodes: Vec<WalkedPath>,
     /// The names, each followed by the target where it is a symlink's.
     names: Vec<u8>,
     /// Whether some of them are not as Nix leaves what it stores.
     is_touched: bool,
 }
 
-struct Node {
+struct WalkedPath {
     size: u64,
     mode: u16,
-    kind: Kind,
+    kind: EntryKind,
     /// How many folders it is below the path that was given.
     depth: u16,
     name: u16,
@@ -86,14 +87,14 @@ impl Files {
             return Err(NixStreamError::NotStorable { path: printable_path(path) }.into());
         };
         let mut target = Vec::new();
-        if kind == Kind::Symlink {
+        if kind == EntryKind::Symlink {
             let link = fs::read_link(path).map_err(|error| failed(path, error))?;
             target = link.into_os_string().into_vec();
         }
         // A path that the system could open has no longer parts, and not as many.
         let too_long = |_| failed(path, io::ErrorKind::InvalidFilename.into());
-        self.nodes.push(Node {
-            size: if kind == Kind::File { status.size } else { 0 },
+        self.nodes.push(WalkedPath {
+            size: if kind == EntryKind::File { status.size } else { 0 },
             mode: (status.mode & 0o7777) as u16,
             kind,
             depth: u16::try_from(depth).map_err(too_long)?,
@@ -102,9 +103,9 @@ impl Files {
         });
         self.names.extend(name);
         self.names.extend(target);
-        let is_writable = kind != Kind::Symlink && status.mode & 0o222 != 0;
+        let is_writable = kind != EntryKind::Symlink && status.mode & 0o222 != 0;
         self.is_touched |= is_writable || !status.is_old;
-        Ok(kind == Kind::Folder)
+        Ok(kind == EntryKind::Folder)
     }
 
     /// Whether all files are as Nix leaves what it stores: nobody may write them, and their time is
@@ -181,11 +182,11 @@ impl FileStatus {
     }
 
     /// `None` for what has no place in a store: devices, pipes, sockets.
-    fn kind(self) -> Option<Kind> {
+    fn kind(self) -> Option<EntryKind> {
         match self.mode & 0o170_000 {
-            0o100_000 => Some(Kind::File),
-            0o040_000 => Some(Kind::Folder),
-            0o120_000 => Some(Kind::Symlink),
+            0o100_000 => Some(EntryKind::File),
+            0o040_000 => Some(EntryKind::Folder),
+            0o120_000 => Some(EntryKind::Symlink),
             _ => None,
         }
     }
@@ -258,9 +259,9 @@ mod tests {
         let mut position = files.start();
         position.next(&files).unwrap();
         let file = position.next(&files).unwrap();
-        assert_eq!((file.kind, file.mode, file.size), (Kind::File, 0o4555, 7));
+        assert_eq!((file.kind, file.mode, file.size), (EntryKind::File, 0o4555, 7));
         let link = position.next(&files).unwrap();
-        assert_eq!((link.kind, link.mode, link.target), (Kind::Symlink, 0o777, &b"file"[..]));
+        assert_eq!((link.kind, link.mode, link.target), (EntryKind::Symlink, 0o777, &b"file"[..]));
         assert!(position.next(&files).is_none());
     }
 

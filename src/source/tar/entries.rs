@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::error::{TarError, Via};
 use crate::source::printable::printable;
-use crate::source::role::Role;
+use crate::source::role::EntryRole;
 
 /// More entries than this are not remembered; they are an error.
 const MAX_ENTRIES: usize = 65_536;
@@ -143,7 +143,7 @@ impl<T> Entries<T> {
     }
 
     /// The file that a name in manifest.json leads to, and the name it is stored under.
-    pub fn resolve(&self, name: &str, role: Role) -> Result<(&str, &T), TarError> {
+    pub fn resolve(&self, name: &str, role: EntryRole) -> Result<(&str, &T), TarError> {
         self.find(name)?.map_err(|via| {
             let (file, entry) = (self.file.clone(), name.to_owned());
             TarError::Missing { file, role, entry, via }
@@ -155,7 +155,7 @@ impl<T> Entries<T> {
         if !self.contains(MANIFEST) {
             return Ok(None);
         }
-        self.resolve(MANIFEST, Role::Manifest).map(|(_, file)| Some(file))
+        self.resolve(MANIFEST, EntryRole::Manifest).map(|(_, file)| Some(file))
     }
 
     /// The error for an archive that is neither a docker archive nor an OCI layout.
@@ -241,7 +241,11 @@ mod tests {
         entries.insert_symlink("d/e.tar".into(), "../../../../../c.tar").unwrap();
         entries.insert_symlink("f".into(), "/c.tar").unwrap();
         for name in ["a/layer.tar", "./c.tar", "d/e.tar", "f"] {
-            assert_eq!(entries.resolve(name, Role::Layer).unwrap(), ("b/layer.tar", &7), "{name}");
+            assert_eq!(
+                entries.resolve(name, EntryRole::Layer).unwrap(),
+                ("b/layer.tar", &7),
+                "{name}"
+            );
         }
     }
 
@@ -254,14 +258,14 @@ mod tests {
         entries.insert_symlink("c".into(), "nowhere").unwrap();
         for name in ["a", "self"] {
             assert_eq!(
-                entries.resolve(name, Role::Layer).unwrap_err().to_string(),
+                entries.resolve(name, EntryRole::Layer).unwrap_err().to_string(),
                 format!(
                     "x.tar: the link {name:?} leads in a circle; the archive is broken, make it again"
                 )
             );
         }
         assert_eq!(
-            entries.resolve("c", Role::Layer).unwrap_err().to_string(),
+            entries.resolve("c", EntryRole::Layer).unwrap_err().to_string(),
             "x.tar: manifest.json names the layer \"c\", which is not in the archive (it is a link \
              to \"nowhere\", which is missing); it is incomplete, make it again"
         );

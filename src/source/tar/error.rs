@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::source::error::Error;
-use crate::source::role::Role;
+use crate::source::role::EntryRole;
 use crate::source::wrapping::Wrapping;
 
 /// A tar that cannot be read. Offsets count the bytes of the tar, uncompressed; names that come
@@ -70,7 +70,7 @@ pub enum TarError {
         "{file}: manifest.json names the {role} {entry:?}, which is not in the archive{via}; it is \
          incomplete, make it again"
     )]
-    Missing { file: Arc<str>, role: Role, entry: String, via: Via },
+    Missing { file: Arc<str>, role: EntryRole, entry: String, via: Via },
     /// Links that lead back to themselves, or through too many others.
     #[error("{file}: the link {entry:?} leads in a circle; the archive is broken, make it again")]
     LinkCircle { file: Arc<str>, entry: String },

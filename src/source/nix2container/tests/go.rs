@@ -8,8 +8,9 @@
 use serde::de::DeserializeOwned;
 
 use crate::image::Digest;
-use crate::source::nix2container::header::{Header, Kind, Owner};
+use crate::source::nix2container::header::{EntryOwner, Header};
 use crate::source::nix2container::regex;
+use crate::source::ustar::EntryKind;
 
 fn rows<T: DeserializeOwned>(text: &str) -> impl Iterator<Item = T> {
     text.lines().map(|line| serde_json::from_str(line).unwrap())
@@ -24,12 +25,12 @@ fn headers_are_those_of_go() {
         let header = Header {
             name: name.as_bytes(),
             kind: match kind {
-                '2' => Kind::Symlink,
-                '5' => Kind::Folder,
-                _ => Kind::File,
+                '2' => EntryKind::Symlink,
+                '5' => EntryKind::Folder,
+                _ => EntryKind::File,
             },
             mode: *mode,
-            owner: Owner { uid: *uid, gid: *gid, uname, gname },
+            owner: EntryOwner { uid: *uid, gid: *gid, uname, gname },
             size: *size,
             link: link.as_bytes(),
         };

@@ -36,7 +36,7 @@ fn layer_of(paths: serde_json::Value) -> Result<Vec<u8>, String> {
     let layer: LayerSpec = layer.unwrap();
     let label = Label { file: "FILE".into(), layer: 1, entry: layer.name() };
     let mut bytes = Vec::new();
-    match LayerContent::new(Arc::new(label), Arc::new(layer)).read_to_end(&mut bytes) {
+    match SpecLayerContent::new(Arc::new(label), Arc::new(layer)).read_to_end(&mut bytes) {
         Ok(_) => Ok(bytes),
         Err(error) => Err(Error::from_read(error, "").to_string()),
     }
