@@ -64,7 +64,7 @@ async fn push_image(
     slot: Option<&IndexSlot<'_>>,
     events: &Events,
 ) -> Result<Pushed, Error> {
-    if let Some(to_host) = HostPush::of_item(item, &run.options, &run.cache, events) {
+    if let Some(to_host) = HostPush::of_item(item, &run.options, events) {
         return Ok(Pushed { report: to_host.run().await?, entries: Vec::new() });
     }
     let input = Input::of(item, run.options.may_run).await?;

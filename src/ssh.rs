@@ -1,12 +1,14 @@
 //! To a machine over SSH: an image goes into Docker, podman or containerd there, without a registry.
 //!
 //! A connection runs a script there, which finds the runtime and lists the layers that it has. Then
-//! the runtime loads an archive without these layers, or it pulls from a registry of this program,
-//! through a port that a connection forwards. Of an archive that did not arrive whole, the machine
-//! keeps the beginning for a day, so that the next connection sends only the rest.
+//! the runtime loads an archive without these layers; or, if it has some and cannot do without the
+//! blobs of the others, it pulls from a registry of this program, through a port that a connection
+//! forwards. Of an archive that did not arrive whole, the machine keeps the beginning for a day, so
+//! that the next connection sends only the rest.
 //!
 //! - [`Host`]: `ssh://[user@]host[:port]`; [`Options`]: how it is reached, and who gets the image
-//! - `runtime`: the table of runtimes, and the script; `session`: a connection; `there`: what was found
+//! - `runtime`: the table of runtimes, and the script; `session`, `stderr`: a
+//!   connection; `there`: what was found
 //! - `image`: what is brought; `sending`, `archive`, `transfer`: as an archive; `pulling`: by a pull
 
 mod archive;
@@ -18,28 +20,29 @@ mod pulling;
 mod runtime;
 mod sending;
 mod session;
+mod stderr;
 mod there;
 mod transfer;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::event::{Event, Events};
-use crate::image::{Compression, Digest, Format, Reference};
+use crate::image::{Compression, Digest, Reference};
 use crate::push::{Index, IndexItem, Item, PushOptions};
 use crate::report::{Known, LayerReport, Outcome, Report};
-use crate::reuse::Cache;
 
 pub use self::error::Error;
 pub use self::host::{Host, InvalidHost};
 pub use self::options::{Options, RuntimeName};
 
 use self::image::HostImage;
-use self::pulling::Pulling;
-use self::runtime::{RUNTIMES, Runtime, Takes};
+use self::pulling::PullServer;
+use self::runtime::{RUNTIMES, Runtime};
 use self::sending::{SendFailure, Sending};
-use self::session::{Connect, Session};
+use self::session::{Connect, HostSession};
 use self::there::There;
 use self::transfer::Encoding;
 
@@ -49,6 +52,8 @@ const ATTEMPTS: usize = 3;
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long the end of a connection is waited for.
 const GRACE: Duration = Duration::from_secs(5);
+/// How many pulls may be lost before the image is sent as an archive, which can be gone on with.
+const LOST_PULLS: usize = 2;
 /// How many more bytes must have arrived for a connection to count as the first one again.
 const PROGRESS: u64 = 1 << 20;
 
@@ -79,7 +84,6 @@ pub(crate) struct HostPush<'a> {
     tags: &'a [String],
     host: &'a Host,
     options: &'a PushOptions,
-    cache: &'a Arc<Cache>,
     events: &'a Events,
 }
 
@@ -96,60 +100,56 @@ enum Way {
 #[derive(Default)]
 struct State {
     image: Option<Arc<HostImage>>,
-    /// The layers that were pulled whole.
-    pulled: HashSet<Digest>,
+    server: Option<PullServer>,
+    lost_pulls: usize,
+    /// Bytes of archives that were sent.
+    sent: Arc<AtomicU64>,
 }
 
 /// Why an attempt failed.
-enum Failure {
+enum AttemptFailure {
     Final(crate::Error),
     /// Another attempt may succeed.
     Machine {
         error: Error,
         /// Whether less than the whole image was sent, or it was to be pulled.
         was_partial: bool,
-        /// How many bytes are there that need not be sent again.
-        there: u64,
+        /// How many bytes of the archive were there already.
+        kept: u64,
     },
 }
 
-impl From<crate::Error> for Failure {
+impl From<crate::Error> for AttemptFailure {
     fn from(error: crate::Error) -> Self {
         Self::Final(error)
     }
 }
 
-impl From<Error> for Failure {
+impl From<Error> for AttemptFailure {
     fn from(error: Error) -> Self {
-        Self::Machine { error, was_partial: false, there: 0 }
+        Self::Machine { error, was_partial: false, kept: 0 }
     }
 }
 
 impl<'a> HostPush<'a> {
     /// The push of an image that goes to a machine.
-    pub fn of_item(
-        item: &'a Item,
-        options: &'a PushOptions,
-        cache: &'a Arc<Cache>,
-        events: &'a Events,
-    ) -> Option<Self> {
+    pub fn of_item(item: &'a Item, options: &'a PushOptions, events: &'a Events) -> Option<Self> {
         let Item { image, selection, destination, tags, host } = item;
         let (image, selection) = (image.clone(), selection.clone());
         let images = vec![IndexItem { image, selection, platform: None }];
         let (host, destination) = (host.as_ref()?, destination.as_ref());
-        Some(Self { images, destination, tags, host, options, cache, events })
+        Some(Self { images, destination, tags, host, options, events })
     }
 
     /// The same for an index, of which the image for the machine's platform goes there.
     pub fn of_index(
         index: &'a Index,
         options: &'a PushOptions,
-        cache: &'a Arc<Cache>,
         events: &'a Events,
     ) -> Option<Self> {
         let Index { destination, tags, images, host } = index;
         let (host, images, destination) = (host.as_ref()?, images.clone(), Some(destination));
-        Some(Self { images, destination, tags, host, options, cache, events })
+        Some(Self { images, destination, tags, host, options, events })
     }
 
     /// Brings it.
@@ -173,18 +173,20 @@ impl<'a> HostPush<'a> {
         let mut pause = PAUSE;
         loop {
             attempts += 1;
-            let (error, was_partial, there) = match attempt.run(way, &mut state).await {
+            let (error, was_partial, kept) = match attempt.run(way, &mut state).await {
                 Ok(report) => return Ok(report),
-                Err(Failure::Final(error)) => return Err(error),
-                Err(Failure::Machine { error, was_partial, there }) => (error, was_partial, there),
+                Err(AttemptFailure::Final(error)) => return Err(error),
+                Err(AttemptFailure::Machine { error, was_partial, kept }) => {
+                    (error, was_partial, kept)
+                }
             };
-            if there >= arrived + PROGRESS {
-                (attempts, pause, arrived) = (1, PAUSE, there);
+            if kept >= arrived + PROGRESS {
+                (attempts, pause, arrived) = (1, PAUSE, kept);
             }
             let can_repeat = attempts < ATTEMPTS;
             match &error {
                 // What was kept is deleted there by now.
-                Error::Load { .. } if there > 0 && can_repeat => {
+                Error::Load { .. } if kept > 0 && can_repeat => {
                     self.warn(format!("{}; it is sent from the start", headline(&error)));
                 }
                 Error::Load { .. } | Error::Pull { .. } if was_partial && can_repeat => {
@@ -195,6 +197,14 @@ impl<'a> HostPush<'a> {
                     (self.events)(Event::Retry { why: headline(error), wait: pause });
                     tokio::time::sleep(pause).await;
                     pause *= 2;
+                    if way == Way::WhatIsMissing && state.lost_pulls == LOST_PULLS {
+                        (way, attempts) = (Way::Whole, 0);
+                        self.warn(
+                            "the pull was lost again; the whole image is sent, which can be gone on \
+                             with"
+                                .to_owned(),
+                        );
+                    }
                 }
                 _ => return Err(error.into()),
             }
@@ -229,17 +239,17 @@ struct Attempt<'a> {
 }
 
 /// What came of the layers.
-struct Brought {
+struct LayersBrought {
     layers: Vec<LayerReport>,
+    config_sent: bool,
     bytes_sent: u64,
 }
 
 impl Attempt<'_> {
-    async fn run(&self, way: Way, state: &mut State) -> Result<Report, Failure> {
+    async fn run(&self, way: Way, state: &mut State) -> Result<Report, AttemptFailure> {
         let HostPush { options, events, .. } = *self.push;
         events(Event::Destination { reference: self.reference() });
-        let connect = self.connect();
-        let mut session = connect.open().await?;
+        let mut session = self.connect().open().await?;
         let runtime = session.there.runtime;
         if let Some(said) = session.there.unlisted.take() {
             let word = runtime.word;
@@ -252,13 +262,23 @@ impl Attempt<'_> {
             None => state.image.insert(Arc::new(self.open(&session.there).await?)).clone(),
         };
         events(Event::LayerCount(image.part.layers.len()));
-        let brought = match (way, runtime.takes) {
-            _ if options.dry_run => self.look(session, &image).await?,
-            (Way::WhatIsMissing, Takes::Pulled { .. }) => {
+        let mut is_there = session.there.layers.have(&image.part.layers);
+        let pulls = runtime.pull.is_some() && is_there.contains(&true);
+        let brought = match way {
+            _ if options.dry_run => {
                 session.leave().await;
-                self.pull(&image, &mut state.pulled).await?
+                self.plan(&image, &is_there)
             }
-            _ => self.send(session, way, &image).await?,
+            Way::WhatIsMissing if pulls => {
+                session.leave().await;
+                self.pull(&image, state).await?
+            }
+            Way::WhatIsMissing | Way::Whole => {
+                if way == Way::Whole || runtime.pull.is_some() {
+                    is_there.fill(false);
+                }
+                self.send(session, is_there, &image, state).await?
+            }
         };
         Ok(self.report(&image, runtime, brought))
     }
@@ -270,7 +290,7 @@ impl Attempt<'_> {
 
     /// Opens the image that is for the machine.
     async fn open(&self, there: &There) -> Result<HostImage, crate::Error> {
-        let HostPush { images, options, host, cache, events, .. } = self.push;
+        let HostPush { images, options, host, events, .. } = self.push;
         let fits = |image: &&IndexItem| match (&image.platform, &there.platform) {
             (Some(theirs), Some(wanted)) => theirs.matches(wanted),
             _ => false,
@@ -285,59 +305,67 @@ impl Attempt<'_> {
             )));
         };
         let platform = there.platform.clone();
-        HostImage::open(image, self.name, platform, options.may_run, cache, events).await
+        HostImage::open(image, self.name, platform, options.may_run, events).await
     }
 
-    /// Finds out what would be sent.
-    async fn look(&self, session: Session, image: &HostImage) -> Result<Brought, Failure> {
-        let have = session.there.layers.have(&image.part.layers);
-        session.leave().await;
+    /// What would be sent.
+    fn plan(&self, image: &HostImage, is_there: &[bool]) -> LayersBrought {
         let outcome = |is_there: bool| match is_there {
             true => Outcome::Reused { why: Known::OnHost },
             false => Outcome::WouldUpload,
         };
-        let layers = image.layers().zip(have);
-        let settled = layers
-            .map(|(layer, is_there)| image.settle(layer, outcome(is_there), self.push.events));
-        Ok(Brought { layers: settled.collect(), bytes_sent: 0 })
+        let layers = image.layers().zip(is_there);
+        let layers = layers
+            .map(|(layer, is_there)| image.settle(layer, outcome(*is_there), self.push.events));
+        LayersBrought { layers: layers.collect(), config_sent: true, bytes_sent: 0 }
     }
 
     /// Lets the runtime pull what it lacks.
     async fn pull(
         &self,
         image: &Arc<HostImage>,
-        pulled: &mut HashSet<Digest>,
-    ) -> Result<Brought, Failure> {
-        let pulling = Pulling::new(image, self.push.events);
-        let compresses = self.push.options.compression != Compression::None;
-        let done = pulling.pull(self.connect(), compresses).await;
-        pulled.extend(pulling.taken());
-        let loaded = done.map_err(|error| {
-            let there = image.part.layers.iter().filter(|layer| pulled.contains(&layer.blob));
-            let was_partial = matches!(error, Error::Pull { .. });
-            let there = match error {
-                Error::Load { .. } => 0,
-                _ => there.map(|layer| layer.size).sum(),
-            };
-            Failure::Machine { error, was_partial, there }
-        })?;
+        state: &mut State,
+    ) -> Result<LayersBrought, AttemptFailure> {
+        let HostPush { options, events, .. } = *self.push;
+        let server = state.server.get_or_insert_with(|| PullServer::new(image, events));
+        let loaded = match server.pull(self.connect(), options.compression).await {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                state.lost_pulls += usize::from(error.may_pass());
+                if matches!(error, Error::Load { .. }) {
+                    self.check_layers(image).await?;
+                }
+                let was_partial = matches!(error, Error::Pull { .. });
+                return Err(AttemptFailure::Machine { error, was_partial, kept: 0 });
+            }
+        };
         self.check(loaded.id, image)?;
-        Ok(Brought { layers: pulling.layers(), bytes_sent: pulling.bytes_sent() })
+        Ok(LayersBrought {
+            layers: server.layers(),
+            config_sent: server.config_sent(),
+            bytes_sent: server.bytes_sent(),
+        })
     }
 
-    /// Sends the runtime an archive.
+    /// An error if a layer is missing or damaged: a runtime's words for that do not name the file.
+    async fn check_layers(&self, image: &Arc<HostImage>) -> Result<(), crate::Error> {
+        let image = image.clone();
+        let checked = tokio::task::spawn_blocking(move || {
+            image.layers().try_for_each(|layer| image.check(layer))
+        });
+        checked.await.map_err(|error| self.failed(&error.to_string()))?
+    }
+
+    /// Sends the runtime an archive without the layers that are there.
     async fn send(
         &self,
-        session: Session,
-        way: Way,
+        session: HostSession,
+        is_there: Vec<bool>,
         image: &Arc<HostImage>,
-    ) -> Result<Brought, Failure> {
-        let HostPush { options, images, events, .. } = self.push;
+        state: &State,
+    ) -> Result<LayersBrought, AttemptFailure> {
+        let HostPush { options, events, .. } = *self.push;
         let there = &session.there;
-        let is_there = match way {
-            Way::WhatIsMissing => there.layers.have(&image.part.layers),
-            Way::Whole => vec![false; image.part.layers.len()],
-        };
         let was_partial = is_there.contains(&true);
         let encoding = match options.compression {
             Compression::None => Encoding::Plain,
@@ -355,35 +383,34 @@ impl Attempt<'_> {
         if kept > 0 {
             events(Event::Note(format!("{kept} bytes of the archive are there already")));
         }
-        let (out, loading) = session
-            .load(encoding, &key, begun.as_ref())
-            .map_err(|error| self.failed(&error.to_string()))?;
-        let file = images.first().map_or(String::new(), |image| image.image.to_string());
-        let sending =
-            Sending { events: (*events).clone(), is_there, form, encoding, kept, names, file };
+        let (out, loading) = session.load(encoding, &key, begun.as_ref()).await?;
+        let (events, sent) = (events.clone(), state.sent.clone());
+        let sending = Sending { events, is_there, form, encoding, kept, names, sent };
         let theirs = image.clone();
-        let sent = tokio::task::spawn_blocking(move || sending.send(&theirs, out)).await;
-        let sent = match sent.map_err(|error| self.failed(&error.to_string()))? {
+        let layers = tokio::task::spawn_blocking(move || sending.send(&theirs, out)).await;
+        let layers = match layers.map_err(|error| self.failed(&error.to_string()))? {
             Err(SendFailure::Image(error)) => {
                 // The machine hears that it need not keep what it has.
                 let _ = tokio::time::timeout(GRACE, loading.finish()).await;
                 return Err(error.into());
             }
-            sent => sent,
+            layers => layers,
         };
         let loaded = loading.finish().await;
         let loaded =
-            loaded.map_err(|error| Failure::Machine { error, was_partial, there: kept })?;
-        let Ok(sent) = sent else {
+            loaded.map_err(|error| AttemptFailure::Machine { error, was_partial, kept })?;
+        let Ok(layers) = layers else {
             return Err(self.failed("the image was not taken to its end").into());
         };
         self.check(loaded.id, image)?;
-        Ok(Brought { layers: sent.layers, bytes_sent: sent.bytes })
+        let pulled = state.server.as_ref().map_or(0, PullServer::bytes_sent);
+        let bytes_sent = state.sent.load(Ordering::Relaxed) + pulled;
+        Ok(LayersBrought { layers, config_sent: true, bytes_sent })
     }
 
     /// Whether the image that the machine has is the one that it was brought. Runtimes call it by the
     /// digest of its config or of its manifest.
-    fn check(&self, id: Option<Digest>, image: &HostImage) -> Result<(), Failure> {
+    fn check(&self, id: Option<Digest>, image: &HostImage) -> Result<(), AttemptFailure> {
         let is_ours = |id: &Digest| [&image.part.config, &image.manifest.digest].contains(&id);
         match id.filter(|id| !is_ours(id)) {
             None => Ok(()),
@@ -406,8 +433,8 @@ impl Attempt<'_> {
         format!("{}/{}", self.push.host, name.unwrap_or_default())
     }
 
-    fn report(&self, image: &HostImage, runtime: &Runtime, brought: Brought) -> Report {
-        let Brought { layers, bytes_sent } = brought;
+    fn report(&self, image: &HostImage, runtime: &Runtime, brought: LayersBrought) -> Report {
+        let LayersBrought { layers, config_sent, bytes_sent } = brought;
         let tag = self.tags.first().map_or("latest", String::as_str);
         let name = runtime.name_of(self.name, tag);
         let repository = name.rsplit_once(':').map_or(name.as_str(), |(repository, _)| repository);
@@ -427,11 +454,11 @@ impl Attempt<'_> {
             tags: self.tags.to_vec(),
             digest: image.manifest.digest.clone(),
             media_type: image.manifest.media_type.clone(),
-            format: Some(Format::Oci),
+            format: image.manifest.format(),
             platform: Some(image.part.platform.to_string()),
             size: own + sum(true) + sum(false),
             config: Some(image.part.config.clone()),
-            config_sent: true,
+            config_sent,
             bytes_sent: if dry_run { own + sum(true) } else { bytes_sent },
             bytes_reused: sum(false),
             manifests: Vec::new(),

@@ -121,7 +121,9 @@ impl Runner<'_> {
                 Ok(self.several(&self.all(&archive, platform).await?).await)
             }
             Command::PushIndex(index) => {
-                self.output.set_labels(labels::of_index(&index.images));
+                if index.host.is_none() {
+                    self.output.set_labels(labels::of_index(&index.images));
+                }
                 let events = |image: Option<usize>| self.events_of(image.unwrap_or(0));
                 let report = push_index(&index, options, &events).await?;
                 Ok(Done::One(Box::new(report)))

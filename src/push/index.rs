@@ -69,7 +69,7 @@ pub async fn push_index(
     let common = events_of(None);
     let items: Vec<Item> = index.images.iter().map(|image| image.item(index)).collect();
     let run = Run::new(options, &items, common.clone());
-    let report = match HostPush::of_index(index, options, &run.cache, &common) {
+    let report = match HostPush::of_index(index, options, &common) {
         Some(to_host) => to_host.run().await,
         None => push_images(index, &items, &run, events_of, began).await,
     };

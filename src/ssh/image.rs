@@ -1,24 +1,34 @@
 //! An image that is open, to be brought to a machine, and what became of its layers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::error::Error;
 use crate::event::{Event, Events};
-use crate::image::{Compression, Digest, LayerId, Manifest, Platform, Reference};
+use crate::image::{Compression, Digest, Format, Hasher, LayerId, Manifest, Platform, Reference};
 use crate::push::IndexItem;
 use crate::report::{Known, LayerReport, Outcome};
 use crate::reuse::Cache;
-use crate::serve::{self, Catalog, Offer, PullName, ServeOptions, ServedBlob, ServedPart, Which};
+use crate::serve::{
+    self, Catalog, Offer, PullName, ServeOptions, ServedBlob, ServedLayer, ServedPart, Which,
+};
+use crate::source::layout::LayoutError;
+use crate::source::{self, LayerMismatch};
 
 /// An image that is open. Its layers are as they are, without compression; those of a layout as they
 /// are stored.
 pub struct HostImage {
+    /// The image's file, for messages.
+    pub file: String,
     pub catalog: Arc<Catalog>,
     pub manifest: Manifest,
     pub part: ServedPart,
     /// The config, and the layers that come with the image.
     blobs: HashMap<Digest, Arc<ServedBlob>>,
+    /// The layers whose end was told: an attempt may bring one again.
+    settled: Mutex<HashSet<LayerId>>,
 }
 
 impl HostImage {
@@ -28,7 +38,6 @@ impl HostImage {
         name: &Reference,
         platform: Option<Platform>,
         may_run: bool,
-        cache: &Arc<Cache>,
         events: &Events,
     ) -> Result<Self, Error> {
         let tag = name.tag().unwrap_or("latest").to_owned();
@@ -39,8 +48,11 @@ impl HostImage {
             name: Some(called.clone()),
         };
         let which = Which::One { name: name.clone(), platform };
-        let options = ServeOptions { may_run, ..ServeOptions::default() };
-        let catalog = serve::open(&[offer], &which, &options, cache, events).await?;
+        let format = Some(Format::Oci);
+        let options = ServeOptions { may_run, format, ..ServeOptions::default() };
+        // Without a cache: what it says of a store's paths may no longer be so.
+        let cache = Arc::new(Cache::disabled());
+        let catalog = serve::open(&[offer], &which, &options, &cache, events).await?;
         let only = catalog.images.first().map(|image| image.parts.as_slice());
         let repository = catalog.repositories.get(&called.repository);
         let (Some([part]), Some(repository)) = (only, repository) else {
@@ -56,14 +68,17 @@ impl HostImage {
         let (media_type, bytes) = (served.media_type.clone(), served.bytes.clone());
         let manifest = Manifest { media_type, bytes, digest: part.manifest.clone() };
         let (part, blobs) = (part.clone(), repository.blobs.clone());
-        Ok(Self { catalog: Arc::new(catalog), manifest, part, blobs })
+        let (file, catalog) = (image.image.to_string(), Arc::new(catalog));
+        Ok(Self { file, catalog, manifest, part, blobs, settled: Mutex::default() })
     }
 
     /// The config, or a layer.
     pub fn blob(&self, digest: &Digest) -> Result<&Arc<ServedBlob>, Error> {
         self.blobs.get(digest).ok_or_else(|| {
             Error::Usage(format!(
-                "the bytes of layer {digest} are not in the image, and the machine does not have it"
+                "{}: the bytes of layer {digest} are not in the image, and the machine does not have \
+                 it",
+                self.file
             ))
         })
     }
@@ -99,8 +114,43 @@ impl HostImage {
                 .unwrap_or(Compression::None),
             outcome,
         };
-        events(Event::LayerSettled { layer, report: report.clone() });
+        if self.settled.lock().insert(layer) {
+            events(Event::LayerSettled { layer, report: report.clone() });
+        }
         report
+    }
+
+    /// Whether all layers are compressed.
+    pub fn is_compressed(&self) -> bool {
+        let compression = |layer: &ServedLayer| Compression::of_media_type(&layer.media_type);
+        self.part.layers.iter().all(|layer| compression(layer) != Some(Compression::None))
+    }
+
+    /// Reads a layer to its end; an error if it is not what it should be. Blocks.
+    pub fn check(&self, layer: LayerId) -> Result<(), Error> {
+        let blob = self.blob(&self.part.layers[layer.0].blob)?;
+        let mut content = blob.reader()?;
+        let (actual, _) = Hasher::read(&mut content)
+            .map_err(|error| source::Error::from_read(error, &blob.entry))?;
+        self.compare(layer, actual)
+    }
+
+    /// An error if a layer's bytes have another digest than they should.
+    pub fn compare(&self, layer: LayerId, actual: Digest) -> Result<(), Error> {
+        let served = &self.part.layers[layer.0];
+        if actual == served.blob {
+            return Ok(());
+        }
+        let (file, listed) = (self.file.clone(), served.diff_id.clone());
+        if *listed.digest() != served.blob {
+            let (file, listed) = (file.into(), served.blob.clone());
+            return Err(
+                source::Error::from(LayoutError::DamagedBlob { file, listed, actual }).into()
+            );
+        }
+        let (entry, actual) = (self.blob(&served.blob)?.entry.clone(), actual.into());
+        let layer = layer.0 + 1;
+        Err(source::Error::from(LayerMismatch { file, layer, entry, listed, actual }).into())
     }
 
     /// All layers, lowest first.

@@ -1,32 +1,43 @@
 //! An image that a machine pulls: a registry on a socket of this machine, to which the connection
 //! forwards a port of the other one.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tempfile::TempDir;
 use tokio::net::UnixListener;
 
 use super::error::Error;
 use super::image::HostImage;
 use super::session::{Connect, Loaded};
 use crate::event::{Event, Events};
-use crate::image::{Digest, LayerId};
+use crate::image::{Compression, Digest, LayerId};
 use crate::report::{Known, LayerReport, Outcome};
 use crate::serve::ImageServer;
 
-/// What a machine pulled, or tried to.
-pub struct Pulling {
+/// The longest path of a socket on every system.
+const MAX_SOCKET: usize = 100;
+
+/// A registry with one image, for one machine.
+pub struct PullServer {
     image: Arc<HostImage>,
     events: Events,
-    /// The layers that it took.
-    taken: Arc<Mutex<BTreeMap<LayerId, LayerReport>>>,
+    taken: Arc<Mutex<Taken>>,
     server: ImageServer,
 }
 
-impl Pulling {
+/// What the machine has taken.
+#[derive(Default)]
+struct Taken {
+    layers: BTreeMap<LayerId, LayerReport>,
+    config: bool,
+}
+
+impl PullServer {
     pub fn new(image: &Arc<HostImage>, events: &Events) -> Self {
-        let taken = Arc::<Mutex<BTreeMap<LayerId, LayerReport>>>::default();
+        let taken = Arc::<Mutex<Taken>>::default();
         let theirs = (image.clone(), events.clone(), taken.clone());
         let served: Events = Arc::new(move |event| {
             let (image, events, taken) = &theirs;
@@ -36,32 +47,27 @@ impl Pulling {
         Self { image: image.clone(), events: events.clone(), taken, server }
     }
 
-    /// Lets the machine pull. `compresses`: whether the connection compresses what it carries.
-    pub async fn pull(&self, connect: Connect<'_>, compresses: bool) -> Result<Loaded, Error> {
+    /// Lets the machine pull. `compression`: whether the connection compresses what it carries.
+    pub async fn pull(
+        &self,
+        connect: Connect<'_>,
+        compression: Compression,
+    ) -> Result<Loaded, Error> {
         let cannot = |said: String| Error::Pull { host: connect.host.to_string(), said };
-        // Only its owner may enter it.
-        let folder = tempfile::Builder::new().prefix("pushimg-").tempdir();
-        let folder = folder.map_err(|error| cannot(error.to_string()))?;
-        let socket = folder.path().join("registry");
+        let (_folder, socket) = socket_folder().map_err(|error| cannot(error.to_string()))?;
         let listener = UnixListener::bind(&socket);
         let listener = listener.map_err(|error| cannot(error.to_string()))?;
-        let mut session = connect.forwarding(&socket, compresses).await?;
-        let Some(port) = session.port().await else {
-            session.leave().await;
-            return Err(cannot("its SSH server forwards no ports".to_owned()));
-        };
-        let pulling = session.pull(port, &self.image.part.platform).await;
-        let pulling = pulling.map_err(|error| cannot(error.to_string()))?;
-        let mut pulled = None;
-        self.server.serve(listener, async { pulled = Some(pulling.finish().await) }).await;
-        match pulled {
-            Some(Err(Error::Load { said, .. })) if self.taken.lock().is_empty() => {
-                Err(cannot(said))
-            }
-            Some(pulled) => pulled,
-            // The server ends only with the pull.
-            None => Err(cannot("the pull did not end".to_owned())),
-        }
+        let compresses = compression != Compression::None && !self.image.is_compressed();
+        let session = connect.forwarding(&socket, compresses).await?;
+        let (session, port) = session.port().await?;
+        let (digest, platform) = (&self.image.manifest.digest, &self.image.part.platform);
+        let mut pull = session.pull(port, digest, platform).await?;
+        // After it, the connections to the port are closed.
+        self.server.serve(listener, pull.hear()).await;
+        pull.end().await.map_err(|error| match error {
+            Error::Load { said, .. } if self.taken.lock().layers.is_empty() => cannot(said),
+            other => other,
+        })
     }
 
     /// Bytes of blobs that were sent.
@@ -69,48 +75,59 @@ impl Pulling {
         self.server.bytes_sent()
     }
 
-    /// The digests of the layers that were sent whole.
-    pub fn taken(&self) -> HashSet<Digest> {
-        self.taken.lock().values().map(|layer| layer.digest.clone()).collect()
+    /// Whether the machine took the config.
+    pub fn config_sent(&self) -> bool {
+        self.taken.lock().config
     }
 
-    /// What became of each layer.
+    /// What became of each layer, when the pull is complete.
     pub fn layers(&self) -> Vec<LayerReport> {
-        let mut taken = std::mem::take(&mut *self.taken.lock());
+        let taken = self.taken.lock();
         let there = || Outcome::Reused { why: Known::OnHost };
-        let report = |layer: LayerId| {
-            let report = taken.remove(&layer);
-            report.unwrap_or_else(|| self.image.settle(layer, there(), &self.events))
+        let report = |layer: LayerId| match taken.layers.get(&layer) {
+            Some(report) => report.clone(),
+            None => self.image.settle(layer, there(), &self.events),
         };
         self.image.layers().map(report).collect()
     }
 }
 
+/// A folder that only its owner may enter, and a socket in it. Its path has nothing that ssh would
+/// read as something else.
+fn socket_folder() -> std::io::Result<(TempDir, PathBuf)> {
+    let is_plain = |path: &Path| {
+        let text = path.to_string_lossy();
+        let fits = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+        text.chars().all(fits) && text.len() + "/pushimg-XXXXXX/registry".len() <= MAX_SOCKET
+    };
+    let own = std::env::temp_dir();
+    let parent = if is_plain(&own) { own.as_path() } else { Path::new("/tmp") };
+    let folder = tempfile::Builder::new().prefix("pushimg-").tempdir_in(parent)?;
+    let socket = folder.path().join("registry");
+    Ok((folder, socket))
+}
+
 /// Tells what the registry says of blobs as what happens to layers.
-fn translate(
-    image: &HostImage,
-    events: &Events,
-    taken: &mut BTreeMap<LayerId, LayerReport>,
-    event: Event,
-) {
+fn translate(image: &HostImage, events: &Events, taken: &mut Taken, event: Event) {
+    let first = |digest: &Digest| image.layers_of(digest).next();
     match event {
         Event::BlobAsked { digest, bytes, .. } => {
-            if let Some(layer) = image.layers_of(&digest).next() {
+            if let Some(layer) = first(&digest) {
                 let name = image.layer_name(layer).to_owned();
                 events(Event::UploadStarted { layer, name, total: Some(bytes) });
             }
         }
         Event::BlobProgress { digest, position } => {
-            if let Some(layer) = image.layers_of(&digest).next() {
+            if let Some(layer) = first(&digest) {
                 let ready = image.part.layers[layer.0].size;
                 events(Event::UploadProgress { layer, position, ready, total: None });
             }
         }
-        Event::BlobSent { digest, whole: true, .. } => {
+        Event::BlobSent { digest, whole, .. } if whole => {
+            taken.config |= digest == image.part.config;
             for layer in image.layers_of(&digest) {
-                taken
-                    .entry(layer)
-                    .or_insert_with(|| image.settle(layer, Outcome::Uploaded, events));
+                let settle = || image.settle(layer, Outcome::Uploaded, events);
+                taken.layers.entry(layer).or_insert_with(settle);
             }
         }
         Event::BlobSent { .. } => {}

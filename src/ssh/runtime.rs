@@ -1,22 +1,22 @@
 //! What can be done with the runtimes of a machine: a table of commands, and the script that runs
 //! them there.
 //!
-//! A runtime that can say which layers it has gets an archive of the others: that is what it can
-//! use however it got them. One that cannot say it pulls, through a port that the connection
-//! forwards to a registry of this program, and knows by itself what it lacks.
+//! Most runtimes load an archive without the layers that they list. Those that need the blobs of all
+//! layers, and cannot list blobs, pull: through a port that the connection forwards to a registry of
+//! this program. They know by themselves which blobs they lack.
 
 use super::options::{Options, RuntimeName};
 use crate::image::Reference;
 
-/// What a runtime's list of what it has is, and so which layers need not be sent.
+/// What a runtime lists, and so how it knows a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Known {
+pub enum ListKind {
     /// Each image's diff IDs, as a JSON list in a line. Docker's graph drivers know a layer only
     /// together with those below it.
     Chains,
-    /// The same. podman finds a layer by its diff ID, wherever it is.
+    /// The same, but a layer is known wherever it is.
     DiffIds,
-    /// The digests of blobs, one a line. containerd finds a blob by its digest.
+    /// The digests of blobs, one a line.
     Blobs,
 }
 
@@ -29,24 +29,15 @@ pub enum ArchiveForm {
     Oci,
 }
 
-/// How a runtime gets only what it lacks.
+/// How a runtime pulls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Takes {
-    /// An archive without the layers that it lists.
-    Missing {
-        /// Lists what it has.
-        list: &'static str,
-        known: Known,
-    },
-    /// What it pulls.
-    Pulled {
-        /// Pulls `$P`. `$k` is the platform, or nothing.
-        pull: &'static str,
-        /// Gives what was pulled the name `$t`.
-        tag: &'static str,
-        /// Takes the name `$P` away again.
-        untag: &'static str,
-    },
+pub struct PullCommands {
+    /// Pulls `$P`. `$x` is the platform, or nothing.
+    pull: &'static str,
+    /// Gives what was pulled the name `$t`.
+    tag: &'static str,
+    /// Takes the name `$P` away again.
+    untag: &'static str,
 }
 
 /// A runtime, and the commands for it. `$S` is `sudo` or nothing, `$N` the options that choose
@@ -64,7 +55,11 @@ pub struct Runtime {
     program: &'static str,
     /// Succeeds if the runtime answers.
     check: &'static str,
-    pub takes: Takes,
+    /// Lists what it has.
+    list: &'static str,
+    pub lists: ListKind,
+    /// For one that pulls what it lacks. Its archives have all layers.
+    pub pull: Option<PullCommands>,
     pub form: ArchiveForm,
     /// Reads an archive, which is not compressed, from standard input.
     load: &'static str,
@@ -81,25 +76,30 @@ const CTR: Runtime = Runtime {
     word: "ctr",
     program: "ctr",
     check: "$S ctr --connect-timeout 5s version",
-    takes: Takes::Missing { list: "$S ctr $N content ls -q", known: Known::Blobs },
+    list: "$S ctr $N content ls -q",
+    lists: ListKind::Blobs,
+    pull: None,
     form: ArchiveForm::Oci,
     load: "$S ctr $N images import -",
     id: "true",
     is_automatic: true,
 };
 
-/// Docker with its containerd store. It cannot list the blobs that it has.
+/// Docker with its containerd store. It cannot list blobs.
 const DOCKER_CONTAINERD: Runtime = Runtime {
     key: "docker-containerd",
     name: RuntimeName::Docker,
     word: "docker",
     program: "docker",
     check: "$S docker info --format \"{{.DriverStatus}}\" | grep containerd.snapshotter",
-    takes: Takes::Pulled {
-        pull: "$S docker pull -q ${k:+--platform $k} $P",
+    list: "$S docker image ls -q --no-trunc | sort -u | \
+           xargs -r $S docker image inspect --format \"{{json .RootFS.Layers}}\"",
+    lists: ListKind::DiffIds,
+    pull: Some(PullCommands {
+        pull: "$S docker pull -q ${x:+--platform $x} $P",
         tag: "$S docker tag $P $t",
         untag: "$S docker rmi $P",
-    },
+    }),
     form: ArchiveForm::Oci,
     load: "$S docker load",
     id: "$S docker image inspect --format \"{{.Id}}\" $1",
@@ -112,11 +112,8 @@ pub const RUNTIMES: [Runtime; 7] = [
     Runtime {
         key: "docker",
         check: "$S docker version",
-        takes: Takes::Missing {
-            list: "$S docker image ls -q --no-trunc | sort -u | \
-                   xargs -r $S docker image inspect --format \"{{json .RootFS.Layers}}\"",
-            known: Known::Chains,
-        },
+        lists: ListKind::Chains,
+        pull: None,
         form: ArchiveForm::Docker,
         ..DOCKER_CONTAINERD
     },
@@ -126,11 +123,10 @@ pub const RUNTIMES: [Runtime; 7] = [
         word: "podman",
         program: "podman",
         check: "$S podman version",
-        takes: Takes::Missing {
-            list: "$S podman image ls -q --no-trunc | sort -u | \
-                   xargs -r $S podman image inspect --format \"{{json .RootFS.Layers}}\"",
-            known: Known::DiffIds,
-        },
+        list: "$S podman image ls -q --no-trunc | sort -u | \
+               xargs -r $S podman image inspect --format \"{{json .RootFS.Layers}}\"",
+        lists: ListKind::DiffIds,
+        pull: None,
         form: ArchiveForm::Oci,
         load: "$S podman load",
         id: "$S podman image inspect --format \"sha256:{{.Id}}\" $1",
@@ -142,7 +138,7 @@ pub const RUNTIMES: [Runtime; 7] = [
         word: "k3s",
         program: "k3s",
         check: "$S k3s ctr version",
-        takes: Takes::Missing { list: "$S k3s ctr $N content ls -q", known: Known::Blobs },
+        list: "$S k3s ctr $N content ls -q",
         load: "$S k3s ctr $N images import -",
         ..CTR
     },
@@ -152,11 +148,14 @@ pub const RUNTIMES: [Runtime; 7] = [
         word: "nerdctl",
         program: "nerdctl",
         check: "$S nerdctl version",
-        takes: Takes::Pulled {
-            pull: "$S nerdctl $N --insecure-registry pull -q ${k:+--platform $k} $P",
+        list: "$S nerdctl $N image ls -q --no-trunc | sort -u | \
+               xargs -r $S nerdctl $N image inspect --format \"{{json .RootFS.Layers}}\"",
+        lists: ListKind::DiffIds,
+        pull: Some(PullCommands {
+            pull: "$S nerdctl $N --insecure-registry pull -q ${x:+--platform $x} $P",
             tag: "$S nerdctl $N tag $P $t",
             untag: "$S nerdctl $N rmi $P",
-        },
+        }),
         load: "$S nerdctl $N load",
         ..CTR
     },
@@ -238,7 +237,7 @@ const KEEP: &str = "\
     else mv \"$f\" \"$D/$k\"; fi;; esac; [ -z \"$t\" ] || rm -rf \"$t\"";
 
 /// The command line for the machine: it finds the runtime, lists what that has, and waits for a line
-/// on its standard input: `pull PORT [PLATFORM]`, or `load …` and an archive. Lines that begin with
+/// on its standard input: `pull PORT DIGEST [PLATFORM]`, or `load …` and an archive. Lines that begin with
 /// `pushimg:` are for this program.
 pub fn script(options: &Options, image: &Reference, tags: &[String]) -> String {
     let sudo = if options.sudo { "sudo -n" } else { "" };
@@ -259,34 +258,31 @@ pub fn script(options: &Options, image: &Reference, tags: &[String]) -> String {
                case $r in ";
     let (mut loading, mut pulling, mut ids) = (String::new(), String::new(), String::new());
     for runtime in RUNTIMES.iter().filter(wanted) {
-        let Runtime { key, takes, load, id, .. } = runtime;
+        let Runtime { key, list, pull, load, id, .. } = runtime;
         let namespace = options.namespace.as_deref().or(runtime.namespace());
         let namespace = namespace.map_or(String::new(), |name| format!("-n {name}"));
         let names: Vec<_> = tags.iter().map(|tag| runtime.name_of(image, tag)).collect();
         let names = names.join(" ");
-        script += &format!("{key}) N=\"{namespace}\"; T=\"{names}\"; ");
-        match takes {
-            Takes::Missing { list, .. } => {
-                script += &format!("{{ {list}; }} 2>&1 </dev/null || echo pushimg:unlisted");
-            }
-            Takes::Pulled { pull, tag, untag } => {
-                pulling += &format!(
-                    "{key}) {pull} 1>&2 </dev/null; c=$?; \
-                     for t in $T; do [ $c -ne 0 ] || {{ {tag} 1>&2 </dev/null; c=$?; }}; done; \
-                     {untag} >/dev/null 2>&1 </dev/null;; "
-                );
-            }
+        script += &format!(
+            "{key}) N=\"{namespace}\"; T=\"{names}\"; \
+             {{ {list}; }} 2>&1 </dev/null || echo pushimg:unlisted;; "
+        );
+        if let Some(PullCommands { pull, tag, untag }) = pull {
+            pulling += &format!(
+                "{key}) {pull} 1>&2 </dev/null; c=$?; \
+                 for t in $T; do [ $c -ne 0 ] || {{ {tag} 1>&2 </dev/null; c=$?; }}; done; \
+                 {untag} >/dev/null 2>&1 </dev/null;; "
+            );
         }
-        script += ";; ";
         loading += &format!("{key}) $z <\"$f\" | {load} 1>&2; c=$?;; ");
         ids += &format!("{key}) {id};; ");
     }
     script += "esac; ";
     script += LIST_KEPT;
     script += "echo pushimg:ready; read -r go e k x o l; case $go in pull) ";
-    let tag = tags.first().map_or("latest", String::as_str);
-    script +=
-        &format!("P=\"127.0.0.1:$e/{}:{tag}\"; case $r in {pulling}esac;; ", image.repository());
+    // The name has the digest in it: whatever listens on the port, the image is ours.
+    let repository = image.repository();
+    script += &format!("P=\"127.0.0.1:$e/{repository}@$k\"; case $r in {pulling}esac;; ");
     script += "load) ";
     script += RECEIVE;
     script += "if [ \"$n\" = 0 ]; then case $e in gzip) z=\"gzip -dc\";; zstd) z=\"zstd -dcq\";; \

@@ -2,6 +2,8 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use super::archive::ArchiveWriter;
 use super::image::HostImage;
@@ -9,11 +11,10 @@ use super::runtime::ArchiveForm;
 use super::transfer::{Encoding, Pipe, Transfer};
 use crate::error::Error;
 use crate::event::{Event, Events};
-use crate::image::{Digest, Hasher, LayerId};
+use crate::image::{Hasher, LayerId};
 use crate::report::{Known, LayerReport, Outcome};
 use crate::serve::ServedBlob;
-use crate::source::layout::LayoutError;
-use crate::source::{self, LayerMismatch};
+use crate::source;
 
 /// How an archive is sent.
 pub struct Sending {
@@ -26,14 +27,8 @@ pub struct Sending {
     pub kept: u64,
     /// What the image is called there.
     pub names: Vec<String>,
-    /// The image's file, for messages.
-    pub file: String,
-}
-
-/// An archive that was sent.
-pub struct Sent {
-    pub layers: Vec<LayerReport>,
-    pub bytes: u64,
+    /// Counts the bytes that are sent.
+    pub sent: Arc<AtomicU64>,
 }
 
 /// Why an archive could not be sent.
@@ -45,10 +40,10 @@ pub enum SendFailure {
 
 impl Sending {
     /// Writes the archive. Blocks.
-    pub fn send(&self, image: &HostImage, out: File) -> Result<Sent, SendFailure> {
-        let mut pipe = Pipe::new(out);
+    pub fn send(&self, image: &HostImage, out: File) -> Result<Vec<LayerReport>, SendFailure> {
+        let mut pipe = Pipe::new(out, self.sent.clone());
         match self.write(image, &mut pipe) {
-            Ok(layers) => Ok(Sent { layers, bytes: pipe.sent }),
+            Ok(layers) => Ok(layers),
             Err(_) if pipe.is_broken => Err(SendFailure::Pipe),
             Err(error) => {
                 // The machine need not keep what it has of an image that cannot be read.
@@ -93,7 +88,7 @@ impl Sending {
         if archive.has(&blob.digest) {
             return Ok(());
         }
-        let mut bytes = LayerBytes {
+        let mut bytes = CountedLayer {
             content: blob.reader()?,
             hasher: Hasher::new(),
             position: 0,
@@ -106,29 +101,7 @@ impl Sending {
         archive
             .layer(&blob.digest, blob.size, &mut bytes)
             .map_err(|error| source::Error::from_read(error, &blob.entry))?;
-        let actual = bytes.hasher.finish();
-        match actual == blob.digest {
-            true => Ok(()),
-            false => Err(self.mismatch(image, layer, blob, actual)),
-        }
-    }
-
-    fn mismatch(
-        &self,
-        image: &HostImage,
-        layer: LayerId,
-        blob: &ServedBlob,
-        actual: Digest,
-    ) -> Error {
-        let file = self.file.clone();
-        let listed = image.part.layers[layer.0].diff_id.clone();
-        if *listed.digest() != blob.digest {
-            let (file, listed) = (file.into(), blob.digest.clone());
-            return source::Error::from(LayoutError::DamagedBlob { file, listed, actual }).into();
-        }
-        let (entry, actual) = (blob.entry.clone(), actual.into());
-        source::Error::from(LayerMismatch { file, layer: layer.0 + 1, entry, listed, actual })
-            .into()
+        image.compare(layer, bytes.hasher.finish())
     }
 }
 
@@ -139,7 +112,7 @@ fn read(blob: &ServedBlob, into: &mut Vec<u8>) -> io::Result<u64> {
 }
 
 /// The bytes of a layer on their way: hashed, and reported.
-struct LayerBytes<'a> {
+struct CountedLayer<'a> {
     content: Box<dyn Read + Send>,
     hasher: Hasher,
     position: u64,
@@ -148,7 +121,7 @@ struct LayerBytes<'a> {
     events: &'a Events,
 }
 
-impl Read for LayerBytes<'_> {
+impl Read for CountedLayer<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.content.read(buffer)?;
         self.hasher.update(&buffer[..read]);

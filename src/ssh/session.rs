@@ -6,28 +6,23 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader, Take};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Take};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 
 use super::error::{Error, HasBegun};
 use super::host::Host;
 use super::options::Options;
-use super::runtime::{Runtime, Takes, script};
+use super::runtime::{Runtime, script};
+use super::stderr::SshErrors;
 use super::there::{LayersThere, There, platform_of};
 use super::transfer::Encoding;
 use crate::image::{Digest, Platform, Reference};
 
 /// The most that is read of what a machine says.
 const MAX_STDOUT: u64 = 64 << 20;
-/// The most that is kept of its errors.
-const MAX_STDERR: usize = 64 << 10;
 /// How long ssh's word on a forwarded port is waited for after the machine's greeting.
 const PORT_WITHIN: Duration = Duration::from_secs(5);
-/// How long ssh may take to end after a script that failed, and to say why.
-const END_WITHIN: Duration = Duration::from_millis(500);
-
 /// What tells this program's lines from what login scripts and loaders print.
 const MARK: &str = "pushimg:";
 
@@ -58,13 +53,13 @@ struct Connection {
     child: Child,
     stdin: ChildStdin,
     lines: Said,
-    stderr: JoinHandle<String>,
+    stderr: SshErrors,
     /// Gets the port that ssh forwards, or `None` if the machine's server lets none be forwarded.
     port: oneshot::Receiver<Option<u16>>,
 }
 
 /// A machine that is ready to take an image.
-pub struct Session {
+pub struct HostSession {
     connection: Connection,
     pub there: There,
 }
@@ -77,27 +72,28 @@ pub struct Loaded {
 
 impl Connect<'_> {
     /// Connects, and finds out what is there.
-    pub async fn open(self) -> Result<Session, Error> {
+    pub async fn open(self) -> Result<HostSession, Error> {
         // Forwards of the configuration are for people.
         self.start(&["-o", "ClearAllForwardings=yes"]).await
     }
 
     /// The same with a free port of the machine forwarded to a socket of this one. The port is gone
     /// with the connection, so that has to be one of its own.
-    pub async fn forwarding(self, socket: &Path, compresses: bool) -> Result<Session, Error> {
+    pub async fn forwarding(self, socket: &Path, compresses: bool) -> Result<HostSession, Error> {
         let forward = format!("127.0.0.1:0:{}", socket.display());
-        let own = ["-o", "ControlPath=none", "-o", "ExitOnForwardFailure=no"];
+        let own = ["-S", "none", "-o", "ClearAllForwardings=no", "-o", "ExitOnForwardFailure=no"];
         let compression = if compresses { "Compression=yes" } else { "Compression=no" };
         // ssh tells the port at this level.
         let told = ["-o", "LogLevel=INFO", "-o", compression, "-R", &forward];
         self.start(&[&own[..], &told].concat()).await
     }
 
-    async fn start(self, forwarding: &[&str]) -> Result<Session, Error> {
+    async fn start(self, forwarding: &[&str]) -> Result<HostSession, Error> {
         let Self { host, options, image, tags } = self;
         let mut words = options.command.iter();
         let program = words.next().map_or("ssh", String::as_str);
         let mut child = Command::new(program)
+            // The words may be those of a program that calls ssh, so ours come after them.
             .args(words)
             // No terminal and no agent for the script. A connection that is shared already may be
             // used, but none is begun: it would stay open.
@@ -120,11 +116,11 @@ impl Connect<'_> {
         };
         let lines = Said(BufReader::new(stdout.take(MAX_STDOUT)));
         let (telling, port) = oneshot::channel();
-        let stderr = tokio::spawn(last_of(stderr, telling));
+        let stderr = SshErrors::of(stderr, telling);
         let host = host.to_string();
         let mut connection = Connection { host, child, stdin, lines, stderr, port };
         match connection.greet().await {
-            Greeting::Ready(there) => Ok(Session { connection, there }),
+            Greeting::Ready(there) => Ok(HostSession { connection, there }),
             Greeting::NoRuntime => {
                 let wanted = options.runtime.and_then(word_of).unwrap_or("container runtime");
                 Err(Error::NoRuntime { host: connection.host, wanted: wanted.to_owned() })
@@ -175,10 +171,7 @@ impl Connection {
                 }
                 ("ready", _) => match runtime {
                     Some(runtime) => {
-                        let layers = match runtime.takes {
-                            Takes::Pulled { .. } => LayersThere::None,
-                            Takes::Missing { known, .. } => LayersThere::read(known, &listed),
-                        };
+                        let layers = LayersThere::read(runtime.lists, &listed);
                         let unlisted = is_unlisted.then(|| listed.pop().unwrap_or_default());
                         let there = There { runtime, platform, layers, unlisted, encoding, kept };
                         return Greeting::Ready(there);
@@ -192,52 +185,69 @@ impl Connection {
     }
 
     /// What the end of the connection means.
-    async fn ended(mut self, begun: HasBegun) -> Error {
-        drop(self.stdin);
-        drop(self.lines);
-        let _ = self.child.wait().await;
-        let said = self.stderr.await.unwrap_or_default();
-        Error::ended(self.host, &said, begun)
+    async fn ended(self, begun: HasBegun) -> Error {
+        let Self { host, child, stderr, .. } = self;
+        Error::ended(host, &stderr.last(child).await, begun)
     }
 }
 
-impl Session {
-    /// The machine's port that is forwarded; `None` if its server forwards none.
-    pub async fn port(&mut self) -> Option<u16> {
-        let told = tokio::time::timeout(PORT_WITHIN, &mut self.connection.port).await;
-        told.ok().and_then(Result::ok).flatten()
+impl HostSession {
+    /// The machine's port that is forwarded.
+    pub async fn port(mut self) -> Result<(Self, u16), Error> {
+        let said = match tokio::time::timeout(PORT_WITHIN, &mut self.connection.port).await {
+            Ok(Ok(Some(port))) => return Ok((self, port)),
+            Ok(Ok(None)) => "its SSH server forwards no ports",
+            // ssh has ended.
+            Ok(Err(_)) => return Err(self.connection.ended(HasBegun::Yes).await),
+            Err(_) => "ssh does not tell the port that it forwards; it must not be called with -q",
+        };
+        let host = self.connection.host.clone();
+        self.leave().await;
+        Err(Error::Pull { host, said: said.to_owned() })
     }
 
     /// Tells the machine to wait for the archive with this key, or for what is missing of it, and
     /// returns where to write it. `kept` is the file that has the beginning.
-    pub fn load(
+    pub async fn load(
         self,
         encoding: Encoding,
         key: &str,
         kept: Option<&(String, u64)>,
-    ) -> std::io::Result<(File, Loading)> {
-        let Connection { host, child, stdin, lines, stderr, .. } = self.connection;
-        let mut pipe = File::from(stdin.into_owned_fd()?);
+    ) -> Result<(File, Loading), Error> {
         // Two connections may be processes of one number, one after the other or in containers.
         let number: u32 = rand::random();
         let kept = kept.map(|(name, length)| format!("{name} {length}")).unwrap_or_default();
-        let line = format!("load {} {key} {number} {kept}\n", encoding.word());
-        std::io::Write::write_all(&mut pipe, line.as_bytes())?;
-        let runtime = self.there.runtime;
-        Ok((pipe, Loading { host, child, lines, stderr, runtime, _stdin: None }))
+        let (pipe, loading) =
+            self.tell(format!("load {} {key} {number} {kept}\n", encoding.word())).await?;
+        match pipe.into_owned_fd() {
+            Ok(pipe) => Ok((File::from(pipe), loading)),
+            Err(_) => Err(Error::ended(loading.host, "its pipe is closed", HasBegun::Yes)),
+        }
     }
 
-    /// Tells the machine to pull from its port.
-    pub async fn pull(mut self, port: u16, platform: &Platform) -> std::io::Result<Loading> {
+    /// Tells the machine to pull the image of this digest from its port.
+    pub async fn pull(
+        self,
+        port: u16,
+        image: &Digest,
+        platform: &Platform,
+    ) -> Result<RunningPull, Error> {
+        let is_named = !platform.os.is_empty() && !platform.architecture.is_empty();
         let platform = platform.to_string();
         // An image may say anything.
         let is_word = platform.chars().all(|c| c.is_ascii_alphanumeric() || "._/-".contains(c));
-        let platform = if is_word { platform.as_str() } else { "" };
-        let line = format!("pull {port} {platform}\n");
-        self.connection.stdin.write_all(line.as_bytes()).await?;
+        let platform = if is_word && is_named { platform.as_str() } else { "" };
+        let (stdin, loading) = self.tell(format!("pull {port} {image} {platform}\n")).await?;
+        Ok(RunningPull { loading, _stdin: stdin })
+    }
+
+    async fn tell(mut self, line: String) -> Result<(ChildStdin, Loading), Error> {
+        if self.connection.stdin.write_all(line.as_bytes()).await.is_err() {
+            return Err(self.connection.ended(HasBegun::Yes).await);
+        }
         let Connection { host, child, stdin, lines, stderr, .. } = self.connection;
         let runtime = self.there.runtime;
-        Ok(Loading { host, child, lines, stderr, runtime, _stdin: Some(stdin) })
+        Ok((stdin, Loading { host, child, lines, stderr, runtime, heard: Heard::default() }))
     }
 
     /// Ends without an image.
@@ -247,43 +257,78 @@ impl Session {
     }
 }
 
-/// A machine that is being sent an archive, or that pulls.
+/// A machine that is being sent an archive.
 pub struct Loading {
     host: String,
     child: Child,
     lines: Said,
-    stderr: JoinHandle<String>,
+    stderr: SshErrors,
     runtime: &'static Runtime,
-    /// While the machine pulls, it is sent nothing.
-    _stdin: Option<ChildStdin>,
+    heard: Heard,
+}
+
+/// A machine that pulls.
+pub struct RunningPull {
+    loading: Loading,
+    /// It is sent nothing meanwhile.
+    _stdin: ChildStdin,
+}
+
+/// What the script has said of its end.
+#[derive(Default)]
+struct Heard {
+    id: Option<Digest>,
+    is_loaded: Option<bool>,
+    is_unkept: bool,
 }
 
 impl Loading {
-    /// Waits for the runtime's word, after the archive was written or could not be.
-    pub async fn finish(mut self) -> Result<Loaded, Error> {
-        let (mut id, mut status, mut is_unkept) = (None, None, false);
+    /// Waits for the script's last word.
+    async fn hear(&mut self) {
         while let Some(line) = self.lines.next().await {
             let ours = line.strip_prefix(MARK).unwrap_or_default();
             match ours.split_once(' ').unwrap_or((ours, "")) {
-                ("id", text) => id = text.trim().parse().ok(),
-                ("status", code) => status = Some(code == "0"),
-                ("unkept", _) => is_unkept = true,
+                ("id", text) => self.heard.id = text.trim().parse().ok(),
+                ("unkept", _) => self.heard.is_unkept = true,
+                ("status", code) => {
+                    self.heard.is_loaded = Some(code == "0");
+                    return;
+                }
                 _ => {}
             }
         }
-        // The script has ended. ssh ends with it, unless the runtime still has a connection open
-        // through the forwarded port.
-        let within = if status == Some(true) { Duration::ZERO } else { END_WITHIN };
-        if tokio::time::timeout(within, self.child.wait()).await.is_err() {
-            let _ = self.child.kill().await;
+    }
+
+    /// Waits for the runtime's word, after the archive was written or could not be.
+    pub async fn finish(mut self) -> Result<Loaded, Error> {
+        self.hear().await;
+        self.end().await
+    }
+
+    async fn end(self) -> Result<Loaded, Error> {
+        let Self { host, child, stderr, runtime, heard, .. } = self;
+        match heard {
+            Heard { is_unkept: true, .. } => Err(Error::unkept(host, &stderr.last(child).await)),
+            Heard { is_loaded: Some(true), id, .. } => Ok(Loaded { id }),
+            Heard { is_loaded: Some(false), .. } => {
+                Err(Error::load(host, runtime.word, &stderr.last(child).await))
+            }
+            Heard { is_loaded: None, .. } => {
+                Err(Error::ended(host, &stderr.last(child).await, HasBegun::Yes))
+            }
         }
-        let said = self.stderr.await.unwrap_or_default();
-        match status {
-            _ if is_unkept => Err(Error::unkept(self.host, &said)),
-            Some(true) => Ok(Loaded { id }),
-            Some(false) => Err(Error::load(self.host, self.runtime.word, &said)),
-            None => Err(Error::ended(self.host, &said, HasBegun::Yes)),
-        }
+    }
+}
+
+impl RunningPull {
+    /// Waits for the end of the pull. The connections to the forwarded port may still be open.
+    pub async fn hear(&mut self) {
+        self.loading.hear().await;
+    }
+
+    /// What came of it.
+    pub async fn end(self) -> Result<Loaded, Error> {
+        self.loading.end().await
     }
 }
 
@@ -298,57 +343,4 @@ enum Greeting {
 
 fn word_of(name: super::options::RuntimeName) -> Option<&'static str> {
     super::runtime::RUNTIMES.iter().find(|row| row.name == name).map(|row| row.word)
-}
-
-/// The last that a program says, however much it is. On the way, ssh's word on the port that it
-/// forwards is passed on.
-async fn last_of(
-    mut from: impl AsyncRead + Unpin,
-    telling: oneshot::Sender<Option<u16>>,
-) -> String {
-    let mut kept: Vec<u8> = Vec::new();
-    let mut buffer = vec![0; 8 << 10];
-    let mut telling = Some(telling);
-    while let Ok(read @ 1..) = from.read(&mut buffer).await {
-        kept.extend_from_slice(&buffer[..read]);
-        if telling.is_some()
-            && let Some(port) = forwarded(&String::from_utf8_lossy(&kept))
-            && let Some(telling) = telling.take()
-        {
-            // The session may be over by now.
-            let _ = telling.send(port);
-        }
-        if kept.len() > MAX_STDERR {
-            kept.drain(..kept.len() - MAX_STDERR / 2);
-        }
-    }
-    String::from_utf8_lossy(&kept).into_owned()
-}
-
-/// What OpenSSH says of a port that it was to choose and to forward: the port, or that there is none.
-fn forwarded(said: &str) -> Option<Option<u16>> {
-    let (complete, _) = said.rsplit_once('\n')?;
-    complete.lines().find_map(|line| {
-        if line.contains("remote port forwarding failed for listen port 0") {
-            return Some(None);
-        }
-        let (_, after) = line.split_once("Allocated port ")?;
-        let (port, _) = after.split_once(" for remote forward")?;
-        Some(port.parse().ok())
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_port_is_what_ssh_says_in_a_whole_line() {
-        let ours = "Allocated port 43210 for remote forward to /tmp/x/registry:-2\r\n";
-        assert_eq!(forwarded("Allocated port 432"), None);
-        assert_eq!(forwarded(&format!("Welcome\n{ours}")), Some(Some(43210)));
-        let refused = "Warning: remote port forwarding failed for listen port 0\n";
-        assert_eq!(forwarded(refused), Some(None));
-        assert_eq!(forwarded(&refused.replace("port 0", "port 8080")), None);
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::runtime::{Known, Runtime};
+use super::runtime::{ListKind, Runtime};
 use super::transfer::Encoding;
 use crate::image::{DiffId, Digest, Platform};
 use crate::serve::ServedLayer;
@@ -45,14 +45,14 @@ pub enum LayersThere {
 
 impl LayersThere {
     /// Reads a runtime's list. Lines that are none of it are left out: they are a login script's.
-    pub fn read(known: Known, lines: &[String]) -> Self {
+    pub fn read(lists: ListKind, lines: &[String]) -> Self {
         let chains = || {
             lines.iter().filter_map(|line| serde_json::from_str::<Vec<DiffId>>(line.trim()).ok())
         };
-        match known {
-            Known::Chains => Self::Chains(chains().collect()),
-            Known::DiffIds => Self::DiffIds(chains().flatten().collect()),
-            Known::Blobs => {
+        match lists {
+            ListKind::Chains => Self::Chains(chains().collect()),
+            ListKind::DiffIds => Self::DiffIds(chains().flatten().collect()),
+            ListKind::Blobs => {
                 Self::Blobs(lines.iter().filter_map(|line| line.trim().parse().ok()).collect())
             }
         }
@@ -119,11 +119,11 @@ mod tests {
             };
             ids.iter().map(layer).collect()
         };
-        let docker = LayersThere::read(Known::Chains, &lines);
+        let docker = LayersThere::read(ListKind::Chains, &lines);
         assert_eq!(docker.have(&layers(&[&a, &b])), [true, true]);
         assert_eq!(docker.have(&layers(&[&a, &c, &b])), [true, true, false]);
         assert_eq!(docker.have(&layers(&[&b, &a])), [false, false]);
-        let podman = LayersThere::read(Known::DiffIds, &lines);
+        let podman = LayersThere::read(ListKind::DiffIds, &lines);
         assert_eq!(podman.have(&layers(&[&b, &id("d"), &a])), [true, false, true]);
     }
 

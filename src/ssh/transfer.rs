@@ -6,6 +6,8 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::write::GzEncoder;
 use zstd::stream::write::Encoder as ZstdEncoder;
@@ -43,20 +45,21 @@ impl Encoding {
 /// those of reading the image.
 pub struct Pipe {
     file: File,
-    pub sent: u64,
+    sent: Arc<AtomicU64>,
     pub is_broken: bool,
 }
 
 impl Pipe {
-    pub fn new(file: File) -> Self {
-        Self { file, sent: 0, is_broken: false }
+    /// `sent` counts the bytes.
+    pub fn new(file: File, sent: Arc<AtomicU64>) -> Self {
+        Self { file, sent, is_broken: false }
     }
 }
 
 impl Write for &mut Pipe {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.file.write(bytes).inspect_err(|_| self.is_broken = true)?;
-        self.sent += written as u64;
+        self.sent.fetch_add(written as u64, Ordering::Relaxed);
         Ok(written)
     }
 
@@ -67,12 +70,12 @@ impl Write for &mut Pipe {
 
 /// Compresses an archive, and sends it in frames.
 pub struct Transfer<'a> {
-    encoder: Encoder<Frames<'a>>,
+    encoder: LineEncoder<Frames<'a>>,
     /// What is not yet a whole block.
     block: Vec<u8>,
 }
 
-enum Encoder<W: Write> {
+enum LineEncoder<W: Write> {
     Plain(W),
     Gzip(GzEncoder<W>),
     Zstd(ZstdEncoder<'static, W>),
@@ -83,11 +86,11 @@ impl<'a> Transfer<'a> {
     pub fn new(pipe: &'a mut Pipe, encoding: Encoding, kept: u64) -> io::Result<Self> {
         let frames = Frames { pipe, left_out: kept, frame: Vec::with_capacity(BLOCK) };
         let encoder = match encoding {
-            Encoding::Plain => Encoder::Plain(frames),
+            Encoding::Plain => LineEncoder::Plain(frames),
             Encoding::Gzip => {
-                Encoder::Gzip(GzEncoder::new(frames, flate2::Compression::new(GZIP_LEVEL)))
+                LineEncoder::Gzip(GzEncoder::new(frames, flate2::Compression::new(GZIP_LEVEL)))
             }
-            Encoding::Zstd => Encoder::Zstd(ZstdEncoder::new(frames, ZSTD_LEVEL)?),
+            Encoding::Zstd => LineEncoder::Zstd(ZstdEncoder::new(frames, ZSTD_LEVEL)?),
         };
         Ok(Self { encoder, block: Vec::with_capacity(BLOCK) })
     }
@@ -96,9 +99,9 @@ impl<'a> Transfer<'a> {
     pub fn finish(mut self) -> io::Result<()> {
         self.encode()?;
         let mut frames = match self.encoder {
-            Encoder::Plain(frames) => frames,
-            Encoder::Gzip(encoder) => encoder.finish()?,
-            Encoder::Zstd(encoder) => encoder.finish()?,
+            LineEncoder::Plain(frames) => frames,
+            LineEncoder::Gzip(encoder) => encoder.finish()?,
+            LineEncoder::Zstd(encoder) => encoder.finish()?,
         };
         frames.send()?;
         frames.pipe.write_all(b"0\n")
@@ -108,9 +111,9 @@ impl<'a> Transfer<'a> {
     /// written.
     fn encode(&mut self) -> io::Result<()> {
         match &mut self.encoder {
-            Encoder::Plain(out) => out.write_all(&self.block)?,
-            Encoder::Gzip(out) => out.write_all(&self.block)?,
-            Encoder::Zstd(out) => out.write_all(&self.block)?,
+            LineEncoder::Plain(out) => out.write_all(&self.block)?,
+            LineEncoder::Gzip(out) => out.write_all(&self.block)?,
+            LineEncoder::Zstd(out) => out.write_all(&self.block)?,
         }
         self.block.clear();
         Ok(())
@@ -180,14 +183,15 @@ mod tests {
     /// The bytes that a machine has after it took the frames; they end with an empty one.
     fn sent(encoding: Encoding, kept: u64, writes: &[&[u8]]) -> Vec<u8> {
         let mut file = tempfile::tempfile().unwrap();
-        let mut pipe = Pipe::new(file.try_clone().unwrap());
+        let count = Arc::<AtomicU64>::default();
+        let mut pipe = Pipe::new(file.try_clone().unwrap(), count.clone());
         let mut transfer = Transfer::new(&mut pipe, encoding, kept).unwrap();
         writes.iter().for_each(|bytes| transfer.write_all(bytes).unwrap());
         transfer.finish().unwrap();
         let mut raw = Vec::new();
         file.rewind().unwrap();
         file.read_to_end(&mut raw).unwrap();
-        assert_eq!(pipe.sent, raw.len() as u64);
+        assert_eq!(count.load(Ordering::Relaxed), raw.len() as u64);
         let (mut rest, mut bytes) = (raw.as_slice(), Vec::new());
         loop {
             let end = rest.iter().position(|byte| *byte == b'\n').unwrap();

@@ -206,6 +206,13 @@ fn docker_with_containerd_store(commands: &str) -> String {
     )
 }
 
+/// What Docker says if it has the layers of this image.
+fn that_lists(image: &ImageBuilder) -> String {
+    let config: serde_json::Value = serde_json::from_slice(&image.config()).expect("a config");
+    let ids = config["rootfs"]["diff_ids"].to_string();
+    format!("image) case \"$2 $4\" in ls*) echo x; exit;; *json*) echo '{ids}'; exit;; esac;;")
+}
+
 /// The images of Docker, each with its tags.
 fn docker_images() -> String {
     program("docker", ["image", "ls", "--format", "{{.Repository}}:{{.Tag}} {{.Digest}}"])
@@ -217,10 +224,12 @@ fn docker_with_a_containerd_store_pulls_what_it_lacks() {
         return;
     }
     let dir = TempDir::new().expect("a folder");
-    let docker = docker_with_containerd_store("pull) echo \"$@\" >> ${0%/*}/pulled;;");
-    let sshd = Sshd::forwarding(dir.path(), &[("docker", &docker)]);
     let name = unique("pull");
     let (old, new, built) = two_images(dir.path(), &name);
+    let lists = that_lists(&built);
+    let docker =
+        docker_with_containerd_store(&format!("{lists} pull) echo \"$@\" >> ${{0%/*}}/pulled;;"));
+    let sshd = Sshd::forwarding(dir.path(), &[("docker", &docker)]);
     let destination = format!("ssh://lab/{name}:v1");
     let options = ["--runtime", "docker", "-t", "v2"];
     let pushimg = sshd.pushimg();
@@ -249,8 +258,9 @@ fn docker_with_a_containerd_store_pulls_what_it_lacks() {
     assert!(!images.contains("127.0.0.1:"), "{images}");
     let pulled = std::fs::read_to_string(dir.path().join("pulled")).expect("pulls");
     assert_eq!(pulled.lines().count(), 3, "{pulled}");
-    for port in pulled.lines().map(|line| line.rsplit(':').nth(1).expect("a port")) {
-        let port: u16 = port.split('/').next().and_then(|port| port.parse().ok()).expect("a port");
+    for line in pulled.lines() {
+        let port = line.split(':').nth(1).and_then(|rest| rest.split('/').next()?.parse().ok());
+        let port: u16 = port.expect("a port");
         assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err(), "{port}");
     }
 }
@@ -259,8 +269,9 @@ fn docker_with_a_containerd_store_pulls_what_it_lacks() {
 fn where_nothing_can_be_pulled_the_whole_image_is_sent() {
     let dirs = [TempDir::new().expect("a folder"), TempDir::new().expect("a folder")];
     let [closed, open] = dirs.each_ref().map(TempDir::path);
-    let load = "load) cat > ${0%/*}/loaded; exit;; image) exit;;";
-    let docker = docker_with_containerd_store(load);
+    let lists = that_lists(&image("small", "x"));
+    let load = format!("{lists} load) cat > ${{0%/*}}/loaded; exit;;");
+    let docker = docker_with_containerd_store(&load);
     let unreached = format!("pull) echo 'connection refused' >&2; exit 1;; rmi) exit 1;; {load}");
     let unreached = docker_with_containerd_store(&unreached);
     let servers = [
@@ -289,10 +300,11 @@ fn a_pull_that_breaks_off_goes_on() {
     let dir = TempDir::new().expect("a folder");
     // The connection is lost after the first pull has begun.
     let lost = "pull) test -e ${0%/*}/lost || { touch ${0%/*}/lost; sleep 1; kill -9 $(ps -o ppid= -p $PPID); sleep 5; exit 1; };;";
-    let docker = docker_with_containerd_store(lost);
-    let sshd = Sshd::forwarding(dir.path(), &[("docker", &docker)]);
     let name = unique("again");
-    let image = image(&name, "x").write(dir.path(), "image.tar");
+    let built = image(&name, "x");
+    let docker = docker_with_containerd_store(&format!("{} {lost}", that_lists(&built)));
+    let sshd = Sshd::forwarding(dir.path(), &[("docker", &docker)]);
+    let image = built.write(dir.path(), "image.tar");
     let destination = format!("ssh://lab/{name}:v1");
     let output = sshd.pushimg().pushed(image, &destination, &["--runtime", "docker"]);
     let images = docker_images();
@@ -309,7 +321,8 @@ fn a_pull_that_is_killed_leaves_no_name_and_no_port() {
     let dir = TempDir::new().expect("a folder");
     // The pull begins only when pushimg has been killed.
     let slow = "pull) echo \"$@\" > ${0%/*}/pulled; sleep 2;; rmi) echo > ${0%/*}/removed;;";
-    let docker = docker_with_containerd_store(slow);
+    let lists = that_lists(&image("small", "x"));
+    let docker = docker_with_containerd_store(&format!("{lists} {slow}"));
     let sshd = Sshd::forwarding(dir.path(), &[("docker", &docker)]);
     let image = small(dir.path());
     let arguments = [text(&image), "ssh://lab/killed:v1", "-q", "--runtime=docker"];
@@ -324,6 +337,43 @@ fn a_pull_that_is_killed_leaves_no_name_and_no_port() {
     let port = pulled().split(':').nth(1).and_then(|rest| rest.split('/').next()?.parse().ok());
     let port: u16 = port.expect("a port");
     wait_for("the port is open", || std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
+}
+
+#[test]
+fn pulls_that_are_lost_again_and_again_become_an_archive() {
+    let dir = TempDir::new().expect("a folder");
+    let lost = "pull) kill -9 $(ps -o ppid= -p $PPID); sleep 5; exit 1;; rmi) exit;;";
+    let lists = that_lists(&image("small", "x"));
+    let load = "load) cat > ${0%/*}/loaded; exit;;";
+    let docker = docker_with_containerd_store(&format!("{lists} {lost} {load}"));
+    let sshd = Sshd::forwarding(dir.path(), &[("docker", &docker)]);
+    let image = small(dir.path());
+    sshd.pushimg()
+        .pushed(image, "ssh://lab/app:v1", &["--runtime", "docker"])
+        .says("the connection was lost")
+        .says("the pull was lost again; the whole image is sent");
+    assert!(dir.path().join("loaded").exists());
+}
+
+#[test]
+fn a_damaged_image_that_is_pulled_is_named() {
+    if !answers("docker") {
+        return;
+    }
+    let dir = TempDir::new().expect("a folder");
+    let name = unique("pulled-damage");
+    let built = image(&name, "x");
+    let docker = docker_with_containerd_store(&that_lists(&built));
+    let sshd = Sshd::forwarding(dir.path(), &[("docker", &docker)]);
+    let mut bytes = built.tar();
+    let at = bytes.windows(13).rposition(|part| part == b"pulled-damage").expect("a layer");
+    bytes[at + 2000] ^= 1;
+    let image = crate::support::archive::write(dir.path(), "image.tar", &bytes);
+    sshd.pushimg()
+        .push(image, &format!("ssh://lab/{name}:v1"), &["--runtime", "docker"])
+        .exits(3)
+        .says("but the image's config lists");
+    assert!(!docker_images().contains(&name), "{}", docker_images());
 }
 
 /// A stand-in for Docker that has no images, and prints a byte that is no UTF-8; `load` is what it
