@@ -117,7 +117,7 @@ fn credential_programs_are_asked() {
         let asked = std::fs::read_to_string(machine.home().join("asked")).expect("a log");
         assert_eq!(asked, format!("get {host}\n"), "asked once");
     }
-    // One that knows nothing of this registry, and one that fails.
+    // A helper that has no credentials for this registry.
     let machine = Pushimg::new().docker_config(&json!({ "credHelpers": { &host: "lab" } }));
     let path = helper(&machine, "lab", "registry.example", BASIC_USER, BASIC_PASSWORD);
     let machine = machine.env("PATH", path);
@@ -143,7 +143,7 @@ fn a_token_is_fetched_once_for_the_whole_push() {
     assert_eq!(requests.len(), 1, "{requests:#?}");
     assert_eq!(requests[0].scopes, ["repository:team/app:pull,push"]);
     assert_eq!(requests[0].login, Some(("pushimg".to_owned(), "correct horse".to_owned())));
-    // Only what was sent before the challenge was known is sent twice.
+    // Only requests that pushimg sent before it knew the challenge are refused and sent again.
     let unauthorized = proxy.count(|r| r.status == Some(401));
     assert!(unauthorized <= 2, "{unauthorized} refusals\n{}", proxy.transcript());
     let remote = Remote::new(proxy.addr()).login("pushimg", "correct horse");
@@ -186,7 +186,7 @@ fn an_identity_token_is_traded_for_tokens() {
     let asked = tokens.requests().pop().expect("a request");
     assert_eq!(asked.method, "POST");
     assert_eq!(asked.refresh_token.as_deref(), Some("battery-staple"));
-    // A program hands them out as the secret of the user <token>.
+    // A credential helper returns an identity token as the secret of the user `<token>`.
     let machine = Pushimg::new().docker_config(&json!({ "credHelpers": { &host: "lab" } }));
     let path = helper(&machine, "lab", &host, "<token>", "battery-staple");
     machine.env("PATH", path).run([&archive, &format!("{host}/app:v2")]).success();
@@ -204,7 +204,7 @@ fn without_credentials_an_anonymous_token_is_asked_for() {
     let destination = format!("{}/open/app:v1", registry.host());
     Pushimg::new().run([&archive, &destination]).success();
     assert!(tokens.requests().iter().all(|request| request.login.is_none()));
-    // Where that token is for pulling only, it is a refusal that says what is missing.
+    // If the anonymous token allows only pulling, the push fails and the error suggests a login.
     tokens.configure(|options| options.anonymous = vec!["pull".to_owned()]);
     let destination = format!("{}/closed/app:v1", registry.host());
     let output = Pushimg::new().run([&archive, &destination]).exits(4);
@@ -260,7 +260,7 @@ fn a_mount_asks_for_the_scope_that_it_needs() {
     assert!(layers.iter().all(|layer| layer["action"] == "mounted"), "{report}");
     let asked: Vec<String> = tokens.requests().into_iter().flat_map(|r| r.scopes).collect();
     assert!(asked.iter().any(|scope| scope == "repository:base:pull"), "{asked:?}");
-    // Denied there, the layers are uploaded.
+    // If the token server denies pulling from `base`, the layers are uploaded instead.
     tokens.configure(|options| options.denied = vec!["base".to_owned()]);
     let arguments = [&archive, &format!("{host}/third:v1"), "--reuse-from", &from, "--json"];
     let report = machine().run(arguments).success().json();

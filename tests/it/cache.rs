@@ -75,13 +75,15 @@ fn where_the_registry_tells_nothing_the_cache_does() {
     let archive = testdata("layered-v1.tar.gz");
     let first = machine.pushed_json(&archive, &format!("{}/app:v1", proxy.host()), &[]).json();
     proxy.clear();
-    // Another tag, and no `latest`: there is no image to ask.
+    // Neither `v2` nor `latest` exists, so there is no previous image; only the cache knows the
+    // layers.
     let second = machine.pushed_json(&archive, &format!("{}/app:v2", proxy.host()), &[]).json();
     assert_eq!(count(&second, "cache"), 6, "{second}");
     assert_eq!(second["digest"], first["digest"]);
     assert_eq!(proxy.body_bytes(Record::carries_blob), 0);
     assert_eq!(proxy.count_step(Step::ConfigGet), 0, "{}", proxy.transcript());
-    // What was packed otherwise is not taken: the cache changes nothing but time.
+    // The cached blobs have another compression level. pushimg does not reuse them, because the
+    // cache must not change the result.
     let options = ["--compression-level", "1", "--json"];
     let destination = format!("{}/app:v3", proxy.host());
     let arguments = [&[archive.to_str().unwrap(), &destination], &options[..]].concat();
@@ -107,14 +109,14 @@ fn of_an_image_that_this_machine_left_under_the_tag_nothing_is_fetched() {
     let steps: Vec<Step> = proxy.records().iter().map(|record| record.step).collect();
     assert_eq!(steps, [Step::ManifestGet], "{}", proxy.transcript());
 
-    // Another machine moves the tag: what this one remembers of it holds no more.
+    // Another machine moves the tag, so this machine's record of the tag is out of date.
     let other = Pushimg::new().pushed_json(testdata("layered-v2.tar"), &destination, &[]).json();
     assert_ne!(other["digest"], first["digest"]);
     proxy.clear();
     let third = machine.pushed_json(&archive, &destination, &[]).json();
     let fetched = [Step::ManifestGet, Step::ConfigGet].map(|step| proxy.count_step(step));
     assert_eq!(fetched, [1, 1], "{}", proxy.transcript());
-    // The image that is there now lists all but the layer that differs.
+    // The current image lists all layers but one; the cache knows that one.
     assert_eq!(count(&third, "previous-image"), 5, "{third}");
     assert_eq!(third["layers"][4]["why"], "cache", "{third}");
     assert_eq!(third["digest"], first["digest"]);
@@ -189,7 +191,7 @@ fn a_cache_that_cannot_be_used_fails_no_push() {
         for extra in ["-wal", "-shm"] {
             let mut beside = file.clone().into_os_string();
             beside.push(extra);
-            // Gone already where the last process closed the database well.
+            // SQLite has already removed this file if the last process closed the database cleanly.
             let _ = std::fs::remove_file(beside);
         }
         spoil(&file);
@@ -207,7 +209,7 @@ fn a_cache_that_cannot_be_used_fails_no_push() {
             assert_eq!(std::fs::read(&file).ok(), kept, "a newer pushimg's file is left alone");
         }
     }
-    // Folders that cannot be: a file in their place, and one that takes no files.
+    // Cache folders that cannot be created: a file, a path below a file, and a path in /proc.
     let dir = TempDir::new().expect("a folder");
     let file = crate::support::archive::write(dir.path(), "file", b"");
     for folder in [file.as_path(), &file.join("below"), Path::new("/proc/self/none")] {
@@ -257,7 +259,7 @@ fn processes_that_share_the_cache_do_not_disturb_each_other() {
             });
         }
     });
-    // All that they learnt is there.
+    // The cache holds what all the processes learnt.
     let report = machine.pushed_json(
         testdata("layered-v1.tar.gz"),
         &format!("{}/later:v1", registry.host()),
@@ -316,7 +318,7 @@ impl StorePath {
 impl Drop for StorePath {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
-        // Stays where it holds anything else.
+        // This fails, as it should, if the store holds anything else.
         let _ = std::fs::remove_dir("/nix/store");
     }
 }
@@ -335,7 +337,7 @@ fn an_image_in_the_nix_store_that_was_pushed_is_not_read_again() {
     let destination = format!("{}/store:v1", proxy.host());
     let first = machine.pushed_json(&result, &destination, &[]).json();
     proxy.clear();
-    // The whole of the file's content is read exactly once, if the bytes read are counted.
+    // Runs the push under strace; returns its output and strace's log of the files that it opened.
     let trace = |pushimg: &Pushimg| {
         let log = pushimg.home().join("opened");
         let program = env!("CARGO_BIN_EXE_pushimg");
@@ -367,7 +369,7 @@ fn an_image_in_the_nix_store_that_was_pushed_is_not_read_again() {
     assert_eq!(second["digest"], first["digest"]);
     assert_eq!(second["bytes_sent"], 0);
     assert_eq!(proxy.body_bytes(|_| true), 0);
-    // What the registry lost meanwhile is read and sent all the same.
+    // Blobs that the registry has lost since then are read and sent again.
     let dev = DevRegistry::start(Options::default());
     let destination = format!("{}/store:v1", dev.host());
     machine.pushed_json(&result, &destination, &[]);

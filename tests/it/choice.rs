@@ -1,6 +1,6 @@
-//! Of an archive with several images only the chosen one is sent: nothing of the others, whether the
-//! archive is plain, compressed, or comes from a pipe, and whether it was chosen by an option, by a
-//! name behind the path, or by the destination.
+//! If an archive holds several images, only the chosen one is sent. The archive may be plain,
+//! compressed or piped, and the image may be chosen by an option, by a name after the path, or by
+//! the destination.
 
 use std::path::Path;
 
@@ -18,7 +18,7 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("a path in UTF-8")
 }
 
-/// Demands that a repository was sent the blobs of its image and nothing else.
+/// Asserts that the registry received the blobs of this repository's image and nothing else.
 #[track_caller]
 fn assert_only_its_own(registry: &DevRegistry, repository: &str) {
     let pulled = pull::oci(registry.host(), repository, "v1");
@@ -96,7 +96,7 @@ fn an_archive_that_only_has_the_names_of_nix_sends_nothing_without_a_choice() {
     let bytes = std::fs::read(&long).expect("an archive");
     Pushimg::new().stdin(bytes).run(["-", &destination]).exits(2).says("holds 2 images: ");
     assert_eq!(registry.counters().uploads, 0, "input 2");
-    // As `tar -cz -C FOLDER .` writes it.
+    // The archive as `tar -cz -C FOLDER .` writes it.
     let mut tar = tar::Builder::new(Vec::new());
     let mut dot = tar::Header::new_gnu();
     dot.set_entry_type(tar::EntryType::Directory);
@@ -147,7 +147,7 @@ fn two_images(dir: &Path, names: [&str; 2], length: usize) -> std::path::PathBuf
     two_images_as(dir, names, length, ".tar")
 }
 
-/// The same, with names of layers that end so.
+/// Like [`two_images`], but the entries of the layers have names that end with `end`.
 fn two_images_as(dir: &Path, names: [&str; 2], length: usize, end: &str) -> std::path::PathBuf {
     let layer = |seed: u64| {
         let content = archive::random_bytes(seed, length);

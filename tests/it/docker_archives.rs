@@ -13,11 +13,11 @@ use crate::support::run::{Pushimg, program, push};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// Two images, and what each is called in it.
+/// An archive of two images, and the names that it gives them.
 const SEVERAL: &str = "several-images.tar";
 const NAMES: [&str; 2] = ["registry.fly.io/hello-a:v1", "registry.fly.io/hello-b:v2"];
 
-/// Demands that a tag is what the archive has at this place.
+/// Asserts that a pulled image has the config and the layers that the archive lists.
 #[track_caller]
 fn assert_is(pulled: &Pulled, expected: &Expected) {
     assert_eq!(String::from_utf8_lossy(&pulled.config), String::from_utf8_lossy(&expected.config));
@@ -122,7 +122,7 @@ fn the_image_of_a_platform_is_chosen_by_its_config() {
         machine.run(["-", &destination, "--platform", on]).success();
         assert_is(&pull::oci(registry.host(), "app", "v1"), &expected);
     }
-    // And all of them under one index.
+    // All three images under one index.
     let image = |on: &str| format!("{on}={}:{on}", text(&archive));
     let images = ["amd64", "arm64", "riscv64"].map(image);
     let [one, two, three] = images.each_ref().map(String::as_str);
@@ -138,7 +138,8 @@ fn the_image_of_a_platform_is_chosen_by_its_config() {
     assert_eq!(listed.len(), 3);
 }
 
-/// A program that saves several images into one archive, loaded with these archives first.
+/// Loads these archives into Docker or podman, saves their images into one archive, and returns the
+/// program's name.
 fn save(images: &[(PathBuf, String)], to: &Path) -> &'static str {
     let names: Vec<&str> = images.iter().map(|(_, name)| name.as_str()).collect();
     let has_docker = Command::new("docker").arg("info").output();
@@ -167,7 +168,7 @@ fn what_docker_or_podman_saved_of_two_images_goes_under_their_own_names() {
     let dir = TempDir::new().expect("a folder");
     let base = Layer::random("base", 1, 20_000);
     let images = ["one", "two"].map(|name| {
-        // The registry's port makes the name this test's alone.
+        // The registry's port makes the name unique to this test.
         let full = format!("{}/team/{name}:v1", registry.host());
         let image = ImageBuilder::new(vec![base.clone(), Layer::file(name, name.as_bytes())]);
         let archive = image.repo_tags(&[&full]).write(dir.path(), &format!("{name}.tar"));
@@ -198,7 +199,8 @@ fn what_docker_or_podman_saved_of_two_images_goes_under_their_own_names() {
     }
 }
 
-/// A tar with the parts of an image, of which a layer is a link to another entry, before or after.
+/// A tar with the parts of an image. The entry of its layer is a link to another entry, which comes
+/// before or after the link.
 fn linked(layer: &Layer, target: &str, link_first: bool) -> Vec<u8> {
     let config = ImageBuilder::new(vec![layer.clone()]).config();
     let manifest = json!([{ "Config": "c.json", "RepoTags": null, "Layers": ["a/layer.tar"] }]);

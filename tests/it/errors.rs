@@ -237,7 +237,7 @@ fn a_registry_that_is_not_there_is_named() {
     let output = output.exits(5).says(&free.to_string()).says("refused");
     let output = output.says("is a registry running there?").never_says("result");
     let output = output.says(&format!("error: cannot reach {free}: ")).never_says("sha256:");
-    // One line for each pause that all make together, not one for each request.
+    // All requests share a pause, so there is one line for each pause, not one for each request.
     assert!(output.stderr.matches("retry: ").count() <= 4, "{output}");
     let output =
         Pushimg::new().run([path, "no-such-host.invalid/app:v1", "--retry-for", "1s"]).exits(5);
@@ -292,7 +292,7 @@ fn an_untrusted_certificate_is_refused_until_its_authority_is_named() {
     let output = Pushimg::new().run([path, &destination, "--insecure-skip-tls-verify"]).success();
     output.says("certificates are not checked");
 
-    // As docker and podman are told.
+    // The CA certificate in `certs.d`, where docker and podman look for it.
     for below in [".config/containers/certs.d", ".docker/certs.d"] {
         let machine = Pushimg::new();
         let folder = machine.home().join(below).join(registry.host());
@@ -348,7 +348,7 @@ fn plain_http_is_only_spoken_where_it_is_asked_for() {
     // A name for this machine that does not look like loopback, where it has one.
     let name = String::from_utf8(Command::new("hostname").output().expect("start hostname").stdout)
         .expect("a host name");
-    // 127.0.0.1 and localhost are tried by HTTP of their own accord.
+    // pushimg tries plain HTTP for 127.0.0.1 and localhost without an option.
     for host in ["127.0.0.1", "localhost"] {
         let destination = format!("{host}:{}/app:{host}", registry.addr().port());
         Pushimg::new().run([path, &destination]).success();
@@ -397,7 +397,7 @@ fn a_repository_that_does_not_exist_is_said_to_be_made_first() {
     let output = Pushimg::new().run([path, &format!("{}/team/other:v1", registry.host())]).exits(4);
     output.says("team/other").says("NAME_UNKNOWN").says("create");
     Pushimg::new().run([path, &format!("{}/team/app:v1", registry.host())]).success();
-    // Denied, as by a quota or a role.
+    // The registry denies the upload, as with a quota or a missing role.
     let proxy = FaultProxy::before(registry.addr());
     let denied = Answer::status(403).error("DENIED", "you are only a reader here");
     proxy.set_rules(vec![Rule::at(Step::UploadPost, Fault::Answer(denied))]);

@@ -1,9 +1,9 @@
 //! Whatever a registry answers, a push ends: with a documented exit code, and after a bounded
 //! number of requests.
 //!
-//! The registry is a real one, behind a proxy that draws another answer for each manifest PUT and
-//! each HEAD. Sixty pushes by default, a thousand with `PUSHIMG_TEST_FULL=1`. A failure prints the
-//! seed; `PUSHIMG_ENDS_SEED` runs it again.
+//! A real registry stands behind a proxy, which gives a random answer to each manifest PUT and each
+//! HEAD. Sixty pushes run by default, a thousand with `PUSHIMG_TEST_FULL=1`. A failure prints the
+//! seed; set `PUSHIMG_ENDS_SEED` to run it again.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use rand::{RngExt, SeedableRng};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// How many answers are drawn for a push. No push may ask as often as that.
+/// The number of random answers for one push. A push must send fewer requests than this.
 const DRAWN: usize = 150;
 
 /// Manifest PUTs at most, for each manifest of an image and with `--retry-for 0s`: two attempts,
@@ -29,7 +29,7 @@ const MOST_PUTS: usize = 4;
 /// HEADs at most, for each blob: in two attempts, each with one more after a lost answer.
 const MOST_HEADS: usize = 4;
 
-/// An image, and what the answers may name.
+/// An image, its blobs, and the number of its manifests.
 struct Subject {
     path: String,
     blobs: Vec<String>,
@@ -161,7 +161,7 @@ fn whatever_is_answered_to_a_manifest_and_to_head_a_push_ends() {
         }
         let mut rules = Vec::new();
         for step in [Step::ManifestPut, Step::ManifestHead, Step::BlobHead] {
-            // Half of the registries never change their mind.
+            // Half of the registries give the same answer every time.
             let answers = if chance.random() { 1 } else { DRAWN };
             for _ in 0..answers {
                 let rule = Rule::at(step, subject.answer(step, &mut chance));

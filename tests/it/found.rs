@@ -1,5 +1,6 @@
-//! Archives and layouts as people have them: odd compressions, names and folders, an index without an
-//! index, configs of other images, programs and pipes that never end.
+//! Archives and layouts as they occur in practice: unusual compressions, names and folders, an
+//! `index.json` that lists the platforms itself, configs of other images, and programs and pipes
+//! that never end.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -91,7 +92,7 @@ fn layers_that_no_registry_takes_are_packed_anew() {
             push(text(archive), &format!("{}/app:{tag}", registry.host())).success();
             assert_readable(&registry.host(), &tag);
         }
-        // Damaged, or of another layer than the config says.
+        // A damaged layer, and a layer whose diff ID is not in the config.
         let damaged = archive::corrupted(&stored, stored.len() / 2);
         let archive = archive_of(dir.path(), &damaged, &sha256(&layer.tar));
         fails(text(&archive)).says("layer \"l/layer.tar\" is corrupt").says(text(&archive));
@@ -267,7 +268,7 @@ fn an_attestation_beside_an_image_is_no_second_image() {
     push(layout.text(), &destination).success();
     let index = fs::read(layout.path().join("index.json")).expect("an index");
     assert_eq!(registry.tag("app", "v1"), Some(archive::sha256(&index)));
-    // Where only the image has a name, the image is meant.
+    // If only the image has a name, only the image is pushed.
     layout.list(&[(&image, Some("v1")), (&attestation, None)]);
     push(layout.text(), &destination).success();
     assert_eq!(registry.tag("app", "v1"), Some(digest_of(&image)));

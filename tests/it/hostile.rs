@@ -94,8 +94,8 @@ fn manifest(config: &str, layers: &[&str]) -> Vec<u8> {
 
 const GIB: u64 = 1 << 30;
 
-/// Writes a tar in which the entry of this name has so many bytes of the same kind, in a file with
-/// holes or in gzip.
+/// Writes a tar whose entry `name` has `size` bytes: a hole in a sparse file, or bytes of value
+/// `fill` in gzip.
 fn with_giant(path: &Path, before: &[u8], name: &str, size: u64, fill: u8, after: &[u8]) {
     let file = File::create(path).expect("a file");
     if path.extension().is_some_and(|suffix| suffix == "gz") {
@@ -145,7 +145,7 @@ fn json_of_a_gigabyte_is_not_read() {
         scene.refused(&path).says("config.json");
         std::fs::remove_file(path).expect("remove");
     }
-    // Many unknown JSON fields do no harm.
+    // A huge JSON file that does not belong to the image does no harm.
     for name in ["other.tar", "other.tar.gz"] {
         let path = scene.path(name);
         let after =
@@ -178,7 +178,7 @@ fn a_gigabyte_of_small_json_files_is_not_kept() {
         gzip.write_all(&part).expect("write");
     }
     gzip.finish().expect("write").flush().expect("write");
-    // The config came last, when nothing more was kept.
+    // The other JSON files use up the limit, so pushimg does not keep the config, which comes last.
     scene.refused(&path).says("config.json").says("more JSON than");
 }
 
@@ -191,7 +191,8 @@ fn a_tar_with_a_million_entries_ends_soon() {
         let mut gzip = GzEncoder::new(BufWriter::new(file), Compression::fast());
         let mut block = Vec::with_capacity(512 * 1000);
         for thousand in 0..1000 {
-            // More names than are kept; what follows them need not be new.
+            // The first 70,000 names are more than pushimg keeps. After that, the last block is
+            // repeated.
             let names = if thousand < 70 { 0..1000 } else { 0..0 };
             if thousand < 70 {
                 block.clear();
@@ -236,7 +237,7 @@ fn bombs_go_off_without_harm() {
     scene.refused(&archive::write(scene.dir.path(), "zeros.gz", &bomb)).says("zeros.gz");
     // A bomb in a bomb.
     scene.refused(&archive::write(scene.dir.path(), "twice.gz", &gzip(&bomb)));
-    // As a layer it is a layer, if a strange one: the config does not list it.
+    // The bomb as a layer. It is a valid layer, but the config does not list its diff ID.
     let config = ImageBuilder::new(vec![Layer::file("app", b"one")]).config();
     let all = [
         entry("bomb.tar.gz", &bomb),
@@ -371,7 +372,7 @@ fn json_as_deep_as_a_well_is_refused() {
     let all =
         [layer.clone(), entry("c.json", &deep), manifest("c.json", &["a/layer.tar"])].concat();
     scene.refused(&archive::write(scene.dir.path(), "deep2.tar", &all)).says("c.json");
-    // Very many of everything.
+    // A very large number of diff IDs and of layers.
     let ids = vec![sha256(b"x"); 60_000];
     let wide = json!({ "rootfs": { "type": "layers", "diff_ids": ids } }).to_string();
     let all =
@@ -431,7 +432,8 @@ fn damage_anywhere_is_an_error_or_no_damage() {
             let path = archive::write(scene.dir.path(), &format!("damaged-{name}"), &damaged);
             let output = scene.push(&path);
             if output.code() == Some(0) {
-                // What was changed is no part of the image: padding, an owner, a VERSION.
+                // The changed byte does not belong to the image: it is in padding, an owner or a
+                // VERSION file.
                 let pulled = pull::oci(scene.registry.host(), "hostile", "v1");
                 let ids = pulled.diff_ids();
                 assert_eq!(ids, expected.diff_ids, "{name} at {at}");

@@ -26,7 +26,8 @@ fn signal(child: &Child, name: &str) {
     assert!(status.expect("start kill").success());
 }
 
-/// Waits for a process, which has so long to end; and says what it left.
+/// Waits at most `within` until a process ends. Returns its exit code, its stderr and the time that
+/// it took.
 #[track_caller]
 fn end(mut child: Child, within: Duration) -> (Option<i32>, String, Duration) {
     let began = Instant::now();
@@ -157,7 +158,7 @@ fn a_pipe_that_never_ends_can_be_left() {
             .spawn()
             .expect("start pushimg");
         let mut stdin = child.stdin.take().expect("stdin is piped");
-        // More than a pipe holds, so that it is at its reading when this is done.
+        // This is more than a pipe holds, so pushimg is reading when the write returns.
         stdin.write_all(&half).expect("the first half of an archive");
         signal(&child, "INT");
         let (code, stderr, _) = end(child, SOON);
@@ -178,7 +179,7 @@ fn a_registry_that_does_not_let_go_is_left_soon() {
     let archive = testdata("layered-v1.tar.gz");
     let destination = format!("{}/app:v1", proxy.host());
     let machine = Pushimg::new();
-    // Alone it gives the registry some time; a second signal takes that away.
+    // After one signal, pushimg gives the registry some time; a second signal ends it at once.
     let child = machine.spawn([archive.to_str().unwrap(), &destination]);
     wait_for(&proxy, "an upload", || proxy.count_step(Step::UploadPut) > 0);
     signal(&child, "INT");
@@ -223,7 +224,7 @@ async fn uploads_that_are_given_up_at_any_moment_leave_no_session_open() {
     let repository = registry.repository("app");
     for round in 0..200 {
         let uploads = (0..4).map(|_| repository.upload(Arc::new(Endless), None, Arc::new(|_| {})));
-        // Some POSTs are answered by then, some are not, and some are just being.
+        // At this moment the registry has answered some POSTs, and others have not reached it yet.
         let moment = Duration::from_micros(40 * round);
         let uploads = futures::future::join_all(uploads);
         assert!(tokio::time::timeout(moment, uploads).await.is_err(), "nothing can be uploaded");

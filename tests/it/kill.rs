@@ -25,7 +25,7 @@ fn seed() -> u64 {
     }
 }
 
-/// The layers of the n-th version; about half of them are those of the one before.
+/// The layers of the n-th version. The first two layers are the same in every version.
 fn version(n: u64) -> ImageBuilder {
     ImageBuilder::new(vec![
         Layer::text("base-1.0", 1, 400_000),
@@ -52,7 +52,7 @@ fn a_push_that_is_killed_leaves_nothing_half_made_and_the_next_goes_on_from_ther
     let mut chance = StdRng::seed_from_u64(seed);
     let dir = TempDir::new().expect("a folder");
     let registry = DevRegistry::start(registry::Options::default());
-    // Slow enough for a push to have moments.
+    // The line is so slow that a kill can hit every stage of a push.
     let line = Line { rtt: Duration::from_millis(4), bits_per_second: Some(120_000_000) };
     let proxy = FaultProxy::start(registry.addr(), &ProxyOptions { line, ..Default::default() });
     let name = format!("{}/app:{TAG}", proxy.host());

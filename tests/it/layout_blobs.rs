@@ -62,7 +62,7 @@ fn layers() -> [Layer; 2] {
     [Layer::random("base", 1, 20_000), Layer::random("app", 2, 3 << 20)]
 }
 
-/// Puts something else of the same length into a file.
+/// Overwrites a file with other bytes of the same length.
 fn garble(path: &PathBuf) {
     let length = fs::metadata(path).expect("a blob").len() as usize;
     fs::write(path, random_bytes(99, length)).expect("write a blob");
@@ -128,7 +128,8 @@ fn a_damaged_blob_is_named_and_never_arrives_whole() {
             assert!(sent < size, "{sent} of {size} bytes\n{}", proxy.transcript());
             assert_eq!(proxy.count_step(Step::ManifestPut), 0);
         }
-        // Debian's does not know a session any more whose upload broke off, and so cannot close it.
+        // docker-registry forgets a session whose upload broke off, so pushimg cannot close it
+        // there. Only the development registry is checked.
         assert_eq!(dev.open_uploads(), 0, "{}", proxy.transcript());
     }
 }
@@ -188,7 +189,7 @@ fn what_another_repository_has_is_mounted() {
     let machine = Pushimg::new();
     let base = format!("{}/team/base:v1", proxy.host());
     machine.run([image.path(), &base]).success();
-    // By the word of the user, on a machine that knows nothing; and by the cache.
+    // The mounts come from `--reuse-from` on a machine without a cache, or from the cache.
     let by_word = Pushimg::new();
     for (repository, machine, options) in
         [("word", &by_word, &["--reuse-from", &base][..]), ("cache", &machine, &[])]
@@ -208,7 +209,7 @@ fn what_another_repository_has_is_mounted() {
                 (&json!("mounted"), &json!("team/base"))
             );
         }
-        // The config as well.
+        // Two layers and the config.
         assert_eq!(proxy.count_step(Step::MountPost), 3, "{}", proxy.transcript());
         assert_eq!(proxy.count(is_upload), 3, "{}", proxy.transcript());
         let name = format!("team/{repository}");
@@ -253,7 +254,7 @@ fn an_upload_that_breaks_off_is_gone_on_with_and_comes_out_right() {
         let again = if delivered { 0 } else { size * percent / 100 };
         assert!(sent <= size + again + (256 << 10), "{sent}\n{}", proxy.transcript());
 
-        // This one does not know a session any more whose connection broke.
+        // docker-registry forgets a session whose connection broke.
         let registry = DockerRegistry::plain();
         proxy.set_upstream(registry.addr());
         proxy.set_rules(vec![Rule::at(Step::UploadPut, cut).path(&hex).first(1)]);

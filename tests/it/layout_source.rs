@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
-/// Runs a program, and demands that it succeeds: what it prints.
+/// Runs a program, asserts that it succeeds, and returns what it prints.
 #[track_caller]
 fn run(program: &str, arguments: &[&str]) -> String {
     let mut command = Command::new(program);
@@ -50,8 +50,8 @@ impl Bench {
         run("skopeo", &["copy", "--quiet", &from, &to]);
     }
 
-    /// A layout of both versions of an image, one of them said to be for another platform, and of an
-    /// index over the two.
+    /// Makes a layout with both versions of an image, one of them marked as for another platform,
+    /// and with an index of both.
     fn platforms(&self) -> (Digest, Digest, Digest) {
         self.skopeo("layered-v1.tar", "oci", "layout:one");
         self.skopeo("layered-v2.tar", "oci", "layout:two");
@@ -102,7 +102,7 @@ fn layout(path: &Path) -> Layout {
     try_layout(path).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The only image, all of whose blobs are what they should be.
+/// Selects the only image, and asserts that all its blobs are correct.
 #[track_caller]
 fn whole(layout: &Layout) -> Tree {
     checked(layout.select(&Selection::default()).unwrap_or_else(|error| panic!("{error}")))
@@ -392,7 +392,7 @@ fn a_folder_of_another_kind_is_told_what_it_lacks() {
     assert!(text.contains("it has no file oci-layout") && text.contains("nix build"), "{text}");
 }
 
-/// A gzipped tar of a layout's first entry and so many more, each of one byte.
+/// Writes a gzipped tar with this number of layout blobs, each of one byte.
 fn many_entries(path: &Path, count: usize) {
     let file = fs::File::create(path).expect("a file");
     let mut gzip = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
@@ -415,7 +415,7 @@ fn a_hundred_thousand_entries_are_refused_in_little_memory() {
     many_entries(&path, 100_000);
     let text = try_layout(&path).err().expect("an error").to_string();
     assert!(text.contains("holds more than 65536 files"), "{text}");
-    // Nor does a program that pushes it take more than it may for any image.
+    // A push of this archive also stays within the memory limit.
     let machine = Pushimg::new().limit(Duration::from_secs(60));
     let arguments = [path.to_str().expect("UTF-8"), "127.0.0.1:1/app:v1", "--no-cache"];
     let (output, memory) = machine.run_measured(arguments);

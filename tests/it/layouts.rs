@@ -31,7 +31,7 @@ impl Bench {
         text(&self.path(name)).to_owned()
     }
 
-    /// Has skopeo copy an archive of testdata/ to a transport's place here.
+    /// Copies an archive of testdata/ with skopeo to this transport and name, and returns the path.
     fn skopeo(&self, archive: &str, transport: &str, name: &str) -> PathBuf {
         let from = format!("docker-archive:{}", testdata(archive).display());
         let to = format!("{transport}:{}", self.text(name));
@@ -160,7 +160,8 @@ fn a_folder_of_skopeo_arrives_as_it_is() {
             assert_eq!(std::fs::read(&layer.path).unwrap(), std::fs::read(stored).unwrap());
         }
         assert_readable(&host, repository);
-        // These layers are uncompressed, but not by the user's choice.
+        // The layers are uncompressed, but not because the user asked for that, so pushimg does not
+        // call them "kept".
         let again = push(text(&folder), &format!("{host}/{repository}:v1"), &[]).success();
         again.says("0 of 6 layers uploaded").never_says("kept");
     }
@@ -213,7 +214,7 @@ fn a_look_at_a_layout_shows_all_its_images_or_the_chosen_one() {
     assert_eq!(shown(layout.text(), &[]), [v1.clone(), v2.clone()]);
     assert_eq!(shown(&format!("{}:v1", layout.text()), &[]), [v1]);
     assert_eq!(shown(layout.text(), &["--platform", "arm64"]), [v2]);
-    // Of an index, its images, and nothing that is only said of them.
+    // For an index, `inspect` shows the images, but not the attestation and the artifact.
     let whole = whole(&bench);
     let shown: Vec<Value> = shown(whole.layout.text(), &[]).into_iter().map(|(_, it)| it).collect();
     assert_eq!(json!(shown), json!(whole.platforms.each_ref().map(digest_of)));
@@ -266,8 +267,8 @@ fn all_images_of_a_layout_go_under_their_own_names() {
     single.says("does not say where its image belongs");
 }
 
-/// A layout as buildx leaves it, and more: an index of an index of two platforms, of what was said of
-/// how one of them was made, and of an artifact.
+/// A layout like those of buildx, with more parts: an index that lists an index of two platforms,
+/// an attestation for one of them, and an artifact.
 struct Whole {
     layout: Layout,
     root: Value,
@@ -306,7 +307,7 @@ fn an_index_is_pushed_with_all_that_it_lists_however_deep() {
     }
 }
 
-/// As BuildKit exports a cache.
+/// BuildKit exports a cache as an index of blobs.
 #[test]
 fn an_index_over_blobs_is_pushed_with_them() {
     let bench = Bench::new();
@@ -368,7 +369,8 @@ fn an_index_over_layouts_lists_the_images_in_them_and_nothing_else() {
     let bench = Bench::new();
     let registry = DockerRegistry::plain();
     let destination = format!("{}/app:v1", registry.host());
-    // As buildx leaves them, one for each platform; the second in an index within another.
+    // One layout for each platform, as buildx writes them. In the second one, the image is in an
+    // index within another index.
     let [(amd64, one), (arm64, two)] = ["amd64", "arm64"].map(|on| {
         let layout = bench.layout(on);
         let image = layout.image(on, &[layer("base", 1), layer(on, 2)]);
@@ -413,7 +415,7 @@ fn one_platform_of_an_index_is_an_image_by_itself() {
             assert_eq!(get(&host, &repository, "manifests", &digest_of(other)), None);
         }
     }
-    // By its digest as well, and what is no image, too.
+    // An image chosen by its digest, and a manifest that is not an image.
     for (repository, chosen) in [("by-digest", &platforms[1]), ("artifact", &artifact)] {
         let image = format!("{}@{}", layout.text(), digest_of(chosen));
         let output = push(&image, &format!("{host}/{repository}:v1"), &[]).success();
@@ -442,7 +444,8 @@ fn what_refers_to_an_image_goes_along_and_is_found() {
         Some(&json!({
         "mediaType": INDEX, "digest": sha256(b"another image"), "size": 1 })),
     );
-    // As `oras cp -r` lists them; and under the tag that stands in for the referrers API.
+    // The referrers are listed as `oras cp -r` lists them, or under the tag that replaces the
+    // referrers API.
     let tagged = layout.index(&[&sbom]);
     let stand_in = digest_of(&image).replace(':', "-");
     let listed = [(&index, Some("v1")), (&sbom, None), (&signature, None), (&other, None)];
@@ -476,9 +479,9 @@ fn what_refers_to_an_image_goes_along_and_is_found() {
                 (&subject["digest"], &json!(kind))
             );
         }
-        // What belongs to something else stays.
+        // A referrer of another image is not pushed.
         assert_eq!(get(&host, &repository, "manifests", &digest_of(&other)), None);
-        // Again, and nothing is listed twice.
+        // After a second push, nothing is listed twice.
         push(layout.text(), &destination, &[]).success();
         let list = get(&host, &repository, "manifests", &digest_of(&image).replace(':', "-"));
         let list: Value = serde_json::from_slice(&list.expect("a list")).expect("JSON");
@@ -498,7 +501,7 @@ fn a_dry_run_of_an_index_sends_nothing_and_foretells_it_all() {
     let registry = DockerRegistry::plain();
     let proxy = FaultProxy::before(registry.addr());
     let destination = format!("{}/dry:v1", proxy.host());
-    // Nothing is there; one platform is; all is.
+    // First nothing is there, then one platform, then everything.
     for before in [&[][..], &["--platform", "amd64"], &[]] {
         if !before.is_empty() {
             push(layout.text(), &destination, before).success();

@@ -80,7 +80,7 @@ fn a_terminal_is_asked_for_the_password_and_does_not_show_it() {
     while !shown.ends_with(b"Password: ") && output.read(&mut byte).expect("output") == 1 {
         shown.push(byte[0]);
     }
-    // The terminal stops showing what is typed just after the question.
+    // pushimg turns off the terminal's echo just after it prints the question.
     std::thread::sleep(Duration::from_millis(500));
     input.write_all(format!("{BASIC_PASSWORD}\n").as_bytes()).expect("write the password");
     output.read_to_end(&mut shown).expect("output");

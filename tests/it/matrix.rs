@@ -20,11 +20,12 @@ use tempfile::TempDir;
 /// Limits of the program in these runs, in seconds.
 const RETRY_FOR: u64 = 2;
 const IDLE: u64 = 1;
-/// A run that takes longer hangs. The worst is several steps that each use up their patience.
+/// A run that takes longer is considered to hang. In the worst case, several steps each use up
+/// their retry time.
 const LIMIT: Duration = Duration::from_secs(45);
 /// Pushes at the same time; they mostly wait.
 const AT_ONCE: usize = 8;
-/// Every so-manieth case is run by default.
+/// By default, one of this many cases is run.
 const SHARE: usize = 11;
 
 const USER: &str = "pushimg";
@@ -44,7 +45,7 @@ const STEPS: [Step; 10] = [
     Step::ManifestPut,
 ];
 
-/// What strikes, where and how often.
+/// A fault, the step that it strikes, and how often.
 #[derive(Clone)]
 struct Case {
     name: &'static str,
@@ -67,7 +68,7 @@ impl Case {
     }
 }
 
-/// Faults that a single further try does not get the better of.
+/// Faults that pushimg cannot overcome with a single retry.
 const LASTING: [&str; 10] = [
     "400",
     "401-no-token-helps",
@@ -82,9 +83,9 @@ const LASTING: [&str; 10] = [
 ];
 
 impl Case {
-    /// Whether there must be a push all the same.
+    /// Whether the push must succeed in spite of the fault.
     fn passes(&self) -> bool {
-        // An answer that makes sense at one step is at another the last word, like any other 404.
+        // At these steps such an answer is final.
         let last_word = match self.name {
             "lost-session" => !matches!(self.step, Step::UploadPatch | Step::UploadPut),
             "mount-202" | "redirect" | "answers-204" => self.step == Step::TokenGet,
@@ -105,7 +106,7 @@ struct Images {
     dir: TempDir,
     /// What the tag points to before.
     before: PathBuf,
-    /// What is pushed: two layers are those of `before`, one is in the other repository.
+    /// The image to push. It shares one layer with `before` and one with `base`.
     next: PathBuf,
     /// Its layers are in `team/base`.
     base: PathBuf,
@@ -117,7 +118,7 @@ impl Images {
         let shared = Layer::text("base-1.0", 1, 300_000);
         let mounted = Layer::random("other-1.0", 2, 200_000);
         let before = ImageBuilder::new(vec![shared.clone(), Layer::random("app-1.0", 3, 100_000)]);
-        // More than is sent again rather than asked after.
+        // So large that pushimg asks how much arrived instead of sending the layer again.
         let new = Layer::random("app-1.1", 4, 1_500_000);
         let next = ImageBuilder::new(vec![shared, mounted.clone(), new]);
         let base = ImageBuilder::new(vec![mounted]);
@@ -136,7 +137,7 @@ impl Images {
 
 /// A registry with a proxy before it, for one push after another.
 enum Lab {
-    /// The development registry: it resumes, and asks for tokens of its own.
+    /// The development registry. It can resume uploads and issues its own tokens.
     Dev(DevRegistry),
     /// Debian's, with a token server.
     Docker(DockerRegistry, #[expect(dead_code, reason = "serves as long as it lives")] TokenServer),
@@ -188,7 +189,7 @@ impl Lab {
     }
 }
 
-/// `repository:<name>:pull,push` for a path, and for the source of a mount.
+/// The scopes `repository:<name>:pull,push` for a path, and pull for the source of a mount.
 fn scopes_of(path: &str) -> String {
     let name = path.trim_start_matches("/v2/");
     let end = ["/blobs/", "/manifests/"].iter().filter_map(|mark| name.find(mark)).min();
@@ -212,7 +213,7 @@ fn foreign_token(addr: std::net::SocketAddr) -> ForeignAuthorization {
     })
 }
 
-/// The least of HTTP: the caller may be on any kind of thread.
+/// A minimal HTTP client. It has no runtime, because the caller may be on any kind of thread.
 fn http_get(addr: std::net::SocketAddr, path: &str, basic: &str) -> String {
     use std::io::{Read, Write};
     let Ok(mut stream) = std::net::TcpStream::connect(addr) else {
@@ -252,7 +253,7 @@ fn run(
     proxy.clear();
     proxy.set_rules(vec![Rule { times: case.times, ..Rule::at(case.step, case.fault.clone()) }]);
     if matches!(case.step, Step::UploadPatch | Step::UploadStatus) {
-        // A push takes this way only where another was closed or broke off.
+        // A push uses these steps only after an upload was refused or broke off.
         let detour = match case.step {
             Step::UploadPatch => Rule::at(Step::UploadPut, Fault::refused_method()).first(1),
             _ => Rule::at(
@@ -313,7 +314,7 @@ fn run(
     Ok(output.code())
 }
 
-/// What is missing in the message of a failure.
+/// What the error message of a failed push does not say but should; `None` if it is clear.
 fn unclear(output: &Output, proxy: &FaultProxy) -> Option<String> {
     let Some(error) = output.stderr.lines().find(|line| line.starts_with("error: ")) else {
         return Some("no error is told".to_owned());
@@ -340,7 +341,7 @@ fn every_fault_at_every_step_ends_in_a_push_or_in_a_clear_error() {
             .enumerate()
             .filter(|(_, case)| case.to_string().contains(&wanted))
             .collect(),
-        // A prime number as the share meets every fault, step and frequency.
+        // SHARE is a prime number, so the sample contains every fault, step and frequency.
         Err(_) => Case::all()
             .into_iter()
             .enumerate()

@@ -26,7 +26,7 @@ struct Store {
 }
 
 impl Store {
-    /// Lays it out. Modes are set, whatever the umask is: they are in the digests.
+    /// Creates the files. It sets all modes itself, because the digests depend on them.
     fn new() -> Self {
         let store = Self { dir: TempDir::new().expect("a folder") };
         let long = "n".repeat(90);
@@ -82,7 +82,7 @@ impl Store {
         symlink(target, self.path(name).join(link)).expect("make a symlink");
     }
 
-    /// A folder and those it is in, of mode 0755 but for the last.
+    /// Creates a folder with this mode. Its parent folders get mode 0755.
     fn folder(&self, name: &str, folder: &str, mode: u32) {
         let mut path = self.path(name);
         for part in std::iter::once("").chain(folder.split('/')) {
@@ -129,7 +129,7 @@ fn assert_sample(pulled: &Pulled) {
     }
 }
 
-/// An image of one layer, whose rest is `layer`.
+/// An image with one layer; `layer` has the layer's other fields.
 fn image_of(digest: &str, diff_id: &str, layer: Value) -> Value {
     let mut layer = layer;
     layer["digest"] = digest.into();
@@ -146,7 +146,8 @@ fn an_image_arrives_with_the_digests_that_nix2container_gave_it() {
     let pulled = pull::oci(registry.host(), "n2c", "v1");
     assert_eq!(output.digest(), pulled.digest);
     assert_sample(&pulled);
-    // They check each blob's digest and each layer's diff ID, and podman that it can be unpacked.
+    // skopeo and podman check each blob's digest and each layer's diff ID. podman also unpacks the
+    // image.
     pull::skopeo(registry.host(), "n2c", "v1");
     let id = pull::podman(registry.host(), "n2c", "v1");
     assert_eq!(format!("sha256:{id}"), sha256(&pulled.config));
@@ -260,7 +261,7 @@ fn a_tar_that_is_ready_is_pushed_as_it_is() {
             assert_eq!(pulled.layers[0].media_type.ends_with("zstd"), number == 2);
         }
 
-        // One that is not the one that was meant: the tar is the same, the blob is not.
+        // A JSON file with a wrong blob digest, although the tar is correct.
         let other = image_of(&sha256(b"another"), &layer.diff_id(), listed);
         let other = archive::write(machine.home(), "other.json", other.to_string().as_bytes());
         push(&other, &format!("{}/other/n{number}:v1", registry.host()), &[])

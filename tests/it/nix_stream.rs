@@ -43,7 +43,7 @@ impl Made {
         self.folder.path().join(name)
     }
 
-    /// What the script writes.
+    /// Runs the script, and returns the image that it writes.
     fn streamed(&self) -> Image {
         let output = Command::new(self.path("result"))
             .env("PYTHONUTF8", "1")
@@ -63,7 +63,7 @@ impl Made {
         open(&self.path("result"), false).0
     }
 
-    /// What pushimg makes, the wrapper being there to be read only.
+    /// The image that pushimg makes when it can only read the wrapper.
     fn made(&self) -> Image {
         self.forbid();
         let mut source = self.open().expect("a source");
@@ -78,7 +78,7 @@ impl Made {
     }
 }
 
-/// What is noted while an image is read.
+/// The notes that pushimg gives while it reads an image.
 type Notes = Arc<Mutex<Vec<String>>>;
 
 /// Opens an image, and keeps what is noted meanwhile.
@@ -96,7 +96,7 @@ fn open(path: &Path, may_run: bool) -> (Result<Box<dyn Source>, Error>, Notes) {
     (source, notes)
 }
 
-/// An image as it comes out.
+/// An image's names, config and layers.
 #[derive(PartialEq, Eq)]
 struct Image {
     names: Vec<String>,
@@ -104,12 +104,12 @@ struct Image {
     layers: Vec<Vec<u8>>,
 }
 
-/// How much is made of a source.
+/// How much of a source is read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reading {
-    /// Everything is read, and what it was is told.
+    /// Each layer is read, and the source learns its diff ID.
     All,
-    /// Nothing is read, and nothing told.
+    /// No layer is read, and the source learns no diff ID.
     Nothing,
 }
 
@@ -340,7 +340,7 @@ fn a_checksum_that_is_another_layers_fails_the_push() {
 
 #[test]
 fn an_image_that_is_not_understood_is_run() {
-    // Forks: each puts other layers, or another config, into the image.
+    // Changed scripts: each puts other layers or another config into the image.
     let base_layers = json!({"replace": [[
         "for paths in conf[\"store_layers\"]:",
         "for paths in conf[\"store_layers\"] + conf[\"base_layers\"]:",
@@ -381,11 +381,12 @@ fn an_image_that_is_not_understood_is_run() {
     }
 }
 
-/// A program of one's own.
+/// Writes an executable script.
 fn program(text: &str) -> (TempDir, PathBuf) {
     let folder = TempDir::new().expect("a folder");
     let path = folder.path().join("result");
-    // Put into place by another process: while this one forks, its files cannot be run.
+    // Another process writes the file. While this process forks for another test, a file that it
+    // has open for writing cannot be run.
     let mut install = Command::new("install")
         .args(["-m", "755", "/dev/stdin"])
         .arg(&path)
@@ -410,7 +411,7 @@ fn a_program_that_fails_says_so_and_nothing_is_tagged() {
         limited.run([path.to_str().expect("UTF-8"), &destination])
     };
     for (text, said) in [
-        // All of it is there, but for a good end.
+        // The archive is complete, but the script fails.
         (
             format!(
                 "#!/bin/sh\ncat {archive}\nexec >&-\nfor i in 1 2 3 4 5 6 7; do echo line $i >&2; done\nexit 7"
@@ -437,7 +438,7 @@ fn a_program_that_fails_says_so_and_nothing_is_tagged() {
         output.never_says("line 1\n");
         assert_eq!(registry.tag("app", "v1"), None, "{text}");
     }
-    // The same, but for a good end.
+    // The archive is complete, and the script succeeds after a short pause.
     let (_folder, path) = program(&format!("#!/bin/sh\ncat {archive}\nexec >&-\nsleep 0.2"));
     push(&path).success();
     assert!(registry.tag("app", "v1").is_some());

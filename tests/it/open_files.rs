@@ -52,6 +52,6 @@ fn a_limit_that_leaves_too_few_files_is_named_with_what_raises_it() {
     for files in 6..16 {
         limited(&inspect, files).exits(1).says("Too many open files").says("ulimit -n");
     }
-    // The registry answers that it has no such image.
+    // 32 files are enough: the command asks the registry, which does not have the image.
     limited(&inspect, 32).exits(4);
 }

@@ -21,7 +21,7 @@ fn image(layers: u64) -> ImageBuilder {
     )
 }
 
-/// A line that makes requests overlap where they can.
+/// Delays the answers of a step, so that requests overlap if pushimg lets them.
 fn slow(step: Step, milliseconds: u64) -> Rule {
     let hold = Hold::For(Duration::from_millis(milliseconds));
     Rule::at(step, Fault::Stall { place: Place::BeforeResponse, hold })
@@ -60,7 +60,7 @@ fn blobs_go_up_in_parallel_and_no_more_at_once_than_jobs() {
             let arguments = [archive.to_str().unwrap(), &destination, "-j", &jobs_text];
             Pushimg::new().run(arguments).success();
             let config = crate::support::archive::sha256(&image.config());
-            // The config goes beside them: it is small.
+            // Only layers count. The config is small and is uploaded in addition.
             let layers = |r: &Record| {
                 r.is(Step::UploadPut)
                     && !r.target.contains(&config.replace(':', "%3A"))
@@ -81,7 +81,7 @@ fn the_manifest_is_put_when_every_blob_has_been_answered_for() {
     let proxy = FaultProxy::before(registry.addr());
     let dir = TempDir::new().expect("a folder");
     let archive = image(8).write(dir.path(), "image.tar");
-    // The third blob takes its time.
+    // The upload of the third blob is slow.
     let hold = Hold::For(Duration::from_millis(700));
     let stall = Fault::Stall { place: Place::BeforeResponse, hold };
     proxy.set_rules(vec![Rule::at(Step::UploadPut, stall).nth(3)]);
@@ -140,7 +140,7 @@ fn a_far_registry_opens_sessions_and_connections_while_layers_are_compressed_and
         let archive = image(layers).write(dir.path(), "image.tar");
         let arguments = [archive.to_str().unwrap(), &destination];
         Pushimg::new().run(arguments.into_iter().chain(options)).success();
-        // Of the second push; long enough for a busy machine.
+        // Delays the HEADs of the second push, long enough for a busy machine.
         proxy.set_rules(vec![slow(Step::BlobHead, 1_500)]);
     }
     let records = proxy.records();
@@ -157,8 +157,9 @@ fn a_far_registry_opens_sessions_and_connections_while_layers_are_compressed_and
     assert!(all(Step::UploadPut).any(|put| opened_ahead(&put)), "{}", proxy.transcript());
 }
 
-/// Pushes an image of eight layers, then one with a ninth, to a far registry that keeps the config
-/// of the first to itself for a while. Returns the requests of the second push.
+/// Pushes an image of eight layers and then one with a ninth to a far registry, which delays its
+/// answer when the second push asks for the first image's config. Returns the requests of the
+/// second push.
 fn ninth_layer(first_push: &[&str]) -> (FaultProxy, Vec<Record>) {
     let (registry, authority) = (DevRegistry::start(Options::default()), Authority::new());
     let proxy = far(&registry, &authority);
@@ -214,7 +215,8 @@ fn heads_are_sent_all_at_once() {
     let dir = TempDir::new().expect("a folder");
     let archive = image(60).write(dir.path(), "image.tar");
     let text = archive.to_str().unwrap();
-    // What the destination's own tag lists is not asked for; what `latest` lists is.
+    // pushimg sends HEADs for the layers that `latest` lists, but not for those that the
+    // destination's own tag lists.
     Pushimg::new().run([text, &format!("{}/heads:latest", registry.host())]).success();
     // The machine may be busy with other tests: the best of three pushes counts.
     let pushes = ["v1", "v2", "v3"].map(|tag| {
@@ -234,7 +236,7 @@ fn heads_are_sent_all_at_once() {
     // One after the other they would take 3.6 s.
     let fastest = pushes.iter().map(|(heads, ..)| *heads).min().expect("a push");
     assert!(fastest < Duration::from_millis(900), "{fastest:?}\n{}", pushes[0].2);
-    // Manifests, config, HEADs, manifest: with connections that makes some eight round trips.
+    // Manifests, config, HEADs and manifest PUT take about eight round trips, connections included.
     let seconds = pushes.iter().map(|(_, seconds, _)| *seconds).fold(f64::MAX, f64::min);
     assert!(seconds < 2.5, "{seconds} s\n{}", pushes[0].2);
 }
@@ -257,7 +259,7 @@ fn a_big_layer_is_on_its_way_before_it_has_been_read_to_its_end() {
         .spawn()
         .expect("start pushimg");
     let mut stdin = child.stdin.take().expect("stdin is piped");
-    // Half of the layer; the rest is not even there yet.
+    // Write only half of the layer; the rest has not reached pushimg yet.
     stdin.write_all(&tar[..40 << 20]).expect("half of the archive");
     let began = Instant::now();
     let sent = loop {
@@ -282,7 +284,7 @@ fn a_big_layer_is_on_its_way_before_it_has_been_read_to_its_end() {
     let patched = proxy.body_bytes(|r| r.is(Step::UploadPatch));
     assert_eq!(patched, pulled.layers[0].size);
 
-    // From a file it is the same blob, which by then is there.
+    // A push from the file makes the same blob, which is already there.
     proxy.clear();
     let path = archive.to_str().unwrap();
     let (output, memory) = Pushimg::new().run_measured([path, &destination]);

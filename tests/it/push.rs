@@ -222,7 +222,7 @@ fn a_registry_without_oci_types_gets_the_image_in_dockers_format() {
         let mut expected = vec![(oci.clone(), Some(400)); tags.len()];
         expected.extend(vec![(docker.clone(), Some(201)); tags.len()]);
         assert_eq!(types(&proxy), expected, "{}", proxy.transcript());
-        // The warning takes two lines.
+        // The warning appears only once.
         assert_eq!(output.stderr.matches("warning: ").count(), 1, "{output}");
         assert_eq!(output.stderr.matches("Docker's format").count(), 1, "{output}");
         for tag in tags {
@@ -270,7 +270,7 @@ fn every_tag_gets_the_same_manifest() {
     }
     assert_eq!(registry.tag("tagged", "latest"), None);
     output.says("v1.2").says("newest");
-    // Without a tag it is Docker's default.
+    // Without a tag, pushimg uses `latest`, as Docker does.
     let output = pushed(testdata("layered-v1.tar"), &format!("{}/untagged", registry.host()), &[]);
     assert_eq!(registry.tag("untagged", "latest"), Some(output.digest()));
 }
@@ -288,7 +288,7 @@ fn the_image_tells_its_destination_where_none_is_given() {
         assert_eq!(registry.tag("team/own", "v7"), Some(output.digest()));
         assert!(output.stdout.starts_with(&format!("{}/team/own@", registry.host())), "{output}");
     }
-    // Also where it comes by a pipe, which tells the name at its end.
+    // The same for a pipe, which names the image only at its end.
     let piped = image.repo_tags(&[&format!("{}/team/piped:v7", registry.host())]);
     let output = Pushimg::new().stdin(piped.tar_gz()).run(["-"]).success();
     assert_eq!(registry.tag("team/piped", "v7"), Some(output.digest()));
@@ -346,7 +346,8 @@ fn standard_output_is_one_line_and_all_else_goes_to_standard_error() {
     let digest = registry.tag("quiet", "v1").expect("the tag");
     assert_eq!(output.stdout, format!("{}/quiet@{digest}\n", registry.host()));
     assert_eq!(std::fs::read_to_string(file).expect("the file"), format!("{digest}\n"));
-    // For a log: a line for each layer by its package's name, then the whole.
+    // The output is suited for a log: one line for each layer with its package's name, then a
+    // summary.
     let output = output.plain().says("6 of 6 layers uploaded").says("hello-app-1.0");
     let last = output.stderr.lines().last().expect("a summary");
     assert!(last.starts_with(&format!("pushed {destination}")), "{output}");

@@ -16,7 +16,7 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 
-/// A registry that says nothing of referrers.
+/// A registry without the referrers API.
 fn forgetful() -> DevRegistry {
     DevRegistry::start(registry::Options { referrers: false, ..Default::default() })
 }
@@ -144,7 +144,7 @@ async fn what_is_listed_already_is_not_put_again() {
     put_referrer(&repository, &subject, &artifact, 1).await.expect("it is put");
     let before = registry.manifest_puts().len();
     put_referrer(&repository, &subject, &artifact, 1).await.expect("it is put");
-    // The artifact itself.
+    // Only the artifact itself is put again.
     assert_eq!(registry.manifest_puts().len(), before + 1);
 }
 
@@ -184,7 +184,7 @@ async fn a_list_that_somebody_else_overwrites_is_put_once_more() {
     put_referrer(&through, &subject, &artifact, 1).await.expect("it is put");
     assert_eq!(list_of(&host, &subject).await, Some(list));
 
-    // Again and again: that is told.
+    // If every list is overwritten, pushimg reports an error.
     let another = self::artifact(&host, &subject, 2);
     let both = json!({ "schemaVersion": 2, "mediaType": INDEX,
         "manifests": [listed(&artifact, 1), listed(&another, 2)] });

@@ -105,7 +105,7 @@ impl Bench {
         self.push_tag("v1", options)
     }
 
-    /// The same to another tag of `app`.
+    /// Like [`push_right`](Self::push_right), to another tag of `app`.
     #[track_caller]
     fn push_tag(&self, tag: &str, options: &[&str]) -> Value {
         self.proxy.clear();
@@ -117,8 +117,8 @@ impl Bench {
         output.json()
     }
 
-    /// Makes `latest` what `v1` is. A push to a new tag reads it, and asks for each blob that it
-    /// lists.
+    /// Points `latest` at the image of `v1`. A push to a new tag reads `latest` and sends a HEAD
+    /// for each blob that it lists.
     fn tag_latest(&self) {
         let pulled = pull::oci(self.host(), "app", "v1");
         let manifest = serde_json::from_slice(&pulled.manifest_bytes).expect("JSON");
@@ -154,8 +154,8 @@ fn an_unchanged_push_sends_no_blob() {
         for layer in second["layers"].as_array().expect("layers") {
             assert_eq!(layer["why"], "previous-image", "{layer}");
         }
-        // One answer tells it: the manifest. A stream's config comes last, so the previous one is
-        // read to know the layers.
+        // The previous manifest is enough to know that nothing changed. In a stream the config
+        // comes last, so pushimg may also read the previous config to know the layers.
         let steps: Vec<Step> = proxy.records().iter().map(|r| r.step).collect();
         let config = usize::from(proxy.count_step(Step::ConfigGet) > 0);
         let expected = [Step::ManifestGet, Step::ConfigGet];
@@ -194,7 +194,7 @@ fn of_a_changed_image_the_layer_the_config_and_the_manifest_go_up_and_nothing_el
         assert!(sizes.iter().all(|size| bodies.contains(size)), "{bodies:?}, not {sizes:?}");
         for layer in &pulled.layers {
             let asked = |r: &Record| r.is(Step::BlobHead) && r.target.ends_with(&layer.digest);
-            // What the tag's manifest lists is there.
+            // pushimg sends no HEAD for a layer that the tag's manifest lists.
             let expected = usize::from(layer.digest == pulled.layers[4].digest);
             assert_eq!(proxy.count(asked), expected, "HEAD for {}", layer.digest);
         }
@@ -210,7 +210,8 @@ fn the_layers_of_a_plain_file_that_are_known_are_not_even_read() {
     let archive = image.write(dir.path(), "image.tar");
     let destination = format!("{}/app:v1", registry.host());
     pushed(&archive, &destination, &[]);
-    // The bytes of a layer that is not read may be anything; the registry has the right ones.
+    // pushimg does not read a layer that the registry has, so damage in the archive's copy does not
+    // matter.
     let bytes = archive::corrupted(&std::fs::read(&archive).expect("an archive"), 1_500_000);
     let damaged = archive::write(dir.path(), "damaged.tar", &bytes);
     let output = pushed(&damaged, &destination, &[]);
@@ -426,14 +427,14 @@ fn blobs_that_the_previous_image_lists_and_the_registry_lost_are_uploaded() {
     assert!(bench.registry.remove_blob("app", &pulled.layers[1].digest));
     let report = bench.push_tag("v2", &[]);
     assert_eq!(outcomes(&report), ["previous-image", "uploaded", "previous-image"]);
-    // Its config too.
+    // The config is gone too.
     assert!(bench.registry.remove_blob("app", &pulled.layers[0].digest));
     assert!(bench.registry.remove_blob("app", &sha256(&pulled.config)));
     let report = bench.push_tag("v3", &["--no-cache"]);
     assert_eq!(outcomes(&report), ["uploaded", "previous-image", "previous-image"]);
     assert_eq!(report["config_sent"], true);
-    // What the tag itself lists is not asked for. If that is not there, the manifest is refused,
-    // and the image is pushed again.
+    // pushimg sends no HEAD for blobs that the tag itself lists. If one of them is missing, the
+    // registry refuses the manifest, and pushimg pushes the image again.
     assert!(bench.registry.remove_blob("app", &pulled.layers[1].digest));
     let report = bench.push_right(&["-t", "v4"]);
     assert_eq!(outcomes(&report), ["uploaded"; 3]);
@@ -484,7 +485,7 @@ fn layers_that_are_there_in_another_compression_are_kept_and_counted() {
             assert_eq!(told["compression"], compression, "{told}");
             assert!(held.media_type.ends_with(compression), "{place}: {}", held.media_type);
         }
-        // Nothing is new any more, and each is kept as it is, whichever way one asks.
+        // A second push uploads nothing and keeps each layer's compression, with either option.
         let again = pushed(&archive, &destination, &options).says(", 5 kept as gzip");
         assert_eq!(again.json()["digest"], report["digest"]);
         let gzip = pushed(&archive, &destination, &["--json"]).says(", 1 kept as zstd");
@@ -550,12 +551,12 @@ fn a_config_that_is_not_what_its_digest_says_is_no_table() {
     let bench = Bench::new();
     bench.push_right(&[]);
     let diff_ids = bench.diff_ids();
-    // In the order of layers that would put each under another's diff ID.
+    // This order would give each layer the diff ID of another one.
     let swapped = [diff_ids[2].clone(), diff_ids[1].clone(), diff_ids[0].clone()];
     let body = String::from_utf8(put::config(&swapped)).expect("JSON");
     let mut answer = Answer::status(200).header("content-type", "application/octet-stream");
     answer.body = body;
-    // The previous image has another config, or it would not have to be read.
+    // The previous image needs another config; otherwise pushimg would not read it.
     let layers = bench.image.layers.iter().map(|layer| bench.put_layer(layer)).collect();
     let config = bench.put_config(&put::config(&diff_ids));
     put::tag(&bench.host(), "app", "v1", &put::manifest(config, layers));
@@ -579,7 +580,7 @@ fn a_blob_of_another_length_than_listed_is_not_taken() {
     let report = bench.push_right(&[]);
     assert_eq!(outcomes(&report), ["uploaded"; 3]);
 
-    // And where the answer to the HEAD lies about it, or is no answer to one.
+    // The same if the answer to the HEAD gives a wrong length or lacks a header.
     for change in [
         Change::Set("content-length".to_owned(), "7".to_owned()),
         Change::Remove("content-length".to_owned()),
@@ -612,7 +613,7 @@ fn lose(registry: &DockerRegistry, repository: &str, digest: &str) {
 
 #[test]
 fn what_a_registry_said_to_have_and_denies_at_the_manifest_is_uploaded() {
-    // This one names all that it misses, the one in this process the first only.
+    // docker-registry names all missing blobs; the development registry names only the first.
     let registry = DockerRegistry::plain();
     let proxy = FaultProxy::before(registry.addr());
     let archives = ["layered-v1.tar", "layered-v1.tar.gz"].map(testdata);
@@ -648,7 +649,7 @@ fn a_registry_that_goes_on_denying_what_it_has_is_not_asked_for_ever() {
     let bench = Bench::new();
     bench.push_right(&[]);
     let before = bench.registry.tag("app", "v1");
-    // A pipe cannot be read again: that is said, and the tag stays as it was.
+    // pushimg cannot read a pipe a second time, so the push fails and the tag stays as it was.
     bench.lose_behind_its_back();
     let bytes = std::fs::read(bench.archive()).expect("an archive");
     let other = format!("{}/app:v2", bench.proxy.host());
@@ -690,18 +691,18 @@ fn a_table_that_cannot_be_had_only_costs_time() {
         bench.proxy.set_rules(vec![Rule::at(step, fault)]);
         let archive = bench.archive();
         let path = archive.to_str().expect("UTF-8");
-        // Of another image, so that its config has to be read.
+        // The tag holds another image, so pushimg has to read its config.
         let layers = bench.image.layers.iter().map(|layer| bench.put_layer(layer)).collect();
         let config = bench.put_config(&put::config(&bench.diff_ids()));
         put::tag(&bench.host(), "app", "v1", &put::manifest(config, layers));
         let arguments = [path, &bench.destination(), "--json", "-v", "--retry-for", "1s"];
         let output = Pushimg::new().limit(Duration::from_secs(20)).run(arguments).success();
         let output = output.says("nothing is reused of");
-        // The first push's blobs are there all the same, and their names are the same.
+        // The blobs of the first push are still there, and they have the same digests.
         assert_eq!(outcomes(&output.json()), ["answered-head"; 3], "{name}");
         bench.proxy.heal();
     }
-    // Silence is no reason to wait for ever, either.
+    // pushimg retries after two answers 503 and then reuses the layers.
     let stall = Fault::Answer(Answer::status(503).retry_after(0).html());
     bench.proxy.set_rules(vec![Rule::at(Step::ManifestGet, stall).first(2)]);
     assert_eq!(outcomes(&bench.push_right(&[])), ["previous-image"; 3]);
@@ -711,8 +712,8 @@ fn a_table_that_cannot_be_had_only_costs_time() {
 fn an_entry_that_has_the_name_of_another_layer_is_what_its_bytes_are() {
     let bench = Bench::new();
     bench.push_right(&[]);
-    // As an old `docker save` could: each entry is named by an id that is no diff ID of its own,
-    // here by that of a layer which the registry has.
+    // An old `docker save` could name an entry by an id that is not its diff ID. Here the id is the
+    // diff ID of another layer, which the registry has.
     let [one, two, app] = [0, 1, 2].map(|index| bench.image.layers[index].clone());
     let name = |layer: &Layer| format!("{}/layer.tar", layer.diff_id().replace("sha256:", ""));
     let image = ImageBuilder::new(vec![two.clone(), one.clone(), app.clone()]);
@@ -737,7 +738,8 @@ fn an_entry_that_has_the_name_of_another_layer_is_what_its_bytes_are() {
         pushed(&path, &bench.destination(), &[]);
         let pulled = pull::assert_same_image(&path, bench.host(), "app", "v1");
         assert_eq!(pulled.layers[0].diff_id(), two.diff_id());
-        // And back, so that the table has both again.
+        // Push the first image again, so that the previous image lists both layers for the next
+        // round.
         pushed(bench.archive(), &bench.destination(), &[]);
     }
 }

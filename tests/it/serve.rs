@@ -37,7 +37,7 @@ impl Serving {
             .spawn()
             .expect("start pushimg serve");
         let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
-        // One line for each image; the names in these tests are one for each.
+        // Each image in these tests has one name, so there is one line for each image.
         let names: Vec<String> =
             stdout.lines().take(images.len()).map(|line| line.expect("a line")).collect();
         let host = names.first().and_then(|name| name.split('/').next()).unwrap_or_default();
@@ -109,7 +109,7 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
 }
 
-/// The parts of the answer's head that name the content.
+/// The value of a header in the head of an answer.
 fn header<'a>(head: &'a str, name: &str) -> &'a str {
     let lines = head.lines().filter_map(|line| line.split_once(": "));
     let mut found = lines.filter(|(key, _)| key.eq_ignore_ascii_case(name));
@@ -141,7 +141,8 @@ fn skopeo_and_podman_pull_from_plain_and_compressed_archives_in_every_compressio
             let layer = &manifest["layers"][0];
             let is_layer = layer["digest"] == builder.layers[0].diff_id();
             assert_eq!(is_layer, compression == "none", "an uncompressed blob is the layer");
-            // The cache knows the blobs now: a second server packs them when they are asked for.
+            // The cache knows the digests now, so the second server packs the blobs only when a
+            // client asks for them.
             let again = Serving::start(&pushimg, &[text(archive)], &options);
             assert_eq!(
                 serving.names[0].split_once('/').expect("a name").1,
@@ -231,7 +232,8 @@ fn a_layer_that_nobody_asks_for_is_never_read() {
     let layer = image().layers[1].diff_id();
     let bytes = std::fs::read(&archive).expect("the archive");
     let serving = Serving::start(&Pushimg::new(), &[text(&archive)], &["--no-cache"]);
-    // Damaged behind the server's back: it is found out by who pulls it, and not before.
+    // The archive is damaged after the server has started. Only a client that pulls the layer
+    // notices it.
     let middle = bytes.len() - 100_000;
     let damaged = crate::support::archive::corrupted(&bytes, middle);
     std::fs::write(&archive, damaged).expect("damage the archive");

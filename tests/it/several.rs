@@ -23,7 +23,7 @@ fn image(folder: &Path, name: &str) -> String {
     text(&path).to_owned()
 }
 
-/// The lines of standard output, as `repository` and whether the digest is the tag's.
+/// For each line of standard output, the repository, and whether its digest is the tag's.
 #[track_caller]
 fn pinned(stdout: &str, registry: &DevRegistry, tag: &str) -> Vec<(String, bool)> {
     let line = |line: &str| {
@@ -51,7 +51,7 @@ fn each_image_goes_to_its_destination_and_is_told_of_in_the_order_given() {
     for (image, name) in images.iter().zip(names) {
         pull::assert_same_image(Path::new(image), registry.host(), name, "v1");
     }
-    // Each layer says whose it is, and the last line counts what is the same once.
+    // Each layer's line names its image, and the last line counts a shared layer only once.
     let log = output.stderr.as_str();
     assert!(log.contains("\nalpha  base-1.0 "), "{output}");
     let last = log.lines().last().expect("a line");
@@ -148,7 +148,7 @@ fn a_file_lists_what_goes_where() {
         assert_eq!(registry.tag("alpha", tag), registry.tag("alpha", "v1"));
     }
 
-    // From standard input, its paths start where the program does.
+    // If the list comes from standard input, its paths are relative to the working directory.
     let machine = Pushimg::new();
     image(machine.home(), "gamma");
     let list = json!([{ "image": "gamma.tar", "destination": format!("{host}/gamma:v1") }]);
@@ -174,7 +174,7 @@ fn all_images_of_an_archive_go_under_their_own_names() {
         assert_eq!(pinned(&output.stdout, &registry, "v1"), of(&["one", "two"]));
         assert_eq!(registry.tag("one", "v2"), registry.tag("one", "v1"));
     }
-    // Two images, of which each has a name; and one that has none.
+    // An archive of two images that both have a name, and an image without a name.
     let other = Pushimg::new().run(["--all", text(&testdata("several-images.tar")), "--dry-run"]);
     other.never_says("holds 2 images");
     let unnamed = Pushimg::new().run(["--all", text(&testdata("no-tag.tar"))]).exits(2);
@@ -210,7 +210,7 @@ fn a_plan_for_several_images_names_each_and_sends_nothing() {
     ] {
         assert!(output.stderr.lines().any(|said| said.starts_with(&line)), "{line}: {output}");
     }
-    // What both have is uploaded for whichever comes first, and mounted into the other.
+    // One image uploads the shared layer, and the other one mounts it.
     assert_eq!(output.stderr.matches("would be mounted from ").count(), 1, "{output}");
 }
 

@@ -64,7 +64,7 @@ fn push(
     let repository = format!("app{}", chance.random_range(0..3));
     let before = registry.tag(&repository, "latest");
     proxy.clear();
-    // From a bad line to a hopeless one.
+    // The line is bad or even hopeless.
     proxy.set_random(Some(Random::transient(chance.random(), chance.random_range(20..500))));
     let machine = Pushimg::new().login(&proxy.host(), USER, PASSWORD);
     let output = machine.run([
@@ -94,7 +94,8 @@ fn push(
             }
         }
         Some(4 | 5) if after == before => {}
-        // The manifest's answer was lost, and that to every question about it.
+        // The answer to the manifest PUT was lost, and so were the answers to all questions about
+        // the tag.
         Some(5) if output.stderr.contains("it is not known whether the tag") => {}
         Some(4 | 5) => return fail("it failed, and the tag is not as it was"),
         _ => return fail("an exit code that is not documented for this"),
@@ -116,7 +117,8 @@ fn pushes_through_random_faults_get_through_or_fail_cleanly() {
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
-                // A push at a time for each registry: what was before must be known.
+                // One push at a time for each registry, because the test must know the tag before
+                // the push.
                 let auth = registry::bearer(USER, PASSWORD, Duration::from_secs(20));
                 let registry = DevRegistry::start(registry::Options { auth, ..Default::default() });
                 let proxy = FaultProxy::before(registry.addr());

@@ -48,7 +48,8 @@ impl Scene {
         path
     }
 
-    /// Pushes what is wrong: this exit code, a short error and nothing else, and nothing changed.
+    /// Runs a push that must fail. Asserts this exit code, a short error and nothing else, and that
+    /// nothing changed.
     #[track_caller]
     fn fails<S: AsRef<str>>(&self, code: i32, arguments: &[S]) -> Output {
         let arguments = arguments.iter().map(AsRef::as_ref);
@@ -84,7 +85,7 @@ fn a_program_that_is_not_nixs_is_run_and_has_to_write_an_image() {
     said.says("--no-exec forbids (it is a script, and not one of Nix's wrappers)");
     let plain = scene.file("plain", b"#!/bin/sh\necho hello\n");
     scene.unreadable(&plain).says("may not be executed").says("chmod +x");
-    // Whatever it is that a wrapper leads to, it has to be there.
+    // The program that this wrapper runs does not exist.
     let gone =
         "#! /bin/sh -e\nexec \"/nix/store/gone-stream\"  /nix/store/gone-conf.json \"$@\" \n";
     scene.unreadable(&scene.program("gone", gone)).says("/nix/store/gone-");
@@ -207,13 +208,13 @@ fn a_layout_with_a_blob_that_is_missing_or_does_not_hash_is_refused() {
 fn an_index_that_lists_itself_or_has_no_end_is_refused() {
     let scene = Scene::new();
     let layout = Layout::new(scene.dir.path().join("circle"));
-    // Two that list each other: at least one of them is not what its digest says.
+    // Two indexes that list each other. At least one of them does not match its digest.
     let (one, two) = (sha256(b"one"), sha256(b"two"));
     let listing = |other: &str, size: usize| {
         let other = json!({ "mediaType": INDEX, "digest": other, "size": size });
         json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [other] }).to_string()
     };
-    // The size of one is in the other.
+    // Each index contains the size of the other one.
     let size = listing(&one, 100).len();
     for (digest, other) in [(&one, &two), (&two, &one)] {
         fs::write(layout.blob_path(digest), listing(other, size)).expect("write an index");
@@ -240,7 +241,7 @@ fn archives(scene: &Scene, files: &[(&str, &[u8])], manifest: &Value) -> [PathBu
     [scene.file("image.tar", &tar), scene.file("image.tar.gz", &gzip(&tar))]
 }
 
-/// The same from a file and from a pipe.
+/// Pushes the archive from a file and from a pipe, and asserts that both fail with these messages.
 #[track_caller]
 fn unreadable_however_it_comes(scene: &Scene, archive: &Path, said: &[&str]) {
     let piped = Pushimg::new().limit(Duration::from_secs(30));
@@ -302,7 +303,8 @@ fn a_manifest_json_that_names_a_file_twice_has_to_mean_the_same_by_it() {
     for archive in archives(&scene, &[("c.json", &one)], &both) {
         unreadable_however_it_comes(&scene, &archive, &["c.json"]);
     }
-    // Two files of one name: the archive was written to twice, and the second is what tar takes.
+    // Two entries with the same name, because the archive was appended to. tar takes the second
+    // one.
     let one = config(&[&other]);
     let files = [("l.tar", tar), ("l.tar", &other.tar), ("c.json", &one)];
     let destination = format!("{}/rewritten:v1", scene.registry.host());
@@ -338,7 +340,7 @@ fn two_images_for_the_same_destination_are_refused_before_anything_is_read() {
         { "image": "b", "destination": format!("{host}/app:v2"), "tags": ["v1"] }]))
     .says("both go to")
     .says(&destination);
-    // By their own names.
+    // Two images in a layout have this destination as their name.
     let layers = [b"one", b"two"].map(|content| Layer::file("app", content));
     let layout = Layout::new(scene.dir.path().join("same"));
     let images = layers.map(|layer| layout.image("amd64", &[layer]));
@@ -365,7 +367,7 @@ fn an_index_over_images_of_one_platform_is_refused() {
     let wrong = format!("arm64={two}");
     let said = scene.fails(2, &["--index", &destination, &one, &wrong]);
     said.says("is an image for linux/amd64, not for linux/arm64");
-    // Of a layout as well, where it lists both by itself.
+    // A layout whose index lists both images.
     let layout = Layout::new(scene.dir.path().join("layout"));
     let images = [b"1", b"2"].map(|it| layout.image("amd64", &[Layer::file("app", it)]));
     let index = layout.index(&images.each_ref());

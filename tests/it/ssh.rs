@@ -195,8 +195,8 @@ fn containerd_gets_the_changed_layer_alone_in_the_namespace_asked_for() {
     assert!(line.is_some_and(|line| line.contains(digest)), "{listed}");
 }
 
-/// Docker as it is here, except that it says that it has a containerd store, and what these commands
-/// (`pull) …;;`) do.
+/// A script that runs Docker, but claims to have a containerd store and replaces some commands
+/// (`pull) …;;`).
 fn docker_with_containerd_store(commands: &str) -> String {
     let docker = program("sh", ["-c", "command -v docker || echo false"]);
     format!(
@@ -247,14 +247,14 @@ fn docker_with_a_containerd_store_pulls_what_it_lacks() {
     }
     program("docker", ["rmi", "-f", first["config"].as_str().expect("an id")]);
     assert_eq!(sent(&first), [true; 4]);
-    // Docker 20.10 fetches a layer above one that it lacks, unless it had it in a pull.
+    // Docker 20.10 also fetches the layers above a missing one, unless it has pulled them before.
     assert_eq!(sent(&second), [false, false, true, true]);
     assert_eq!(sent(&third), [false; 4]);
     assert!(third["bytes_sent"].as_u64().expect("bytes") < 2_000, "{third}");
     for id in ids {
         assert_eq!(id.trim(), sha256(&built.config()));
     }
-    // The name that it was pulled by is gone, and so is the port.
+    // The name that Docker used for the pull is removed, and the port is closed.
     assert!(!images.contains("127.0.0.1:"), "{images}");
     let pulled = std::fs::read_to_string(dir.path().join("pulled")).expect("pulls");
     assert_eq!(pulled.lines().count(), 3, "{pulled}");
@@ -376,8 +376,8 @@ fn a_damaged_image_that_is_pulled_is_named() {
     assert!(!docker_images().contains(&name), "{}", docker_images());
 }
 
-/// A stand-in for Docker that has no images, and prints a byte that is no UTF-8; `load` is what it
-/// does with an archive.
+/// A stand-in for Docker. It has no images, prints a byte that is not UTF-8, and runs `load` when
+/// it gets an archive.
 fn docker_that(load: &str) -> String {
     let image = "test $2 = ls && printf '\\366\\n' >&2 || echo sha256:00";
     format!("case $1 in load) {load};; image) {image};; esac")
@@ -479,7 +479,7 @@ fn an_archive_without_layers_that_is_refused_is_sent_whole() {
     let image = built.write(dir.path(), "image.tar");
     let config: serde_json::Value = serde_json::from_slice(&built.config()).expect("a config");
     let ids = config["rootfs"]["diff_ids"].to_string();
-    // It says that it has all layers, and takes only what has all of them.
+    // This runtime claims to have all layers, but accepts only an archive that contains them all.
     let docker = format!(
         "case $1.$2 in load.) tar t > {0}/list; test $(grep -c layer.tar {0}/list) = 4 || \
          {{ echo 'a layer is missing' >&2; exit 1; }};; image.ls) echo x;; image.inspect) \
@@ -554,7 +554,7 @@ fn what_has_arrived_is_not_sent_again() {
             std::fs::write(&file, "x").expect("a file");
             program("touch", ["-d", "3 days ago", text(&file)]);
         }
-        // The first connection ends early; of the second one, the bytes are counted.
+        // The first connection ends early. For the second one, `tee` records the bytes.
         let script = format!(
             "#!/bin/sh\nif mkdir {shown}/lost-{compression}; then head -c 25000000 | {0} \"$@\"\n\
              else tee {shown}/again | {0} \"$@\"; fi\n",

@@ -1,5 +1,5 @@
-//! Images of stream scripts over a real Nix store: a layer that the registry is known to have is
-//! neither made nor read. A layer with doubtful knowledge is made.
+//! Images of stream scripts over a real Nix store. If pushimg knows for certain that the registry
+//! has a layer, it neither makes nor reads the layer. If it is not certain, it makes the layer.
 
 use crate::support::archive::{self, Layer, gzip, text};
 use crate::support::layout::{CONFIG, LAYER, MANIFEST};
@@ -12,7 +12,7 @@ use crate::support::run::{Output, Pushimg, finish};
 use crate::support::{DockerRegistry, FaultProxy};
 use serde_json::{Value, json};
 
-/// By which annotation a manifest says what a layer is made of.
+/// The annotation in a manifest that says what a layer is made of.
 const KEY: &str = "io.github.pushimg.layer-key";
 
 /// The store paths of an image: three layers, of which one has two paths.
@@ -37,7 +37,7 @@ impl Paths {
         })
     }
 
-    /// The image; its layers are these three, and one that lies ready.
+    /// An image of these three layers and one prebuilt layer.
     fn image(&self) -> Streamed {
         self.with_app(&self.app)
     }
@@ -51,7 +51,7 @@ fn app(content: &[u8]) -> Option<StorePath> {
     StorePath::new("app-1.0", &[("bin/app", content), ("etc/empty", b"")])
 }
 
-/// How many layers of a report had this done to them.
+/// The number of layers in a report with this action.
 fn count(report: &Value, action: &str) -> usize {
     let layers = report["layers"].as_array().expect("layers");
     layers.iter().filter(|layer| layer["action"] == action).count()
@@ -64,8 +64,8 @@ fn keys(pulled: &Pulled) -> Vec<Option<String>> {
     layers.map(|layer| layer["annotations"][KEY].as_str().map(str::to_owned)).collect()
 }
 
-/// The files below these store paths that a program opened, as strace saw it; `None` where it is not
-/// there. Folders do not count: they are looked through.
+/// The files below these store paths that pushimg opened, according to strace; `None` if strace is
+/// not installed. Folders do not count, because pushimg lists them.
 fn opened(machine: &Pushimg, arguments: &[&str], paths: &[&StorePath]) -> Option<Vec<String>> {
     std::process::Command::new("strace").arg("-V").output().ok()?;
     let inner = machine.command(arguments);
@@ -100,7 +100,7 @@ fn the_second_push_from_a_machine_makes_no_layer_and_reads_no_file() {
     if let Some(opened) = opened(&machine, &[&image.result(), &destination], &all) {
         assert!(opened.is_empty(), "{opened:#?}");
     }
-    // Nor could it have been read.
+    // With other content in the files, a push that read them would make other layers.
     all.iter().for_each(|path| path.garble());
     proxy.clear();
     let second = machine.pushed_json(image.result(), &destination, &[]).json();
@@ -131,7 +131,7 @@ fn of_an_image_with_one_store_path_changed_only_that_is_read_and_sent() {
     assert_eq!(uploads, 2, "{}", proxy.transcript());
     pull::assert_same_image(&archive, registry.host(), "app", "v1");
 
-    // A third one, watched.
+    // Push a third version under strace.
     let Some(changed) = app(b"the one after that") else { return };
     let image = paths.with_app(&changed);
     let all = [&paths.glibc, &paths.bash, &paths.readline, &changed];
@@ -157,7 +157,7 @@ fn without_a_cache_every_layer_is_made_and_none_is_sent() {
         assert_eq!((count(&report, "reused"), &report["digest"]), (4, &first["digest"]));
         assert_eq!(proxy.body_bytes(Record::carries_blob), 0, "{}", proxy.transcript());
     }
-    // Made it was: of other files comes another layer.
+    // This shows that the layer was made: other files give another layer.
     paths.glibc.garble();
     let report = Pushimg::new().pushed_json(image.result(), &destination, &[]).json();
     assert_eq!(count(&report, "uploaded"), 1);
@@ -186,7 +186,7 @@ fn without_a_cache_but_with_trust_no_layer_is_made() {
     {
         assert!(opened.is_empty(), "{opened:#?}");
     }
-    // From another repository as well.
+    // The same with layers from another repository.
     let other = format!("{}/other:v1", proxy.host());
     let trust = ["--trust-annotations", "--reuse-from", &destination];
     let report = Pushimg::new().pushed_json(image.result(), &other, &trust).json();
@@ -212,7 +212,7 @@ fn the_manifest_is_the_same_whether_the_script_was_read_run_or_piped() {
         assert_eq!(read["format"], format);
         let pulled = pull::assert_same_image(&archive, &host, &name, "v1");
         assert!(keys(&pulled).iter().all(Option::is_none));
-        // A script that writes the same and is not known.
+        // A script that writes the same image, but that pushimg does not recognise.
         executable(&image.path("stream"), &format!("{script}\n# Nobody knows this comment.\n"));
         let run = Pushimg::new().pushed_json(image.result(), &destination, options);
         assert_eq!(digest(run), read["digest"], "{options:?}");
@@ -256,7 +256,7 @@ fn the_manifest_says_what_layers_are_made_of_and_is_the_same_however_that_was_kn
             assert_eq!(report["digest"], first["digest"], "{name} {options:?}");
         }
     }
-    // Docker's format has no place for it.
+    // Docker's format has no annotations for layers.
     let options = [trust, "--format", "docker"];
     let docker = machine.pushed_json(image.result(), &destination("docker"), &options);
     assert_eq!(docker.json()["format"], "docker");
@@ -264,7 +264,7 @@ fn the_manifest_says_what_layers_are_made_of_and_is_the_same_however_that_was_kn
     assert!(keys(&pulled).iter().all(Option::is_none));
 }
 
-/// Puts an image under `app:v1` whose layer, somebody's own, has the key of another one.
+/// Puts an image under `app:v1` whose forged layer has the key of another layer.
 fn deceive(host: &str, key: &str, evil: &Layer) {
     let (blob, config) = (gzip(&evil.tar), put::config(&[evil.diff_id()]));
     put::blob(host, "app", &blob);
@@ -296,7 +296,8 @@ fn a_wrong_annotation_is_believed_by_those_alone_who_say_so() {
     assert_eq!(report["digest"], plain["digest"]);
     pull::assert_same_image(&archive, &host, "app", "v1");
 
-    // What the README warns of: their layer, and a config that says so.
+    // The attack that the README warns of: the image gets the forged layer, and its config lists
+    // that layer.
     deceive(&host, &key, &evil);
     let machine = Pushimg::new();
     machine.pushed_json(image.result(), &destination, &["--trust-annotations"]);
@@ -305,7 +306,8 @@ fn a_wrong_annotation_is_believed_by_those_alone_who_say_so() {
     assert_eq!(deceived.diff_ids(), wanted);
     let config: Value = serde_json::from_slice(&deceived.config).expect("JSON");
     assert_eq!(config["rootfs"]["diff_ids"], json!(wanted));
-    // The cache has not learnt it: without the flag this machine is right again.
+    // The cache did not learn the forged layer. Without the flag, this machine pushes the right
+    // image.
     machine.pushed_json(image.result(), &destination, &[]);
     pull::assert_same_image(&archive, &host, "app", "v1");
 }
@@ -368,7 +370,7 @@ fn two_images_in_one_command_have_what_they_share_made_once() {
         |image: &Streamed, name: &str| format!("{}={}/{name}:v1", image.result(), proxy.host());
     Pushimg::new().run([pair(&one, "one"), pair(&two, "two")]).success();
     let uploads = proxy.count(|record| record.carries_blob() && record.status == Some(201));
-    // Of layers glibc, bash, two apps, and the one that lies ready; two configs.
+    // Five layers (glibc, bash, two apps and the prebuilt one) and two configs.
     assert_eq!(uploads, 5 + 2, "{}", proxy.transcript());
     pull::assert_same_image(&one.archive(), registry.host(), "one", "v1");
     pull::assert_same_image(&two.archive(), registry.host(), "two", "v1");

@@ -24,7 +24,7 @@ fn push(machine: &Pushimg, image: &Path, host: &str, more: &[&str]) -> Output {
     machine.push(image, &format!("{host}/app:v1"), more)
 }
 
-/// A proxy as companies have them: CONNECT and absolute URLs. Names below `.invalid` are this machine.
+/// An HTTP proxy for CONNECT and absolute URLs. Names below `.invalid` lead to this machine.
 struct WebProxy {
     addr: SocketAddr,
     seen: Arc<Mutex<Vec<String>>>,
@@ -128,10 +128,10 @@ fn certificates_in_the_folders_of_docker_and_containers_are_used() {
         let folder = machine.home().join(parent).join(registry.host());
         std::fs::create_dir_all(&folder).expect("certs.d");
         std::fs::copy(authority.ca_file(), folder.join("ca.crt")).expect("ca.crt");
-        // Trusted, but not known.
+        // pushimg trusts the registry, but has no client certificate.
         push(&machine, &image, &registry.host(), &[]).exits(5).says("client certificate");
         std::fs::copy(&client.cert, folder.join("client.cert")).expect("client.cert");
-        // A certificate alone is no identity.
+        // A client certificate without its key is an error.
         push(&machine, &image, &registry.host(), &[]).exits(2).says("client.key");
         std::fs::copy(&client.key, folder.join("client.key")).expect("client.key");
         push(&machine, &image, &registry.host(), &[]).success();
@@ -161,7 +161,7 @@ fn https_goes_through_the_proxy_of_the_environment_by_connect() {
             assert!(login, "{head}");
         }
     }
-    // Named as one that needs none, or on this machine.
+    // A host in NO_PROXY and a host on this machine are reached without the proxy.
     let before = web.seen().len();
     let machine =
         Pushimg::new().env("HTTPS_PROXY", &through).env("NO_PROXY", "other.invalid,.invalid");
@@ -235,7 +235,7 @@ fn a_proxy_that_does_not_let_us_through_is_named_at_once_with_its_variable() {
                 .never_says("hunter2");
         assert!(output.took < Duration::from_secs(5), "{output}");
     }
-    // One that is said to speak TLS, and does not.
+    // The URL says that the proxy speaks TLS, but the proxy does not.
     let plain = DockerRegistry::plain();
     let proxy = format!("https://{}", plain.host());
     push(&Pushimg::new().env("HTTPS_PROXY", &proxy), &image, "registry.invalid", &[])
@@ -277,7 +277,7 @@ fn a_variable_that_names_no_proxy_is_an_error_and_not_passed_over() {
             .says("proxy.test")
             .never_says("hunter2");
     }
-    // Not used for this machine.
+    // For a registry on this machine, pushimg does not use the invalid proxies.
     let registry = DevRegistry::start(registry::Options::default());
     let machine = Pushimg::new().env("HTTP_PROXY", "htp://").env("HTTPS_PROXY", "htp://");
     push(&machine, &image, &registry.addr().to_string(), &[]).success();
@@ -288,7 +288,7 @@ fn a_socks_proxy_carries_a_push_and_looks_up_names() {
     let (dir, authority) = (TempDir::new().expect("a folder"), Authority::new());
     let registry = DockerRegistry::tls(&authority);
     let image = image(&dir);
-    // Every address of this machine, and none that goes without a proxy.
+    // 0.0.0.0 leads to this machine, but pushimg still uses a proxy for it.
     let host = format!("0.0.0.0:{}", registry.addr().port());
     for socks in [SocksProxy::open(), SocksProxy::with_login("user", "hunter2")] {
         for url in [socks.url(), socks.url().replace("socks5", "socks5h")] {

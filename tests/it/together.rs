@@ -110,7 +110,7 @@ fn a_registry_that_does_not_tell_its_tags_still_mounts() {
     assert_eq!(proxy.count_step(Step::MountPost) as u64, 3 * SHARED, "{}", proxy.transcript());
 }
 
-/// Mounts wait for each other, and that is no time that the registry has lost.
+/// Mounts wait for each other, and pushimg does not count this time as a delay of the registry.
 #[test]
 fn slow_mounts_are_waited_for_however_many_they_are() {
     let registry = DockerRegistry::plain();
@@ -135,7 +135,7 @@ fn what_one_repository_has_is_mounted_into_a_new_one() {
     let archives: Vec<PathBuf> =
         (0..2).map(|n| service(n).write(dir.path(), &format!("{n}.tar"))).collect();
     let arguments = pairs(&archives, &proxy.host());
-    // The last one is there already; this machine knows nothing of it.
+    // The last image is already there, but this machine does not know that.
     Pushimg::new().run(&arguments[1..]).success();
     proxy.clear();
     Pushimg::new().run(&arguments).success();
@@ -151,8 +151,8 @@ fn an_image_whose_archive_is_damaged_takes_no_other_with_it() {
     let dir = TempDir::new().unwrap();
     let layer = Layer::random("shared", 1, 6 << 20);
     let image = |own: u64| ImageBuilder::new(vec![layer.clone(), Layer::random("own", own, 1000)]);
-    // A byte in the midst of the layer that both have. It is read, since the archive is too large
-    // to be spooled, and a stream comes only once.
+    // The damaged byte is in the layer that both images share. The layer is read, because the
+    // archive is too large to be spooled and a stream can be read only once.
     let damaged = archive::gzip(&corrupted(&image(2).tar(), 1 << 20));
     let damaged = archive::write(dir.path(), "bad.tar.gz", &damaged);
     let archives = [damaged, image(3).write(dir.path(), "good.tar")];
@@ -310,7 +310,7 @@ fn push_untagged(archive: &Path, repository: &str) -> String {
     format!("{repository}@{digest}")
 }
 
-/// Checks the images that an index lists, which skopeo reads, against archives.
+/// Compares each image that an index lists, as skopeo reads it, with its archive.
 #[track_caller]
 fn assert_lists(registry: &DockerRegistry, name: &str, archives: &[PathBuf]) {
     let raw = raw_manifest(&registry.host(), &format!("app:{name}"));
@@ -373,7 +373,7 @@ fn where_nothing_can_be_mounted_an_index_copies_the_blobs() {
     let refused = Answer::status(403).error("DENIED", "no mounts here");
     proxy.set_rules(vec![Rule::at(Step::MountPost, Fault::Answer(refused))]);
     let dir = TempDir::new().unwrap();
-    // One layer is longer than what is copied at a time.
+    // One layer is larger than one piece of a copy.
     let big = |machine| {
         let layers = vec![Layer::random("big", 1, 9_000_000), Layer::random(machine, 2, 9_000)];
         ImageBuilder::new(layers).architecture(machine)

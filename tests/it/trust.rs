@@ -1,5 +1,5 @@
-//! Server certificates as people make them with `openssl`: which are accepted, from wherever they
-//! are named, and in which words the others are refused.
+//! Server certificates as people make them with `openssl`: which ones pushimg accepts, wherever
+//! they are configured, and how it explains why it refuses the others.
 
 use std::path::{Path, PathBuf};
 
@@ -284,7 +284,7 @@ fn variables_that_name_no_certificates_are_told_where_trust_is_missing() {
         let file = certificate.cert.to_str().expect("UTF-8");
         push(&machine, &image, &registry, &["--ca-file", file]).success();
     }
-    // Both count, whatever the other names.
+    // Each of the variables can name the certificate, whatever the other one names.
     let other = openssl.self_signed("other", RSA, &with_extension(FOR_LOOPBACK));
     for (one, two) in [(&certificate, &other), (&other, &certificate)] {
         let machine =

@@ -1,4 +1,4 @@
-//! Which manifests are put, and what a registry's refusal of one means.
+//! Which manifests pushimg puts, and how it handles a refusal.
 
 use crate::support::archive::{ImageBuilder, Layer, testdata};
 use crate::support::proxy::{Answer, Fault, Rule, Step};
@@ -47,7 +47,7 @@ fn of_an_immutable_tag_with_another_image_it_is_said_what_it_points_to() {
         let output = Pushimg::new().run([text(&new), &destination]).exits(4);
         output.says("immutable").says(&format!("the tag v1 still points to {}", first.digest()));
         assert_eq!(registry.tag("app", "v1"), Some(first.digest()));
-        // Beside a tag that is put.
+        // The tag v1 is immutable, but v2 is put.
         let output = Pushimg::new().run([text(&new), &destination, "-t", "v2"]).exits(4);
         output
             .says(&format!("the tag v1 still points to {}", first.digest()))

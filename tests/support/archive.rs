@@ -69,7 +69,7 @@ pub struct ImageBuilder {
     pub repo_tags: Vec<String>,
     /// Set as `config.Env`, to make two images of the same layers differ.
     pub env: Vec<String>,
-    /// What the config says that the image runs on.
+    /// The architecture in the config.
     pub architecture: String,
 }
 
@@ -83,7 +83,7 @@ impl ImageBuilder {
         }
     }
 
-    /// Sets the names the archive carries; none is allowed.
+    /// Sets the image's names in the archive; there may be none.
     pub fn repo_tags(mut self, tags: &[&str]) -> Self {
         self.repo_tags = tags.iter().map(|tag| (*tag).to_owned()).collect();
         self

@@ -45,7 +45,7 @@ impl HaProxy {
     pub fn requests(&self) -> Vec<String> {
         let log = self.program.log();
         let requests = log.lines().filter_map(|line| Some(line.split_once("request: ")?.1));
-        // A connection that ended without a request: ServerProgram looked whether it listens.
+        // ServerProgram connects without a request to see whether HAProxy listens. Leave that out.
         requests.filter(|request| !request.starts_with("<BADREQ>")).map(str::to_owned).collect()
     }
 }

@@ -56,20 +56,20 @@ impl Layout {
         self.0.join("blobs").join(digest.replace(':', "/"))
     }
 
-    /// Stores a blob; its descriptor.
+    /// Stores a blob, and returns its descriptor.
     pub fn blob(&self, media_type: &str, bytes: &[u8]) -> Value {
         let digest = sha256(bytes);
         std::fs::write(self.blob_path(&digest), bytes).expect("write a blob");
         json!({ "mediaType": media_type, "digest": digest, "size": bytes.len() })
     }
 
-    /// Stores a manifest or an index; its descriptor.
+    /// Stores a manifest or an index, and returns its descriptor.
     pub fn manifest(&self, manifest: &Value) -> Value {
         let media_type = manifest["mediaType"].as_str().expect("a media type");
         self.blob(media_type, manifest.to_string().as_bytes())
     }
 
-    /// Stores an image for linux; its descriptor, with the platform.
+    /// Stores an image for linux, and returns its descriptor with the platform.
     pub fn image(&self, architecture: &str, layers: &[Layer]) -> Value {
         let diff_ids: Vec<String> = layers.iter().map(Layer::diff_id).collect();
         let config = json!({ "architecture": architecture, "os": "linux", "config": {},
@@ -86,7 +86,7 @@ impl Layout {
         image
     }
 
-    /// Stores an artifact of one blob, which may refer to a manifest; its descriptor.
+    /// Stores an artifact of one blob, which may refer to a manifest, and returns its descriptor.
     pub fn artifact(&self, kind: &str, content: &[u8], subject: Option<&Value>) -> Value {
         let mut manifest = json!({
             "schemaVersion": 2,
@@ -101,8 +101,8 @@ impl Layout {
         self.manifest(&manifest)
     }
 
-    /// Stores an attestation as buildx writes it; its descriptor. It looks like an image for the
-    /// platform unknown/unknown.
+    /// Stores an attestation as buildx writes it, and returns its descriptor. The attestation looks
+    /// like an image for the platform unknown/unknown.
     pub fn attestation(&self, image: &Value) -> Value {
         let content = format!("{{\"of\":{}}}", image["digest"]);
         let config = json!({ "architecture": "unknown", "os": "unknown", "config": {},
@@ -121,7 +121,7 @@ impl Layout {
         attestation
     }
 
-    /// Stores an index; its descriptor.
+    /// Stores an index, and returns its descriptor.
     pub fn index(&self, manifests: &[&Value]) -> Value {
         self.manifest(&json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests }))
     }
@@ -183,7 +183,7 @@ impl Layout {
     }
 }
 
-/// What a descriptor describes.
+/// The digest in a descriptor.
 pub fn digest_of(descriptor: &Value) -> String {
     descriptor["digest"].as_str().expect("a digest").to_owned()
 }

@@ -12,8 +12,8 @@
 //! - [`nix_store`]: streamed images over store paths of this machine.
 //! - [`put`]: what a push finds at a registry, made by hand; [`measure`]: a program's memory.
 //!
-//! All servers listen on 127.0.0.1, on threads of their own, and end with their handle; so every
-//! handle serves `#[test]` and `#[tokio::test]` alike.
+//! All servers listen on 127.0.0.1 and run on threads of their own until their handle is dropped,
+//! so both `#[test]` and `#[tokio::test]` can use them.
 
 // Each test crate includes all of this and uses a part of it.
 #![allow(dead_code, unused_imports)]

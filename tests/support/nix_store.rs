@@ -21,14 +21,14 @@ const DIGITS: &[u8] = b"0123456789abcdfghijklmnpqrsvwxyz";
 /// Store paths made by this process.
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
-/// A store path; it goes with its handle.
+/// A store path; it is removed when this is dropped.
 pub struct StorePath(PathBuf);
 
 impl StorePath {
-    /// Lays out files, in folders as their names say. `None`, with a word on why, where the store
-    /// cannot be written to.
+    /// Creates these files below the path. If the store cannot be written to, it prints that and
+    /// returns `None`.
     pub fn new(name: &str, files: &[(&str, &[u8])]) -> Option<Self> {
-        // Of no other process, nor of another test of this one.
+        // The hash is unique to this process and to this path.
         let seed = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let hash = sha256(format!("{seed:?} {name}").as_bytes());
         let digits = hash.bytes().skip("sha256:".len()).collect::<Vec<_>>();
@@ -93,11 +93,11 @@ impl Drop for StorePath {
     }
 }
 
-/// What `dockerTools.streamLayeredImage` leaves, in a folder of its own.
+/// The files that `dockerTools.streamLayeredImage` makes, in a temporary folder.
 pub struct Streamed(TempDir);
 
 impl Streamed {
-    /// An image of these layers, and one more that lies ready.
+    /// An image of these layers and one prebuilt layer.
     pub fn new(layers: &[&[&StorePath]]) -> Self {
         Self::with(layers, &json!({}))
     }
@@ -149,12 +149,12 @@ impl Streamed {
         self.0.path().join(name)
     }
 
-    /// What people give to pushimg.
+    /// The path that a user gives to pushimg.
     pub fn result(&self) -> String {
         self.path("result").to_str().expect("UTF-8").to_owned()
     }
 
-    /// What the script writes, as a file.
+    /// Runs the script, and stores its output in a file.
     pub fn archive(&self) -> PathBuf {
         let path = self.path("archive.tar");
         let status = Command::new(self.path("result"))
@@ -166,8 +166,8 @@ impl Streamed {
     }
 }
 
-/// Puts a program into place. Another process writes it: while this one forks for other tests, what
-/// it has open for writing cannot be run.
+/// Writes an executable file. Another process writes it: while this process forks for other tests,
+/// a file that it has open for writing cannot be run.
 pub fn executable(path: &Path, text: &str) {
     use std::io::Write;
     let mut install = Command::new("install")

@@ -357,7 +357,7 @@ fn program(command: Command) -> Output {
     output
 }
 
-/// How bytes are compressed, told by their first ones.
+/// The program that decompresses bytes that begin like this.
 fn decompressor(head: &[u8]) -> Option<&'static str> {
     match head {
         [0x1f, 0x8b, ..] => Some("gzip"),
@@ -385,7 +385,8 @@ fn decompressed<T>(path: &Path, read: impl FnOnce(&mut dyn Read) -> T) -> T {
         .unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
     let mut stdout = child.stdout.take().expect("stdout is piped");
     let result = read(&mut stdout);
-    // A tar may be followed by padding that its reader leaves; the program must see it taken.
+    // The reader may leave the padding after the tar. Read it, or the decompressor could not
+    // finish.
     std::io::copy(&mut stdout, &mut std::io::sink()).expect("the rest of the output");
     let status = child.wait().expect("wait for the decompressor");
     assert!(status.success(), "{name} -dc {}: {status}", path.display());

@@ -19,7 +19,7 @@ pub struct Pushimg {
     limit: Duration,
 }
 
-/// What a run left.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Output {
     pub status: ExitStatus,
@@ -126,7 +126,6 @@ impl Pushimg {
         finish(self.command(args), self.stdin.clone(), self.limit)
     }
 
-    /// Pushes an image.
     pub fn push(&self, image: impl AsRef<OsStr>, destination: &str, options: &[&str]) -> Output {
         let first = [image.as_ref(), OsStr::new(destination)];
         self.run(first.into_iter().chain(options.iter().map(OsStr::new)))

@@ -18,13 +18,13 @@ pub struct Sshd {
 }
 
 impl Sshd {
-    /// A server that lets nobody listen on it, and whose sessions have these variables (`NAME=VALUE`).
+    /// A server that refuses remote forwarding and sets these variables (`NAME=VALUE`) in sessions.
     pub fn start(variables: &[&str]) -> Self {
         Self::configured("AllowTcpForwarding local", variables)
     }
 
     fn configured(forwarding: &str, variables: &[&str]) -> Self {
-        // sshd demands this folder when root runs it, and a path without links to itself.
+        // As root, sshd needs this folder. It must also be started by an absolute path.
         if program("id", ["-u"]).trim() == "0" {
             std::fs::create_dir_all("/run/sshd").expect("/run/sshd");
         }
@@ -83,7 +83,7 @@ impl Sshd {
         format!("ssh -F {}", self.dir().join("config").display())
     }
 
-    /// What the machine keeps of archives that have not arrived whole.
+    /// The partial archives that the machine keeps.
     pub fn kept(&self) -> Vec<PathBuf> {
         let files = std::fs::read_dir(self.dir().join("cache/pushimg-incoming"));
         files.into_iter().flatten().map(|file| file.expect("a file").path()).collect()
@@ -94,7 +94,7 @@ impl Sshd {
         self.program.dir().to_owned()
     }
 
-    /// What it has said.
+    /// The server's log.
     pub fn log(&self) -> String {
         self.program.log()
     }

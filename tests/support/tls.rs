@@ -21,8 +21,7 @@ pub fn install_provider() {
     });
 }
 
-/// An HTTP client that asks the registry itself, whatever the environment says of proxies, and
-/// follows no redirect.
+/// An HTTP client that ignores the proxies in the environment and follows no redirects.
 pub fn http_client() -> reqwest::Client {
     install_provider();
     reqwest::Client::builder()

@@ -159,7 +159,7 @@ impl TokenServer {
         ISSUER
     }
 
-    /// What `rootcertbundle` must hold.
+    /// The certificate for the registry's `rootcertbundle`.
     pub fn certificate_pem(&self) -> &str {
         &self.certificate_pem
     }
@@ -180,7 +180,7 @@ impl TokenServer {
         self.shared.sign("laboratory", &Scope::parse_all(scopes), lifetime)
     }
 
-    /// The signing half alone, to be moved into a closure.
+    /// A function that signs tokens and can be moved into a closure.
     pub fn signer(&self) -> impl Fn(&str) -> String + Send + Sync + 'static {
         let shared = self.shared.clone();
         move |scopes| shared.sign("laboratory", &Scope::parse_all(scopes), Duration::from_secs(300))
@@ -201,7 +201,7 @@ impl Shared {
                 json!({ "type": "repository", "name": scope.name, "actions": scope.actions })
             })
             .collect();
-        // The registry's leeway comes off, so that the token really ends after its lifetime.
+        // Subtract the registry's leeway, so that it really refuses the token after this lifetime.
         let expires = (now + lifetime).saturating_sub(LEEWAY).as_secs();
         let claims = json!({
             "iss": ISSUER,

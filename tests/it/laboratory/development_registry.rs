@@ -104,7 +104,7 @@ async fn the_development_registry_keeps_to_the_upload_protocol() {
     assert_eq!(response.status(), StatusCode::CREATED);
     assert_eq!(header(&response, "docker-content-digest"), Some(digest.clone()));
 
-    // There now, in this repository only; mounted into another.
+    // The blob exists in this repository only, until it is mounted into another one.
     let head = client.head(format!("{base}/v2/lab/blobs/{digest}"));
     let head = head.send().await.expect("HEAD");
     assert_eq!(header(&head, "content-length").as_deref(), Some("100000"));

@@ -170,7 +170,7 @@ async fn docker_registry_serves_tls_with_and_without_client_certificates() {
     assert!(plain.get(&url).send().await.is_err());
     assert_eq!(known.get(&url).send().await.expect("GET").status(), StatusCode::OK);
 
-    // The proxy's own TLS, with HTTP/2, before a registry without.
+    // The proxy speaks TLS and HTTP/2; the registry behind it has no TLS.
     let registry = DockerRegistry::plain();
     let proxy = FaultProxy::start(
         registry.addr(),
@@ -191,9 +191,9 @@ async fn docker_registry_serves_tls_with_and_without_client_certificates() {
 
 #[tokio::test]
 async fn docker_registry_forgets_a_session_whose_patch_broke_off() {
-    // The state in its locations holds an offset, which must be the upload's size: a broken PATCH
-    // makes every location it ever gave invalid. Resuming can be tested at the development
-    // registry only.
+    // docker-registry writes an offset into its upload locations, which must equal the upload's
+    // size. A broken PATCH changes the size, so all earlier locations become invalid. Only the
+    // development registry can be used to test resuming.
     let registry = DockerRegistry::plain();
     let proxy = FaultProxy::before(registry.addr());
     let base = format!("http://{}", proxy.addr());

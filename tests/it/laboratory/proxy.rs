@@ -300,7 +300,7 @@ async fn an_expired_token_comes_with_the_registrys_own_challenge() {
     }
     assert_eq!(registry.open_uploads("lab"), 0);
 
-    // A redirect of a PUT to the foreign origin, which goes on by its own token.
+    // The proxy redirects a PUT to the foreign origin, which uses a token of its own.
     proxy.clear();
     let post = client.post(&url).bearer_auth(&token).send().await.expect("POST");
     let session = header(&post, "location").expect("a location");
@@ -345,8 +345,8 @@ async fn chance_from_one_seed_strikes_the_same_requests() {
     assert_ne!(run(2).await.1, first);
 }
 
-/// Demands that something takes so many milliseconds. Other processes can make a line slower than
-/// it says, never faster, so the upper limit must hold in one of five measurements.
+/// Asserts that an operation takes this number of milliseconds. Other processes can make a line
+/// slower, never faster, so the upper limit must hold in only one of five measurements.
 async fn takes(range: std::ops::Range<u128>, measure: impl AsyncFn() -> Duration) {
     let mut all = Vec::new();
     for _ in 0..5 {
@@ -379,7 +379,7 @@ async fn a_slow_line_is_as_slow_as_it_says() {
     let client = client();
     ping(&client).await;
     takes(50..110, async || ping(&client).await).await;
-    // 2 MB at 80 Mbit/s are 200 ms; alone, or as two at once.
+    // Two parallel uploads of 1 MB share the line, so they take 200 ms at 80 Mbit/s.
     let blob = random_bytes(5, 1_000_000);
     let post = async |n: u8| {
         let mut blob = blob.clone();

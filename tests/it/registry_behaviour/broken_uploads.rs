@@ -82,7 +82,7 @@ fn a_session_that_the_registry_forgot_is_opened_anew() {
     let image = bench.image(2 * MIB);
     bench.proxy.set_rules(vec![Rule::at(Step::UploadPut, Fault::LostSession).first(1)]);
     bench.pushed(&image, &[]);
-    // Always, it is no reason to go on for ever.
+    // If the registry loses every session, pushimg gives up.
     let bench = Bench::new();
     bench.proxy.set_rules(vec![Rule::at(Step::UploadPut, Fault::LostSession)]);
     bench.push(&image, &["-j1"]).exits(4).says("BLOB_UPLOAD_UNKNOWN");
@@ -151,7 +151,7 @@ fn an_answer_that_was_lost_costs_a_question_and_no_second_upload() {
         bench.pushed(&image, &[]);
         bench.sent_at_most(1.0, 4 * MIB);
 
-        // The manifest's, always: the tag is looked at.
+        // The fault strikes every manifest PUT, so pushimg checks the tag instead.
         bench.proxy.set_rules(vec![Rule::at(Step::ManifestPut, fault)]);
         let next = ImageBuilder::new(vec![Layer::file("next", b"two")])
             .write(bench.dir.path(), "next.tar");

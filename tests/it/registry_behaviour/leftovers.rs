@@ -50,7 +50,7 @@ fn nothing_secret_is_ever_shown() {
     let image =
         ImageBuilder::new(vec![Layer::random("a", 1, 2 * MIB)]).write(dir.path(), "image.tar");
     let basic = "cHVzaGltZzpjb3JyZWN0IGhvcnNl";
-    // Registries and what is before them like to repeat what they were sent.
+    // Registries and gateways may repeat in an error what they received.
     let echo = |status, secret: &str| {
         let message =
             format!("refused {secret} at http://h/b?X-Amz-Signature=51gn4tur3&_state=51gn4tur3");
@@ -68,7 +68,8 @@ fn nothing_secret_is_ever_shown() {
             &ProxyOptions { token_upstream: token, ..Default::default() },
         );
         let machine = Pushimg::new().login(&proxy.host(), BASIC_USER, BASIC_PASSWORD);
-        // To the registry itself the password is a secret of its own only with Basic.
+        // The registry receives the password only with Basic auth, so only then can it repeat the
+        // password.
         let ours = if token.is_some() { "it" } else { basic };
         let faults = [
             vec![],

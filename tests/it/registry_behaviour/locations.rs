@@ -70,7 +70,7 @@ fn no_credential_follows_a_redirect_or_a_location_to_another_host() {
             Layer::random("c", 10 + number as u64, MIB),
         ])
         .write(dir.path(), "next.tar");
-        // The cache would save the config's GET.
+        // With a cache, pushimg would not GET the config.
         machine.run([next.display().to_string(), name, "--no-cache".to_owned()]).success();
         proxy.heal();
         pull::assert_same_image(

@@ -63,7 +63,7 @@ impl Bench {
         self.machine.push(image, &self.name(), more)
     }
 
-    /// Pushes, and reads back what came.
+    /// Pushes the image; asserts that the registry has it and that no upload is left open.
     fn pushed(&self, image: &Path, more: &[&str]) -> Output {
         let output = self.push(image, more).success();
         pull::assert_same_image(image, self.registry.addr(), "app", "v1");
@@ -76,7 +76,8 @@ impl Bench {
         self.proxy.body_bytes(Record::carries_blob)
     }
 
-    /// Demands that all blobs together came over the line so many times at most.
+    /// Asserts that the proxy received at most `times` times `size` bytes of blobs, plus a small
+    /// allowance.
     fn sent_at_most(&self, times: f64, size: usize) {
         let sent = self.blob_bytes();
         let most = (size as f64 * times) as u64 + 300_000;
@@ -88,7 +89,7 @@ fn answer(status: u16) -> Fault {
     Fault::Answer(Answer::status(status))
 }
 
-/// Strikes the PUT of a layer, not the config's or a small layer's: which comes first depends on time.
+/// Strikes only the PUT of the big layer. The order of the other PUTs depends on timing.
 fn big(fault: Fault) -> Rule {
     Rule::at(Step::UploadPut, fault).of_length(MIB as u64..=u64::MAX)
 }

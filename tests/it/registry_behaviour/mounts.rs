@@ -32,7 +32,7 @@ fn a_mount_that_is_refused_or_denied_is_an_upload() {
         bench.pushed(&image, &["--no-cache", "--retry-for=2s", &reuse]);
         assert!(bench.proxy.count_step(Step::MountPost) >= 1);
     }
-    // A token server that gives nothing for the other repository.
+    // The token server grants nothing for the other repository.
     let tokens = TokenServer::start(TokenOptions::default());
     let registry = DockerRegistry::token(&tokens);
     let options = TokenOptions::default();
@@ -42,7 +42,7 @@ fn a_mount_that_is_refused_or_denied_is_an_upload() {
     let image = image.display().to_string();
     machine.run([image.clone(), format!("{}/team/base:v1", registry.host())]).success();
     tokens.configure(|options| options.denied = vec!["team/base".to_owned()]);
-    // What the cache knows makes it try the mount.
+    // pushimg tries the mount because its cache knows the blob in `team/base`.
     machine.run([image, format!("{}/app:v1", registry.host())]).success();
     assert!(registry.tag("app", "v1").is_some());
     assert_eq!(registry.open_uploads("app"), 0);

@@ -45,7 +45,8 @@ fn bodies_are_cut_to_the_length_that_a_gateway_lets_through() {
         ]);
         bench.pushed(&image, &["-j1"]);
         let too_long = bench.proxy.count(|r| r.status == Some(413));
-        // Halved to 2.5 and 1.25 MiB once; the second layer knows.
+        // pushimg halves the length twice, to 2.5 and 1.25 MiB. The second layer uses that length
+        // at once.
         assert!(too_long <= 3, "{}", bench.proxy.transcript());
     }
     // A cap below which nothing useful is left.
@@ -124,7 +125,8 @@ fn a_hasty_answer_ends_the_sending_and_is_heard() {
     // What the kernel holds already cannot be called back.
     bench.sent_at_most(0.7, 48 * MIB);
 
-    // The same with the connection closed behind it: heard, or a broken connection.
+    // The connection is also closed after the answer. pushimg either reads the answer or sees a
+    // broken connection.
     for status in [401, 413, 503] {
         let bench = Bench::new();
         let image = bench.image(6 * MIB);

@@ -48,7 +48,7 @@ fn a_limit_of_the_registry_is_obeyed_however_small_it_is() {
     let longest = records.iter().filter(|r| is_body(r)).map(|r| r.request_body).max();
     assert_eq!(longest, Some(10_000), "{}", scene.proxy.transcript());
     pull::assert_same_image(&scene.image, scene.registry.addr(), "app", "v1");
-    // A number of requests without end is refused in words.
+    // A limit so small that the push would need an enormous number of requests is an error.
     let scene = Scene::new();
     scene.rules(vec![limit("1")]);
     scene.push(&[]).exits(5).says("at most 1 byte in a request").says("OCI-Chunk-Max-Length");

@@ -1,4 +1,4 @@
-//! What error codes and warnings mean, and what is no registry at all.
+//! What error codes and warnings mean, and how pushimg recognises a host that is not a registry.
 
 use super::*;
 
@@ -21,7 +21,7 @@ fn an_error_code_is_final_whatever_the_status_says() {
         assert!(!output.stderr.contains("retry: "), "{output}");
         assert_eq!(scene.registry.tag("app", "v1"), None);
     }
-    // The same status without such a code may pass.
+    // Without such a code, the same status may be temporary, so pushimg retries.
     let scene = Scene::new();
     let failed = Answer::status(500).error("UNKNOWN", "a hiccup");
     scene.rules(vec![Rule::at(Step::ManifestPut, Fault::Answer(failed)).first(1)]);
@@ -83,7 +83,7 @@ fn a_host_that_is_no_registry_is_called_that() {
         ]);
         scene.push(&[]).exits(4).says("does not look like a registry");
     }
-    // A registry that gives such an answer once is one all the same.
+    // If only the POST gets such an answer, the host is still a registry.
     let scene = Scene::new();
     scene.rules(vec![Rule::at(Step::UploadPost, Fault::Answer(Answer::status(404).html()))]);
     scene.push(&[]).exits(4).never_says("does not look like a registry");
@@ -104,7 +104,7 @@ fn an_answer_without_an_upload_session_is_told_with_what_came_instead() {
         assert!(output.took < Duration::from_secs(10), "{output}");
         assert!(!output.stderr.contains("retry: "), "{output}");
     }
-    // A manifest, too, is not put elsewhere.
+    // pushimg does not follow a redirect of a manifest PUT either.
     let moved = Answer::status(301).header("location", "http://other.test/v2/");
     scene.rules(vec![Rule::at(Step::ManifestPut, Fault::Answer(moved))]);
     scene.push(&[]).exits(5).says("http://other.test/v2/").says("hint: ");

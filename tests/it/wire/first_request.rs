@@ -1,4 +1,4 @@
-//! Before the first challenge, one request asks.
+//! Until the first challenge arrives, pushimg sends only one request.
 
 use super::*;
 

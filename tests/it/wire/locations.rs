@@ -81,7 +81,7 @@ fn a_question_for_a_blob_that_leads_nowhere_counts_as_no() {
         assert!(output.took < Duration::from_secs(20), "{output}");
         pull::assert_same_image(&image, scene.registry.addr(), "app", "v1");
     }
-    // Also where only such a question could tell whether a blob arrived.
+    // The same if only this HEAD could tell whether the blob arrived.
     let scene = Scene::new();
     scene.rules(vec![
         Rule::at(Step::BlobHead, Fault::Answer(Answer::status(307).header("location", &nobody))),

@@ -1,5 +1,5 @@
-//! How registries and what stands before them answer besides what the specification has: each
-//! request goes through one door, and what it says is plain, safe and bounded in time.
+//! Answers of registries and gateways that the specification does not describe. pushimg handles
+//! them all in one place: its messages are clear and safe, and it never waits without a limit.
 
 mod bodies;
 mod codes;

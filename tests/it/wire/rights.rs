@@ -1,4 +1,4 @@
-//! Not allowed is not the same as not logged in.
+//! A missing right is reported differently from a missing login.
 
 use super::*;
 
@@ -19,7 +19,7 @@ fn a_user_who_may_not_push_is_not_told_to_log_in() {
         .says("user pushimg")
         .never_says("pushimg login")
         .never_says("cannot log in");
-    // The same from a registry that lets the user pull, in its own words.
+    // A registry that lets the user pull and explains the refusal in its own words.
     let scene = Scene::with(bearer());
     let narrow = Answer::status(401)
         .header(
@@ -46,7 +46,7 @@ fn a_user_who_may_not_push_is_not_told_to_log_in() {
 #[test]
 fn a_quota_is_not_answered_with_log_in() {
     for status in [401, 403] {
-        // Anonymously, a 401 is a question for the login.
+        // Without a login, a 401 means that pushimg should log in, so that case is left out.
         let anonymous = (status == 403).then(registry::Options::default);
         for options in [basic(), bearer()].into_iter().chain(anonymous) {
             let scene = Scene::with(options);
@@ -86,7 +86,7 @@ fn a_limit_of_the_registry_is_not_called_a_missing_right() {
 
 #[test]
 fn a_token_that_stays_the_same_and_is_too_narrow_is_no_wrong_login() {
-    // As at registries whose token is only another form of the password.
+    // At some registries the token is only another form of the password, so it never changes.
     let scene = Scene::with(basic());
     let realm = format!("http://{}/token", scene.proxy.addr_of(Origin::Token));
     let narrow = Answer::status(401)

@@ -1,4 +1,4 @@
-//! What others repeat of our secrets is not shown.
+//! pushimg does not show its secrets if a server repeats them.
 
 use super::*;
 

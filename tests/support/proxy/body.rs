@@ -35,9 +35,9 @@ pub enum End {
 pub struct ResponseBody {
     inner: Incoming,
     entry: Entry,
-    /// How many bytes pass before the end, and what that is.
+    /// How many bytes pass before the end, and what happens then.
     cut: Option<(u64, End)>,
-    /// What came past the cut, for a hold that ends.
+    /// The bytes after the cut, kept until a hold ends.
     rest: Bytes,
     hold: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
@@ -47,7 +47,7 @@ impl ResponseBody {
         Self { inner, entry, cut, rest: Bytes::new(), hold: None }
     }
 
-    /// The cut's offset is reached.
+    /// Does what must happen at the cut's offset.
     fn strike(&mut self, end: End) -> Option<BoxError> {
         match end {
             End::Close => Some("cut by a fault".into()),
@@ -132,14 +132,14 @@ impl Body for ResponseBody {
     }
 }
 
-/// A piece of a request's body on its way to the registry. A body that ends without `End` was
-/// broken off, which the registry must be able to tell.
+/// A piece of a request's body on its way to the registry. If a body ends without `End`, the client
+/// broke off, and the registry must notice it.
 pub enum Piece {
     Data(Bytes),
     End,
 }
 
-/// The registry's side of a request's body.
+/// The body that the registry receives.
 pub fn request_body(pieces: mpsc::Receiver<Piece>) -> ProxyBody {
     let stream = futures::stream::try_unfold(Some(pieces), |pieces| async move {
         let Some(mut pieces) = pieces else {
@@ -157,11 +157,12 @@ pub fn request_body(pieces: mpsc::Receiver<Piece>) -> ProxyBody {
 /// What happens to a request's body at an offset.
 #[derive(Clone, Copy, Debug)]
 pub enum Break {
-    /// No more is read, and what came before is the registry's, or not.
+    /// No more is read. `delivered` says whether the registry gets the bytes before the cut.
     Cut {
         delivered: bool,
     },
-    /// The body is too long: the registry loses it, and the rest is read or not.
+    /// The body is too long: the request to the registry breaks off, and `Unread` says whether the
+    /// rest is read.
     TooLong(Unread),
     Hold(Hold),
 }
@@ -177,8 +178,8 @@ pub enum Carried {
     ClientGone,
 }
 
-/// Carries a request's body from the client to the registry, counting it. Where the registry takes
-/// no more, the rest is read all the same, so that its answer reaches the client.
+/// Carries a request's body from the client to the registry, and counts it. If the registry takes
+/// no more, the rest is still read, so that the registry's answer reaches the client.
 pub async fn carry_request(
     mut body: Incoming,
     pieces: mpsc::Sender<Piece>,

@@ -302,13 +302,15 @@ impl Exchange {
             let mut send = Box::pin(send);
             tokio::select! {
                 result = &mut send => {
-                    // An early answer; what the client still sends is read and let go.
+                    // The registry answered early. The rest of the client's body is read and
+                    // dropped.
                     tokio::spawn(carry);
                     result
                 }
                 carried = &mut carry => match carried {
                     Carried::Cut => {
-                        // Drops the way to the registry, then lets it notice.
+                        // Close the connection to the registry, and give the registry time to
+                        // notice.
                         drop(carry);
                         drop(send);
                         tokio::time::sleep(Duration::from_millis(30)).await;
@@ -383,7 +385,7 @@ impl Exchange {
         Response::from_parts(parts, body)
     }
 
-    /// Makes what points at the registry and its token server point at the proxy.
+    /// Rewrites URLs of the registry and of its token server, so that they lead to the proxy.
     fn point_here(&self, headers: &mut HeaderMap) {
         let realm = format!("http://{}/", self.proxy.token_upstream());
         let here = format!("{}/", self.proxy.base(Origin::Token));
@@ -443,7 +445,7 @@ impl Exchange {
         challenge
     }
 
-    /// The challenge in the registry's 401, if that is what it answers.
+    /// The challenge, if the registry answers with a 401.
     async fn ask_without_token(&self, method: &Method, target: &str) -> Option<String> {
         let response = self.proxy.client.request(self.bare_request(method, target)).await.ok()?;
         if response.status() != StatusCode::UNAUTHORIZED {
@@ -469,7 +471,7 @@ impl Exchange {
     fn bare_request(&self, method: &Method, target: &str) -> Request<ProxyBody> {
         let mut request = Request::new(full(""));
         *request.method_mut() = method.clone();
-        // A target that came over HTTP is one that can be asked for.
+        // The target came over HTTP, so it is a valid URI.
         if let Ok(uri) = format!("http://{}{target}", self.upstream()).parse() {
             *request.uri_mut() = uri;
         }

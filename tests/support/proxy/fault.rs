@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 pub enum At {
     /// After this many bytes.
     Bytes(u64),
-    /// After this share of the length announced; of 64 KiB where none is.
+    /// After this share of the announced length, or of 64 KiB if no length was announced.
     Percent(u8),
 }
 
@@ -24,7 +24,7 @@ impl At {
 /// How long a stall holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hold {
-    /// Then everything goes on.
+    /// For this time; after that, everything goes on.
     For(Duration),
     /// Until the client gives up.
     Forever,
@@ -33,14 +33,14 @@ pub enum Hold {
 /// Where a stall happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// The registry has answered, the client does not hear it.
+    /// The registry has answered, but the client does not get the answer.
     BeforeResponse,
     /// The client can send no more.
     RequestBody(At),
     ResponseBody(At),
 }
 
-/// What becomes of a request's body that a fault does not need.
+/// What happens to a request's body that a fault does not need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unread {
     /// It is read to its end before the answer goes out.
@@ -117,18 +117,18 @@ pub enum LocationForm {
     Relative,
     /// With the foreign origin's host.
     Foreign,
-    /// With the host but not its port: a registry that does not know it is behind one.
+    /// With the host but not its port, as a registry answers that does not know about the proxy.
     Portless,
 }
 
-/// How a `Range` lies.
+/// How a `Range` is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RangeLie {
     /// This last byte, whatever happened: 0 is the stuck `0-0`.
     Last(u64),
-    /// So many bytes fewer than there are.
+    /// This many bytes fewer than the registry has.
     Fewer(u64),
-    /// So many bytes more than there are.
+    /// This many bytes more than the registry has.
     More(u64),
 }
 
@@ -147,14 +147,14 @@ pub enum Change {
 pub enum Fault {
     /// The connection is reset (RST) once the head is read; the registry never sees the request.
     Reset,
-    /// The connection is reset after so much of the request's body, which the registry got so far
-    /// (`delivered`) or nothing of. A request without a body is reset before its answer.
+    /// The connection is reset at this place in the request's body. `delivered` says whether the
+    /// registry gets the bytes before it. A request without a body is reset before its answer.
     CutRequest { at: At, delivered: bool },
-    /// Silence.
+    /// The exchange stops at this place for as long as `hold` says.
     Stall { place: Place, hold: Hold },
     /// The answer's body ends too early, by an ordinary close or by a reset.
     CutResponse { at: At, reset: bool },
-    /// Not forwarded, answered with this.
+    /// The request is not forwarded; the client gets this answer.
     Answer(Answer),
     /// Forwarded, but the registry's answer is lost: the client gets this, or a reset.
     LostResponse(Option<Answer>),
@@ -166,7 +166,7 @@ pub enum Fault {
     BodyCap { bytes: u64, unread: Unread },
     /// A mount is made an ordinary upload: 202.
     RefuseMount,
-    /// To the same path at the foreign origin, with this status.
+    /// A redirect with this status to the same path at the foreign origin.
     Redirect { status: u16, unread: Unread },
     /// Forwarded, and the answer changed.
     Rewrite(Vec<Change>),

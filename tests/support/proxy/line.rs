@@ -27,7 +27,7 @@ pub struct Line {
 }
 
 impl Line {
-    /// A line of so many milliseconds and Mbit/s.
+    /// A line with a round trip of `rtt_ms` milliseconds and `mbit_per_second` Mbit/s.
     pub fn new(rtt_ms: u64, mbit_per_second: u64) -> Self {
         Self {
             rtt: Duration::from_millis(rtt_ms),
@@ -135,7 +135,8 @@ impl Bandwidth {
         Self { bits_per_second, free_at: Mutex::new(Instant::now()) }
     }
 
-    /// Takes the line for so many bytes that are there now; returns when the last of them is on it.
+    /// Reserves the line for bytes that are ready now. Returns the moment at which the last of them
+    /// is sent.
     fn reserve(&self, bytes: usize, now: Instant) -> Instant {
         let Some(rate) = self.bits_per_second else {
             return now;
@@ -149,8 +150,8 @@ impl Bandwidth {
     }
 }
 
-/// Carries bytes between a client's socket and the end that the server holds, as slowly as the
-/// line is. Ends when the server has closed and all it said has arrived.
+/// Carries bytes between a client's socket and the server's end, at the speed of the line. Returns
+/// when the server has closed and all its bytes have arrived.
 pub async fn carry(
     socket: Socket,
     inner: DuplexStream,
@@ -185,7 +186,7 @@ async fn direction(
         {
             let bytes = chunk.split().freeze();
             let now = Instant::now();
-            // With credit the line was free before the bytes came.
+            // Because of the credit, this moment may be before the bytes came.
             let gone = bandwidth.reserve(bytes.len(), now).max(now);
             if gone > now {
                 tokio::time::sleep_until(gone).await;

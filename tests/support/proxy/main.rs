@@ -1,7 +1,7 @@
-//! The proxy as a program, for benchmarks: a slow line before a registry, and a count of what went
-//! over it. Prints `listening on 127.0.0.1:PORT`; for each line on stdin it prints a JSON line of
-//! counts since the last one: `{"requests", "body_bytes", "connections"}`. Ends with stdin.
-//! `cargo run --example proxy -- --upstream 127.0.0.1:5000 [--rtt MS] [--mbit N]`
+//! The proxy as a program for benchmarks: it slows down the line to a registry and counts what
+//! passes. It prints `listening on 127.0.0.1:PORT`. For each line on stdin it prints a JSON line
+//! with the counts since the last one: `{"requests", "body_bytes", "connections"}`. It ends when
+//! stdin ends. `cargo run --example proxy -- --upstream 127.0.0.1:5000 [--rtt MS] [--mbit N]`
 
 // The laboratory serves the tests too, and this program uses a part of it.
 #![allow(dead_code, unused_imports, missing_docs)]

@@ -43,7 +43,7 @@ use rule::Script;
 /// Gives the `Authorization` of the foreign origin's own requests, from their path.
 pub type ForeignAuthorization = Arc<dyn Fn(&str) -> String + Send + Sync>;
 
-/// What a proxy stands before and how; the default is a fast line without TLS.
+/// A proxy's settings; the default is a fast line without TLS.
 #[derive(Clone, Default)]
 pub struct ProxyOptions<'a> {
     /// Serves HTTPS with HTTP/2 and HTTP/1.1, by a certificate of this authority.
@@ -123,7 +123,7 @@ pub struct FaultProxy {
 }
 
 impl FaultProxy {
-    /// Stands before a registry without TLS, faultless.
+    /// Starts a proxy without faults before a registry without TLS.
     pub fn before(upstream: SocketAddr) -> Self {
         Self::start(upstream, &ProxyOptions::default())
     }
@@ -183,7 +183,7 @@ impl FaultProxy {
         self.addr().to_string()
     }
 
-    /// Stands before another registry from now on: the same one, restarted.
+    /// Uses another registry from now on, such as the same one after a restart.
     pub fn set_upstream(&self, upstream: SocketAddr) {
         *self.proxy.upstream.write().expect("no holder panics") = upstream;
     }
@@ -229,7 +229,7 @@ impl FaultProxy {
         self.proxy.log.clear();
     }
 
-    /// How many requests are such.
+    /// The number of requests that match.
     pub fn count(&self, is: impl Fn(&Record) -> bool) -> usize {
         self.records().iter().filter(|record| is(record)).count()
     }
@@ -268,7 +268,7 @@ async fn accept(proxy: Arc<Proxy>, origin: Origin, listener: TcpListener) {
             Ok((tcp, _)) => {
                 tokio::spawn(serve(proxy.clone(), origin, tcp));
             }
-            // Out of descriptors, say; the next may work.
+            // The process may be out of file descriptors; the next accept may succeed.
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }
     }
@@ -305,7 +305,7 @@ async fn speak(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
 ) {
     match &proxy.acceptor {
-        // A handshake that fails is the client's to report.
+        // If the handshake fails, the client reports it.
         Some(acceptor) => {
             if let Ok(stream) = acceptor.accept(stream).await {
                 speak_http(proxy, origin, connection, switch, stream).await;

@@ -11,11 +11,11 @@ use super::step::{Origin, Step};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Times {
     Every,
-    /// The first so many.
+    /// This many requests at the beginning.
     First(u64),
-    /// This one alone, counted from 1.
+    /// Only this one, counted from 1.
     Nth(u64),
-    /// Every so-manieth.
+    /// Every n-th request.
     EachNth(u64),
 }
 
@@ -157,8 +157,8 @@ impl Script {
         self.seen.clear();
     }
 
-    /// The fault for a request: of the first rule that is for it and whose turn it is, else by
-    /// chance. A rule counts the requests that came to it, not those an earlier rule took.
+    /// The fault for a request: that of the first matching rule whose turn it is, otherwise a
+    /// random one. A rule does not count requests that an earlier rule struck.
     pub fn choose(&mut self, asked: Asked<'_>) -> Option<Fault> {
         for (rule, count) in &mut self.rules {
             if !rule.matches(asked) {
@@ -184,7 +184,8 @@ impl Script {
         if random.limit.is_some_and(|limit| self.struck >= limit) || random.faults.is_empty() {
             return None;
         }
-        // Session ids and their states are new in every run; what is uploaded is told by a digest.
+        // Session ids and their states differ in every run, so requests with them are told apart by
+        // digest only.
         let lasting = match (step, target.split_once("digest=")) {
             (Step::UploadPatch | Step::UploadStatus | Step::UploadDelete, _) => "",
             (Step::UploadPut, Some((_, digest))) => digest.split('&').next().unwrap_or(""),

@@ -30,7 +30,7 @@ pub enum Step {
     MountPost,
     UploadPatch,
     UploadPut,
-    /// Asks a session where it stands.
+    /// Asks a session how many bytes it has.
     UploadStatus,
     UploadDelete,
     TokenGet,

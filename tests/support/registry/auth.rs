@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::error::Refusal;
 
-/// How a registry asks who is there.
+/// How a registry authenticates clients.
 #[derive(Clone, Debug)]
 pub enum Auth {
     Anonymous,
@@ -42,8 +42,8 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// Reads the scopes in one `scope` parameter, which spaces separate; others than repositories
-    /// are passed over.
+    /// Reads the scopes in one `scope` parameter, which are separated by spaces. Scopes that are
+    /// not for repositories are ignored.
     pub fn parse_all(text: &str) -> Vec<Self> {
         text.split_ascii_whitespace()
             .filter_map(|scope| {

@@ -34,7 +34,7 @@ pub struct Options {
     pub repositories: Option<Vec<String>>,
     /// Whether a mount is done (201) or refused with an upload session (202). Default true.
     pub mounts: bool,
-    /// Whether it keeps account of what refers to a manifest, and says so. Default true.
+    /// Whether it tracks referrers and announces that with `OCI-Subject`. Default true.
     pub referrers: bool,
     /// Whether a tag that exists may be put again. Default: it may.
     pub tags: Tags,
@@ -42,7 +42,7 @@ pub struct Options {
     pub storage: Option<PathBuf>,
 }
 
-/// What becomes of a PUT to a tag that exists, its own manifest included.
+/// How the registry answers a PUT to a tag that exists, even for the same manifest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tags {
     #[default]
@@ -219,7 +219,7 @@ impl DevRegistry {
         self.shared.store.open_uploads()
     }
 
-    /// Takes a blob away from a repository, as garbage collection would; whether it was there.
+    /// Removes a blob from a repository, as garbage collection would. Returns whether it was there.
     pub fn remove_blob(&self, repository: &str, digest: &str) -> bool {
         self.shared.store.unlink_blob(repository, digest)
     }

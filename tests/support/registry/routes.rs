@@ -317,7 +317,8 @@ impl Call<'_> {
         };
         let mut session = session.lock().await;
         if let Err(refusal) = self.check_range(name, id, &session) {
-            // Answered at once, and the connection reset, the client may never see why.
+            // Read the body first. An early answer would reset the connection, and the client might
+            // not see the error.
             let _ = Limited::new(body, DRAINED).collect().await;
             return Err(refusal);
         }

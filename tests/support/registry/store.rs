@@ -97,7 +97,7 @@ impl Store {
             .is_some_and(|repository| repository.blobs.contains(digest))
     }
 
-    /// Makes another repository's blob this one's too; whether that one has it.
+    /// Adds a blob of the repository `from` to this one. Returns whether `from` has it.
     pub fn mount(&self, name: &str, digest: &str, from: &str) -> bool {
         if !self.has_blob(from, digest) {
             return false;
@@ -146,7 +146,7 @@ impl Store {
         self.state().sessions.len()
     }
 
-    /// Ends a session without a blob; whether there was one.
+    /// Ends a session without a blob. Returns whether the session existed.
     pub fn cancel_upload(&self, name: &str, id: &str) -> bool {
         let Some(_) = self.upload(name, id) else {
             return false;
@@ -157,8 +157,8 @@ impl Store {
         true
     }
 
-    /// Ends a session as a blob, if its bytes have this digest. If not, the session is gone, as
-    /// the specification leaves it open, and the digest that they have is returned.
+    /// Turns a session into a blob if its bytes have this digest. Otherwise the session is removed,
+    /// which the specification permits, and the actual digest is returned.
     pub fn finish_upload(
         &self,
         name: &str,
@@ -196,7 +196,7 @@ impl Store {
         repository.manifests.insert(digest, manifest);
     }
 
-    /// Takes away a tag, or a manifest with all its tags; whether it was there.
+    /// Removes a tag, or a manifest with all its tags. Returns whether it existed.
     pub fn delete_manifest(&self, name: &str, reference: &str) -> bool {
         let mut state = self.state();
         let Some(repository) = state.repositories.get_mut(name) else {
