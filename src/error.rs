@@ -97,7 +97,7 @@ pub enum Error {
 
 fn interrupted(tagging: bool) -> &'static str {
     if tagging {
-        "the manifest was just being put, so the tag may point to the new image or the old one"
+        "it was in its last step, so the tag may point to the new image or the old one"
     } else {
         "no tag was changed"
     }

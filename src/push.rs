@@ -30,6 +30,7 @@ pub(crate) use self::destination::{pick, selected};
 pub use self::expand::expand;
 pub use self::index::{EventsOf, push_all, push_index};
 pub use self::options::{DEFAULT_JOBS, Index, IndexItem, Item, PushOptions};
+pub(crate) use self::slot::check_platform;
 
 use self::destination::Destination;
 use self::image_push::{Brought, Failure, Form, ImagePush, Pushed, Trust};

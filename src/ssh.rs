@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 
 use crate::event::{Event, Events};
 use crate::image::{Compression, Digest, Reference};
-use crate::push::{Index, IndexItem, Item, PushOptions};
+use crate::push::{self, Index, IndexItem, Item, PushOptions};
 use crate::report::{Known, LayerReport, Outcome, Report};
 
 pub use self::error::Error;
@@ -73,6 +73,15 @@ pub fn runtime_words() -> impl Iterator<Item = &'static str> {
 pub fn is_namespace(text: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     !text.is_empty() && text.len() <= 76 && !text.starts_with('-') && text.chars().all(fits)
+}
+
+impl Host {
+    /// What people call an image there.
+    pub(crate) fn reference(&self, image: &Reference, tag: &str) -> String {
+        let docker = Runtime::by_word("docker");
+        let name = docker.map(|row| row.name_of(image, tag)).unwrap_or_default();
+        format!("{self}/{}", name.trim_end_matches(':'))
+    }
 }
 
 /// An image on its way to a machine.
@@ -171,6 +180,7 @@ impl<'a> HostPush<'a> {
         let mut state = State::default();
         let (mut way, mut attempts, mut arrived) = (Way::WhatIsMissing, 0, 0);
         let mut pause = PAUSE;
+        let retry_for = self.options.registry.retry_for;
         loop {
             attempts += 1;
             let (error, was_partial, kept) = match attempt.run(way, &mut state).await {
@@ -193,7 +203,7 @@ impl<'a> HostPush<'a> {
                     way = Way::Whole;
                     self.warn(format!("{}; the whole image is sent", headline(&error)));
                 }
-                error if error.may_pass() && can_repeat => {
+                error if error.may_pass() && can_repeat && !retry_for.is_zero() => {
                     (self.events)(Event::Retry { why: headline(error), wait: pause });
                     tokio::time::sleep(pause).await;
                     pause *= 2;
@@ -263,6 +273,11 @@ impl Attempt<'_> {
         };
         events(Event::LayerCount(image.part.layers.len()));
         let mut is_there = session.there.layers.have(&image.part.layers);
+        events(Event::Note(format!(
+            "{} there has {} of the image's layers",
+            runtime.word,
+            is_there.iter().filter(|is_there| **is_there).count()
+        )));
         let pulls = runtime.pull.is_some() && is_there.contains(&true);
         let brought = match way {
             _ if options.dry_run => {
@@ -271,6 +286,7 @@ impl Attempt<'_> {
             }
             Way::WhatIsMissing if pulls => {
                 session.leave().await;
+                events(Event::Note("it pulls the others".to_owned()));
                 self.pull(&image, state).await?
             }
             Way::WhatIsMissing | Way::Whole => {
@@ -304,8 +320,17 @@ impl Attempt<'_> {
                 "{host} is {platform}, and none of the images is for it"
             )));
         };
-        let platform = there.platform.clone();
-        HostImage::open(image, self.name, platform, options.may_run, events).await
+        let wanted = there.platform.clone();
+        let opened = HostImage::open(image, self.name, wanted, options.may_run, events).await?;
+        let platform = &opened.part.platform;
+        if let Some(expected) = &image.platform {
+            push::check_platform(&image.image, platform, expected)?;
+        } else if let Some(machine) = &there.platform
+            && !machine.matches(platform)
+        {
+            self.push.warn(format!("the image is for {platform}, and {host} is {machine}"));
+        }
+        Ok(opened)
     }
 
     /// What would be sent.
@@ -372,8 +397,7 @@ impl Attempt<'_> {
             Compression::Gzip | Compression::Zstd => there.encoding,
         };
         let form = there.runtime.form;
-        let names: Vec<String> =
-            self.tags.iter().map(|tag| there.runtime.name_of(self.name, tag)).collect();
+        let names = there.runtime.names_in_archive(self.name, self.tags);
         // All that the archive's bytes depend on.
         let version = env!("CARGO_PKG_VERSION");
         let what = (&image.manifest.digest, &is_there, form, encoding, &names, version);
@@ -427,10 +451,7 @@ impl Attempt<'_> {
 
     /// The first name, for people.
     fn reference(&self) -> String {
-        let tag = self.tags.first().map_or("latest", String::as_str);
-        let docker = Runtime::by_word("docker");
-        let name = docker.map(|row| row.name_of(self.name, tag));
-        format!("{}/{}", self.push.host, name.unwrap_or_default())
+        self.push.host.reference(self.name, self.tags.first().map_or("latest", String::as_str))
     }
 
     fn report(&self, image: &HostImage, runtime: &Runtime, brought: LayersBrought) -> Report {

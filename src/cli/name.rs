@@ -56,11 +56,17 @@ const SCHEMES: [(&str, ReadTarget); 1] = [("ssh://", on_host)];
 
 /// Where an image is pushed to: a [`destination`] in a registry, or one of [`SCHEMES`].
 pub fn target(text: &str) -> Result<PushTarget, InvalidValue> {
-    let row = SCHEMES.iter().find_map(|(scheme, read)| Some((read, text.strip_prefix(scheme)?)));
+    let row = SCHEMES.iter().find_map(|(scheme, read)| Some((read, after(text, scheme)?)));
     match row {
         Some((read, rest)) => read(rest),
         None => destination(text).map(|name| PushTarget { host: None, name }),
     }
+}
+
+/// What follows a scheme, which may be written in capitals.
+fn after<'a>(text: &'a str, scheme: &str) -> Option<&'a str> {
+    let (begin, rest) = text.split_at_checked(scheme.len())?;
+    begin.eq_ignore_ascii_case(scheme).then_some(rest)
 }
 
 /// `[user@]host[:port]/name[:tag]`.
@@ -70,7 +76,13 @@ fn on_host(text: &str) -> Result<PushTarget, InvalidValue> {
     if name.is_empty() {
         return Err(InvalidValue(format!("the image's name is missing: {host}/NAME:TAG")));
     }
-    let name = destination(name)?;
+    let name = match destination(name) {
+        Err(InvalidValue(said)) if said.contains(EXAMPLE) => {
+            let what = format!("{name:?} is no name of an image; write ssh://HOST/NAME:TAG");
+            return Err(InvalidValue(what));
+        }
+        name => name?,
+    };
     match name.digest() {
         Some(_) => {
             Err(InvalidValue("an image on a host is named by a tag, not by a digest".into()))
@@ -96,7 +108,7 @@ pub fn reference(text: &str) -> Result<Reference, InvalidValue> {
     if let Some((scheme, rest)) = text.split_once("://") {
         return Err(InvalidValue(match rest.trim_end_matches('/') {
             "" => format!("expected a name such as {EXAMPLE}"),
-            _ if SCHEMES.iter().any(|(other, _)| text.starts_with(other)) => {
+            _ if SCHEMES.iter().any(|(other, _)| after(text, other).is_some()) => {
                 "an image on a machine cannot be read; give its file, or its name in a registry"
                     .to_owned()
             }

@@ -25,10 +25,9 @@ impl ImageOutcome {
         match result {
             Ok(report) => Self::Pushed(Box::new(report)),
             Err(error) => {
-                let destination = item.destination.as_ref().map(ToString::to_string);
-                let destination = destination.map(|name| match &item.host {
-                    Some(host) => format!("{host}/{name}"),
-                    None => name,
+                let destination = item.destination.as_ref().map(|name| match &item.host {
+                    Some(host) => host.reference(name, name.tag().unwrap_or_default()),
+                    None => name.to_string(),
                 });
                 let name = destination.unwrap_or_else(|| item.image.to_string());
                 // A destination without a tag.

@@ -1,14 +1,14 @@
-//! Lists that end where no honest one goes on.
+//! Lists of a limited length.
 //!
-//! In JSON an element may take two bytes, in memory it takes many times that: what bounds the
-//! length of a file does not bound what is made of it.
+//! An element takes as little as two bytes in JSON, but many times more in memory. So a limit on
+//! the length of a file does not limit the memory that its content takes.
 
 use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 
-/// A list that is an error, as it is read, where it has more than `MOST` elements.
+/// A list of at most `MOST` elements. Reading a longer one is an error.
 pub struct Bounded<T, const MOST: usize>(pub Vec<T>);
 
 impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for Bounded<T, MOST> {

@@ -1,5 +1,5 @@
-//! The image config (OCI image-spec 1.1, "Image Configuration"): kept as the bytes it came in,
-//! with the few fields read from it that a push needs.
+//! The image config (OCI image-spec 1.1, "Image Configuration"): its unchanged bytes, and the few
+//! fields that a push needs.
 
 use std::sync::Arc;
 
@@ -14,13 +14,14 @@ use crate::json;
 /// The longest config that is read, from an archive or from a registry.
 pub const MAX_CONFIG_BYTES: u64 = 8 << 20;
 
-/// More layers than any runtime can stack; an image that has more is an error.
+/// The most layers that an image may have, which is more than any runtime can stack.
 pub const MAX_LAYERS: usize = 4096;
 
-/// More steps than any image was made in, those that made no layer included.
+/// The most history entries that a config may have. Steps that made no layer have entries, too.
 const MAX_HISTORY: usize = 16 * MAX_LAYERS;
 
-/// An image config: its bytes, never re-serialised, and what was read from them. Cheap to clone.
+/// An image config: its bytes, which are never serialised again, and the fields that were read from
+/// them. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Config(Arc<Parsed>);
 
@@ -45,7 +46,7 @@ pub struct History {
     pub empty_layer: bool,
 }
 
-/// Bytes that are no image config.
+/// Why bytes are not an image config.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// Longer than [`MAX_CONFIG_BYTES`].
@@ -96,7 +97,7 @@ impl Config {
         })))
     }
 
-    /// The JSON as it came.
+    /// The JSON, unchanged.
     pub fn bytes(&self) -> &Bytes {
         &self.0.bytes
     }
@@ -111,13 +112,14 @@ impl Config {
         &self.0.diff_ids
     }
 
-    /// What the image runs on.
+    /// The platform that the image runs on.
     pub fn platform(&self) -> &Platform {
         &self.0.platform
     }
 
-    /// The history entry of each layer, in the order of [`diff_ids`](Self::diff_ids): entries of
-    /// steps that made no layer are left out. Shorter than the diff IDs where history is missing.
+    /// The history entry of each layer, in the order of [`diff_ids`](Self::diff_ids). Entries of
+    /// steps that made no layer are left out. There are fewer entries than diff IDs if the history
+    /// is incomplete.
     pub fn layer_history(&self) -> impl Iterator<Item = &History> {
         self.0.history.iter().filter(|entry| !entry.empty_layer)
     }

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::shared::SharedTexts;
 
-/// How much is read at a time to be hashed.
+/// How many bytes are read and hashed at a time.
 const READ_AT_ONCE: usize = 256 << 10;
 
 /// The digest of some bytes: `sha256:` and 64 lower-case hex digits, or `sha512:` and 128.
@@ -42,7 +42,7 @@ impl Digest {
         format!("sha256:{hex}").parse()
     }
 
-    /// The same digest, which keeps no text of its own.
+    /// The same digest. It shares its text with equal digests in `texts`.
     pub(crate) fn shared(&self, texts: &SharedTexts) -> Self {
         Self(texts.share(&self.0))
     }
@@ -138,7 +138,7 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// SHA-256 over bytes that come piece by piece.
+/// SHA-256 of bytes that arrive in pieces.
 #[derive(Clone, Default)]
 pub struct Hasher(Sha256);
 
@@ -148,12 +148,12 @@ impl Hasher {
         Self::default()
     }
 
-    /// Takes in the next bytes.
+    /// Adds the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    /// Hashes all that is left to read: the digest, and how many bytes it was.
+    /// Hashes all remaining bytes. Returns their digest and their number.
     pub fn read(content: &mut (impl Read + ?Sized)) -> io::Result<(Digest, u64)> {
         let (mut hasher, mut length) = (Self::new(), 0);
         let mut buffer = vec![0; READ_AT_ONCE];
@@ -170,7 +170,7 @@ impl Hasher {
         }
     }
 
-    /// The digest of all bytes taken in.
+    /// The digest of all bytes that were added.
     pub fn finish(self) -> Digest {
         use fmt::Write as _;
         let mut text = String::with_capacity(71);

@@ -3,12 +3,13 @@
 use super::digest::Digest;
 use super::media::Compression;
 
-/// A layer's place among those that its source yields, from 0 in the order of storage.
+/// The number of a layer in its source, from 0, in the order in which the layers are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LayerId(pub usize);
 
-/// What determines the bytes of a layer that is made of files which never change: the digest of
-/// all that goes into it (paths of the Nix store, owner, time, and how it is put together).
+/// Identifies the bytes of a layer that is made of files that never change. It is the digest of
+/// everything that determines these bytes: the store paths, the owner, the time, and the way they
+/// are put together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LayerKey(pub Digest);
 

@@ -1,5 +1,5 @@
 //! Image manifests and indexes (OCI image-spec 1.1; Docker schema 2): read from a registry, and
-//! written in a form that depends on nothing but what they list.
+//! written. The same content always gives the same bytes.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,7 +22,7 @@ pub struct Manifest {
     pub media_type: String,
     /// The JSON.
     pub bytes: Bytes,
-    /// The digest of the JSON, by which the image is known from then on.
+    /// The digest of the JSON. It identifies the image in the registry.
     pub digest: Digest,
 }
 
@@ -30,7 +30,7 @@ pub struct Manifest {
 /// use it, too.
 pub const DIFF_ID_ANNOTATION: &str = "containerd.io/uncompressed";
 
-/// The annotation of a layer's descriptor that says what the layer was made of: a [`LayerKey`].
+/// The annotation of a layer's descriptor that contains the layer's [`LayerKey`].
 pub const KEY_ANNOTATION: &str = "io.github.pushimg.layer-key";
 
 /// An image as an index lists it.
@@ -43,7 +43,7 @@ pub struct IndexEntry {
     pub digest: Digest,
     /// The manifest's length in bytes.
     pub size: u64,
-    /// What the image runs on.
+    /// The platform that the image runs on.
     pub platform: Platform,
 }
 
@@ -73,20 +73,20 @@ struct IndexJson<'a> {
 pub struct ManifestLayer {
     /// Its blob.
     pub blob: Blob,
-    /// What it was made of, where that is known; only OCI manifests can say it.
+    /// The key of the files that it was made of, if known. Only OCI manifests can contain it.
     pub key: Option<LayerKey>,
 }
 
-/// What a manifest in a registry turned out to be.
+/// A manifest from a registry: the manifest of one image, or an index.
 #[derive(Debug)]
 pub enum Listed {
     /// One image: the config's digest and size, and the layers' descriptors.
     Image(Box<OciImageManifest>),
-    /// An index: one manifest a platform.
+    /// An index: one manifest for each platform.
     Index(Vec<(Digest, Platform)>),
 }
 
-/// Why no manifest could be read or made.
+/// Why a manifest could not be read or made.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     /// A layer is compressed in a way that the format has no media type for.
@@ -107,7 +107,7 @@ pub enum ManifestError {
     Malformed(#[from] json::Error),
 }
 
-/// What an image runs on, as its config or an index says.
+/// The platform that an image runs on, according to its config or to an index.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Platform {
     /// `linux`, `windows`, …
@@ -122,8 +122,8 @@ pub struct Platform {
 }
 
 impl Manifest {
-    /// The manifest of an image with these layers, lowest first, as many as the config has diff IDs.
-    /// In OCI's format it gives the diff IDs, so that the next push need not read the config.
+    /// The manifest of an image with these layers, lowest first, as many as the config has diff
+    /// IDs. An OCI manifest contains the diff IDs, so that the next push need not read the config.
     pub fn of(
         config: &Config,
         layers: &[ManifestLayer],
@@ -167,13 +167,13 @@ impl Manifest {
         Ok(Self::stored(format.manifest_media_type(), bytes))
     }
 
-    /// One that exists already.
+    /// A manifest that exists already.
     pub fn stored(media_type: &str, bytes: Bytes) -> Self {
         Self { media_type: media_type.to_owned(), digest: Digest::of(&bytes), bytes }
     }
 
-    /// An index over these (OCI image-spec 1.1, "Image Index"), whatever order they come in; a
-    /// manifest list of Docker's where all of them are Docker's.
+    /// An index of these manifests (OCI image-spec 1.1, "Image Index"), sorted by platform. It is a
+    /// Docker manifest list if all of them are Docker manifests.
     pub fn index(mut entries: Vec<IndexEntry>) -> Result<Self, ManifestError> {
         entries.sort_by(|a, b| a.platform.cmp(&b.platform));
         let docker = Format::Docker.manifest_media_type();
@@ -185,7 +185,8 @@ impl Manifest {
         Ok(Self::stored(media_type, written(&index)))
     }
 
-    /// Whose format it is; `None` for an index and for what is neither's.
+    /// Whether this is a Docker or an OCI image manifest; `None` for an index and for any other
+    /// media type.
     pub fn format(&self) -> Option<Format> {
         [Format::Docker, Format::Oci]
             .into_iter()
@@ -196,7 +197,8 @@ impl Manifest {
 impl Listed {
     /// Reads what a registry answered to a manifest request.
     pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
-        // `OciManifest` would find out too, but holds all fields in memory meanwhile, known or not.
+        // `OciManifest` could tell them apart, too, but it keeps all fields in memory, unknown ones
+        // included.
         #[derive(Deserialize)]
         struct Shape {
             manifests: Option<IgnoredAny>,
@@ -226,14 +228,14 @@ impl Listed {
 }
 
 impl Platform {
-    /// Whether it is the platform that attestations have: they are stored like images, but nothing
-    /// of them can be run.
+    /// Whether this is the platform of attestations. They are stored like images, but cannot be
+    /// run.
     pub fn is_unknown(&self) -> bool {
         self.os == "unknown"
     }
 
-    /// Whether an image for `self` is what a machine of `other` would pick: the variant counts
-    /// only where both name one.
+    /// Whether the two platforms are the same. Variants are compared only if both platforms have
+    /// one.
     pub fn matches(&self, other: &Self) -> bool {
         self.os == other.os
             && self.architecture == other.architecture
@@ -252,7 +254,8 @@ impl fmt::Display for Platform {
 }
 
 fn written(document: &impl Serialize) -> Bytes {
-    // Only a map whose keys are no text, or a type that fails by itself, cannot be JSON.
+    // Fails only for a map whose keys are not text, or if a type's `Serialize` fails. Neither
+    // occurs here.
     serde_json::to_vec(document).expect("text, numbers, lists and maps are JSON").into()
 }
 
@@ -260,7 +263,7 @@ fn descriptor(media_type: &str, digest: &Digest, size: u64) -> OciDescriptor {
     OciDescriptor {
         media_type: media_type.to_owned(),
         digest: digest.to_string(),
-        // A blob of 2^63 bytes fits on no disk.
+        // Never too large: no disk holds a blob of 2^63 bytes.
         size: i64::try_from(size).unwrap_or(i64::MAX),
         urls: None,
         annotations: None::<BTreeMap<_, _>>,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
-    /// Not at all: the blob's digest is the diff ID.
+    /// Not compressed: the blob's digest is the diff ID.
     None,
     /// gzip (RFC 1952), which every registry and runtime reads.
     Gzip,
@@ -17,7 +17,7 @@ pub enum Compression {
     Zstd,
 }
 
-/// Which manifest an image gets.
+/// The kind of manifest that an image gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
@@ -28,10 +28,11 @@ pub enum Format {
 }
 
 impl Compression {
-    /// The highest level of its compressor, libdeflate or zstd; the lowest is 1. `None` where
-    /// nothing is compressed.
+    /// The highest level of its compressor, libdeflate or zstd; the lowest is 1. `None` if nothing
+    /// is compressed.
     ///
-    /// libdeflate's level 0 does not compress at all; zstd takes 0 for its default.
+    /// Level 0 is not used: libdeflate does not compress at that level, and zstd takes it for its
+    /// default level.
     pub(crate) fn highest_level(self) -> Option<i32> {
         match self {
             Self::None => None,
@@ -40,10 +41,10 @@ impl Compression {
         }
     }
 
-    /// The compression that a layer's media type tells, Docker's or OCI's.
+    /// The compression that a Docker or OCI media type of a layer means.
     ///
-    /// `None` for a layer whose bytes are not to be had from the registry (foreign,
-    /// non-distributable) or cannot be used as they are (encrypted), and for unknown types.
+    /// `None` for unknown types, for encrypted layers, whose bytes cannot be used, and for foreign
+    /// or non-distributable layers, whose bytes the registry may not have.
     pub fn of_media_type(media_type: &str) -> Option<Self> {
         match media_type {
             media::IMAGE_LAYER_MEDIA_TYPE | media::IMAGE_DOCKER_LAYER_TAR_MEDIA_TYPE => {
@@ -57,7 +58,7 @@ impl Compression {
         }
     }
 
-    /// The media type of a layer so compressed; `None` where the format has none.
+    /// The media type of a layer with this compression; `None` if the format has none.
     pub fn media_type(self, format: Format) -> Option<&'static str> {
         match (format, self) {
             (Format::Oci, Self::None) => Some(media::IMAGE_LAYER_MEDIA_TYPE),
@@ -109,7 +110,7 @@ impl fmt::Display for Format {
 
 /// The one layer media type that `oci-client` has no constant for.
 const LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
-/// Whether a media type is that of a layer that only others may distribute (OCI image-spec 1.1,
+/// Whether this is the media type of a non-distributable layer (OCI image-spec 1.1,
 /// "Non-Distributable Layers"; Docker's foreign layers).
 pub fn is_foreign(media_type: &str) -> bool {
     ["foreign", "nondistributable"].iter().any(|word| media_type.contains(word))

@@ -1,5 +1,7 @@
-//! Names of images by Docker's rules, read without the regular expressions of `oci-client`, which
-//! take 40 ms to compile: longer than a push of which nothing changed.
+//! Names of images by Docker's rules.
+//!
+//! They are parsed without the regular expressions of `oci-client`. Compiling those takes 40 ms,
+//! which is longer than a push of an unchanged image.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -32,7 +34,7 @@ impl Reference {
         &self.repository
     }
 
-    /// The tag. One without tag and digest stands for the repository.
+    /// The tag. A reference without tag and digest means the repository.
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
     }
@@ -61,7 +63,7 @@ impl fmt::Display for Reference {
     }
 }
 
-/// Text is not the name of an image.
+/// A text that is not the name of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not the name of an image, such as registry.example/app:v1")]
 pub struct InvalidReference;
@@ -77,9 +79,11 @@ impl std::str::FromStr for Reference {
 /// The longest name that registries take.
 const MAX_NAME: usize = 255;
 
-/// Reads `[host[:port]/]repository[:tag][@digest]`. `name` is `docker.io/library/name:latest`.
+/// Parses `[host[:port]/]repository[:tag][@digest]`. A name alone means
+/// `docker.io/library/name:latest`.
 ///
-/// A host is what has a dot or a colon in it, or `localhost`; it may be an IPv6 address in brackets. The digest is SHA-256 or SHA-512.
+/// The part before the first slash is a host if it contains a dot or a colon, or is `localhost`. A
+/// host may be an IPv6 address in brackets. The digest is SHA-256 or SHA-512.
 pub fn parse_reference(text: &str) -> Option<Reference> {
     let (rest, digest) = match text.split_once('@') {
         Some((rest, digest)) => (rest, Some(digest.parse::<Digest>().ok()?)),
@@ -122,7 +126,7 @@ pub fn is_same_name(one: &str, other: &str) -> bool {
     one == other || parse_reference(one).is_some_and(|one| Some(one) == parse_reference(other))
 }
 
-/// The names without those that are another form of one before.
+/// The names, without each name that is another form of an earlier one.
 pub fn distinct_names(names: impl IntoIterator<Item = String>) -> Vec<String> {
     let mut distinct: Vec<String> = Vec::new();
     for name in names {
@@ -133,7 +137,8 @@ pub fn distinct_names(names: impl IntoIterator<Item = String>) -> Vec<String> {
     distinct
 }
 
-/// The reference's repository, for a push without a tag: only its digest names the image then.
+/// The reference without tag and digest, for a push without a tag. Then only the digest identifies
+/// the image.
 pub fn untagged(reference: Reference) -> Reference {
     Reference { tag: None, digest: None, ..reference }
 }
@@ -151,7 +156,8 @@ pub fn is_tag(text: &str) -> bool {
         && text.bytes().all(|b| word(b) || matches!(b, b'.' | b'-'))
 }
 
-/// What Docker's rules take for a host, and not for the first part of a repository.
+/// Whether Docker's rules take the first part of a name for a host, not for a part of the
+/// repository.
 fn is_host(text: &str) -> bool {
     text.contains(['.', ':']) || text == "localhost"
 }
@@ -175,7 +181,7 @@ fn is_domain(host: &str) -> bool {
     port.is_none_or(digits) && name.split('.').all(label)
 }
 
-/// Lower-case words, with `.`, `_`, `__` or any number of `-` between them.
+/// Whether the text consists of lower-case words, separated by `.`, `_`, `__` or any number of `-`.
 fn is_path_component(text: &str) -> bool {
     let word = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let bytes = text.as_bytes();
@@ -242,7 +248,7 @@ mod tests {
     fn agrees(text: &str) -> Result<(), TestCaseError> {
         let ours = parse_reference(text).map(|ours| ours.whole());
         let theirs = oci_client::Reference::try_from(text).ok().map(|theirs| theirs.whole());
-        // Theirs takes the `Foo` of `Foo/bar` for a host, and digests that nobody uses.
+        // oci-client takes `Foo` in `Foo/bar` for a host, and accepts SHA-384 digests.
         let known = text.contains(char::is_uppercase) || text.contains("sha384");
         if ours.is_some() || !known {
             prop_assert_eq!(ours, theirs, "{}", text);

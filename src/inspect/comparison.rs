@@ -82,7 +82,8 @@ impl Comparison {
     }
 }
 
-/// What a layer is recognised by, whether it is compressed or not.
+/// Identifies a layer: the diff ID, which is the same for every compression, or else the digest of
+/// the blob.
 fn identity(layer: &InspectedLayer) -> Option<&Digest> {
     layer.diff_id.as_ref().map(|diff_id| diff_id.digest()).or(layer.digest.as_ref())
 }

@@ -11,7 +11,8 @@ use super::{InspectedImage, InspectedLayer};
 use crate::image::{Bounded, Config, Digest};
 use crate::{json, source};
 
-/// A config with more arguments, variables or ports is shown without them.
+/// The most arguments or environment variables that are read. If a config has more, its fields are
+/// not shown.
 const MAX_ELEMENTS: usize = 16 * 1024;
 
 type Texts = Option<Bounded<String, MAX_ELEMENTS>>;

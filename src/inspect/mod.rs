@@ -28,7 +28,8 @@ pub(crate) use self::reading::not_an_image;
 /// The images of one place, and what a push of them would do.
 #[derive(Clone, Debug, Serialize)]
 pub struct Inspection {
-    /// The images, in the order in which they are stored; of an index, those of all platforms.
+    /// The images, in the order in which they are stored. For an index, the images of all
+    /// platforms.
     pub images: Vec<InspectedImage>,
     /// What a push would do.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -82,12 +83,12 @@ pub struct InspectedLayer {
     pub store_paths: Vec<String>,
     /// The command that made it, if the config's history has one.
     pub created_by: Option<String>,
-    /// What the registry has of it.
+    /// The layer's blob in the registry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub registry: Option<AtRegistry>,
 }
 
-/// What a registry has of a layer, or would be sent.
+/// A layer's blob in a registry, and what a push would do with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AtRegistry {
     /// The blob's digest.
@@ -110,10 +111,10 @@ pub struct Against {
     pub layers_to_upload: usize,
 }
 
-/// Looks at the images at `location` that `selection` chooses. `against` is the destination of a
-/// push; `options` are those of that push, which is a dry run.
+/// Reads the images at `location` that `selection` chooses. `against` is the destination of a push;
+/// `options` are those of that push, which is a dry run.
 ///
-/// If layers can be skipped in the file, they are not read.
+/// Layers are not read if they can be skipped in the file.
 pub async fn inspect(
     location: &Location,
     selection: &Selection,
@@ -136,8 +137,8 @@ pub async fn inspect(
     Ok(inspection)
 }
 
-/// Looks at an image in a registry, without its layers. Of an index, at the images of all platforms,
-/// or at those for `platform`.
+/// Reads an image in a registry, without its layers. If it is an index, reads the images of all
+/// platforms, or only those for `platform`.
 pub async fn inspect_remote(
     reference: &Reference,
     platform: Option<&Platform>,
@@ -158,7 +159,7 @@ pub async fn inspect_remote(
 }
 
 impl Inspection {
-    /// The images of a layout, an index with all that it lists.
+    /// The images of a layout, including all images that its indexes list.
     pub fn of_trees(trees: &[Tree]) -> Self {
         let nodes = trees.iter().flat_map(|tree| {
             let place = move |(place, node)| (tree, place, node);
@@ -166,7 +167,7 @@ impl Inspection {
         });
         let images = nodes.filter_map(|(tree, place, node)| {
             let config = node.config.as_ref()?;
-            // An attestation: it looks like an image for the platform unknown/unknown.
+            // Skip attestations: they look like images for the platform unknown/unknown.
             if place != tree.root && config.platform().is_unknown() {
                 return None;
             }
@@ -181,7 +182,7 @@ impl Inspection {
         Self { images: images.collect(), against: None }
     }
 
-    /// The images of another source, with the lengths of the layers that it yielded.
+    /// The images of a source that is not a layout, with the lengths of the layers that it yielded.
     fn of_images(images: &[&Image], lengths: &HashMap<LayerId, u64>) -> Self {
         let images = images.iter().map(|image| {
             let length = |id| lengths.get(id).copied().unwrap_or_default();

@@ -1,5 +1,5 @@
-//! A source read for what it says of itself: layers are skipped, unless the source has to make
-//! them to know what they are.
+//! Reads the images of a source. Layers are skipped, unless the source has to make them to know
+//! their diff IDs.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::event::{Event, Events};
 use crate::image::{DiffId, Hasher};
 use crate::source::{self, Claim, Contents, Location, Selection, Source};
 
-/// Reads what is at `location`, on a thread where it may block.
+/// Reads the images at `location` on a thread that may block.
 pub async fn read(
     location: &Location,
     selection: &Selection,
@@ -42,7 +42,7 @@ pub async fn read(
             }
         }
     };
-    // Fails only where the runtime is shutting down, or where the work panicked.
+    // Fails only if the runtime shuts down, or if the thread panicked.
     tokio::task::spawn_blocking(read)
         .await
         .unwrap_or_else(|error| Err(Error::Failed(error.to_string())))

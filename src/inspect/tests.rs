@@ -1,4 +1,4 @@
-//! Images looked at: archives of `testdata/`, a source that makes its layers, and a layout's tree.
+//! Inspects archives of `testdata/`, a source that makes its layers, and a layout's tree.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -87,7 +87,7 @@ async fn of_several_images_those_are_shown_that_are_meant() {
     assert!(error.contains("holds no image for linux/arm64"), "{error}");
 }
 
-/// A source whose layers are made as they are read, and whose config lists what they turn out to be.
+/// A source that makes its layers while they are read. Its config lists their diff IDs.
 struct Made {
     layers: Vec<&'static [u8]>,
     content: io::Cursor<&'static [u8]>,
@@ -153,7 +153,7 @@ impl Read for Unreadable {
     }
 }
 
-/// A source whose layers lie where they are.
+/// A source with stored layers, whose content must not be read.
 struct Lying {
     image: [Image; 1],
     content: Unreadable,
@@ -206,7 +206,7 @@ fn the_config_tells_how_the_image_is_run_and_how_it_was_made() {
     assert_eq!(image.layers[0].created_by.as_deref(), Some("ADD file:1 in /"));
     assert_eq!(image.layers[1].store_paths, ["/nix/store/a-1", "/nix/store/b-2"]);
     assert_eq!(image.layers[1].created_by, None);
-    // More blobs than the config knows of.
+    // The image has more blobs than the config has diff IDs.
     assert_eq!(image.layers[3].diff_id, None);
 }
 
@@ -313,7 +313,7 @@ fn a_comparison_finds_layers_by_diff_id_or_by_blob() {
     let against = inspection.against.as_ref().unwrap();
     assert_eq!((against.bytes_to_send, against.layers_to_upload), (77, 1));
 
-    // By the blob, though its diff ID is not known.
+    // The layer is found by its blob's digest, although its diff ID is not known.
     let blobs = [b"blob of b".as_slice(), b"blob of a", b"blob of a"].map(Digest::of);
     let stored = blobs.map(|digest| (digest.clone(), 3, Some(digest)));
     let image = InspectedImage::new(vec![], &config(&[], "[]"), stored.into_iter());

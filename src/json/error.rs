@@ -1,4 +1,4 @@
-//! What is wrong with JSON, in words.
+//! Errors about JSON, as text for users.
 
 use std::fmt;
 
@@ -18,17 +18,18 @@ pub enum Error {
         /// The column in bytes.
         column: usize,
     },
-    /// It is JSON, but a value is missing, or another than is expected.
+    /// It is JSON, but a value is missing or is not the expected one.
     #[error("{} {fault}", ValueName(.path))]
     Value {
-        /// Which value: names of fields with `.` between them, `[2]` for the third of a list.
+        /// The path of the value: names of fields with `.` between them, `[2]` for the third of a
+        /// list.
         path: String,
         /// What is wrong with it, beginning with a verb.
         fault: String,
     },
 }
 
-/// The value of this path, as the subject of a sentence.
+/// Shows a value's path as the subject of the message's sentence.
 struct ValueName<'a>(&'a str);
 
 impl fmt::Display for ValueName<'_> {
@@ -53,7 +54,7 @@ impl Error {
         Self::Syntax { what, line: error.line(), column: error.column() }
     }
 
-    /// The error of a value that serde_json finds wrong though its syntax is right.
+    /// The error for a value that serde_json rejects although its syntax is right.
     pub(super) fn unread(error: impl fmt::Display) -> Self {
         Self::new(format!("cannot be read: {error}"))
     }

@@ -41,7 +41,7 @@ fn field_names_count_in_any_case() {
         assert_eq!(read(json).creds_store.as_deref(), Some("x"), "{key}");
     }
     assert_eq!(read(r#"{"O\u0053": "linux", "so": "", "ös": ""}"#).os, "linux");
-    // Not so where the names are data.
+    // The keys of a map are data, so they keep their case.
     let map = read(r#"{"map": {"a": "1", "A": "2"}}"#).map;
     assert_eq!(map.into_iter().collect::<Vec<_>>(), [("A", "2"), ("a", "1")].map(owned));
 }
@@ -157,8 +157,8 @@ fn numbers_are_read_to_their_ends() {
     assert_eq!(from_slice::<serde_json::Value>(any.as_bytes()).unwrap(), value);
 }
 
-/// Writes each value that it is given in another way: names in mixed case, each field twice,
-/// strings with escapes, blanks, fields that nobody knows.
+/// Writes each given value in another way: names in mixed case, each field twice, strings with
+/// escapes, blanks, unknown fields.
 const VARIED: &str = r#"import json, random, sys
 random.seed(int(sys.argv[1]))
 def text(value):

@@ -1,12 +1,12 @@
-//! The text of JSON, with what is no character replaced.
+//! Replaces bytes and escapes in JSON that are not characters.
 
 use std::borrow::Cow;
 
-/// How `\ud83d` is written.
+/// The length of an escape such as `\ud83d`.
 const ESCAPE: usize = 6;
 
-/// The text: each byte that is not UTF-8, and each `\u` escape of a surrogate without its other
-/// half, is U+FFFD instead.
+/// The text of `bytes`. U+FFFD replaces each byte that is not UTF-8, and each `\u` escape of a
+/// surrogate that is not part of a pair.
 pub fn repaired(bytes: &[u8]) -> Cow<'_, str> {
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => Cow::Borrowed(text),
@@ -53,7 +53,7 @@ fn without_lone_surrogates(text: &str) -> String {
     repaired + rest
 }
 
-/// The surrogate whose escape begins the text.
+/// The surrogate, if the text begins with the escape of one.
 fn surrogate(text: &str) -> Option<u16> {
     let digits = text.strip_prefix("\\u")?.get(..4)?;
     let is_hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());

@@ -1,24 +1,24 @@
-//! The buffers that layers travel in: a fixed number of them, used again and again, which is what
-//! bounds the memory of packing however large the image and however slow the disk.
+//! The buffers that hold the bytes of layers. Their number is fixed and they are reused, so packing
+//! takes a bounded amount of memory, whatever the size of the image and the speed of the disk.
 
 use std::io::{self, Read};
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-/// A piece of a layer: one buffer for the bytes as they come, one for what they are compressed to.
+/// A piece of a layer: one buffer for its bytes, and one for the compressed bytes.
 ///
-/// Dropping it lets someone else have the buffers.
+/// Dropping it returns the buffers to the pool.
 pub struct Block {
     buffers: Buffers,
     /// How much of `buffers.raw` is filled.
     len: usize,
-    /// How much of `buffers.packed` is; `None` while the block is not compressed.
+    /// How much of `buffers.packed` is filled; `None` while the block is not compressed.
     packed: Option<usize>,
     pool: Arc<Pool>,
 }
 
-/// All blocks that there are.
+/// The buffers of all blocks.
 pub(super) struct Pool {
     block_size: usize,
     free: (Sender<Buffers>, Receiver<Buffers>),
@@ -36,7 +36,7 @@ impl Pool {
     pub(super) fn new(block_size: usize, count: usize) -> Arc<Self> {
         let free = bounded(count);
         for _ in 0..count {
-            // There is room for `count` and both ends are here, so it cannot fail.
+            // Cannot fail: the channel has room for `count`, and both of its ends exist.
             let _ = free.0.send(Buffers::default());
         }
         Arc::new(Self { block_size, free })
@@ -82,12 +82,12 @@ impl Block {
         self.len == self.buffers.raw.len()
     }
 
-    /// Leaves only this many bytes of the layer in it.
+    /// Keeps only the first `len` bytes of the layer.
     pub(super) fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }
 
-    /// What goes into the blob: the bytes compressed, if they were, or as they are.
+    /// The bytes for the blob: the compressed ones if there are any, otherwise the layer's bytes.
     pub(super) fn stored(&self) -> &[u8] {
         match self.packed {
             Some(len) => &self.buffers.packed[..len],
@@ -95,8 +95,8 @@ impl Block {
         }
     }
 
-    /// Compresses the bytes with `encode`, which is given them and a buffer of `room` bytes or
-    /// more, and tells how many it wrote there.
+    /// Compresses the bytes with `encode`. It gets the bytes and a buffer of at least `room` bytes,
+    /// and returns how many bytes it wrote there.
     pub(super) fn pack<E>(
         &mut self,
         room: usize,
@@ -114,7 +114,7 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        // There is room for every block that there is, and the pool holds the receiver.
+        // Cannot fail: the channel has room for every block, and the pool holds the receiver.
         let _ = self.pool.free.0.send(std::mem::take(&mut self.buffers));
     }
 }

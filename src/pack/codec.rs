@@ -1,4 +1,4 @@
-//! The compressors: what one block becomes, and what each costs in memory.
+//! The compressors: how one block is compressed, and how much memory that takes.
 //!
 //! A block is compressed by itself, to gzip members (RFC 1952, section 2.2) or a Zstandard frame
 //! (RFC 8878, section 3.1). Members and frames may be concatenated, so blocks can be compressed on
@@ -28,10 +28,10 @@ const BLOCKS_MEMORY: usize = 48 << 20;
 /// The memory that blocks and the rest of the program may take together.
 const MEMORY: usize = 80 << 20;
 
-/// With fewer blocks, reading, compressing and writing would take turns.
+/// The fewest blocks. With fewer, reading, compressing and writing could not run at the same time.
 const FEWEST_BLOCKS: usize = 3;
 
-/// A compression with a level that it has.
+/// A compression, with a level that is valid for it.
 #[derive(Clone, Copy)]
 pub(super) enum Codec {
     None,
@@ -39,7 +39,7 @@ pub(super) enum Codec {
     Zstd(i32),
 }
 
-/// A codec at work; each thread has its own.
+/// A compressor. Each thread has its own.
 pub(super) enum Encoder {
     Gzip(Deflate),
     Zstd(Zstandard<'static>),
@@ -68,10 +68,11 @@ impl Codec {
         }
     }
 
-    /// How many bytes of a layer are compressed by themselves.
+    /// The size of a block, which is compressed independently of the others.
     ///
-    /// DEFLATE looks back 32 KiB, so 1 MiB loses nothing (larger blocks gain 0.1 %). Zstandard
-    /// looks back megabytes: of one frame a layer, blocks of 1 MiB lose 6.7 %, of 4 MiB 1.4 %.
+    /// DEFLATE looks back 32 KiB, so blocks of 1 MiB lose nothing (larger blocks gain 0.1 %).
+    /// Zstandard looks back megabytes: compared with one frame for the whole layer, blocks of 1 MiB
+    /// lose 6.7 %, and blocks of 4 MiB lose 1.4 %.
     pub(super) fn block_size(self) -> usize {
         match self {
             Self::None | Self::Gzip(_) => 1 << 20,
@@ -79,8 +80,9 @@ impl Codec {
         }
     }
 
-    /// The number of threads above which the compressors' own memory would be more than some
-    /// 64 MiB: one takes up to 9 MiB from libdeflate's level 10, and 4, 14 or 66 MiB with zstd.
+    /// The number of threads above which the compressors' own memory would exceed some 64 MiB. From
+    /// libdeflate's level 10 on, a compressor takes up to 9 MiB. With zstd it takes 4, 14 or 66
+    /// MiB, depending on the level.
     pub(super) fn most_threads(self) -> usize {
         match self {
             Self::None => 0,
@@ -91,15 +93,15 @@ impl Codec {
         }
     }
 
-    /// How many blocks there may be, so that `threads` are kept busy and memory, of which so much
-    /// is `taken`, is bounded. A block may need its size twice, as incompressible bytes do not
-    /// shrink.
+    /// The number of blocks: enough to keep `threads` busy, but within the memory limit, from which
+    /// `taken` bytes are subtracted. A block may take twice its size, because incompressible bytes
+    /// do not shrink.
     pub(super) fn blocks(self, threads: usize, taken: usize) -> usize {
         let memory = BLOCKS_MEMORY.min(MEMORY.saturating_sub(taken));
         (2 * threads.max(1) + 2).min(memory / (2 * self.block_size())).max(FEWEST_BLOCKS)
     }
 
-    /// The compressor; `None` where blocks are not compressed.
+    /// A new compressor; `None` if blocks are not compressed.
     pub(super) fn encoder(self) -> Result<Option<Encoder>, Error> {
         Ok(match self {
             Self::None => None,
@@ -122,7 +124,7 @@ impl Codec {
 }
 
 impl Encoder {
-    /// The most bytes that [`encode`](Self::encode) can make of `len`.
+    /// The most bytes that [`encode`](Self::encode) writes for `len` bytes.
     pub(super) fn bound(&mut self, len: usize) -> usize {
         match self {
             Self::Gzip(deflate) => gzip::bound(deflate, len),
@@ -130,7 +132,7 @@ impl Encoder {
         }
     }
 
-    /// Compresses `raw` to the start of `out`; returns how long it became.
+    /// Compresses `raw` to the start of `out`. Returns the compressed length.
     pub(super) fn encode(&mut self, raw: &[u8], out: &mut [u8]) -> Result<usize, String> {
         match self {
             Self::Gzip(deflate) => gzip::encode(deflate, raw, out),

@@ -9,7 +9,7 @@
 
 use std::ops::Range;
 
-/// What is looked at as one.
+/// The size of the units of a block that are judged one by one.
 const UNIT: usize = 1 << 10;
 
 /// A unit is sampled in pieces of [`PIECE`] bytes, one at the start of each [`SPACING`] bytes. A
@@ -20,8 +20,8 @@ const SPACING: usize = 128;
 /// The bytes of a unit that are looked at.
 const SAMPLE: usize = UNIT / SPACING * PIECE;
 
-/// The least dense stretch that is worth gzip members of its own: the compressor forgets what stood
-/// before it, and two members more cost some 40 bytes.
+/// The shortest dense stretch that is worth gzip members of its own: the compressor forgets the
+/// bytes before it, and two more members cost some 40 bytes.
 const SHORTEST: usize = 7 * UNIT;
 
 /// A stretch of fewer bytes is looked at as a whole.

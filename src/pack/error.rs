@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::image::Compression;
 use crate::open_files;
 
-/// A layer could not be packed. All that wait for the layer get a clone.
+/// Why a layer could not be packed. Everyone who waits for the layer gets a clone.
 ///
 /// No variant says which layer it was; the caller that began the packing knows it.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -28,23 +28,23 @@ pub enum Error {
     Spool {
         /// The directory of the spool files.
         dir: PathBuf,
-        /// What the system said.
+        /// The operating system's error.
         source: Arc<io::Error>,
     },
     /// The compressor failed; no input should make it fail.
     #[error("{compression} compression failed: {reason}")]
     Compressor {
-        /// Which.
+        /// The compression.
         compression: Compression,
-        /// What it said.
+        /// The compressor's error.
         reason: String,
     },
-    /// A layer that is stored compressed cannot be decompressed, so no runtime could either.
+    /// A layer that is stored compressed cannot be decompressed, so no runtime could use it.
     #[error("its bytes begin as {compression} and cannot be decompressed: {source}")]
     Damaged {
-        /// What the first bytes say it is.
+        /// The compression, according to the first bytes.
         compression: Compression,
-        /// What the decompressor said.
+        /// The decompressor's error.
         source: Arc<io::Error>,
     },
     /// Decompressing a stored layer would take more memory than is allowed.
@@ -53,7 +53,7 @@ pub enum Error {
          MiB; store it with a smaller one (zstd without --long or --ultra)"
     )]
     WindowTooLarge {
-        /// What it may take, in MiB.
+        /// The limit in MiB.
         limit_mib: u32,
     },
     /// A layer is stored compressed in a way that neither Docker nor OCI has a media type for.
@@ -62,10 +62,11 @@ pub enum Error {
          or with gzip or zstd"
     )]
     Unsayable(&'static str),
-    /// A block came after one that was not full: the blob would depend on how its bytes were cut.
+    /// A block came after one that was not full. Then the blob would depend on how the layer was
+    /// cut into blocks.
     #[error("a block that is not full must be a layer's last")]
     ShortBlock,
-    /// The blob is not made: its packing was dropped, or changed to hash only.
+    /// The blob is not made, because its packing was dropped or now only hashes.
     #[error("the packing of the layer was given up")]
     Abandoned,
 }

@@ -1,5 +1,6 @@
-//! One block to gzip members (RFC 1952, section 2.2): what compresses through libdeflate, what does
-//! not as it is, in stored DEFLATE blocks (RFC 1951, section 3.2.4).
+//! Turns one block into gzip members (RFC 1952, section 2.2). libdeflate compresses the stretches
+//! that can be compressed. The others are copied unchanged into stored DEFLATE blocks (RFC 1951,
+//! section 3.2.4).
 
 use libdeflater::{Compressor, Crc};
 
@@ -11,13 +12,14 @@ const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 /// The longest stored DEFLATE block.
 const LONGEST_STORED: usize = 0xffff;
 
-/// More than a further member adds to [`Compressor::gzip_compress_bound`].
+/// An upper limit for what each further member adds to [`Compressor::gzip_compress_bound`].
 const MEMBER_OVERHEAD: usize = 64;
 
-/// The shortest average member: a dense stretch of 7 KiB and 1 KiB that compress.
+/// The smallest average content of members: a dense stretch of 7 KiB and a compressible one of 1
+/// KiB alternate.
 const SHORTEST_MEMBERS: usize = 4 << 10;
 
-/// The most bytes that [`encode`] makes of `len`.
+/// The most bytes that [`encode`] writes for `len` bytes.
 pub(super) fn bound(compressor: &mut Compressor, len: usize) -> usize {
     compressor.gzip_compress_bound(len) + (len / SHORTEST_MEMBERS + 2) * MEMBER_OVERHEAD
 }
@@ -45,7 +47,7 @@ fn deflate(compressor: &mut Compressor, raw: &[u8], out: &mut [u8]) -> Result<us
     compressor.gzip_compress(raw, out).map_err(|error| error.to_string())
 }
 
-/// A member with `raw`, which is not empty, as it is.
+/// Writes a member that holds `raw` uncompressed. `raw` must not be empty.
 fn store(raw: &[u8], out: &mut [u8]) -> Result<usize, String> {
     let mut crc = Crc::new();
     crc.update(raw);

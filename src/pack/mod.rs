@@ -1,5 +1,5 @@
-//! Raw layer bytes to a blob: hashed, compressed on all cores, and spooled, block by block while
-//! the layer is being read.
+//! Turns the bytes of a layer into a blob. They are hashed, compressed on all cores and spooled,
+//! block by block, while the layer is being read.
 //!
 //! ```text
 //!  reader ─► Block ─► Packing::write ─► compressors ─► writer ─► Spool ─► readers
@@ -29,8 +29,8 @@
 //! do not compress are stored. Memory is bounded by the number of blocks, which take 48 MiB at most;
 //! [`Packer::block`] waits while all are in use.
 //!
-//! A layer that is stored as gzip or zstd already is its own blob, and is decompressed only to
-//! learn its diff ID and to see that it is whole.
+//! A layer that is already stored as gzip or zstd is used as the blob. It is decompressed only to
+//! compute its diff ID and to check that it is undamaged.
 
 mod block;
 mod codec;
@@ -72,18 +72,18 @@ pub struct Options {
     pub compression: Compression,
     /// 1 to 12 for gzip (libdeflate's levels; 5 unless given), 1 to 22 for zstd (3 unless given).
     pub level: Option<i32>,
-    /// How many threads compress; 0: as many as there are cores. Fewer are used where their
-    /// memory would not be bounded otherwise, 16 at most. The blobs do not depend on it.
+    /// The number of compressing threads; 0 means one for each core. At most 16 are used, and fewer
+    /// if they would take too much memory. The blobs do not depend on it.
     pub threads: usize,
-    /// Memory, in bytes, that something else takes meanwhile, up to some 70 MiB: packing then does
-    /// with less, if more slowly. The blobs do not depend on it.
+    /// Memory in bytes that other parts of the program take at the same time, up to some 70 MiB.
+    /// Packing then uses less memory and may be slower. The blobs do not depend on it.
     pub taken: usize,
-    /// The directory of the spool file, which has no name there.
+    /// The directory of the spool file. The file is unlinked, so it has no name there.
     pub spool_dir: PathBuf,
 }
 
-/// Where layers are packed. Clones share threads and memory; the threads end when all clones and
-/// packings are gone and the blobs that someone still waits for are made.
+/// Packs layers. Clones share the threads and the memory. The threads end when all clones and
+/// packings are dropped and all blobs that are still needed are finished.
 #[derive(Clone)]
 pub struct Packer(Arc<Inner>);
 
@@ -110,7 +110,7 @@ impl Packer {
         }
         .min(codec.most_threads());
         let blocks = codec.blocks(threads, options.taken);
-        // More could not be busy at once.
+        // Each busy thread needs a block, so more threads would be idle.
         let threads = threads.min(blocks);
         let pool = Pool::new(codec.block_size(), blocks);
         let (threads, handles) = Threads::start(codec, threads)?;
@@ -130,8 +130,8 @@ impl Packer {
         self.0.pool.take()
     }
 
-    /// Begins a layer whose blob is wanted. Once the spool and its clones are dropped, the blob is
-    /// not made any more.
+    /// Begins a layer and its blob. When the spool and all its clones are dropped, the blob is not
+    /// made any further.
     pub fn begin(&self) -> Result<(Packing, Spool), Error> {
         let (spool, tail) = Spool::new(&self.spool_file()?);
         Ok((Packing::new(self.clone(), Some(tail)), spool))
@@ -145,7 +145,7 @@ impl Packer {
         }
     }
 
-    /// Begins a layer of which only the diff ID is wanted.
+    /// Begins a layer for which only the diff ID is computed.
     pub fn hash(&self) -> Packing {
         Packing::new(self.clone(), None)
     }

@@ -1,11 +1,11 @@
-//! What comes of packing.
+//! The result of packing.
 
 use crate::image::{Blob, Compression, DiffId, Digest};
 
-/// What a layer has become.
+/// A packed layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packed {
-    /// The blob, whose bytes the spool has.
+    /// The blob. Its bytes are in the spool.
     pub blob: Blob,
     /// The digest of the uncompressed tar.
     pub diff_id: DiffId,

@@ -1,5 +1,5 @@
-//! One layer on its way from its source: hashed here, on the caller's thread, and given to the
-//! threads that make its blob.
+//! Packs one layer: hashes its blocks on the caller's thread, and gives them to the threads that
+//! make the blob.
 
 use std::mem;
 use std::sync::Arc;
@@ -11,18 +11,18 @@ use super::spool::Tail;
 use super::stored::{self, StoredLayer};
 use crate::image::{Compression, DiffId, Hasher};
 
-/// A layer being packed. Dropped before [`finish`](Self::finish), it leaves its blob
-/// [abandoned](Error::Abandoned).
+/// A layer that is being packed. If it is dropped before [`finish`](Self::finish), readers of its
+/// blob get [`Error::Abandoned`].
 pub struct Packing {
     packer: Packer,
-    /// The end of the blob; `None` where none is made.
+    /// The writer's side of the blob; `None` if no blob is made.
     tail: Option<Arc<Tail>>,
     content: PackingState,
-    /// Whether a block came that was not full, after which there can be no other.
+    /// Whether a block came that was not full. It must be the last one.
     ended: bool,
 }
 
-/// What the first block showed the layer's bytes to be.
+/// The kind of the layer's bytes, known from the first block.
 enum PackingState {
     /// No block came yet.
     Nothing,
@@ -30,7 +30,7 @@ enum PackingState {
     Tar(Hasher),
     /// Compressed already.
     Stored(StoredLayer),
-    /// Blocks were lost: neither a blob nor a diff ID will come of the layer.
+    /// Packing has failed, so the layer gets neither a blob nor a diff ID.
     Failed(Error),
 }
 
@@ -39,11 +39,11 @@ impl Packing {
         Self { packer, tail: tail.map(Arc::new), content: PackingState::Nothing, ended: false }
     }
 
-    /// Takes the layer's next bytes. Every block but the last must be full, which
-    /// [`Block::fill`] sees to; an empty one changes nothing.
+    /// Adds the layer's next bytes. Every block but the last must be full, as [`Block::fill`]
+    /// leaves it. An empty block changes nothing.
     ///
-    /// An error may come of an earlier block. It ends the layer: [`finish`](Self::finish) and
-    /// readers of the spool get it too.
+    /// An earlier block may have caused the error. After an error the layer cannot be packed:
+    /// [`finish`](Self::finish) and readers of the spool get the error, too.
     pub fn write(&mut self, block: Block) -> Result<(), Error> {
         if block.bytes().is_empty() {
             return Ok(());
@@ -77,7 +77,7 @@ impl Packing {
                 let threads = &self.packer.0.threads;
                 let done = self.tail.as_ref().map(|tail| threads.append(tail));
                 if verifier.write(block, done).is_err() {
-                    // The thread has ended early, and only it knows why.
+                    // The thread has ended early. Its error comes from `diff_id`.
                     self.diff_id()?;
                     return Err(Error::Abandoned);
                 }
@@ -86,23 +86,23 @@ impl Packing {
         Ok(())
     }
 
-    /// From here on only the diff ID is wanted: readers of the spool get [`Error::Abandoned`], and
-    /// its file is gone.
+    /// Stops making the blob; only the diff ID is still computed. Readers of the spool get
+    /// [`Error::Abandoned`], and its disk space is freed.
     pub fn hash_only(&mut self) {
         if let Some(tail) = self.tail.take() {
             tail.fail(Error::Abandoned);
         }
     }
 
-    /// Ends the layer. The blob may still be in the works: its [`Spool`](super::Spool) tells when
-    /// it is whole, or that it failed.
+    /// Ends the layer and returns its diff ID. The blob may not be finished yet:
+    /// [`Spool::finished`](super::Spool::finished) waits for it.
     pub fn finish(mut self) -> Result<DiffId, Error> {
         let compression = match &self.content {
             PackingState::Stored(verifier) => verifier.compression(),
             _ => self.packer.0.codec.compression(),
         };
         if let (PackingState::Nothing, Some(tail)) = (&self.content, &self.tail) {
-            // An empty file is no valid gzip or zstd; an empty member or frame is.
+            // An empty file is not valid gzip or zstd, so an empty member or frame is written.
             give(&self.packer, tail, self.packer.block());
         }
         let diff_id = self.diff_id()?;
@@ -113,7 +113,7 @@ impl Packing {
         Ok(diff_id)
     }
 
-    /// The digest of all that was written, decompressed. There is none to ask for after it.
+    /// The digest of all bytes that were written, decompressed. It can be asked for only once.
     fn diff_id(&mut self) -> Result<DiffId, Error> {
         match mem::replace(&mut self.content, PackingState::Failed(Error::Abandoned)) {
             PackingState::Nothing => Ok(Hasher::new().finish().into()),
@@ -147,11 +147,11 @@ impl PackingState {
     }
 }
 
-/// Has a block of a tar made part of the blob.
+/// Gives a block of a tar to the threads, which append it to the blob.
 fn give(packer: &Packer, tail: &Arc<Tail>, block: Block) {
     let threads = &packer.0.threads;
     if packer.0.codec.compression() == Compression::None {
-        // There is room for one, and nobody has received it yet.
+        // Does not wait: the channel has room for this one block.
         let _ = threads.append(tail).send(block);
     } else {
         threads.compress(tail, block);

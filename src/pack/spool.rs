@@ -1,7 +1,7 @@
-//! The spool: room on the disk that a blob grows in. It can be read, several times and by several
-//! readers, while the blob still grows.
+//! The spool: disk space for a blob that is being made. Several readers can read it, and several
+//! times, while the blob still grows.
 //!
-//! A [`Spool`] is the readers' side, the [`Tail`] the writer's. Each may outlive the other: without
+//! A [`Spool`] is the readers' side, a [`Tail`] the writer's. Either may be dropped first: without
 //! readers nothing more is written, and readers of a blob that will not be finished get an error.
 
 use std::io;
@@ -17,12 +17,12 @@ use super::packed::Packed;
 use super::spool_file::{SpoolFile, SpoolSpace};
 use crate::image::{Digest, Hasher};
 
-/// The readers' side of a blob in the making. Cheap to clone. When the last clone is dropped, the
-/// blob's room on the disk is freed and the blob is not made any further.
+/// The readers' side of a blob that is being made. Cheap to clone. When the last clone is dropped,
+/// the blob's disk space is freed and the blob is not made any further.
 #[derive(Clone)]
 pub struct Spool(Arc<SpooledBlob>);
 
-/// The writer's side. Dropped before it has finished, it leaves the blob abandoned.
+/// The writer's side. If it is dropped before it has finished, readers get [`Error::Abandoned`].
 pub(super) struct Tail {
     spool: Weak<SpooledBlob>,
     written: Mutex<Written>,
@@ -39,7 +39,7 @@ struct SpooledBlob {
     state: watch::Sender<SpoolState>,
 }
 
-/// The space is in the state, so that a blob that failed takes no more room on the disk.
+/// The space is part of the state, so that a failed blob frees its disk space.
 enum SpoolState {
     Growing { space: Arc<SpoolSpace>, available: u64 },
     Finished { space: Arc<SpoolSpace>, packed: Packed },
@@ -63,7 +63,8 @@ impl Spool {
         match state.as_deref() {
             Ok(SpoolState::Finished { packed, .. }) => Ok(packed.clone()),
             Ok(SpoolState::Failed(error)) => Err(error.clone()),
-            // Not waited for; and the sender cannot go while `self` has it.
+            // Cannot happen: `wait_for` does not return this state, and `self` keeps the sender
+            // alive.
             Ok(SpoolState::Growing { .. }) | Err(_) => Err(Error::Abandoned),
         }
     }
@@ -83,7 +84,7 @@ impl Spool {
                 Ok(SpoolState::Growing { space, available }) => (Arc::clone(space), *available),
                 Ok(SpoolState::Finished { space, packed }) => (Arc::clone(space), packed.blob.size),
                 Ok(SpoolState::Failed(error)) => return Err(error.clone()),
-                // The sender cannot go while `self` has it.
+                // Cannot happen: `self` keeps the sender alive.
                 Err(_) => return Err(Error::Abandoned),
             }
         };
@@ -93,7 +94,7 @@ impl Spool {
         }
         let len = usize::try_from(left).map_or(max, |left| left.min(max));
         let read = task::spawn_blocking(move || space.read(offset, len));
-        // The task fails by itself only where the runtime is being shut down.
+        // The task itself fails only if the runtime shuts down.
         let read = read.await.unwrap_or_else(|error| Err(io::Error::other(error)));
         read.map(Some).map_err(|error| self.0.file.error(error))
     }
@@ -117,7 +118,7 @@ impl Spool {
 }
 
 impl Tail {
-    /// Whether anyone would read what is appended.
+    /// Whether the blob still has readers and has not ended.
     pub(super) fn is_wanted(&self) -> bool {
         self.spool.upgrade().is_some_and(|spool| spool.growing().is_some())
     }
@@ -189,7 +190,7 @@ impl SpooledBlob {
         }
     }
 
-    /// Goes to a final state, if this one is not final.
+    /// Changes to the final state `last`, unless the current state is already final.
     fn settle(&self, mut last: SpoolState) {
         self.state.send_if_modified(|state| {
             let growing = matches!(state, SpoolState::Growing { .. });
@@ -198,7 +199,7 @@ impl SpooledBlob {
             }
             growing
         });
-        // The old state is dropped only here: freeing its room on the disk may take a while, and
-        // readers wait for the lock.
+        // The old state, which is now in `last`, is dropped only here, after the lock was released.
+        // Freeing its disk space may take a while, and readers wait for the lock.
     }
 }

@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 
 use super::error::Error;
 
-/// As much as the uploader reads at a time. A blob of 10 GB has 40,000 of them.
+/// The size of a slot: the uploader reads this much at a time. A blob of 10 GB has 40,000 slots.
 const SLOT: u64 = 256 << 10;
 
 /// The file that blobs share.
@@ -32,13 +32,13 @@ pub(super) struct SpoolFile {
 
 #[derive(Default)]
 struct FreeSlots {
-    /// Slots that were given back; the lowest is used next, so that the file stays short.
+    /// Slots that were given back. The lowest is used next, so that the file stays short.
     returned: BinaryHeap<Reverse<u32>>,
-    /// All slots from this one on were never used.
+    /// The first slot that was never used. All slots after it are unused, too.
     unused: u32,
 }
 
-/// The room that one blob takes in the file.
+/// The slots that one blob takes in the file.
 pub(super) struct SpoolSpace {
     file: Arc<SpoolFile>,
     slots: Mutex<Vec<u32>>,
@@ -55,7 +55,7 @@ impl SpoolFile {
         Arc::new(Self { file, dir: dir.to_owned(), slots: Mutex::default() })
     }
 
-    /// Says that spooling failed with this error.
+    /// The error for spooling that failed with `error`.
     pub(super) fn error(&self, error: io::Error) -> Error {
         Error::spool(&self.dir, error)
     }
@@ -80,7 +80,7 @@ impl SpoolFile {
 }
 
 impl SpoolSpace {
-    /// Room for a blob of which nothing is written yet.
+    /// Space for a blob of which nothing is written yet.
     pub(super) fn new(file: &Arc<SpoolFile>) -> Self {
         Self { file: Arc::clone(file), slots: Mutex::default() }
     }
@@ -124,7 +124,7 @@ impl Drop for SpoolSpace {
     }
 }
 
-/// Frees the room on the disk. Where the file system cannot, the slots are used again all the same.
+/// Frees the disk space. If the file system cannot do that, the slots are still reused.
 #[cfg(target_os = "linux")]
 fn free_room(file: &File, range: Range<u64>) {
     use rustix::fs::{FallocateFlags, fallocate};

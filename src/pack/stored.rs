@@ -1,8 +1,8 @@
-//! Layers that are stored compressed already, as kaniko, Bazel and Docker's containerd store do.
+//! Layers that are already stored compressed, as kaniko, Bazel and Docker's containerd store do it.
 //!
-//! Such bytes are the blob. What is still to be learnt is the diff ID, which is the digest of what
-//! they decompress to: a thread decompresses them block by block, and passes a block on to the
-//! blob's writer only when all of it has been decompressed without complaint.
+//! The stored bytes are the blob. Only the diff ID is still unknown, which is the digest of the
+//! decompressed bytes. A thread decompresses the layer block by block. It passes a block on to the
+//! blob's writer only after the whole block was decompressed without an error.
 
 use std::io::{self, BufRead, Read};
 use std::sync::{Arc, Weak};
@@ -17,15 +17,15 @@ use super::spool::Tail;
 use super::threads::spawn;
 use crate::image::{Compression, DiffId, Hasher};
 
-/// The largest window (log2) that a Zstandard frame may ask to be decoded with: 128 MiB, which
-/// `zstd -d` takes without an option. It is memory of the few frames only that ask for it.
+/// The largest window (log2) that a Zstandard frame may ask for: 128 MiB, which `zstd -d` accepts
+/// without an option. Only the few frames that ask for it take that memory.
 const WINDOW_LOG_MAX: u32 = 27;
 
 /// How much is decompressed at a time.
 const PIECE: usize = 128 << 10;
 
-/// How the layer that begins so is compressed; [`Compression::None`] for a tar, and for anything
-/// else that is not known.
+/// The compression of a layer that begins with these bytes; [`Compression::None`] for a tar and for
+/// anything unknown.
 pub fn sniff(start: &[u8]) -> Result<Compression, Error> {
     Ok(match start {
         [0x1f, 0x8b, 0x08, ..] => Compression::Gzip,
@@ -45,7 +45,7 @@ pub(super) struct StoredLayer {
     compression: Compression,
     pieces: Sender<StoredBlock>,
     thread: JoinHandle<Result<DiffId, Error>>,
-    /// The thread gives up when this is gone.
+    /// The thread stops when this is dropped.
     _wanted: Arc<()>,
 }
 
@@ -56,9 +56,9 @@ struct StoredBlock {
 }
 
 impl StoredLayer {
-    /// Starts the thread. It tells `tail`, if there is one, when the layer is damaged.
+    /// Starts the thread. If the layer is damaged, the thread ends `tail` with the error.
     pub(super) fn start(compression: Compression, tail: Option<Arc<Tail>>) -> Result<Self, Error> {
-        // Bounded by the number of blocks.
+        // The number of blocks limits the length of this channel.
         let (pieces, input) = unbounded();
         let wanted = Arc::new(());
         let cancelled = Arc::downgrade(&wanted);
@@ -66,7 +66,8 @@ impl StoredLayer {
             let mut pieces = StoredBlocks::new(input);
             let result = diff_id(compression, &mut pieces, &cancelled);
             if let (Err(error), Some(tail)) = (&result, tail) {
-                // Before the pieces are dropped, from which the writer could not tell why.
+                // This must come before the pieces are dropped. From the dropped pieces the writer
+                // could not see the cause.
                 tail.fail(error.clone());
             }
             result
@@ -79,9 +80,9 @@ impl StoredLayer {
         self.compression
     }
 
-    /// Takes the next block; `done` gets it when it has been decompressed.
+    /// Adds the next block. `done` receives it after it was decompressed.
     ///
-    /// `Err` if the thread has found the layer damaged: [`finish`](Self::finish) tells how.
+    /// Returns `Err` if the thread has ended with an error, which [`finish`](Self::finish) returns.
     pub(super) fn write(&self, block: Block, done: Option<Sender<Block>>) -> Result<(), ()> {
         self.pieces.send(StoredBlock { block, done }).map_err(drop)
     }
@@ -100,7 +101,7 @@ fn diff_id(
     wanted: &Weak<()>,
 ) -> Result<DiffId, Error> {
     let damaged = |error: io::Error| match error.to_string().contains("too much memory") {
-        // The crate hands over zstd's error as its text only.
+        // The crate gives zstd's error only as text.
         true => Error::WindowTooLarge { limit_mib: 1 << (WINDOW_LOG_MAX - 20) },
         false => Error::Damaged { compression, source: Arc::new(error) },
     };
@@ -115,7 +116,8 @@ fn diff_id(
     };
     let mut hasher = Hasher::new();
     let mut buffer = vec![0; PIECE];
-    // A megabyte may decompress to gigabytes, so it is asked between pieces, not between blocks.
+    // A megabyte may decompress to gigabytes. So this checks after each piece of output, not only
+    // after each block, whether the layer is still wanted.
     while wanted.strong_count() > 0 {
         match decoder.read(&mut buffer) {
             Ok(0) => return Ok(hasher.finish().into()),
@@ -127,8 +129,8 @@ fn diff_id(
     Err(Error::Abandoned)
 }
 
-/// All members of a gzip file. Zeros behind the last, which `gzip` and `docker load` pass over, but
-/// not every client of a registry, do not become part of the blob.
+/// Decompresses all members of a gzip file. Zeros after the last member do not become part of the
+/// blob: `gzip` and `docker load` ignore them, but not every client of a registry does.
 struct GzipMembers<'a> {
     /// `None` after the last member.
     member: Option<GzDecoder<&'a mut StoredBlocks>>,
@@ -152,8 +154,8 @@ impl Read for GzipMembers<'_> {
     }
 }
 
-/// The pieces as a stream. It passes a piece on before it waits for the next one, since the next
-/// may need the block that this one holds.
+/// The blocks as a stream. It passes a block on before it waits for the next one, because reading
+/// the next one may need the buffers of this one.
 struct StoredBlocks {
     input: Receiver<StoredBlock>,
     current: Option<StoredBlock>,
@@ -165,7 +167,8 @@ impl StoredBlocks {
         Self { input, current: None, position: 0 }
     }
 
-    /// Whether another gzip member follows the one that has ended. Zeros to the very end are cut off.
+    /// Whether another gzip member follows the one that has ended. If only zeros follow up to the
+    /// end, they are cut off.
     fn has_another_member(&mut self) -> io::Result<bool> {
         let mut is_padded = false;
         loop {

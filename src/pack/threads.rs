@@ -1,11 +1,10 @@
-//! The threads that pack: some compress blocks in whatever order, and one puts the results into
-//! their spools in the order in which the blocks came.
+//! The threads that pack. Some compress blocks in any order. One writes the results to their
+//! spools, in the order in which the blocks came.
 //!
-//! A block is given to both at once: to the compressors as a [`Job`], to the writer as a place in
-//! its queue, where the writer waits for the compressor to hand over the result. Queues are as
-//! long as there are blocks, so giving never waits, and compressors never wait for the writer:
-//! nobody can wait in a circle. The threads end when the last [`Threads`] is dropped and what was
-//! given is done.
+//! A block is queued for both at once: the compressors get it as a [`Job`], and the writer gets a
+//! place in its queue, where it waits for the compressed block. The queues have room for all
+//! blocks, so queueing never waits, and compressors never wait for the writer. So there can be no
+//! deadlock. The threads end when the last [`Threads`] is dropped and all queued work is done.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -19,7 +18,7 @@ use super::packed::Packed;
 use super::spool::Tail;
 use crate::image::{Compression, DiffId};
 
-/// The way to the threads.
+/// The queues of the threads.
 pub(super) struct Threads {
     jobs: Sender<Job>,
     orders: Sender<Order>,
@@ -42,7 +41,8 @@ impl Threads {
         codec: Codec,
         compressors: usize,
     ) -> Result<(Self, Vec<JoinHandle<()>>), Error> {
-        // Bounded by the number of blocks, since every job and every append has one.
+        // The number of blocks limits the length of the queues, since every job and every append
+        // has one.
         let (jobs, taken) = unbounded();
         let (orders, ordered) = unbounded();
         let mut threads = vec![spawn("pack-write", move || write(&ordered))?];
@@ -53,7 +53,7 @@ impl Threads {
         Ok((Self { jobs, orders }, threads))
     }
 
-    /// Has `block` compressed and appended to the blob.
+    /// Queues `block` to be compressed and appended to the blob.
     pub(super) fn compress(&self, tail: &Arc<Tail>, block: Block) {
         let done = self.append(tail);
         // Fails only if every compressor has panicked; then `done` is dropped, which the writer
@@ -61,8 +61,8 @@ impl Threads {
         let _ = self.jobs.send(Job { tail: Arc::clone(tail), block, done });
     }
 
-    /// Has the block that will be sent to the sender appended to the blob. Dropping the sender
-    /// gives the blob up.
+    /// Reserves the next place in the blob for the block that the returned sender will get. If the
+    /// sender is dropped without a block, the blob fails.
     pub(super) fn append(&self, tail: &Arc<Tail>) -> Sender<Block> {
         let (done, block) = bounded(1);
         let tail = Arc::clone(tail);
@@ -71,14 +71,14 @@ impl Threads {
         done
     }
 
-    /// Has the blob finished after all that was appended to it.
+    /// Queues the end of the blob, after everything that was appended to it.
     pub(super) fn finish(&self, tail: Arc<Tail>, compression: Compression, diff_id: DiffId) {
-        // As above.
+        // Fails only if the writer has panicked. Dropping the `Tail` then tells the readers.
         let _ = self.orders.send(Order::Finish { tail, compression, diff_id });
     }
 }
 
-/// Starts a thread that has a name for those who look at the process.
+/// Starts a thread with a name, which tools such as `top` can show.
 pub(super) fn spawn<T: Send + 'static>(
     name: &str,
     run: impl FnOnce() -> T + Send + 'static,
@@ -121,7 +121,8 @@ fn write(orders: &Receiver<Order>) {
         match order {
             Order::Append { tail, block } => match block.recv() {
                 Ok(block) => tail.append(block.stored()),
-                // Whoever had the block dropped it: nobody wants the blob, or `tail` knows why.
+                // The block was dropped instead of sent. Either the blob is not wanted any more, or
+                // `tail` already has the error.
                 Err(_) => tail.fail(Error::Abandoned),
             },
             Order::Finish { tail, compression, diff_id } => {

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use super::options::IndexItem;
 use crate::error::Error;
 use crate::image::Platform;
+use crate::source::Location;
 
 /// The platforms of an index, and the number of the image that has each.
 pub type Platforms = Mutex<HashMap<Platform, usize>>;
@@ -21,13 +22,8 @@ pub struct IndexSlot<'a> {
 impl IndexSlot<'_> {
     /// Takes the slot of a platform, which must be the expected one and not taken by another image.
     pub fn take(&self, platform: &Platform) -> Result<(), Error> {
-        if let Some(expected) = &self.image.platform
-            && !expected.matches(platform)
-        {
-            return Err(Error::Usage(format!(
-                "{} is an image for {platform}, not for {expected}; was the wrong image given?",
-                self.image.image
-            )));
+        if let Some(expected) = &self.image.platform {
+            check_platform(&self.image.image, platform, expected)?;
         }
         match *self.platforms.lock().entry(platform.clone()).or_insert(self.number) {
             first if first == self.number => Ok(()),
@@ -38,6 +34,20 @@ impl IndexSlot<'_> {
                 ordinal(first.max(self.number) + 1),
             ))),
         }
+    }
+}
+
+/// An error if an image is not for the expected platform.
+pub fn check_platform(
+    image: &Location,
+    platform: &Platform,
+    expected: &Platform,
+) -> Result<(), Error> {
+    match expected.matches(platform) {
+        true => Ok(()),
+        false => Err(Error::Usage(format!(
+            "{image} is an image for {platform}, not for {expected}; was the wrong image given?"
+        ))),
     }
 }
 

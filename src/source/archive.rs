@@ -1,12 +1,12 @@
-//! Archives: a tar, plain or compressed, that holds a docker archive or an OCI layout. What is both
-//! is a docker archive, as Docker itself takes it.
+//! Archives: a tar, plain or compressed, that holds a docker archive or an OCI layout. A tar that
+//! is both is read as a docker archive, as Docker itself does.
 //!
-//! Comes in: a file or a stream. Goes out: its [`Contents`].
+//! Input: a file or a stream. Output: its [`Contents`].
 //!
-//! A stream tells its images at its end, and nothing may be sent that belongs to another image. So
-//! where that matters ([`ImagesKnown`]), a file is read twice, and a pipe is put into a temporary
-//! file. Only archives as Nix builds them, which hold one image, are read once; of these a short one
-//! is put into a temporary file too, as that costs nothing and leaves nothing to assume.
+//! A stream lists its images only at its end, but no layer of another image may be sent. So if that
+//! matters ([`ImagesKnown`]), a file is read twice, and a pipe is copied to a temporary file. Only
+//! archives as Nix builds them, which hold one image, are read once. Short ones of these are copied
+//! to a temporary file, too: that costs nothing, and nothing has to be assumed.
 
 use std::fs::{self, File};
 use std::io::{Cursor, Read};
@@ -50,7 +50,7 @@ pub struct ArchiveStream {
     pub wrapping: Wrapping,
     /// The most memory, in bytes, that decompressing it takes.
     pub memory: usize,
-    /// Begins to read it once more; `None` where it can be read only once.
+    /// Begins to read it once more; `None` if it can be read only once.
     pub again: Option<Again>,
 }
 
@@ -119,7 +119,7 @@ pub fn open_stream(
         _ => {}
     }
     let (file, length) = spool::spool(stream, &name, wrapping)?;
-    // All of the original was read by now, and its progress was told.
+    // The whole original was read already, and its progress was reported.
     open_tar(file, length, name, Box::new(|_, _| {}))
 }
 

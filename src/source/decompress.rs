@@ -1,8 +1,8 @@
-//! Reading a stream ahead on a thread of its own, decompressed on the way.
+//! Reads ahead and decompresses a stream on a separate thread.
 //!
-//! Comes in: a file or pipe, and how it is compressed. Goes out: its content, in chunks through a
-//! bounded channel, so that decompressing, which takes longest, never waits for anything else.
-//! Everything is read to the very end, checksums verified.
+//! Input: a file or pipe, and its compression. Output: its content, in chunks through a bounded
+//! channel. Decompressing takes longest, so it runs at the same time as everything else. The input
+//! is read to its very end, so that all checksums are verified.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -19,10 +19,10 @@ use super::location::ReadProgress;
 use super::tar::Bytes;
 use super::wrapping::Wrapping;
 
-/// Length of a chunk, and of what is read from the file at once. Larger ones gain nothing.
+/// The length of a chunk, and of a read from the file. Larger ones gain nothing.
 const CHUNK: usize = 256 << 10;
 
-/// Chunks that wait to be taken: 4 MiB.
+/// The most chunks that are read ahead: 4 MiB.
 const CHUNKS_AHEAD: usize = 16;
 
 /// Compressed data that cannot be read.
@@ -34,10 +34,10 @@ pub enum DecompressError {
          Make or fetch it again"
     )]
     Truncated { file: Arc<str>, wrapping: Wrapping, bytes: u64 },
-    /// The compressed data is not what was compressed.
+    /// The compressed data is damaged.
     #[error("{file}: corrupt {wrapping}, noticed at byte {bytes}: {what}; make or fetch it again")]
     Corrupt { file: Arc<str>, wrapping: Wrapping, bytes: u64, what: String },
-    /// Nothing but padding came for a long time.
+    /// The compressed data has too much padding.
     #[error(
         "{file}: more than {limit_mib} MiB of the {wrapping} data hold nothing; does the program that \
          writes it end? Make it again"
@@ -57,13 +57,14 @@ impl From<DecompressError> for Error {
     }
 }
 
-/// So much of a file is read without any output of the decompressor: more is padding without end.
+/// The most bytes that are read without any output of the decompressor. More is considered endless
+/// padding.
 const MAX_PADDING: u64 = 64 << 20;
 
-/// The content of a file, as the thread hands it over.
+/// The decompressed content of a file, which the thread reads.
 ///
-/// Dropping it ends the thread: at once, or where the thread waits for a pipe, as soon as that
-/// gives something.
+/// Dropping it ends the thread. If the thread is waiting for a pipe, it ends when the pipe has data
+/// or is closed.
 pub struct Stream {
     messages: Receiver<Message>,
     /// Messages that were received before their turn.
@@ -83,7 +84,7 @@ enum Message {
     Failed(Error),
 }
 
-/// Begins to read `input`; decompressing it takes as much as `memory` bytes.
+/// Begins to read `input`. Decompressing it takes up to `memory` bytes of memory.
 pub fn stream(
     input: impl Read + Send + 'static,
     file: Arc<str>,
@@ -116,7 +117,7 @@ pub fn stream(
                 Ok(()) => Message::End,
                 Err(error) => Message::Failed(error),
             };
-            // Nobody is left to hear it if this fails.
+            // Fails only if the stream was dropped.
             let _ = messages_in.send(message);
         })
         .map_err(|source| FileError::Open { file: file.clone(), source })?;
@@ -133,13 +134,13 @@ pub fn stream(
 }
 
 impl Stream {
-    /// A stream that is already read, of what is short and not compressed: without the thread, a
-    /// target is run many times as often.
+    /// A stream of uncompressed bytes that are in memory already. Without a thread, fuzz targets
+    /// run many times faster.
     #[cfg(any(test, feature = "fuzzing"))]
     pub fn of(bytes: &[u8]) -> Self {
         let (messages_in, messages) = channel();
         for chunk in bytes.chunks(CHUNK) {
-            // The receiver is here.
+            // Cannot fail: the receiver exists.
             let _ = messages_in.send(Message::Data(chunk.to_vec(), chunk.len()));
         }
         let _ = messages_in.send(Message::End);
@@ -156,7 +157,8 @@ impl Stream {
         }
     }
 
-    /// The bytes at hand, fetched if there are none; empty at the end. They are not passed yet.
+    /// The next bytes, without consuming them. Waits for bytes if there are none yet; empty at the
+    /// end.
     pub fn peek(&mut self) -> Result<&[u8], Error> {
         while self.start == self.end && !self.at_end {
             match self.next_message() {
@@ -164,7 +166,7 @@ impl Stream {
                     let used = std::mem::replace(&mut self.chunk, chunk);
                     (self.start, self.end) = (0, length);
                     if !used.is_empty() {
-                        // If the thread is done, nobody needs it.
+                        // Fails only if the thread has ended. Then it does not need the buffer.
                         let _ = self.used.send(used);
                     }
                 }
@@ -178,8 +180,8 @@ impl Stream {
         Ok(&self.chunk[self.start..self.end])
     }
 
-    /// Whether everything that is left of it fits into as many chunks as are read ahead. They are
-    /// kept, and come next.
+    /// Whether everything that is left fits into the chunks that are read ahead. These chunks are
+    /// kept and come next.
     pub fn is_short(&mut self) -> Result<bool, Error> {
         while self.ahead.len() < CHUNKS_AHEAD {
             match self.messages.recv() {
@@ -188,7 +190,7 @@ impl Stream {
                     self.ahead.push_back(last);
                     return Ok(true);
                 }
-                // The thread has sent its last message before.
+                // The thread's last message was received before.
                 Err(_) => return Ok(true),
             }
         }
@@ -224,7 +226,7 @@ impl Bytes for Stream {
     }
 }
 
-/// What the thread does.
+/// Reads `content` to its end and sends it in chunks. Runs on the thread.
 fn read(
     mut content: impl Read,
     output: impl Fn(),
@@ -284,7 +286,7 @@ fn decoder<'a>(
     })
 }
 
-/// What a decoder's error says about the file.
+/// Turns a decoder's error into an error about the file.
 fn classify(
     error: io::Error,
     file: &Arc<str>,
@@ -302,7 +304,7 @@ fn classify(
     }
     let text = error.to_string();
     let is_too_large = match wrapping {
-        // The crate hands over zstd's error as its text only.
+        // The crate gives zstd's error only as text.
         Wrapping::Zstd => text.contains("too much memory"),
         Wrapping::Xz => is_memory_limit(&error),
         _ => false,
@@ -322,14 +324,14 @@ fn is_memory_limit(error: &io::Error) -> bool {
         .is_some_and(|inner| *inner == liblzma::stream::Error::MemLimit)
 }
 
-/// The file as it is, counted.
+/// Reads the compressed file and counts its bytes.
 struct CountedReader<R> {
     input: R,
     file: Arc<str>,
     wrapping: Wrapping,
     total: Option<u64>,
     consumed: Rc<Cell<u64>>,
-    /// What was consumed when something came of it last.
+    /// The value of `consumed` at the last output of the decompressor.
     at_output: Rc<Cell<u64>>,
     progress: ReadProgress,
 }
@@ -340,7 +342,7 @@ impl<R: Read> Read for CountedReader<R> {
             match self.input.read(buffer) {
                 Ok(count) => break count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // What is read may know better than its reader what went wrong.
+                // The input has already made an error of ours, which is more exact.
                 Err(error) if error.get_ref().is_some_and(|inner| inner.is::<Error>()) => {
                     return Err(error);
                 }

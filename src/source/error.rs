@@ -1,4 +1,4 @@
-//! Why an image cannot be read, told apart by the exit code that follows.
+//! Why an image cannot be read. The variants correspond to exit codes.
 //!
 //! Each kind of source has an error enum of its own, in its own folder. Here they are only wrapped,
 //! so that this file depends on none of them. Each message names the file, what is wrong with it,
@@ -32,8 +32,8 @@ impl Error {
 
     /// The error behind a failed read of a layer's content.
     ///
-    /// Contents fail with an [`io::Error`] that holds an [`Error`]. `entry` names the layer where
-    /// the [`io::Error`] came from elsewhere.
+    /// Such a read fails with an [`io::Error`] that contains an [`Error`]. If it contains none,
+    /// `entry` names the layer in the message.
     pub fn from_read(error: io::Error, entry: &str) -> Self {
         match error.downcast::<Self>() {
             Ok(ours) => ours,

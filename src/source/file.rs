@@ -35,7 +35,7 @@ pub enum FileError {
     ReaderGone { file: Arc<str> },
 }
 
-/// What a file is that is not a regular one.
+/// The kind of a file that is not a regular one.
 pub fn kind_of(metadata: &Metadata) -> &'static str {
     let kind = metadata.file_type();
     if kind.is_dir() {

@@ -1,4 +1,4 @@
-//! What the first file of a tar tells of the program that wrote the archive.
+//! The first file of a tar, which shows what program wrote the archive.
 
 use super::tar::{EntryKind, OCI_LAYOUT, Tar, normalise};
 use super::wrapping::Wrapping;
@@ -7,7 +7,7 @@ use super::wrapping::Wrapping;
 pub struct FirstEntry {
     /// Whether the tar begins with a file, and not with a folder.
     begins_with_file: bool,
-    /// Whether it begins with the folder `./`, and this folder's time is a fixed one.
+    /// Whether it begins with the folder `./` with a fixed time.
     begins_with_fixed_dot: bool,
     /// Whether the first file is a tar that begins with the folder `/nix`.
     is_store_layer: bool,
@@ -42,18 +42,18 @@ impl FirstEntry {
         first
     }
 
-    /// Whether the archive may be an OCI layout. Docker's own archives have been both since Docker
-    /// 25, and only the end of the archive tells which it is.
+    /// Whether the archive may be an OCI layout. Since Docker 25, Docker's archives are OCI layouts
+    /// as well, and only the end of the archive shows whether it has a `manifest.json`.
     pub fn may_be_of_layout(&self) -> bool {
         self.file.as_ref().is_some_and(|name| {
             name.starts_with("blobs/") || name == OCI_LAYOUT || name == "index.json"
         })
     }
 
-    /// Whether the archive begins as those of Nix's dockerTools do, which hold one image each.
+    /// Whether the archive begins like those of Nix's dockerTools, which hold one image each.
     /// `buildLayeredImage` and `streamLayeredImage` begin with a layer of store paths,
-    /// `<digits>/layer.tar`; `buildImage` begins with the folder `./`, of a fixed time. An archive
-    /// that was made by hand may have such names, too, and several images.
+    /// `<digits>/layer.tar`. `buildImage` begins with the folder `./`, which has a fixed time. An
+    /// archive that was made by hand may also have such names, and still hold several images.
     pub fn is_of_nix(&self) -> bool {
         let is_layer = |name: &String| {
             let digits = name.strip_suffix("/layer.tar").unwrap_or_default();
@@ -64,7 +64,7 @@ impl FirstEntry {
     }
 }
 
-/// Whether the first header of a tar has a time that is no later than that of Nix's builds, which
+/// Whether the time in the first header of a tar is not later than the time of Nix's builds, which
 /// is in 1980 (`SOURCE_DATE_EPOCH`).
 fn has_fixed_time(head: &[u8]) -> bool {
     const TIME: std::ops::Range<usize> = 136..148;

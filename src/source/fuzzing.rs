@@ -13,7 +13,8 @@ use super::tar::{self, BLOCK, Bytes, Tar};
 use super::wrapping::{self, Wrapping};
 use crate::image::{DiffId, Digest, Hasher};
 
-/// A tar, whose checksums are put right first: they would keep everything else from being tried.
+/// Reads a tar. Its checksums are corrected first, because a wrong checksum would end the reading
+/// at once.
 pub fn tar(data: &[u8]) {
     let data = mended(data);
     let mut tar = Tar::new(data.as_slice(), "x.tar".into(), Wrapping::None);
@@ -47,7 +48,7 @@ pub fn pax(data: &[u8]) {
     tar(&builder.into_inner().unwrap_or_default());
 }
 
-/// A compressed file. What flate2 can read of gzip is read, and is the same.
+/// Reads a compressed file. If flate2 can read a gzip file, pushimg must read the same content.
 pub fn wrapping(data: &[u8]) {
     let wrapping = Wrapping::of(data);
     if wrapping == Wrapping::None {
@@ -56,7 +57,8 @@ pub fn wrapping(data: &[u8]) {
     let outcome = unwrapped(stream(data.to_vec(), wrapping));
     if wrapping == Wrapping::Gzip {
         let mut theirs = Vec::new();
-        // It fails where we do not: on what follows the last member, on a header's checksum.
+        // flate2 also rejects files that pushimg reads: those with data after the last member, or
+        // with a wrong checksum in a header.
         let read = flate2::read::MultiGzDecoder::new(data).take(MOST).read_to_end(&mut theirs);
         if read.is_ok() && theirs.len() < MOST as usize {
             assert_eq!(outcome.as_deref().ok(), Some(theirs.as_slice()));
@@ -67,7 +69,8 @@ pub fn wrapping(data: &[u8]) {
     }
 }
 
-/// A docker archive, by seeking and as a stream: where both can read it, they agree.
+/// Reads a docker archive by seeking and as a stream. If both succeed, the results must be the
+/// same.
 pub fn archive(data: &[u8]) {
     let data = mended(data);
     let sought = sought(&data).inspect_err(checked);
@@ -79,7 +82,7 @@ pub fn archive(data: &[u8]) {
     }
 }
 
-/// The `manifest.json` of an archive that is sound otherwise.
+/// Reads the `manifest.json` of an otherwise correct archive.
 pub fn docker_manifest(data: &[u8]) {
     let layer = [0; 2 * BLOCK];
     let diff_id = Digest::of(&layer);
@@ -99,10 +102,10 @@ pub fn docker_manifest(data: &[u8]) {
     assert_eq!(sought.ok(), streamed.ok());
 }
 
-/// A bomb is not unpacked any further than this.
+/// The most bytes that are unpacked, because of decompression bombs.
 const MOST: u64 = 16 << 20;
 
-/// What is read of an archive: for each image its names, its config, and its layers' digests.
+/// The result of reading an archive: for each image its names, its config, and its layers' digests.
 type ImagesRead = Vec<(Vec<String>, Digest, Vec<Digest>)>;
 
 fn sought(data: &[u8]) -> Result<ImagesRead, Error> {
@@ -197,13 +200,13 @@ fn unwrapped(mut stream: Stream) -> Result<Vec<u8>, Error> {
     Ok(all)
 }
 
-/// What a person is told is one line, and steers no terminal.
+/// Checks that the message is one line and has no control characters.
 fn checked(error: &Error) {
     let text = error.to_string();
     assert!(!text.contains(char::is_control), "{text:?}");
 }
 
-/// The tar with the checksum of each of its headers put right.
+/// The tar with corrected checksums in all headers.
 fn mended(data: &[u8]) -> Vec<u8> {
     let mut data = data.to_vec();
     let mut at = 0;
@@ -216,7 +219,7 @@ fn mended(data: &[u8]) -> Vec<u8> {
         header.set_cksum();
         block.copy_from_slice(header.as_bytes());
         let size = header.entry_size().unwrap_or_default();
-        // Where it is beyond the end, there is nothing more to mend.
+        // If the content goes beyond the end, there are no more headers to correct.
         let size = usize::try_from(size).unwrap_or(usize::MAX).min(data.len());
         at += BLOCK + size.next_multiple_of(BLOCK);
     }

@@ -1,4 +1,4 @@
-//! What tells a file that never changes from all others, as the key of a cache.
+//! A cache key that identifies a file that never changes.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -11,8 +11,8 @@ const NIX_STORE: &str = "/nix/store";
 
 /// A key for the file at `location`, if it is in the Nix store, whose files never change.
 ///
-/// It holds the path with all symlinks followed, and, as root can change even such a file, its
-/// inode, length and times. `None` for any other file and for standard input.
+/// The key holds the path with all symlinks resolved. Root can change even such a file, so the key
+/// also holds its inode, length and times. `None` for any other file and for standard input.
 pub fn identity(location: &Location) -> Option<String> {
     match location {
         Location::Path(path) => identity_below(path, Path::new(NIX_STORE)),
@@ -25,7 +25,7 @@ fn identity_below(path: &Path, store: &Path) -> Option<String> {
     if !path.starts_with(store) {
         return None;
     }
-    // What a program writes may be another image every time.
+    // An executable gets no key, because it may write another image every time.
     let is_archive = |metadata: &fs::Metadata| metadata.is_file() && metadata.mode() & 0o111 == 0;
     let metadata = fs::metadata(&path).ok().filter(is_archive)?;
     Some(format!(

@@ -8,17 +8,17 @@ use crate::image::{Config, DiffId, LayerId, LayerKey};
 
 /// Something that holds images, being read front to back.
 pub trait Source: Send {
-    /// The images, or `None` while they are not known yet: a stream tells them only after
+    /// The images, or `None` while they are not known yet: a stream knows them only after
     /// [`next_layer`](Self::next_layer) has returned `None`, a seekable file at once. There is at
-    /// least one. Every layer they list is one that is, or was, yielded; a stream may have yielded
-    /// others that belong to no image.
+    /// least one. Every layer that they list has been or will be yielded. A stream may also yield
+    /// layers that belong to no image.
     fn images(&self) -> Option<&[Image]>;
 
     /// The next layer in the order of storage; `None` after the last.
     ///
     /// Bytes of the previous layer that were not read are skipped, which costs nothing on a
-    /// seekable file. Only when this has returned `None` is it sure that the source was complete,
-    /// its last checksum included. After an error the source must not be used any more.
+    /// seekable file. Only after this has returned `None` is the source known to be complete, with
+    /// its last checksum verified. After an error the source must not be used any more.
     fn next_layer(&mut self) -> Result<Option<Layer<'_>>, Error>;
 
     /// Yields the last layer once more, from its beginning. May be called only for a layer whose
@@ -27,24 +27,25 @@ pub trait Source: Send {
         Err(OnlyOnce.into())
     }
 
-    /// The names of its images, where they are known before the images are.
+    /// The names of the images, if they are known earlier than the images.
     fn early_names(&self) -> Option<Vec<String>> {
         let names = |image: &Image| image.names.clone();
         Some(self.images()?.iter().flat_map(names).collect())
     }
 
-    /// The keys of the layers to come, where they are known: their blobs can be looked up all at
-    /// once.
+    /// The keys of the layers to come, if they are known, so that their blobs can be looked up all
+    /// at once.
     fn keys(&self) -> Vec<LayerKey> {
         Vec::new()
     }
 
-    /// Tells the source the diff ID of the last layer: computed from its bytes, or, where they were
-    /// skipped, as the caller knows it. A source that makes its layers writes the config from these.
+    /// Gives the source the diff ID of the last layer. The caller computed it from the bytes, or
+    /// knew it already and skipped the bytes. A source that makes its layers needs the diff IDs to
+    /// write the config.
     fn learn(&mut self, _diff_id: &DiffId) {}
 
-    /// The most memory, in bytes, that reading takes besides a few megabytes: the window of a
-    /// decompressor. The packer gets that much less.
+    /// The most memory in bytes that reading takes in addition to a few megabytes: the window of a
+    /// decompressor. The packer uses that much less.
     fn memory(&self) -> usize {
         0
     }
@@ -65,17 +66,17 @@ pub struct Image {
 pub struct Layer<'a> {
     /// Its place in the source.
     pub id: LayerId,
-    /// What the source calls it (an archive entry's name), for messages.
+    /// Its name in the source (the name of an archive's entry), for messages.
     pub entry: String,
     /// Length of the bytes as stored.
     pub size: u64,
-    /// What the source knows of it without reading it.
+    /// What the source knows about the layer without reading it.
     pub claim: Claim,
     /// The bytes as stored: a tar, or a tar already compressed. A failed read is an [`Error`] within
     /// an [`std::io::Error`]; [`Error::from_read`] takes it out.
     pub content: &'a mut (dyn Read + Send),
-    /// The same bytes, to be read at any time and without the source; `None` where only `content`
-    /// gives them.
+    /// The same bytes, which can be read at any time and without the source; `None` if only
+    /// `content` gives them.
     pub bytes: Option<LayerBytes>,
 }
 
@@ -84,16 +85,18 @@ pub struct Layer<'a> {
 pub enum Claim {
     /// The diff ID that the image's config lists for it.
     DiffId(DiffId),
-    /// A diff ID guessed from the entry's name: good to look up, never to trust unread.
+    /// A diff ID that is guessed from the entry's name. It may be looked up, but must be verified
+    /// by reading the layer.
     Hint(DiffId),
-    /// What the layer would be made of. Its diff ID is known if it was made before.
+    /// The key of the files that the layer would be made of. If it was made before, its diff ID is
+    /// known.
     Key(LayerKey),
-    /// Nothing.
+    /// The source knows nothing about it.
     Nothing,
 }
 
 impl Claim {
-    /// What the layer would be made of.
+    /// The key, if the claim is one.
     pub fn into_key(self) -> Option<LayerKey> {
         match self {
             Self::Key(key) => Some(key),
@@ -102,7 +105,7 @@ impl Claim {
     }
 }
 
-/// A layer's bytes are not those that the config was made for.
+/// A layer's bytes do not have the diff ID that the config lists.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{file}: layer {layer}, entry {entry:?}, is {actual}, but the image's config lists {listed}: \
@@ -122,7 +125,7 @@ pub struct LayerMismatch {
     pub actual: DiffId,
 }
 
-/// A layer was to be read again that can be read only once.
+/// A layer that can be read only once was requested again.
 #[derive(Debug, thiserror::Error)]
 #[error("a layer cannot be read twice; this is a fault in pushimg, please report it")]
 pub struct OnlyOnce;

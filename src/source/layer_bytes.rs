@@ -6,14 +6,14 @@ use std::sync::Arc;
 use super::error::Error;
 use super::layout::Region;
 
-/// Where a layer's bytes come from, each time somebody reads them.
+/// Where a layer's bytes come from, for each reading.
 #[derive(Clone)]
 pub enum LayerBytes {
     /// A part of a file, which can be read from any place.
     Stored(Region),
     /// They are made while they are read, always from the beginning.
     Made {
-        /// How many there will be, if that is known.
+        /// Their number, if it is known.
         size: Option<u64>,
         /// Begins to make them. They are always the tar of one layer, never compressed. A failed
         /// read is an [`Error`] within an [`std::io::Error`].

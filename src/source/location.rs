@@ -14,7 +14,7 @@ pub enum Location {
     Path(PathBuf),
     /// Standard input.
     Stdin,
-    /// The registry of an index's destination: the image is in it already.
+    /// An image that is already in the registry, for an index there.
     Registry(Reference),
 }
 
@@ -25,14 +25,14 @@ pub type ReadProgress = Box<dyn Fn(u64, Option<u64>) + Send>;
 /// Called, from any thread, with a line that `-v` shows.
 pub type Note = Arc<dyn Fn(String) + Send + Sync>;
 
-/// When the images of an archive must be known. A compressed archive tells them only at its end.
+/// When the images of an archive must be known. A compressed archive lists them only at its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ImagesKnown {
-    /// When the archive tells them. Layers are yielded as they are stored, including layers that
-    /// belong to no image, or to another than the caller wants.
+    /// When the archive lists them. Layers are yielded in the order of storage, including layers
+    /// that belong to no image, or to another image than the caller wants.
     #[default]
     WhenTold,
-    /// Before the first layer, unless the archive is of a builder that stores one image only.
+    /// Before the first layer, unless the archive comes from a builder that stores only one image.
     UnlessSingle,
     /// Before the first layer.
     First,
@@ -42,7 +42,7 @@ pub enum ImagesKnown {
     AndLayersInAnyOrder,
 }
 
-/// What opening and reading may do, and who is told of it.
+/// What opening and reading may do, and the functions that get their reports.
 pub struct Options {
     /// When the images of an archive must be known.
     pub images: ImagesKnown,

@@ -19,11 +19,11 @@ pub struct OpenFile {
     pub name: Arc<str>,
     /// Its path; `None` for standard input.
     pub path: Option<PathBuf>,
-    /// The file, of which [`head`](Self::head) was read.
+    /// The file. Its [`head`](Self::head) has already been read.
     pub file: File,
-    /// What the file system says of it.
+    /// Its metadata.
     pub metadata: fs::Metadata,
-    /// Its first bytes: 512, or fewer where it ends before.
+    /// Its first bytes: 512, or fewer if it is shorter.
     pub head: Vec<u8>,
     /// When its images must be known.
     pub images: ImagesKnown,
@@ -35,7 +35,7 @@ pub struct OpenFile {
     pub note: Note,
 }
 
-/// There is no file to open.
+/// Why there is no file that can be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// There is no such file.
@@ -44,7 +44,7 @@ pub enum OpenError {
          to read it from standard input"
     )]
     Absent { file: Arc<str> },
-    /// The name of a transport of skopeo's before the path.
+    /// The name of a skopeo transport stands before the path.
     #[error("{file}: no such file; leave off the {transport} and give {path}")]
     Transport { file: Arc<str>, transport: &'static str, path: Arc<str> },
     /// The images are in a daemon or in podman's storage, and not in a file.
@@ -116,14 +116,14 @@ impl OpenFile {
         Ok(Self { name, path, file, metadata, head, images, progress, may_run, note })
     }
 
-    /// Its path, if it is a folder that has one.
+    /// Its path, if it is a folder.
     pub fn folder(&self) -> Option<&Path> {
         self.path.as_deref().filter(|_| self.metadata.is_dir())
     }
 
     /// Whether it is a tar, not compressed, in which it is possible to seek.
     pub fn is_plain_tar_file(&self) -> bool {
-        // Standard input may be a file too, but need not stand at its beginning.
+        // Standard input may be a file, too, but its position need not be at the beginning.
         self.path.is_some() && self.metadata.is_file() && tar::is_tar(&self.head)
     }
 
@@ -144,12 +144,12 @@ fn cannot_open(path: &Path, name: &Arc<str>, source: io::Error) -> Error {
     }
 }
 
-/// What skopeo writes before the path of a file or folder.
+/// The names of skopeo's transports for files and folders, which users may write before the path.
 const TRANSPORTS: [&str; 7] =
     ["docker-archive:", "oci-archive:", "oci:", "dir:", "tarball:", "file://", "nix:"];
 
-/// What stands before the name of an image that is in no file: what that means, and the command that
-/// writes it, with its name in place of `{}`, to a pipe.
+/// The prefixes of images that are not in a file. Each has the name of the place, and the command
+/// that writes the image to a pipe, with `{}` for the image's name.
 const ELSEWHERE: [(&str, &str, &str); 5] = [
     ("docker-daemon:", "a Docker daemon", "docker save {}"),
     ("containers-storage:", "podman's storage", "podman save {}"),
@@ -158,10 +158,10 @@ const ELSEWHERE: [(&str, &str, &str); 5] = [
     ("http://", "the web", "curl -fsSL http://{}"),
 ];
 
-/// What skopeo writes before the place of an image in a form that is not read.
+/// skopeo's transports for forms of images that pushimg does not read.
 const CONVERTED: [&str; 2] = ["ostree:", "sif:"];
 
-/// The error for a path where there is nothing.
+/// The error for a path that does not exist.
 fn absent(path: &Path, file: Arc<str>) -> OpenError {
     // A relative path may have been joined to a folder.
     let text = path.to_string_lossy();

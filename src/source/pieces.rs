@@ -1,7 +1,7 @@
-//! A tar in the making: what a layer consists of comes piece by piece, and is read as one stream.
+//! Reads the pieces of a layer's tar as one stream.
 //!
-//! Comes in: an iterator over pieces, headers as bytes and contents as files. Goes out: their bytes
-//! one after another, each content filled up to a whole block.
+//! Input: an iterator over pieces, with headers as bytes and contents as files. Output: their
+//! bytes, one after another. Each content is filled with zeros up to a whole block.
 
 use std::io::{self, Read};
 use std::path::PathBuf;
@@ -14,13 +14,14 @@ use super::tar::BLOCK;
 
 /// A part of a tar.
 pub enum TarPiece {
-    /// Bytes as they are: headers, the end of the archive.
+    /// Bytes: headers, or the end of the archive.
     Bytes(Vec<u8>),
     /// A file's content, and zeros up to the end of its last block.
     File {
-        /// The file, which is opened when its turn has come.
+        /// The file. It is opened only when it is read.
         path: PathBuf,
-        /// The length that its header says. A file of another length is an error.
+        /// The length in its header. A shorter file is an error; of a longer file only this many
+        /// bytes are read.
         size: u64,
     },
 }
@@ -41,7 +42,7 @@ enum Current {
 }
 
 impl<I: Iterator<Item = Result<TarPiece, Error>>> TarPieces<I> {
-    /// Nothing was read yet.
+    /// A reader at the beginning of the first piece.
     pub fn new(pieces: I) -> Self {
         Self { pieces, current: Current::Padding(0) }
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-/// The text, with characters escaped that could steer a terminal or hide other text.
+/// The text, with escapes for characters that could control a terminal or hide other text.
 pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -21,8 +21,8 @@ pub fn printable_path(path: &Path) -> Arc<str> {
     printable(&path.to_string_lossy()).into()
 }
 
-/// Control characters (Unicode's Cc), and those that are invisible or change the direction (most
-/// of Cf, the line and paragraph separators).
+/// Whether this is a control character (Unicode's Cc), or one that is invisible or changes the
+/// direction (most of Cf, the line and paragraph separators).
 pub fn is_harmful(c: char) -> bool {
     c.is_control()
         || matches!(

@@ -1,6 +1,7 @@
-//! A regular file of which a layer is made: read for as many bytes as were announced, and no more.
+//! A regular file that is part of a layer. Only the announced number of bytes is read.
 //!
-//! Nothing else is opened: a pipe would keep pushimg waiting, and a device may never end.
+//! Other kinds of files are not opened: pushimg could wait for a pipe forever, and a device may
+//! never end.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -21,7 +22,7 @@ pub struct RegularFile {
 }
 
 impl RegularFile {
-    /// Opens a file, to be read as far as it is long now.
+    /// Opens a file. It will be read up to its current length.
     pub fn open(path: &Path) -> io::Result<Self> {
         // Without the flag, opening a pipe waits for a writer.
         let flags = OFlags::NONBLOCK.bits().cast_signed();
@@ -33,12 +34,12 @@ impl RegularFile {
         Ok(Self { file, path: path.to_owned(), left: metadata.len() })
     }
 
-    /// How many bytes are to be read.
+    /// How many bytes are still to be read.
     pub fn left(&self) -> u64 {
         self.left
     }
 
-    /// The same file, to be read for `length` bytes; that it is shorter is an error of the read.
+    /// The same file, of which `length` bytes will be read. If it is shorter, reading fails.
     pub fn with_length(self, length: u64) -> Self {
         Self { left: length, ..self }
     }

@@ -1,15 +1,15 @@
-//! What a manifest names a file or a blob as, for messages.
+//! The role of a file or a blob in a manifest, for messages.
 
 use std::fmt;
 
-/// What a manifest names a file or a blob as.
+/// The role of a file or a blob in a manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EntryRole {
     /// An image config.
     Config,
     /// A layer.
     Layer,
-    /// The list of images of a docker archive; of a layout, a manifest or an index.
+    /// In a docker archive, the list of images; in a layout, a manifest or an index.
     Manifest,
     /// A file of a layout whose use is not known.
     Blob,

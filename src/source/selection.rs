@@ -1,4 +1,4 @@
-//! Which of several images is meant.
+//! Selects one of several images.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use crate::image::{Digest, Platform, parse_reference};
 
 /// How many names a message lists.
 const MAX_LISTED: usize = 10;
-/// An image may be chosen by so many digits of its id.
+/// The fewest digits of an id by which an image may be chosen.
 const SHORTEST_ID: usize = 6;
 
 /// The user must choose among several images, or has chosen one that is not there.
 #[derive(Debug, thiserror::Error)]
 pub enum ChoiceError {
-    /// The user has to say which.
+    /// There are several images, and the user must choose one.
     #[error(
         "{file} holds {count} images: {listed}; choose one with `{file}:TAG`, `{file}@sha256:…`, \
          `--image NAME` or, where they differ by it, `--platform OS/ARCHITECTURE`"
@@ -36,21 +36,21 @@ impl From<ChoiceError> for Error {
     }
 }
 
-/// Which of several images of a source is meant. The default is the only one.
+/// Selects one of several images of a source. The default selects the only image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
-    /// The one of this name, as the source gives it (`RepoTags`, `org.opencontainers.image.ref.name`);
-    /// or the one whose id, the digest of its config, begins so.
+    /// The name of the image in the source (`RepoTags`, `org.opencontainers.image.ref.name`), or
+    /// the beginning of its id, which is the digest of its config.
     pub name: Option<String>,
-    /// The one whose manifest has this digest; of a docker archive, whose config has.
+    /// The digest of the image's manifest; in a docker archive, the digest of its config.
     pub digest: Option<Digest>,
-    /// Of an index, the one for this platform.
+    /// The platform of the image, which selects one image of an index.
     pub platform: Option<Platform>,
 }
 
 impl Selection {
-    /// Those of the images that may be meant. An image of the very name goes before others of which
-    /// the name is a part.
+    /// The images that match the selection. If some have exactly the selected name, only these are
+    /// returned.
     pub fn among<'a>(&self, images: &'a [Image]) -> Vec<&'a Image> {
         let mut meant: Vec<&Image> = images.iter().filter(|image| self.fits(image)).collect();
         if meant.is_empty()
@@ -76,8 +76,8 @@ impl Selection {
     }
 }
 
-/// Whether somebody calls the image of the name `own` so: by that name, the same by Docker's rules,
-/// or its tag.
+/// Whether `name` means the image that is named `own`: it is the same name, another form of it by
+/// Docker's rules, or its tag.
 fn is_called(own: &str, name: &str) -> bool {
     let reference = parse_reference(own);
     own == name
@@ -103,8 +103,8 @@ impl fmt::Display for Selection {
     }
 }
 
-/// What images are called, with their platforms, and with their ids where the names do not tell them
-/// apart; of many, the first.
+/// The names of images, with their platforms, and with their ids if several images have the same
+/// name. Only the first names of a long list are shown.
 pub fn list<'a>(images: impl IntoIterator<Item = &'a Image>) -> String {
     let images: Vec<&Image> = images.into_iter().collect();
     let names = images.iter().flat_map(|image| {

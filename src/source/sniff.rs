@@ -1,7 +1,7 @@
-//! What a file is, by its content: the table of all kinds that can be read.
+//! Detects what a file is from its content, with a table of all kinds that can be read.
 //!
-//! Comes in: a [`Location`]. Goes out: the [`Contents`] as the first fitting row opens them, or that
-//! row's error, which says why it cannot be read and what to do instead.
+//! Input: a [`Location`]. Output: the [`Contents`] that the first matching row opens, or that row's
+//! error, which says why the file cannot be read and what to do instead.
 
 use super::archive::{self, Contents};
 use super::error::Error;
@@ -44,7 +44,7 @@ fn is_layout_folder(file: &OpenFile) -> bool {
 }
 
 fn open_layout_folder(opened: OpenFile) -> Result<Contents, Error> {
-    // Only a file with a path is taken for a folder.
+    // Never empty: only a file with a path can be a folder.
     let path = opened.path.unwrap_or_default();
     layout::open_folder(&path, opened.name).map(|layout| Contents::Layout(Box::new(layout)))
 }

@@ -1,5 +1,4 @@
-//! A stream that has to be read in another order than it comes in: it is put into a temporary file
-//! without a name.
+//! Copies a stream to an unlinked temporary file, so that it can be read in any order.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -33,10 +32,10 @@ impl From<SpoolError> for Error {
     }
 }
 
-/// Puts a tar that comes as a stream into a temporary file, the last checksum verified: the file, and
-/// its length.
+/// Copies a tar from a stream to a temporary file, and verifies the last checksum. Returns the file
+/// and its length.
 ///
-/// The tar is walked on the way, so that a stream without end is noticed.
+/// The entries of the tar are read on the way, so that an endless stream is noticed.
 pub fn spool(stream: Stream, name: &Arc<str>, wrapping: Wrapping) -> Result<(File, u64), Error> {
     let folder = std::env::temp_dir().display().to_string();
     let failed = |source| SpoolError { file: name.clone(), folder: folder.clone(), source };
@@ -56,7 +55,7 @@ pub fn spool(stream: Stream, name: &Arc<str>, wrapping: Wrapping) -> Result<(Fil
     Ok((file, length))
 }
 
-/// A stream of which all that is read or skipped is copied.
+/// A stream that copies everything that is read or skipped.
 struct Copied<'a> {
     stream: Stream,
     file: File,

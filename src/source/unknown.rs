@@ -1,4 +1,4 @@
-//! Files that are none of the kinds that can be read: the best guess at what they are.
+//! Errors for files of an unknown kind, with the best guess at what they are.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -110,7 +110,7 @@ fn is_archive(path: &Path) -> bool {
     head_of(path).is_some_and(fits)
 }
 
-/// The first bytes of a file that is a regular one and can be read.
+/// The first bytes of a file; empty if it is not a regular file, `None` if it cannot be read.
 fn head_of(path: &Path) -> Option<Vec<u8>> {
     let mut head = Vec::new();
     if path.is_file() {

@@ -3,7 +3,7 @@
 
 use super::tar::BLOCK;
 
-/// What an entry of a layer is. A store has nothing else.
+/// The kind of an entry. The Nix store has no other kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EntryKind {
     File,
@@ -35,7 +35,7 @@ pub struct Ustar<'a> {
     pub link: &'a [u8],
     pub uname: &'a [u8],
     pub gname: &'a [u8],
-    /// The two numbers of a device; not written at all where it is `None`.
+    /// The value of both fields for a device's numbers; `None` leaves them empty.
     pub device: Option<u64>,
     pub prefix: &'a [u8],
 }
@@ -50,7 +50,7 @@ impl Ustar<'_> {
         octal(&mut block[116..124], self.gid);
         octal(&mut block[124..136], self.size);
         octal(&mut block[136..148], self.mtime);
-        // The checksum is computed with spaces in its place; the last of them stays.
+        // The checksum is computed with spaces in its own field. The last of these spaces stays.
         block[148..156].fill(b' ');
         block[156] = self.kind;
         text(&mut block[157..257], self.link);

@@ -7,20 +7,22 @@ use super::gzip;
 /// The largest zstd window, as a power of two: 128 MiB, which `zstd -d` takes without an option.
 const MAX_ZSTD_WINDOW_LOG: u32 = 27;
 
-/// What is allowed where the first frame does not say what it needs: 64 MiB, which every level but
-/// `--ultra -22` and `--long` stays below. It and the rest of the program share 100 MiB.
+/// The window that is allowed if the file does not begin with a frame that says its window: 64 MiB.
+/// Every level except `--ultra -22` and `--long` needs less. The window and the rest of the program
+/// share 100 MiB.
 const UNTOLD_ZSTD_WINDOW_LOG: u32 = 26;
 
-/// What any frame may ask for, whatever the first one does: 8 MiB (RFC 8878, section 3.1.1.1.2).
+/// The window that any frame may ask for, even if the first frame needs less: 8 MiB (RFC 8878,
+/// section 3.1.1.1.2).
 const LEAST_ZSTD_WINDOW_LOG: u32 = 23;
 
-/// What xz may use: enough for `xz -9`, which takes 65 MiB.
+/// The memory that xz may use: enough for `xz -9`, which takes 65 MiB.
 const MAX_XZ_MEMORY: usize = 72 << 20;
 
 /// How a file is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wrapping {
-    /// Not at all.
+    /// Not compressed.
     None,
     /// gzip, RFC 1952.
     Gzip,
@@ -33,7 +35,7 @@ pub enum Wrapping {
 }
 
 impl Wrapping {
-    /// The compression of a file that begins so; `None` where there is none.
+    /// The compression of a file that begins with `head`; [`Self::None`] if it is not compressed.
     pub fn of(head: &[u8]) -> Self {
         match head {
             [a, b, ..] if [*a, *b] == gzip::MAGIC => Self::Gzip,
@@ -46,7 +48,7 @@ impl Wrapping {
         }
     }
 
-    /// The command that decompresses whatever memory that takes.
+    /// The command that decompresses a file without a memory limit.
     pub fn command(self) -> &'static str {
         match self {
             Self::None => "cat",
@@ -58,32 +60,35 @@ impl Wrapping {
     }
 }
 
-/// The most memory, in bytes, that decompressing a file that begins so may take.
+/// The most memory in bytes that decompressing a file may take. `head` is its beginning.
 ///
-/// Any frame may ask for more than the first did; that is an error where it is more than this.
+/// Later frames may ask for more than the first one. If they ask for more than this, that is an
+/// error.
 pub fn memory(wrapping: Wrapping, head: &[u8]) -> usize {
     match wrapping {
         Wrapping::None | Wrapping::Gzip => 0,
         Wrapping::Zstd => 1 << zstd_window_log(head),
         Wrapping::Xz => MAX_XZ_MEMORY,
-        // Four bytes for each of a block's 900,000, and the block.
+        // Four bytes for each of the 900,000 bytes of a block, and the block itself.
         Wrapping::Bzip2 => 5 << 20,
     }
 }
 
-/// The content size that a frame's header says, where it has one (RFC 8878, section 3.1.1.1.4).
+/// The content size in a frame's header, if it has one (RFC 8878, section 3.1.1.1.4), or a little
+/// more.
 fn content_size(descriptor: u8, fields: &[u8]) -> u64 {
     let dictionary_id = [0, 1, 2, 4][usize::from(descriptor & 3)];
     let length = [1, 2, 4, 8][usize::from(descriptor >> 6)];
     let mut bytes = [0; 8];
     let size = fields.get(dictionary_id..dictionary_id + length).unwrap_or_default();
     bytes[..size.len()].copy_from_slice(size);
-    // Any frame may ask for a little; no file is longer than this.
+    // A size of two bytes is stored minus 256. For the other forms 256 more do not matter. No file
+    // is longer than 2^62 bytes.
     u64::from_le_bytes(bytes).saturating_add(256).min(1 << 62)
 }
 
-/// The window that the first frame asks for (RFC 8878, section 3.1.1.1), within limits; the largest
-/// where that is told further on.
+/// The window that the first frame asks for (RFC 8878, section 3.1.1.1), within limits;
+/// [`UNTOLD_ZSTD_WINDOW_LOG`] if the file does not begin with a frame.
 fn zstd_window_log(head: &[u8]) -> u32 {
     const SINGLE_SEGMENT: u8 = 1 << 5;
     let asked = match head {
@@ -91,7 +96,7 @@ fn zstd_window_log(head: &[u8]) -> u32 {
             let (exponent, eighths) = (window >> 3, window & 7);
             10 + u32::from(exponent) + u32::from(eighths > 0)
         }
-        // Its window is all of its content.
+        // A frame of a single segment: its window is its whole content.
         [0x28, 0xb5, 0x2f, 0xfd, descriptor, fields @ ..] => {
             content_size(*descriptor, fields).max(1).next_power_of_two().ilog2()
         }

@@ -42,8 +42,9 @@ pub enum Error {
     },
     /// There is nothing there that keeps images.
     #[error(
-        "{host}: found no {wanted}\nhint: install one of docker, podman, containerd there; a program \
-         outside of the PATH of non-interactive logins is not found (try: ssh HOST 'command -v docker')"
+        "{host}: found no {wanted}\nhint: install one there (docker, podman, containerd), or choose \
+         another one with --runtime; a program outside of the PATH of non-interactive logins is not found (try: ssh HOST 'command \
+         -v docker')"
     )]
     NoRuntime {
         /// The machine.
@@ -95,7 +96,13 @@ struct HintRow {
     is_passing: bool,
 }
 
-const REFUSALS: [HintRow; 9] = [
+const REFUSALS: [HintRow; 10] = [
+    HintRow {
+        says: "usage: ssh",
+        what: "ssh does not take its options",
+        hint: "check --ssh and $PUSHIMG_SSH",
+        is_passing: false,
+    },
     HintRow {
         says: "REMOTE HOST IDENTIFICATION HAS CHANGED",
         what: "the host's key is not the one that is known",
@@ -187,6 +194,10 @@ impl Error {
             .iter()
             .any(|words| said.contains(words));
         let hint = match is_permission {
+            _ if said.contains("sudo: not found") => {
+                "sudo is not there: leave out --remote-sudo, and log in as a user who may use the \
+                 runtime"
+            }
             true if said.contains("sudo") => {
                 "allow sudo for this user without a password there, or log in as root"
             }
@@ -244,7 +255,7 @@ pub enum HasBegun {
 }
 
 /// The most lines of what others said that a message repeats.
-const MAX_LINES: usize = 6;
+const MAX_LINES: usize = 12;
 
 fn last_lines(text: &str) -> String {
     let mut lines: Vec<&str> =

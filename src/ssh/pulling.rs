@@ -2,6 +2,7 @@
 //! forwards a port of the other one.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -102,7 +103,9 @@ fn socket_folder() -> std::io::Result<(TempDir, PathBuf)> {
     };
     let own = std::env::temp_dir();
     let parent = if is_plain(&own) { own.as_path() } else { Path::new("/tmp") };
-    let folder = tempfile::Builder::new().prefix("pushimg-").tempdir_in(parent)?;
+    let only_owner = std::fs::Permissions::from_mode(0o700);
+    let folder =
+        tempfile::Builder::new().prefix("pushimg-").permissions(only_owner).tempdir_in(parent)?;
     let socket = folder.path().join("registry");
     Ok((folder, socket))
 }

@@ -63,7 +63,9 @@ pub struct Runtime {
     pub form: ArchiveForm,
     /// Reads an archive, which is not compressed, from standard input.
     load: &'static str,
-    /// Prints the id of the image `$1`, where the runtime tells one.
+    /// For one that takes an archive under one name only: gives `$1` the name `$t`.
+    tag: Option<&'static str>,
+    /// Prints the id of the image `$1`, where the runtime tells one; fails if it is not there.
     id: &'static str,
     /// Whether `auto` may choose it.
     is_automatic: bool,
@@ -81,6 +83,7 @@ const CTR: Runtime = Runtime {
     pull: None,
     form: ArchiveForm::Oci,
     load: "$S ctr $N images import -",
+    tag: None,
     id: "true",
     is_automatic: true,
 };
@@ -102,6 +105,7 @@ const DOCKER_CONTAINERD: Runtime = Runtime {
     }),
     form: ArchiveForm::Oci,
     load: "$S docker load",
+    tag: None,
     id: "$S docker image inspect --format \"{{.Id}}\" $1",
     is_automatic: true,
 };
@@ -129,6 +133,7 @@ pub const RUNTIMES: [Runtime; 7] = [
         pull: None,
         form: ArchiveForm::Oci,
         load: "$S podman load",
+        tag: Some("$S podman tag $1 $t"),
         id: "$S podman image inspect --format \"sha256:{{.Id}}\" $1",
         is_automatic: true,
     },
@@ -195,6 +200,17 @@ impl Runtime {
         }
     }
 
+    /// The names that an archive gives the image.
+    pub fn names_in_archive(&self, image: &Reference, tags: &[String]) -> Vec<String> {
+        let (registry, repository) = (image.registry(), image.repository());
+        let names = tags.iter().map(|tag| match (self.name, self.form) {
+            // Its containerd store takes a name as it is, and finds only whole ones.
+            (RuntimeName::Docker, ArchiveForm::Oci) => format!("{registry}/{repository}:{tag}"),
+            _ => self.name_of(image, tag),
+        });
+        names.take(if self.tag.is_some() { 1 } else { usize::MAX }).collect()
+    }
+
     /// The namespace that it puts images into unless told otherwise.
     fn namespace(&self) -> Option<&'static str> {
         matches!(self.name, RuntimeName::K3s | RuntimeName::Crictl).then_some("k8s.io")
@@ -258,7 +274,7 @@ pub fn script(options: &Options, image: &Reference, tags: &[String]) -> String {
                case $r in ";
     let (mut loading, mut pulling, mut ids) = (String::new(), String::new(), String::new());
     for runtime in RUNTIMES.iter().filter(wanted) {
-        let Runtime { key, list, pull, load, id, .. } = runtime;
+        let Runtime { key, list, pull, load, tag, id, .. } = runtime;
         let namespace = options.namespace.as_deref().or(runtime.namespace());
         let namespace = namespace.map_or(String::new(), |name| format!("-n {name}"));
         let names: Vec<_> = tags.iter().map(|tag| runtime.name_of(image, tag)).collect();
@@ -274,7 +290,10 @@ pub fn script(options: &Options, image: &Reference, tags: &[String]) -> String {
                  {untag} >/dev/null 2>&1 </dev/null;; "
             );
         }
-        loading += &format!("{key}) $z <\"$f\" | {load} 1>&2; c=$?;; ");
+        let tag = tag.map_or(String::new(), |tag| {
+            format!("; for t in $T; do [ $c -ne 0 ] || {{ {tag} 1>&2 </dev/null; c=$?; }}; done")
+        });
+        loading += &format!("{key}) set -- $T; $z <\"$f\" | {load} 1>&2; c=$?{tag};; ");
         ids += &format!("{key}) {id};; ");
     }
     script += "esac; ";
@@ -290,7 +309,7 @@ pub fn script(options: &Options, image: &Reference, tags: &[String]) -> String {
     script += &format!("case $r in {loading}esac; fi; ");
     script += KEEP;
     script += ";; esac; set -- $T; ";
-    script += &format!("if [ \"$c\" = 0 ]; then i=$(case $r in {ids}esac </dev/null); fi; ");
+    script += &format!("[ \"$c\" != 0 ] || i=$(case $r in {ids}esac </dev/null) || c=$?; ");
     script += "[ -z \"$c\" ] || { echo \"pushimg:id $i\"; echo pushimg:status $c; }";
     // `env` is no shell's builtin or alias, and every login shell runs it.
     format!("env LC_ALL=C sh -c '{script}'")

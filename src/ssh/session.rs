@@ -126,7 +126,7 @@ impl Connect<'_> {
                 Err(Error::NoRuntime { host: connection.host, wanted: wanted.to_owned() })
             }
             Greeting::Silent(said) => Err(Error::silent(connection.host, &said)),
-            Greeting::Ended(begun) => Err(connection.ended(begun).await),
+            Greeting::Ended(begun, said) => Err(connection.ended(begun, &said).await),
         }
     }
 }
@@ -137,7 +137,7 @@ impl Connection {
         let mut failed: Option<String> = None;
         let (mut platform, mut runtime) = (None, None);
         let (mut encoding, mut kept) = (Encoding::Plain, Vec::new());
-        let mut listed = Vec::new();
+        let (mut listed, mut last) = (Vec::new(), String::new());
         let mut is_unlisted = false;
         while let Some(line) = self.lines.next().await {
             let Some(ours) = line.strip_prefix(MARK) else {
@@ -147,12 +147,16 @@ impl Connection {
                         said.push_str(&line);
                         said.push('\n');
                     }
-                    (None, None) => {}
+                    // A login script, or why there is no shell.
+                    (None, None) => last = line,
                 }
                 continue;
             };
             match ours.split_once(' ').unwrap_or((ours, "")) {
-                ("begin", _) => begun = HasBegun::Yes,
+                ("begin", _) => {
+                    begun = HasBegun::Yes;
+                    last.clear();
+                }
                 ("machine", name) => platform = platform_of(name),
                 ("failed", _) => {
                     failed.get_or_insert_default();
@@ -176,18 +180,18 @@ impl Connection {
                         let there = There { runtime, platform, layers, unlisted, encoding, kept };
                         return Greeting::Ready(there);
                     }
-                    None => return Greeting::Ended(begun),
+                    None => return Greeting::Ended(begun, last),
                 },
                 _ => {}
             }
         }
-        Greeting::Ended(begun)
+        Greeting::Ended(begun, last)
     }
 
-    /// What the end of the connection means.
-    async fn ended(self, begun: HasBegun) -> Error {
+    /// What the end of the connection means. `last` is what standard output had at last.
+    async fn ended(self, begun: HasBegun, last: &str) -> Error {
         let Self { host, child, stderr, .. } = self;
-        Error::ended(host, &stderr.last(child).await, begun)
+        Error::ended(host, &format!("{}\n{last}", stderr.last(child).await), begun)
     }
 }
 
@@ -198,7 +202,7 @@ impl HostSession {
             Ok(Ok(Some(port))) => return Ok((self, port)),
             Ok(Ok(None)) => "its SSH server forwards no ports",
             // ssh has ended.
-            Ok(Err(_)) => return Err(self.connection.ended(HasBegun::Yes).await),
+            Ok(Err(_)) => return Err(self.connection.ended(HasBegun::Yes, "").await),
             Err(_) => "ssh does not tell the port that it forwards; it must not be called with -q",
         };
         let host = self.connection.host.clone();
@@ -243,7 +247,7 @@ impl HostSession {
 
     async fn tell(mut self, line: String) -> Result<(ChildStdin, Loading), Error> {
         if self.connection.stdin.write_all(line.as_bytes()).await.is_err() {
-            return Err(self.connection.ended(HasBegun::Yes).await);
+            return Err(self.connection.ended(HasBegun::Yes, "").await);
         }
         let Connection { host, child, stdin, lines, stderr, .. } = self.connection;
         let runtime = self.there.runtime;
@@ -338,7 +342,8 @@ enum Greeting {
     NoRuntime,
     /// A runtime is there, and does not answer.
     Silent(String),
-    Ended(HasBegun),
+    /// The connection ended, and the last line before it.
+    Ended(HasBegun, String),
 }
 
 fn word_of(name: super::options::RuntimeName) -> Option<&'static str> {

@@ -14,6 +14,7 @@ use crate::cli::options::{RegistryArgs, ReuseArgs};
 use crate::cli::usage::Usage;
 use crate::image::{Compression, Format, is_untagged};
 use crate::source::Location;
+use crate::ssh::RuntimeName;
 
 /// The format must support the compression, and the compression the level.
 pub fn compression(args: &ImageArgs) -> Result<(), Usage> {
@@ -109,6 +110,15 @@ pub fn options_fit(args: &PushArgs, command: &Command) -> Result<(), Usage> {
 
 /// Some options are for registries only, others for machines only.
 pub fn destinations_fit(args: &PushArgs, command: &Command) -> Result<(), Usage> {
+    if args.ssh.remote_namespace.is_some()
+        && matches!(args.ssh.runtime, Some(RuntimeName::Docker | RuntimeName::Podman))
+    {
+        return Err(Usage::new(
+            ErrorKind::ArgumentConflict,
+            "the argument '--remote-namespace <NAME>' cannot be used with this '--runtime <NAME>'",
+            "only containerd has namespaces; leave one of them out",
+        ));
+    }
     let hosts = command.hosts();
     let has_host = hosts.iter().any(Option::is_some);
     let has_registry = hosts.iter().any(Option::is_none);

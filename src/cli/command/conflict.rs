@@ -28,10 +28,11 @@ pub fn same_destination(items: &[Item]) -> Option<String> {
             if let Some(other) =
                 taken.insert((&item.host, host, repository, reference), &item.image)
             {
-                return Some(format!(
-                    "'{other}' and '{}' both go to {host}/{repository}{separator}{reference}",
-                    item.image
-                ));
+                let name = match &item.host {
+                    Some(machine) => machine.reference(destination, reference),
+                    None => format!("{host}/{repository}{separator}{reference}"),
+                };
+                return Some(format!("'{other}' and '{}' both go to {name}", item.image));
             }
         }
     }

@@ -169,6 +169,8 @@ fn every_mistake_is_named() {
         ("a r.io/b --reuse-from q.io/c", "the destination is at r.io"),
         ("a ssh://h/b --format oci", "'--format <FORMAT>' cannot be used with 'ssh://'"),
         ("a ssh://h/b --reuse-from q.io/c", "it is for registries; leave it out"),
+        ("a ssh://h/b --runtime podman --remote-namespace x", "only containerd has namespaces"),
+        ("a SSH://h//b", "is no name of an image; write ssh://HOST/NAME:TAG"),
         ("a r.io/b --remote-sudo", "it is for ssh:// destinations; leave it out"),
         ("a --no-cache --cache-dir /c", "cannot be used with"),
         ("a --retry-for 5", "a number with its unit, such as 90s"),

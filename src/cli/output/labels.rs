@@ -7,6 +7,7 @@ use crate::image::Reference;
 use super::text::{escape, fit};
 use crate::push::{IndexItem, Item};
 use crate::source::Location;
+use crate::ssh::Host;
 
 /// The most columns of a label.
 const MAX_COLUMNS: usize = 32;
@@ -14,16 +15,19 @@ const MAX_COLUMNS: usize = 32;
 /// A label for each image, padded to the same width. Empty if there is only one image.
 pub fn of_items(items: &[Item]) -> Vec<String> {
     // Tried from short to long until all labels differ.
-    type Form = fn(&Reference) -> String;
+    type Form = fn(&Reference, Option<&Host>) -> String;
     let forms: [Form; 4] = [
-        |to| last(to.repository()).to_owned(),
-        |to| format!("{}{}", last(to.repository()), suffix(to)),
-        |to| format!("{}{}", to.repository(), suffix(to)),
-        |to| format!("{}/{}{}", to.registry(), to.repository(), suffix(to)),
+        |to, _| last(to.repository()).to_owned(),
+        |to, _| format!("{}{}", last(to.repository()), suffix(to)),
+        |to, _| format!("{}{}", to.repository(), suffix(to)),
+        |to, host| match host {
+            Some(host) => host.reference(to, to.tag().unwrap_or_default()),
+            None => format!("{}/{}{}", to.registry(), to.repository(), suffix(to)),
+        },
     ];
     let by = |form: &Form| -> Vec<String> {
         let label = |item: &Item| match &item.destination {
-            Some(destination) => form(destination),
+            Some(destination) => form(destination, item.host.as_ref()),
             None => file(&item.image),
         };
         items.iter().map(label).collect()

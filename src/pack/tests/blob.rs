@@ -11,7 +11,7 @@ use crate::pack::{Error, Options, Packer};
 
 const COMPRESSIONS: [Compression; 3] = [Compression::None, Compression::Gzip, Compression::Zstd];
 
-/// A reader that yields as little at a time as it likes, and is interrupted now and then.
+/// A reader that returns few bytes at a time and is sometimes interrupted.
 struct Dribble<'a> {
     rest: &'a [u8],
     most: usize,
@@ -79,7 +79,7 @@ proptest! {
         prop_assert!(gunzip(&blob).unwrap() == layer);
         let (alone, _) = pack(&packer(Compression::Gzip, 1), &*layer).unwrap();
         prop_assert_eq!(packed, alone);
-        // Stored blocks, members and the checksums of members that do not compress.
+        // Stored blocks and additional members with their checksums make the blob a little longer.
         prop_assert!(blob.len() < layer.len() + layer.len() / 500 + 200);
     }
 }
@@ -110,8 +110,8 @@ fn a_blob_is_the_same_with_any_number_of_threads() {
     }
 }
 
-/// If this fails after an update of libdeflate or zstd, blobs are still right, but layers will be
-/// uploaded again to registries that hold them as they were: worth a line in the release notes.
+/// If this fails after an update of libdeflate or zstd, the blobs are still correct. But registries
+/// have the old blobs, so all layers will be uploaded again. Mention it in the release notes.
 #[test]
 fn a_blob_is_the_same_on_every_machine() {
     let layer = bytes(6_000_000, 1);
@@ -158,7 +158,7 @@ fn gzip_and_python_read_the_blob() {
     filter(Command::new("gzip").arg("-t"), &blob);
 }
 
-/// What a program makes of `input`; it must succeed and have nothing to complain of.
+/// The output of a program that reads `input`. It must succeed and report nothing on stderr.
 fn filter(command: &mut Command, input: &[u8]) -> Vec<u8> {
     let mut child = command
         .stdin(Stdio::piped())

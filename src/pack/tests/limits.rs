@@ -14,7 +14,7 @@ fn there_are_no_more_blocks_than_fit_in_memory() {
             let packer = packer(compression, threads);
             let mut blocks: Vec<_> = (0..packer.0.pool.free()).map(|_| packer.block()).collect();
             let sizes = blocks.iter_mut().map(|block| {
-                // What it was compressed to may take as much again.
+                // The compressed bytes may take the same amount again.
                 2 * block.fill(&mut std::io::repeat(0)).unwrap()
             });
             assert!(sizes.sum::<usize>() <= 48 << 20);
@@ -92,7 +92,7 @@ fn a_block_after_one_that_was_not_full_is_refused() {
     let packer = packer(Compression::Gzip, 2);
     let (mut packing, spool) = packer.begin().unwrap();
     write(&mut packing, &packer, &b"short"[..]).unwrap();
-    // Nothing is not more.
+    // An empty block is ignored.
     packing.write(packer.block()).unwrap();
     let error = write(&mut packing, &packer, &b"more"[..]).unwrap_err();
     assert!(matches!(error, Error::ShortBlock));

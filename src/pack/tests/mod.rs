@@ -1,4 +1,4 @@
-//! What packing promises, seen from outside of it.
+//! Tests of packing through its interface.
 
 mod blob;
 mod limits;
@@ -47,7 +47,7 @@ fn pack(packer: &Packer, layer: impl Read) -> Result<(Packed, Vec<u8>), Error> {
     })
 }
 
-/// Reads a blob to its end, as it grows.
+/// Reads a growing blob to its end.
 async fn read(spool: &Spool, max: usize) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     while let Some(chunk) = spool.chunk(bytes.len() as u64, max).await? {
@@ -122,13 +122,13 @@ fn spool_files(dir: &Path) -> usize {
     spool_descriptors(dir).len()
 }
 
-/// How much room on the disk they take.
+/// How much disk space the unlinked files of `dir` take.
 fn spooled_bytes(dir: &Path) -> u64 {
     let room = |path: PathBuf| std::fs::metadata(path).map_or(0, |file| 512 * file.blocks());
     spool_descriptors(dir).into_iter().map(room).sum()
 }
 
-/// Waits until `holds`, as things that threads do come about in their own time.
+/// Waits until `holds` returns true, because other threads need some time.
 #[track_caller]
 fn eventually(what: &str, holds: impl Fn() -> bool) {
     let start = std::time::Instant::now();

@@ -165,7 +165,7 @@ fn blobs_that_wait_for_their_upload_share_one_file() {
         write(&mut packing, &packer, &*layer).unwrap();
         packing.finish().unwrap();
         blobs.push((layer, spool));
-        // Some go early, so that later ones use their slots.
+        // Some blobs are dropped early, so that later ones use their slots.
         if number % 3 == 2 {
             blobs.remove(number / 5);
         }
@@ -199,7 +199,7 @@ fn a_full_disk_ends_the_layer_with_advice() {
     let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
     let (spool, tail) = Spool::new(&SpoolFile::over(full, Path::new("/var/tmp")));
     let mut packing = Packing::new(packer.clone(), Some(tail));
-    // Longer than all blocks together: the writer must come by an error before the end.
+    // Longer than all blocks together, so the writer must get an error before the end.
     let error = write(&mut packing, &packer, std::io::repeat(7).take(100 << 20)).unwrap_err();
     assert_eq!(
         error.to_string(),

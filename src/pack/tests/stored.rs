@@ -29,7 +29,7 @@ fn a_layer_stored_compressed_is_its_own_blob() {
         (concat(&[&zstandard(first), &zstandard(second)]), Compression::Zstd),
         (concat(&[SKIPPABLE, &zstandard(&layer), SKIPPABLE]), Compression::Zstd),
     ] {
-        // Whatever other layers are packed to.
+        // The compression for other layers makes no difference.
         for wanted in [Compression::None, Compression::Gzip, Compression::Zstd] {
             let packer = packer(wanted, 2);
             let (packed, blob) = pack(&packer, &*stored).unwrap();
@@ -125,7 +125,7 @@ fn other_compressions_are_refused_by_name() {
 
 #[test]
 fn giving_up_a_decompression_bomb_takes_no_time() {
-    // Two blocks at most, which become 25 GiB.
+    // At most two blocks of input, which decompress to 25 GiB.
     let quarter = zstd::encode_all(std::io::repeat(0).take(256 << 20), 3).unwrap();
     let bomb = quarter.repeat(100);
     assert!(bomb.len() < 2 << 20, "{}", bomb.len());

@@ -12,13 +12,13 @@ use crate::source::wrapping::Wrapping;
 /// printed quoted and escaped.
 #[derive(Debug, thiserror::Error)]
 pub enum DockerArchiveError {
-    /// A JSON file of the archive is longer than what is read of it.
+    /// A JSON file of the archive is longer than the limit.
     #[error(
         "{file}: {entry:?} is {size} bytes long, more than the {limit} that are read of it; this is \
          not what an image builder writes"
     )]
     JsonTooLong { file: Arc<str>, entry: String, size: u64, limit: u64 },
-    /// manifest.json is not what it should be.
+    /// manifest.json does not have the expected form.
     #[error(
         "{file}: manifest.json is not the one of a docker archive: {source}; make the archive again"
     )]
@@ -50,7 +50,7 @@ pub enum DockerArchiveError {
     /// A layer whose compressed bytes are damaged.
     #[error("{file}: layer {entry:?} is corrupt {wrapping} data: {what}; make the archive again")]
     CorruptLayer { file: Arc<str>, entry: String, wrapping: Wrapping, what: String },
-    /// A file with holes, where the bytes themselves are needed.
+    /// A sparse file where all bytes are needed.
     #[error(
         "{file}: {role} {entry:?} is stored as a sparse file, which is not read; make the archive \
          without `tar --sparse`"
@@ -68,7 +68,7 @@ pub enum DockerArchiveError {
     /// The second reading found other images than the first.
     #[error("{file} changed while it was being read; push it again when it is complete")]
     Changed { file: Arc<str> },
-    /// A stream that proves to be a layout when its blobs have gone by.
+    /// A stream that turns out to be an OCI layout after its blobs have been read.
     #[error(
         "{file} is an OCI layout behind other files, which shows too late while it streams by; make \
          a plain tar file of it: `{command} {file} > image.tar`, then push image.tar"
@@ -76,8 +76,8 @@ pub enum DockerArchiveError {
     LateLayout { file: Arc<str>, command: &'static str },
 }
 
-/// The error for a layer whose compressed bytes cannot be read. An error of the archive stays what it
-/// is.
+/// The error for a layer whose compressed bytes cannot be read. An error of the archive itself is
+/// returned unchanged.
 pub fn corrupt_layer(file: &Arc<str>, entry: &str, head: &[u8], error: io::Error) -> io::Error {
     if error.get_ref().is_some_and(|inner| inner.is::<Error>()) {
         return error;

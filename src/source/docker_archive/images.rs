@@ -1,4 +1,4 @@
-//! From `manifest.json` and the configs to images: every reference checked.
+//! Makes images from `manifest.json` and the configs, and checks every reference.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,18 +16,18 @@ use crate::source::tar::Entries;
 /// The longest `manifest.json` that is read: some 300 images of 128 layers.
 pub const MAX_MANIFEST_BYTES: u64 = 4 << 20;
 
-/// What all JSON of one archive that is held in memory may add up to.
+/// The most JSON of one archive that is held in memory, in bytes.
 pub const MAX_JSON_BYTES: u64 = 32 << 20;
 
-/// More images than anybody saves in one archive.
+/// The most images that one archive may have.
 const MAX_IMAGES: usize = 1024;
 
-/// More names than any image has.
+/// The most names that one image may have.
 const MAX_NAMES: usize = 1024;
 
-/// An image whose layers are known by the entries they are stored in.
+/// An image whose layers are given by the names of their entries.
 ///
-/// The entries' names are borrowed: a long one may be listed any number of times.
+/// The names are borrowed, because a long one may be listed many times.
 pub struct ImageJson<'a> {
     names: Vec<String>,
     config: Config,
@@ -45,8 +45,8 @@ struct ManifestItem {
     layers: Option<Bounded<String, MAX_LAYERS>>,
 }
 
-/// Reads `manifest.json`, and each config it names with `read_config`, which gets the name of the
-/// entry and what is known of it.
+/// Parses `manifest.json`, and reads each config in it with `read_config`, which gets the name of
+/// the entry and its value in `entries`.
 pub fn list<'a, T>(
     file: &Arc<str>,
     manifest: &[u8],
@@ -110,7 +110,7 @@ pub fn diff_ids<'a>(
 }
 
 impl ImageJson<'_> {
-    /// The image, its layers numbered by `id_of` the entries they are stored in.
+    /// The image. `id_of` returns the id of the layer in an entry.
     pub fn number(
         self,
         mut id_of: impl FnMut(&str) -> Result<LayerId, Error>,

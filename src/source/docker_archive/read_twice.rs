@@ -1,5 +1,5 @@
-//! A compressed docker archive that is read twice: first to learn its images, which it tells only at
-//! its end, then for the layers of these images.
+//! A compressed docker archive that is read twice: first to learn its images, which it lists only
+//! at its end, then for the layers of these images.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub fn open(
     let mut images = stored.clone();
     for image in &mut images {
         for (id, diff_id) in image.layers.iter_mut().zip(image.config.diff_ids()) {
-            // Every layer of every image was numbered.
+            // Does not panic: every layer of every image was numbered.
             *id = numbers[id];
             diff_ids.insert(*id, diff_id.clone());
         }
@@ -42,11 +42,11 @@ pub fn open(
 struct ReadTwice {
     name: Arc<str>,
     archive: StreamedArchive,
-    /// What reading takes, with the layers that are decompressed.
+    /// The memory that reading takes, including that for layers that are decompressed.
     memory: usize,
     /// The images as the first reading found them.
     stored: Vec<Image>,
-    /// The same, with only their own layers numbered.
+    /// The same images with other ids, which count only layers that belong to an image.
     images: Vec<Image>,
     numbers: HashMap<LayerId, LayerId>,
     diff_ids: HashMap<LayerId, DiffId>,
@@ -72,16 +72,16 @@ impl Source for ReadTwice {
             }
         };
         let (id, found) = number;
-        // Each number has the diff ID that it was given with.
+        // Does not panic: every number was given together with a diff ID.
         let claim = Claim::DiffId(self.diff_ids[&id].clone());
         Ok(Some(Layer { id, claim, ..self.archive.layer(found) }))
     }
 }
 
 impl ReadTwice {
-    /// Whether both readings found the same images.
+    /// Fails if the two readings found different images.
     fn check(&mut self) -> Result<(), Error> {
-        // It yields no layer any more, and puts its images together.
+        // There are no more layers. This call puts the images together.
         self.archive.next_layer()?;
         let again = self.archive.images().unwrap_or_default();
         let is_same = |(one, other): (&Image, &Image)| {

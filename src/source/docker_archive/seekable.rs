@@ -1,5 +1,5 @@
-//! A docker archive that is a plain tar in a file: besides its headers only `manifest.json` and the
-//! configs are read when it is opened; layers wait where they are, in the file.
+//! A docker archive that is a plain tar in a file. Opening it reads only the headers,
+//! `manifest.json` and the configs. Layers are read later, directly from the file.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -18,7 +18,7 @@ use crate::source::location::ReadProgress;
 use crate::source::role::EntryRole;
 use crate::source::tar::{MANIFEST, StoredFile, TarError, TarFile, TarPosition};
 
-/// How much of a layer is looked at to know its compression.
+/// How many bytes of a layer are read to detect its compression.
 const HEAD: usize = 8;
 
 /// Opens the archive, which has a `manifest.json`.
@@ -61,7 +61,7 @@ pub fn open(tar: TarFile, progress: ReadProgress) -> Result<Box<dyn Source>, Err
         .collect();
     let images = listed
         .into_iter()
-        // Every layer of every image was numbered just now.
+        // Does not panic: every layer of every image was numbered above.
         .map(|image| image.number(|entry| Ok(ids[entry])))
         .collect::<Result<_, Error>>()?;
     let TarFile { file, name, length, .. } = tar;
@@ -86,10 +86,10 @@ pub fn open(tar: TarFile, progress: ReadProgress) -> Result<Box<dyn Source>, Err
 
 struct SeekableArchive {
     images: Vec<Image>,
-    /// In the order of storage, which is that of their ids.
+    /// In the order of storage, which is the order of their ids.
     layers: Vec<StoredLayer>,
     next: usize,
-    /// What decompressing one of its layers takes.
+    /// The memory that decompressing one of its layers takes.
     memory: usize,
     content: SeekableContent,
 }
@@ -98,7 +98,7 @@ struct StoredLayer {
     entry: String,
     diff_id: DiffId,
     stored: StoredFile,
-    /// Its first bytes, by which its compression is known.
+    /// Its first bytes, which show its compression.
     head: [u8; HEAD],
 }
 
@@ -146,7 +146,7 @@ impl Source for SeekableArchive {
     }
 }
 
-/// The whole of a small file of the archive.
+/// Reads a whole JSON file of the archive.
 fn json(
     tar: &TarFile,
     entry: &str,
@@ -223,7 +223,7 @@ impl SeekableContent {
         let count = read_at(&self.file, &self.name, &mut buffer[..want], self.position)
             .map_err(|error| io::Error::other(Error::from(error)))?;
         if count == 0 {
-            // It was long enough when its headers were read.
+            // The file became shorter after its headers were read.
             let cut_off = truncated(&self.name, &self.entry, self.position);
             return Err(io::Error::other(cut_off));
         }

@@ -1,9 +1,9 @@
 //! A docker archive that is read front to back: compressed, or from a pipe.
 //!
-//! `manifest.json` usually comes last, so layers go out before it is known what they are: every
-//! file that could be one is yielded, and small JSON is kept. Once the end is
-//! reached, its checksums verified, the images are put together; what they turn out not to need
-//! they do not list.
+//! `manifest.json` usually comes last, so it is not known beforehand which files are layers. So
+//! every file that could be a layer is yielded, and small JSON is kept. At the end, after the
+//! checksums were verified, the images are put together. They do not list files that turned out not
+//! to be layers.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -29,16 +29,16 @@ pub struct StreamedArchive {
     entries: Entries<EntryFate>,
     content: StreamedContent,
     memory: usize,
-    /// What decompressing one of the layers takes that have come.
+    /// The memory that decompressing a layer takes: the most for any layer so far.
     layer_memory: usize,
     next_id: usize,
     json_left: u64,
     images: Option<Vec<Image>>,
 }
 
-/// What became of a file of the archive.
+/// How a file of the archive was treated.
 enum EntryFate {
-    /// Kept, for it looks like JSON.
+    /// Kept, because it looks like JSON.
     Kept(Bytes),
     /// Yielded as a layer.
     Layer(LayerId),
@@ -51,9 +51,9 @@ enum PassedOver {
     /// It looks neither like JSON nor like a layer.
     Unknown,
     Sparse,
-    /// JSON of this length, which is too much.
+    /// JSON of this length, which is over the limit.
     TooLong(u64),
-    /// JSON for which the memory was used up.
+    /// JSON that would exceed the memory limit for all JSON.
     TooMuchJson,
 }
 
@@ -79,14 +79,14 @@ impl Source for StreamedArchive {
 
 /// A file that could be a layer.
 pub struct LayerCandidate {
-    /// Its place among these.
+    /// Its number among the candidates.
     pub id: LayerId,
     entry: String,
     size: u64,
 }
 
 impl StreamedArchive {
-    /// Begins to read the archive in `stream`, which takes as much as `memory` bytes.
+    /// Begins to read the archive in `stream`, which takes up to `memory` bytes of memory.
     pub fn new(stream: Stream, file: Arc<str>, (wrapping, memory): (Wrapping, usize)) -> Self {
         Self {
             entries: Entries::new(file.clone()),
@@ -123,7 +123,7 @@ impl StreamedArchive {
         }
     }
 
-    /// Walks on to the next file that could be a layer; `None` at the end.
+    /// Goes on to the next file that could be a layer; `None` at the end.
     pub fn next_candidate(&mut self) -> Result<Option<LayerCandidate>, Error> {
         while let Some(entry) = self.content.tar.next_entry()? {
             self.content.unpacker = None;
@@ -185,7 +185,7 @@ impl StreamedArchive {
         if entry.size > limit {
             return Ok(EntryFate::PassedOver(PassedOver::TooLong(entry.size)));
         }
-        // The list of images has room of its own: it comes last, after what nobody may need.
+        // `manifest.json` is not counted: it comes last, after JSON that may not be needed.
         if name != MANIFEST {
             let Some(left) = self.json_left.checked_sub(entry.size) else {
                 return Ok(EntryFate::PassedOver(PassedOver::TooMuchJson));
@@ -274,13 +274,13 @@ struct StreamedContent {
     head_start: usize,
     head_end: usize,
     file: Arc<str>,
-    /// The layer that is decompressed.
+    /// The name of the layer that is decompressed, for messages.
     entry: String,
     unpacker: Option<Unpacker>,
 }
 
 impl StreamedContent {
-    /// Reads the first block, or all there is of it.
+    /// Reads the first block, or less if the content is shorter.
     fn peek(&mut self) -> Result<(), Error> {
         while self.head_end < BLOCK {
             match self.tar.read_content(&mut self.head[self.head_end..])? {
@@ -297,7 +297,7 @@ impl StreamedContent {
 }
 
 impl StreamedContent {
-    /// Decompresses the entry from here on, if it is a layer that must be.
+    /// Decompresses the entry from here on, if it is a layer stored as xz or bzip2.
     fn unpack(&mut self, entry: &str) -> Result<(), Error> {
         let unpacker = Unpacker::new(self.peeked());
         self.unpacker = unpacker.map_err(|error| Error::from_read(self.corrupt(error), entry))?;

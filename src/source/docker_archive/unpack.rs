@@ -1,5 +1,5 @@
-//! Layers stored as xz or bzip2, which clients of registries do not read: they are decompressed, and
-//! packed anew. A layer that is a tar, gzip or Zstandard is given as it is stored.
+//! Layers stored as xz or bzip2. Clients of registries cannot read these, so they are decompressed
+//! and packed again. Layers that are a tar, gzip or Zstandard are returned as they are stored.
 
 use std::io::{self, Read};
 
@@ -23,11 +23,11 @@ pub struct Unpacker {
 
 enum Decoder {
     Xz(Xz),
-    /// Whether a stream has begun: several may follow one another.
+    /// The flag says whether a stream has begun. Several streams may follow one another.
     Bzip2(Bzip2, bool),
 }
 
-/// The memory, in bytes, that reading a layer takes that begins so.
+/// The memory in bytes that reading a layer takes. `head` is the beginning of the layer.
 pub fn memory(head: &[u8]) -> usize {
     match Wrapping::of(head) {
         compressed @ (Wrapping::Xz | Wrapping::Bzip2) => wrapping::memory(compressed, head),
@@ -36,8 +36,8 @@ pub fn memory(head: &[u8]) -> usize {
 }
 
 impl Unpacker {
-    /// The decompressor for the layer that begins with `head`; `None` where it is given as it is
-    /// stored.
+    /// The decompressor for the layer that begins with `head`; `None` if the layer is returned as
+    /// it is stored.
     pub fn new(head: &[u8]) -> io::Result<Option<Self>> {
         let decoder = match Wrapping::of(head) {
             Wrapping::Xz => Decoder::Xz(Xz::new_stream_decoder(memory(head) as u64, CONCATENATED)?),
@@ -48,7 +48,7 @@ impl Unpacker {
         Ok(Some(Self { decoder, input, start: 0, end: 0, at_end: false }))
     }
 
-    /// Reads on in what the bytes of `stored` decompress to.
+    /// Reads the next decompressed bytes. `stored` gives the compressed ones.
     pub fn read(&mut self, stored: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             if self.start == self.end && !self.at_end {

@@ -1,4 +1,4 @@
-//! A layout in a tar, which is a plain one in a file: blobs are parts of that file.
+//! A layout in a plain tar file. Its blobs are parts of that file.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ struct LayoutTar {
     name: Arc<str>,
     file: Arc<std::fs::File>,
     entries: Entries<StoredFile>,
-    /// The digest of `index.json`, where it is an image's index itself.
+    /// The digest of `index.json`, if it is itself the index of one image.
     whole: Option<Digest>,
 }
 

@@ -1,5 +1,5 @@
-//! Whether a config is that of its manifest's layers, as far as that can be seen without reading
-//! much: their number, and the diff IDs of layers that are short or not compressed.
+//! Checks that a config belongs to its manifest's layers, as far as that is possible without
+//! reading much: by their number, and by the diff IDs of layers that are short or not compressed.
 
 use std::io::Read;
 
@@ -8,16 +8,16 @@ use super::manifest::{Descriptor, ManifestJson};
 use super::region::Region;
 use crate::image::{Compression, Config, Digest, Hasher};
 
-/// No layer longer than this is decompressed.
+/// The longest layer that is decompressed.
 const MAX_LAYER: u64 = 64 << 10;
 
-/// Nor so many that they are longer than this together.
+/// The most bytes of all layers that are decompressed.
 const MAX_LAYERS_TOGETHER: u64 = 512 << 10;
 
-/// And none that becomes longer than this.
+/// The longest decompressed layer that is hashed.
 const MAX_TAR: u64 = 4 << 20;
 
-/// What is wrong with a config, if anything is.
+/// Fails if a config does not belong to its manifest.
 pub fn config_fits(
     file: &std::sync::Arc<str>,
     digest: &Digest,
@@ -47,8 +47,8 @@ pub fn config_fits(
     Ok(())
 }
 
-/// The diff ID of a layer, where it is cheap to know. A blob that is damaged is not looked into:
-/// uploading it tells what is wrong.
+/// The diff ID of a layer, if it is cheap to compute. `None` for a damaged blob, whose upload will
+/// report the damage.
 fn diff_id(layer: &Descriptor, region: Option<&Region>, left: &mut u64) -> Option<Digest> {
     let compression = Compression::of_media_type(&layer.media_type)?;
     if compression == Compression::None {

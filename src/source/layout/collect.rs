@@ -1,5 +1,5 @@
-//! From a manifest or an index to all that is to be put for it: what it lists, each after what that
-//! lists itself, and then what refers to any of these.
+//! Collects everything to upload for a manifest or an index: what it lists, each manifest after
+//! those that it lists, and then the manifests that refer to any of these.
 
 use std::collections::HashMap;
 
@@ -13,10 +13,10 @@ use crate::image::Digest;
 use crate::source::error::Error;
 use crate::source::role::EntryRole;
 
-/// More manifests than anybody pushes at once.
+/// The most manifests for one image.
 const MAX_NODES: usize = 4096;
 
-/// Collects what is to be put.
+/// Collects the manifests to upload.
 pub struct Collector<'r, 'a> {
     reader: &'r mut ManifestReader<'a>,
     nodes: Vec<Node>,
@@ -36,7 +36,7 @@ impl<'r, 'a> Collector<'r, 'a> {
         Ok(Tree { names: chosen.names, nodes: walk.nodes, root })
     }
 
-    /// Appends what refers to one of the nodes, and what refers to that.
+    /// Appends the manifests that refer to one of the nodes, and those that refer to them.
     fn attach(&mut self, referrers: &[StoredReferrer]) -> Result<(), Error> {
         loop {
             let before = self.nodes.len();
@@ -51,7 +51,8 @@ impl<'r, 'a> Collector<'r, 'a> {
         }
     }
 
-    /// The place of a manifest or an index, after those that it lists.
+    /// Adds a manifest or an index after those that it lists, unless it was added before. Returns
+    /// its place in `nodes`.
     fn node(
         &mut self,
         descriptor: &Descriptor,

@@ -18,7 +18,7 @@ use crate::source::file::{FileError, kind_of};
 use crate::source::printable::printable_path;
 use crate::source::tar::OCI_LAYOUT;
 
-/// The one version of layouts that there is.
+/// The only version of layouts.
 const VERSION: &str = "1.0.0";
 
 /// Opens the layout in the folder `path`.
@@ -35,7 +35,7 @@ pub fn open(path: &Path, file: &Arc<str>) -> Result<(Box<dyn BlobStore>, LayoutI
 
 struct Directory {
     path: PathBuf,
-    /// The digest of `index.json`, where it is an image's index itself.
+    /// The digest of `index.json`, if it is itself the index of one image.
     whole: Option<Digest>,
 }
 
@@ -52,12 +52,12 @@ impl BlobStore for Directory {
     }
 }
 
-/// Where a digest's blob is, below `blobs`.
+/// The path of a digest's blob below `blobs`.
 pub fn path_of(digest: &Digest) -> String {
     digest.as_str().replacen(':', "/", 1)
 }
 
-/// A file; `None` where there is none.
+/// The region of a whole file; `None` if there is no such file.
 pub fn region(path: &Path) -> Result<Option<Region>, FileError> {
     let name = printable_path(path);
     let metadata = match fs::metadata(path) {
@@ -72,7 +72,7 @@ pub fn region(path: &Path) -> Result<Option<Region>, FileError> {
     Ok(Some(Region { name, file, offset: 0, length }))
 }
 
-/// A file that every layout has.
+/// Reads a JSON file that every layout must have.
 pub fn json(
     file: &Arc<str>,
     entry: &'static str,
@@ -92,7 +92,7 @@ pub fn json(
     }
 }
 
-/// Reads `oci-layout`.
+/// Checks the version in `oci-layout`.
 pub fn check_version(file: &Arc<str>, bytes: &[u8]) -> Result<(), LayoutError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]

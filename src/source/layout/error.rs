@@ -20,10 +20,10 @@ pub enum LayoutError {
     /// A file that every layout has is missing.
     #[error("{file}: {entry} is missing, so the layout is incomplete; make it again")]
     FileMissing { file: Arc<str>, entry: &'static str },
-    /// JSON of a layout that is not what it should be.
+    /// JSON of a layout does not have the expected form.
     #[error("{file}: {of} is broken: {what}; make the layout again")]
     Json { file: Arc<str>, of: Listing, what: String },
-    /// A JSON file is longer than what is read of it.
+    /// A JSON file is longer than the limit.
     #[error(
         "{file}: {entry:?} is {size} bytes long, more than the {limit} that are read of it; this is \
          not what an image builder writes"
@@ -53,7 +53,8 @@ pub enum LayoutError {
          again"
     )]
     BlobMissing { file: Arc<str>, by: Listing, role: EntryRole, digest: Digest },
-    /// A manifest that an index lists is not there, as where only one platform was exported.
+    /// A manifest that an index lists is missing, for example because only one platform was
+    /// exported.
     #[error(
         "{file}: {by} lists {digest}{platform}, which is missing; if only some platforms were \
          put into this layout, choose one with `--platform OS/ARCHITECTURE`, else make it again"
@@ -87,19 +88,19 @@ pub enum LayoutError {
     /// A blob became shorter while it was being uploaded.
     #[error("{file}: blob {digest} ended early; is the file being written? Push it again")]
     CutBlob { file: Arc<str>, digest: Digest },
-    /// A digest of an algorithm that is not computed here.
+    /// A digest of an algorithm that pushimg does not support.
     #[error(
         "{file}: {by} lists {digest}, and of digests only SHA-256 is supported; copy the image with \
          a program that computes those"
     )]
     DigestAlgorithm { file: Arc<str>, by: Listing, digest: Digest },
-    /// A file with holes, where the bytes themselves are needed.
+    /// A sparse file where all bytes are needed.
     #[error(
         "{file}: {role} {entry:?} is stored as a sparse file, which is not read; make the archive \
          without `tar --sparse`"
     )]
     Sparse { file: Arc<str>, role: EntryRole, entry: String },
-    /// More, or deeper, than any image has.
+    /// The layout has more parts than the limit, or is nested too deeply.
     #[error("{file} holds more than {limit} {what}, which is not what an image builder writes")]
     TooLarge { file: Arc<str>, limit: u64, what: &'static str },
 }
@@ -110,7 +111,7 @@ impl From<LayoutError> for Error {
     }
 }
 
-/// The JSON of a layout that lists others.
+/// The JSON document of a layout in which something is listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listing {
     /// A file of the layout.

@@ -1,4 +1,4 @@
-//! `index.json`: the images that a layout names, which of them is meant, and what refers to them.
+//! `index.json`: the images of a layout, their names, and the manifests that refer to them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use crate::image::{Bounded, Digest, Platform, distinct_names, is_same_name, is_t
 use crate::json;
 use crate::source::error::Error;
 
-/// The name of the list of images.
+/// The name of the file that lists the images.
 pub const INDEX: &str = "index.json";
 
-/// More images than any layout lists.
+/// The most manifests that `index.json` may list.
 const MAX_ENTRIES: usize = 16_384;
 
 /// The images of a layout, each once.
@@ -24,45 +24,45 @@ pub struct LayoutIndex {
     /// Where they are listed.
     by: Listing,
     entries: Vec<ListedManifest>,
-    /// The list itself, where it is one image for several platforms.
+    /// The list itself, if it is the index of one image for several platforms.
     whole: Option<ListedManifest>,
 }
 
-/// What `index.json` says of a manifest.
+/// An entry of `index.json`.
 struct ListedManifest {
     descriptor: Descriptor,
     /// All names that it has.
     names: Vec<String>,
-    /// The manifest whose referrers it lists, and nothing else.
+    /// Set if this is only a list of referrers: the manifest that they refer to.
     lists_referrers_of: Option<Digest>,
 }
 
-/// An image that may be meant.
+/// An image that the user may mean.
 #[derive(Clone)]
 pub struct Chosen {
-    /// What leads to it.
+    /// Its descriptor.
     pub descriptor: Descriptor,
-    /// Where that stands.
+    /// Where the descriptor is listed.
     pub by: Listing,
-    /// The names of it, or of what lists it.
+    /// Its names, or those of the index that lists it.
     pub names: Vec<String>,
 }
 
 /// A manifest that refers to another.
 pub struct StoredReferrer {
-    /// The other.
+    /// The manifest that it refers to.
     pub subject: Digest,
-    /// What leads to it.
+    /// Its descriptor.
     pub descriptor: Descriptor,
-    /// Where that stands.
+    /// Where the descriptor is listed.
     pub by: Listing,
 }
 
-/// What the manifests say that `index.json` lists.
+/// The result of reading the manifests that `index.json` lists.
 pub struct Survey {
-    /// The places of the images: of all that does not merely belong to another.
+    /// The places of the images. Manifests that only belong to another image are left out.
     roots: Vec<usize>,
-    /// What refers to others.
+    /// The manifests that refer to others.
     pub referrers: Vec<StoredReferrer>,
 }
 
@@ -110,9 +110,8 @@ impl LayoutIndex {
         Ok(index)
     }
 
-    /// Whether it is one image's index: it lists manifests only, each with a platform of its own, or
-    /// with the platform "unknown" of an attestation, and none with a name that the others do not
-    /// have.
+    /// Whether this is the index of one image. Then all entries are manifests and have the same
+    /// names, and each has another platform, or the platform "unknown" of an attestation.
     fn lists_platforms(&self) -> bool {
         let mut platforms = HashSet::new();
         let fits = |entry: &ListedManifest| {
@@ -127,12 +126,13 @@ impl LayoutIndex {
         self.entries.iter().all(fits) && !platforms.is_empty() && self.entries.len() > 1
     }
 
-    /// The descriptor of `index.json`, where it is an image's index itself.
+    /// The descriptor of `index.json`, if it is itself the index of one image.
     pub fn whole(&self) -> Option<&Descriptor> {
         self.whole.as_ref().map(|whole| &whole.descriptor)
     }
 
-    /// The one manifest of what has no list, from the file of this name.
+    /// The list for an image that has no `index.json`: its one manifest, from the file of this
+    /// name.
     pub fn of(by: &'static str, descriptor: Descriptor) -> Self {
         Self { by: Listing::File(by), entries: vec![ListedManifest::new(descriptor)], whole: None }
     }
@@ -142,7 +142,8 @@ impl LayoutIndex {
         self.images().flat_map(|entry| entry.names.iter().cloned()).collect()
     }
 
-    /// Finds out what belongs to what. A layout of one image is not read for it.
+    /// Reads the manifests to find out which of them belong to others. If there is only one, it is
+    /// not read.
     pub fn survey(&self, reader: &mut ManifestReader<'_>) -> Result<Survey, Error> {
         let mut referrers = Vec::new();
         if self.entries.len() == 1 {
@@ -152,7 +153,7 @@ impl LayoutIndex {
         let mut own = Vec::new();
         for (place, entry) in self.entries.iter().enumerate() {
             let descriptor = &entry.descriptor;
-            // What it does not know, or has not got, a layout may list all the same.
+            // A layout may list entries of unknown types, and manifests that it does not contain.
             if !descriptor.is_manifest() {
                 continue;
             }
@@ -180,12 +181,12 @@ impl LayoutIndex {
                 referrers.push(StoredReferrer { subject, descriptor, by });
             }
         }
-        // Some programs list all manifests here, those within an index and referrers included.
+        // Some programs list all manifests here, including referrers and those within an index.
         own.retain(|(place, _)| {
             let entry = &self.entries[*place];
             !entry.names.is_empty() || !listed.contains(&entry.descriptor.digest)
         });
-        // An attestation beside an image is not what is meant.
+        // If there is another image, the user does not mean an attestation.
         let is_attestation = |place: usize| {
             self.entries[place].descriptor.platform.as_ref().is_some_and(Platform::is_unknown)
         };
@@ -196,14 +197,14 @@ impl LayoutIndex {
         Ok(Survey { roots: own.into_iter().map(|(place, _)| place).collect(), referrers })
     }
 
-    /// The images that may be meant by a name.
+    /// The images that a name may mean.
     fn images(&self) -> impl Iterator<Item = &ListedManifest> {
         let entries = if self.whole.is_some() { &[][..] } else { &self.entries };
         let images = entries.iter().filter(|entry| entry.lists_referrers_of.is_none());
         self.whole.iter().chain(images)
     }
 
-    /// The images, without what belongs to another.
+    /// The images, without manifests that only belong to another image.
     pub fn roots(&self, survey: &Survey) -> Vec<Chosen> {
         if let Some(whole) = &self.whole {
             return vec![self.chosen(whole)];
@@ -211,13 +212,13 @@ impl LayoutIndex {
         survey.roots.iter().map(|&place| self.chosen(&self.entries[place])).collect()
     }
 
-    /// All that is listed.
+    /// All entries, and the list itself if it is an image.
     pub fn all(&self) -> Vec<Chosen> {
         self.entries.iter().chain(&self.whole).map(|entry| self.chosen(entry)).collect()
     }
 
-    /// The images of this name: those that have it as it is written, or else those that have it in
-    /// another form, as `v1` and `app:v1` are forms of `docker.io/library/app:v1`.
+    /// The images of this name. If none has exactly this name, those that have it in another form:
+    /// `v1` and `app:v1` are forms of `docker.io/library/app:v1`.
     pub fn named(&self, wanted: &str) -> Vec<Chosen> {
         let having = |fits: &dyn Fn(&String) -> bool| -> Vec<Chosen> {
             let fitting = self.images().filter(|entry| entry.names.iter().any(fits));
@@ -248,7 +249,8 @@ impl ListedManifest {
     }
 }
 
-/// The manifest whose referrers have this tag (OCI distribution-spec 1.1, "Referrers Tag Schema").
+/// The manifest whose list of referrers has this tag (OCI distribution-spec 1.1, "Referrers Tag
+/// Schema").
 fn referrers_tag_of(name: &str) -> Option<Digest> {
     Digest::from_sha256_hex(name.strip_prefix("sha256-")?).ok()
 }

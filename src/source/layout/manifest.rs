@@ -1,5 +1,5 @@
-//! Descriptors, manifests and indexes as a layout stores them: of each the few fields that pushing
-//! it as it is takes (OCI image-spec 1.1, "Content Descriptors", "Image Manifest", "Image Index";
+//! Descriptors, manifests and indexes of a layout: the few of their fields that are needed to push
+//! them unchanged (OCI image-spec 1.1, "Content Descriptors", "Image Manifest", "Image Index";
 //! Docker's manifest and manifest list, version 2, schema 2).
 
 use std::collections::BTreeMap;
@@ -12,26 +12,26 @@ use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use crate::image::{Bounded, Digest, MAX_LAYERS, Platform, distinct_names};
 use crate::json;
 
-/// More manifests than any index lists.
+/// The most manifests that an index may list.
 pub const MAX_CHILDREN: usize = 4096;
 
-/// More annotations than any manifest has.
+/// The most annotations that a manifest may have.
 const MAX_ANNOTATIONS: usize = 1024;
 
-/// What describes a blob or a manifest.
+/// Describes a blob or a manifest.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Descriptor {
-    /// What it is; empty where that is not said, which the specification does not allow.
+    /// Its media type; empty if it is missing, which the specification does not allow.
     #[serde(rename = "mediaType", default)]
     pub media_type: String,
-    /// What it hashes to.
+    /// Its digest.
     pub digest: Digest,
-    /// How long it is.
+    /// Its length in bytes.
     pub size: u64,
-    /// Where else it can be had; how many places, that is.
+    /// Other places to download it from. Only their number is kept.
     #[serde(default)]
     urls: Option<Vec<IgnoredAny>>,
-    /// What it runs on.
+    /// The platform that it runs on.
     #[serde(default)]
     pub platform: Option<Platform>,
     #[serde(default)]
@@ -50,15 +50,15 @@ struct Naming {
 /// A manifest or an index.
 #[derive(Debug)]
 pub struct ManifestJson {
-    /// As it says itself, or else as whoever lists it does.
+    /// Its own media type, or else the one in its descriptor.
     pub media_type: String,
-    /// Its `artifactType`, or else the media type of its config: what a list of referrers says.
+    /// Its `artifactType`, or else the media type of its config. Lists of referrers contain it.
     pub artifact_type: Option<String>,
     /// The config.
     pub config: Option<Descriptor>,
     /// The layers, lowest first; of an artifact, its blobs.
     pub layers: Vec<Descriptor>,
-    /// What an index lists; `None` for a manifest.
+    /// The manifests that an index lists; `None` for a manifest.
     pub manifests: Option<Vec<Descriptor>>,
     /// The manifest that it refers to.
     pub subject: Option<Digest>,
@@ -74,7 +74,7 @@ struct ManifestFields {
     artifact_type: Option<String>,
     config: Option<Descriptor>,
     layers: Option<Bounded<Descriptor, MAX_LAYERS>>,
-    /// What an artifact manifest had for layers until image-spec 1.1.
+    /// The layers of an artifact manifest, which drafts of image-spec 1.1 called blobs.
     blobs: Option<Bounded<Descriptor, MAX_LAYERS>>,
     manifests: Option<Bounded<Descriptor, MAX_CHILDREN>>,
     subject: Option<SubjectJson>,
@@ -88,12 +88,12 @@ struct SubjectJson {
 }
 
 impl Descriptor {
-    /// A manifest that nothing lists.
+    /// The descriptor of a manifest that nothing lists.
     pub fn of(media_type: String, digest: Digest, size: u64) -> Self {
         Self { media_type, digest, size, urls: None, platform: None, annotations: None }
     }
 
-    /// The names that an image is given, the longer forms first.
+    /// The names of the image, the longer forms first.
     pub fn names(&self) -> Vec<String> {
         let Some(Naming { image_name, ref_name }) = self.annotations.clone() else {
             return Vec::new();
@@ -101,7 +101,7 @@ impl Descriptor {
         distinct_names(image_name.into_iter().chain(ref_name).filter(|name| !name.is_empty()))
     }
 
-    /// Whether it says to be a manifest or an index, of a kind that is known.
+    /// Whether its media type is missing, or is a known one of manifests or indexes.
     pub fn is_manifest(&self) -> bool {
         is_index(&self.media_type)
             || matches!(
@@ -115,14 +115,14 @@ impl Descriptor {
         self.media_type.is_empty() || is_index(&self.media_type)
     }
 
-    /// Whether a layout need not have it: runtimes can fetch it from its `urls` (image-spec 1.1,
-    /// "Non-Distributable Layers"; Docker's foreign layers).
+    /// Whether it may be missing in the layout, because runtimes can fetch it from its `urls`
+    /// (image-spec 1.1, "Non-Distributable Layers"; Docker's foreign layers).
     pub fn may_be_absent(&self) -> bool {
         self.urls.as_ref().is_some_and(|urls| !urls.is_empty())
     }
 }
 
-/// Docker's manifest list, or OCI's index.
+/// Whether this is the media type of Docker's manifest list or of OCI's index.
 pub fn is_index(media_type: &str) -> bool {
     matches!(media_type, media::OCI_IMAGE_INDEX_MEDIA_TYPE | media::IMAGE_MANIFEST_LIST_MEDIA_TYPE)
 }
@@ -131,10 +131,12 @@ pub fn is_index(media_type: &str) -> bool {
 const ARTIFACT: &str = "application/vnd.oci.artifact.manifest.v1+json";
 
 impl ManifestJson {
-    /// Reads a manifest or an index, which was said to be of a media type; else what is wrong.
+    /// Parses a manifest or an index. `said` is the media type in its descriptor. The error says
+    /// what is wrong.
     ///
-    /// What it lists makes it one or the other. A media type that is not known is no error
-    /// (image-spec 1.1, "Image Index"): whoever stores an image does not have to understand it.
+    /// What it lists decides whether it is a manifest or an index. An unknown media type is not an
+    /// error (image-spec 1.1, "Image Index"), because a program that stores an image does not have
+    /// to understand it.
     pub fn parse(bytes: &[u8], said: &str) -> Result<Self, String> {
         let fields: ManifestFields = json::from_slice(bytes).map_err(|error| error.to_string())?;
         if fields.schema_version == Some(1) {
@@ -145,7 +147,8 @@ impl ManifestJson {
         let own = fields.media_type.filter(|own| !own.is_empty());
         let is_manifest =
             fields.config.is_some() || fields.layers.is_some() || fields.blobs.is_some();
-        // Read as one by some and as the other by others, it would be two images in one.
+        // Some programs would read it as a manifest, others as an index, and they would get
+        // different images.
         if is_manifest && fields.manifests.is_some() {
             return Err("it lists both layers and manifests".to_owned());
         }
@@ -183,14 +186,14 @@ impl ManifestJson {
         })
     }
 
-    /// How many things are kept in memory for it.
+    /// How many parts of it are kept in memory.
     pub fn parts(&self) -> usize {
         let children = self.manifests.as_ref().map_or(0, Vec::len);
         1 + self.layers.len() + children + self.annotations.len()
     }
 }
 
-/// Annotations, up to a bound.
+/// Annotations, limited in number.
 #[derive(Default)]
 struct Annotations(BTreeMap<String, String>);
 

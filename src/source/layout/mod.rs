@@ -1,8 +1,8 @@
 //! Images that are stored as a registry stores them: manifests, and the blobs that they list, each
 //! under its digest (OCI image-spec 1.1, "Image Layout"; a `dir:` folder of skopeo).
 //!
-//! Comes in: a folder, or a tar that was put into a file. Goes out: a [`Layout`], of which
-//! [`Layout::select`] gives a [`Tree`], ready to be put into a registry as it is.
+//! Input: a folder, or a tar in a file. Output: a [`Layout`]. [`Layout::select`] returns a
+//! [`Tree`], which can be uploaded unchanged.
 
 mod archive;
 mod check;
@@ -35,7 +35,7 @@ pub use region::{Region, RegionFile, RegionReader};
 pub(super) use skopeo_dir::is_one as is_skopeo_folder;
 pub use tree::{Node, StoredBlob, Tree};
 
-/// A layout that was opened: its list of manifests was read, and nothing else.
+/// An open layout. Only its list of manifests has been read.
 pub struct Layout {
     file: Arc<str>,
     store: Box<dyn BlobStore>,
@@ -62,19 +62,19 @@ pub(super) fn open_archive(tar: TarFile) -> Result<Layout, Error> {
 }
 
 impl Layout {
-    /// The names of all its images, as annotations give them: `org.opencontainers.image.ref.name`,
-    /// commonly a tag only, and `io.containerd.image.name`, which is a whole name.
+    /// The names of all its images, from two annotations: `org.opencontainers.image.ref.name`,
+    /// which is usually only a tag, and `io.containerd.image.name`, which is a whole name.
     pub fn names(&self) -> Vec<String> {
         self.index.names()
     }
 
-    /// The image that is meant, with all that belongs to it. Bytes of layers are not read; it is
-    /// checked that they are there and have the length that their manifest says.
+    /// The selected image, with everything that belongs to it. Only short layers are read, to check
+    /// their diff IDs. All layers must exist and have the length that their manifest says.
     ///
-    /// Without a selection the only image is meant; referrers and the parts of an index do not
-    /// count. A name is found in any of its forms. A digest may be that of any manifest, within
-    /// indexes too. Of an index, a platform means the one manifest for it: the one that names the
-    /// same variant, or else the first that is for it.
+    /// Without a selection, the layout must have only one image. Referrers and the manifests of an
+    /// index do not count as images. A name matches in any of its forms. A digest may be that of
+    /// any manifest, also within an index. A platform selects one manifest of an index: the one
+    /// with the same variant, or else the first one for the platform.
     pub fn select(&self, selection: &Selection) -> Result<Tree, Error> {
         let survey = self.index.survey(&mut self.reader())?;
         let chooser = Chooser { file: &self.file, store: &*self.store, index: &self.index };

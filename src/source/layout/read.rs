@@ -1,4 +1,4 @@
-//! Reading a layout's JSON within limits, each piece held against the descriptor that led to it.
+//! Reads a layout's JSON within limits, and compares each file with its descriptor.
 
 use std::sync::Arc;
 
@@ -14,22 +14,22 @@ use crate::source::role::EntryRole;
 /// The longest manifest or index that is read: registries take no longer ones.
 pub const MAX_MANIFEST_BYTES: u64 = 4 << 20;
 
-/// How deep indexes may lie within each other. In practice it is two.
+/// How deep indexes may be nested. In practice the depth is two.
 ///
-/// This ends what has no end, too: an index cannot list itself, however far down, without lying
-/// about a digest, and each is hashed before what it lists is looked at.
+/// Indexes cannot form a cycle: each is hashed before the manifests that it lists are read, and an
+/// index in a cycle would have a wrong digest.
 pub const MAX_DEPTH: usize = 16;
 
-/// What all JSON that is read at one time may add up to.
+/// The most bytes of JSON that one reader reads.
 const MAX_JSON_BYTES: u64 = 32 << 20;
 
-/// How much may be listed, and so be kept in memory: sixteen platforms of as many layers as there
-/// can be.
+/// The most parts that are kept in memory: those of sixteen platforms with as many layers as an
+/// image may have.
 const MAX_PARTS: usize = 65_536;
 
 /// Where the blobs of a layout are.
 pub trait BlobStore: Send + Sync {
-    /// The bytes of a manifest or an index; `None` where they are not there.
+    /// The bytes of a manifest or an index; `None` if they are missing.
     fn manifest(&self, digest: &Digest) -> Result<Option<Region>, Error> {
         self.blob(digest)
     }
@@ -38,7 +38,7 @@ pub trait BlobStore: Send + Sync {
     fn blob(&self, digest: &Digest) -> Result<Option<Region>, Error>;
 }
 
-/// Reads manifests and configs, as long as there are not too many.
+/// Reads manifests and configs, up to the limits.
 pub struct ManifestReader<'a> {
     file: &'a Arc<str>,
     store: &'a dyn BlobStore,
@@ -47,7 +47,7 @@ pub struct ManifestReader<'a> {
 }
 
 impl<'a> ManifestReader<'a> {
-    /// Nothing was read yet of the layout `file`.
+    /// A reader for the layout `file`, which has read nothing yet.
     pub fn new(file: &'a Arc<str>, store: &'a dyn BlobStore) -> Self {
         Self { file, store, json_left: MAX_JSON_BYTES, parts_left: MAX_PARTS }
     }
@@ -67,7 +67,7 @@ impl<'a> ManifestReader<'a> {
             .ok_or_else(|| self.missing(descriptor, by, EntryRole::Manifest).into())
     }
 
-    /// The same; `None` where it is missing.
+    /// The same as [`manifest`](Self::manifest), but `None` if it is missing.
     pub fn manifest_if_there(
         &mut self,
         descriptor: &Descriptor,
@@ -86,8 +86,8 @@ impl<'a> ManifestReader<'a> {
         Ok(Some((bytes, manifest)))
     }
 
-    /// Whether a descriptor of a media type that is not known leads to a manifest. One that is
-    /// missing counts as a manifest.
+    /// Whether a descriptor with an unknown media type describes a manifest. If the file is
+    /// missing, it counts as a manifest.
     pub fn is_manifest(&self, descriptor: &Descriptor) -> Result<bool, Error> {
         let Some(region) = self.store.manifest(&descriptor.digest)? else {
             return Ok(true);
@@ -99,7 +99,7 @@ impl<'a> ManifestReader<'a> {
         Ok(manifest.is_ok_and(|manifest| manifest.config.is_some() || manifest.parts() > 1))
     }
 
-    /// Where a blob is, its length being the one listed; `None` where it may be missing, and is.
+    /// The bytes of a blob, whose length is checked. `None` if it is missing and need not be there.
     pub fn blob(
         &self,
         descriptor: &Descriptor,
@@ -135,7 +135,7 @@ impl<'a> ManifestReader<'a> {
                 self.keep(config.diff_ids().len() + config.layer_history().count())?;
                 Ok(Some(config))
             }
-            // Some artifacts have borrowed an image's media type for a config that is none.
+            // Some artifacts use the media type of an image config for something else.
             Err(_) if !manifest.layers.iter().any(is_layer) => Ok(None),
             Err(source) => Err(LayoutError::BadConfig {
                 file: self.file.clone(),
@@ -146,7 +146,7 @@ impl<'a> ManifestReader<'a> {
         }
     }
 
-    /// Small JSON, hashed and held against its descriptor.
+    /// Reads a JSON file, and compares its digest with that in its descriptor.
     fn json(
         &mut self,
         region: &Region,
@@ -186,7 +186,7 @@ impl<'a> ManifestReader<'a> {
         Ok(())
     }
 
-    /// What was found, if its length is the one listed.
+    /// Returns `found` if it has the length that is listed.
     fn checked(
         &self,
         found: Option<Region>,

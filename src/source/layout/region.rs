@@ -26,16 +26,16 @@ pub struct Region {
 /// Where a region's bytes are.
 #[derive(Clone, Debug)]
 pub enum RegionFile {
-    /// In a file that holds many: it stays open.
+    /// In a file that holds many regions. It stays open.
     Open(Arc<File>),
-    /// In a file of their own, opened whenever it is read: an image may have more blobs than a
+    /// In a separate file. It is opened for each read, because an image may have more blobs than a
     /// process may have open files.
     Path(Arc<Path>),
 }
 
 impl Region {
-    /// Reads from `at`, counted from the region's beginning, as much as there is up to the end of
-    /// `buffer`; 0 at the end.
+    /// Fills `buffer` with the bytes from `at` on, counted from the region's beginning, or with
+    /// fewer at the region's end. Returns their number.
     pub fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
         let opened;
         let file = match &self.file {
@@ -60,7 +60,8 @@ impl Region {
         Ok(filled)
     }
 
-    /// All of it, which is not much: what is less by now than it was shows by its hash.
+    /// Reads the whole region, which must be small. If the file is now shorter, so is the result,
+    /// and the caller notices that by the digest.
     pub fn bytes(&self) -> Result<Bytes, FileError> {
         let mut bytes = vec![0; usize::try_from(self.length).unwrap_or(usize::MAX)];
         let read = self.read_at(&mut bytes, 0).map_err(|source| FileError::Read {
@@ -80,7 +81,7 @@ pub struct RegionReader {
 }
 
 impl RegionReader {
-    /// Nothing was read yet.
+    /// A reader at the region's beginning.
     pub fn new(region: Region) -> Self {
         Self { region, position: 0 }
     }

@@ -1,4 +1,4 @@
-//! Which of a layout's images is meant.
+//! Finds the image of a layout that the user means.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ struct ManifestFound {
 }
 
 impl Chooser<'_> {
-    /// The one image that is meant.
+    /// The one image that the selection means.
     pub fn choose(&self, roots: Vec<Chosen>, selection: &Selection) -> Result<Chosen, Error> {
         let mut choice = match (&selection.name, &selection.digest) {
             (Some(name), _) => {
@@ -47,7 +47,7 @@ impl Chooser<'_> {
                 }
                 named
             }
-            // It may be any that is listed.
+            // The digest may be that of any listed manifest.
             (None, Some(_)) => self.index.all(),
             (None, None) => roots.clone(),
         };
@@ -70,7 +70,7 @@ impl Chooser<'_> {
         }
     }
 
-    /// The manifest of this digest, among those given or, however deep, below them.
+    /// The manifest with this digest: one of `starts`, or one that they list, at any depth.
     fn find(&self, starts: &[Chosen], wanted: &Digest) -> Result<Option<Chosen>, Error> {
         if let Some(start) = starts.iter().find(|start| start.descriptor.digest == *wanted) {
             return Ok(Some(start.clone()));
@@ -84,9 +84,9 @@ impl Chooser<'_> {
         Ok(None)
     }
 
-    /// Of each of these, itself or the manifest below it that is for the platform: the first where
-    /// there are several, as runtimes take it. Where any names the variant that is asked for, it
-    /// counts more than what merely runs there.
+    /// For each of `starts`, the manifest for the platform: itself, or one that it lists. If there
+    /// are several, the first is taken, as runtimes do. If any manifests have exactly this variant,
+    /// only these are returned.
     fn for_platform(&self, starts: Vec<Chosen>, wanted: &Platform) -> Result<Vec<Chosen>, Error> {
         let (mut same, mut matching) = (Vec::new(), Vec::new());
         let (mut others, mut once) = (Vec::new(), HashSet::new());
@@ -102,7 +102,7 @@ impl Chooser<'_> {
                 } else if wanted.matches(&platform) {
                     first_matching.get_or_insert_with(|| found.chosen(start));
                 } else if !platform.is_unknown() && once.insert(platform.clone()) {
-                    // Attestations are for no platform that anybody has.
+                    // The platform of attestations is not listed.
                     others.push(platform);
                 }
             }
@@ -123,14 +123,14 @@ impl Chooser<'_> {
         Ok(best)
     }
 
-    /// A manifest, and all that it lists if it is an index, however deep, each once.
+    /// A manifest and, if it is an index, everything that it lists at any depth, each once.
     fn within(
         &self,
         start: &Chosen,
         reader: &mut ManifestReader<'_>,
     ) -> Result<Vec<ManifestFound>, Error> {
         let mut all = Vec::new();
-        // What is to be looked at, the next last.
+        // The manifests that are still to be read. The last one is read next.
         let mut waiting = vec![(start.descriptor.clone(), start.by.clone(), 0)];
         let mut seen = HashSet::new();
         while let Some((descriptor, by, depth)) = waiting.pop() {
@@ -169,14 +169,14 @@ impl Chooser<'_> {
 }
 
 impl ManifestFound {
-    /// It goes by the names of the image that it was found in.
+    /// The manifest as a chosen image, with the names of the image in which it was found.
     fn chosen(&self, start: &Chosen) -> Chosen {
         let (descriptor, by) = (self.descriptor.clone(), self.by.clone());
         Chosen { descriptor, by, names: start.names.clone() }
     }
 }
 
-/// What a manifest is for: as the index says that lists it, or else its config.
+/// The platform of a manifest, from the index that lists it, or else from its config.
 fn platform_of(
     found: &ManifestFound,
     reader: &mut ManifestReader<'_>,
@@ -188,7 +188,7 @@ fn platform_of(
     if !descriptor.is_manifest() {
         return Ok(None);
     }
-    // A layout may have been left only some of the platforms of an index.
+    // A layout may contain only some of the platforms of an index.
     let Some((_, manifest)) = reader.manifest_if_there(descriptor, &found.by)? else {
         return Ok(None);
     };

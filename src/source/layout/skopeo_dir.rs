@@ -1,6 +1,6 @@
-//! A folder as skopeo's `dir:` writes it: `version`, `manifest.json` (a manifest, or a list of those
-//! that are in `<digits>.manifest.json`), and each blob in a file named by its digest's digits.
-//! Signatures, which lie there too, are no part of the image.
+//! A folder as skopeo's `dir:` writes it: `version`, `manifest.json` (a manifest, or a list of
+//! manifests, which are in `<digits>.manifest.json`), and each blob in a file named by its digest's
+//! digits. Signatures may be in the folder, too, but are not part of the image.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,13 +16,13 @@ use crate::source::error::Error;
 use crate::source::file::FileError;
 use crate::source::tar::MANIFEST;
 
-/// The file by which such a folder is known.
+/// The file that identifies such a folder.
 const VERSION_FILE: &str = "version";
 
 /// How that file begins.
 const VERSION_TEXT: &str = "Directory Transport Version: ";
 
-/// The version since which blobs are named as they are.
+/// The version that introduced the current names of blobs.
 const VERSION: &str = "1.1";
 
 /// Whether a folder is one of skopeo's.
@@ -34,7 +34,7 @@ pub fn is_one(path: &Path) -> bool {
         let length = file.length.min(VERSION_TEXT.len() as u64);
         Region { length, ..file }.bytes().map(Some)
     };
-    // What cannot be read is none.
+    // If the file cannot be read, the folder is not one of skopeo's.
     matches!(start(), Ok(Some(start)) if start == VERSION_TEXT)
 }
 
@@ -55,7 +55,7 @@ pub fn open(path: &Path, file: &Arc<str>) -> Result<(Box<dyn BlobStore>, LayoutI
     }
     let manifest = read(MANIFEST)?;
     let root = Digest::of(&manifest);
-    // Its media type, it says itself.
+    // The media type is in the manifest itself.
     let descriptor = Descriptor::of(String::new(), root.clone(), manifest.len() as u64);
     let index = LayoutIndex::of(MANIFEST, descriptor);
     Ok((Box::new(SkopeoDir { path: path.to_owned(), root }), index))
@@ -63,7 +63,7 @@ pub fn open(path: &Path, file: &Arc<str>) -> Result<(Box<dyn BlobStore>, LayoutI
 
 struct SkopeoDir {
     path: PathBuf,
-    /// What is in `manifest.json`.
+    /// The digest of `manifest.json`.
     root: Digest,
 }
 

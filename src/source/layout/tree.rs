@@ -1,4 +1,4 @@
-//! What is put for a layout's image: manifests over blobs that are ready.
+//! What is uploaded for a layout's image: manifests, and blobs that already have their final form.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,8 @@ use bytes::Bytes;
 use super::region::Region;
 use crate::image::{Config, Digest, Manifest, Platform, is_foreign};
 
-/// What is to be put: one manifest or index, all that it lists, and the referrers of these.
+/// What is to be uploaded: one manifest or index, everything that it lists, and the referrers of
+/// all these.
 #[derive(Clone, Debug)]
 pub struct Tree {
     /// The names that the layout gives the root, or the index that the root was chosen from.
@@ -15,30 +16,31 @@ pub struct Tree {
     /// The manifests and indexes, every one after those that it lists, and referrers after their
     /// subjects. Each occurs once.
     pub nodes: Vec<Node>,
-    /// The place among `nodes` of the one that gets the tags.
+    /// The place in `nodes` of the manifest or index that gets the tags.
     pub root: usize,
 }
 
 /// A manifest or an index, with the blobs that it lists.
 #[derive(Clone, Debug)]
 pub struct Node {
-    /// Its media type, as the descriptor that led to it or it itself says.
+    /// Its own media type, or else the one in its descriptor.
     pub media_type: String,
     /// The JSON as stored.
     pub bytes: Bytes,
     /// The digest of the JSON.
     pub digest: Digest,
-    /// What a list of referrers calls it: its `artifactType`, or else its config's media type.
+    /// Its type in a list of referrers: its `artifactType`, or else its config's media type.
     pub artifact_type: Option<String>,
-    /// What its annotations are, for a referrer's descriptor.
+    /// Its annotations. If it is a referrer, its descriptor contains them, too.
     pub annotations: BTreeMap<String, String>,
-    /// The manifest that it refers to, though that does not list it (image-spec 1.1, `subject`).
+    /// The manifest that it refers to, although that manifest does not list it (image-spec 1.1,
+    /// `subject`).
     pub subject: Option<Digest>,
-    /// What it runs on, as the index that lists it or its config says.
+    /// The platform that it runs on, from the index that lists it or from its config.
     pub platform: Option<Platform>,
-    /// The places among the tree's nodes of those that it lists; empty for a manifest.
+    /// The places in the tree's nodes of the manifests that it lists; empty for a manifest.
     pub children: Vec<usize>,
-    /// The config, where it is that of an image.
+    /// The config, if it is an image config.
     pub config: Option<Config>,
     /// Config and layers, in the manifest's order, config first; empty for an index.
     pub blobs: Vec<StoredBlob>,
@@ -51,22 +53,22 @@ pub struct StoredBlob {
     pub media_type: String,
     /// Its digest, as the manifest says; not checked yet.
     pub digest: Digest,
-    /// Its length, which is the manifest's word and the file's.
+    /// Its length. The manifest and the file agree on it.
     pub size: u64,
-    /// Where its bytes are; `None` where only others may hand them out (a layer with `urls`, of a
-    /// non-distributable media type), and the layout has not got them.
+    /// Where its bytes are. `None` if the layout does not have them, which is allowed for a layer
+    /// with `urls`.
     pub region: Option<Region>,
 }
 
 impl StoredBlob {
-    /// Whether it is a layer that only others may distribute.
+    /// Whether it is a non-distributable layer.
     pub fn is_foreign(&self) -> bool {
         is_foreign(&self.media_type)
     }
 }
 
 impl Node {
-    /// As it is put; its digest was checked when it was read.
+    /// The manifest to upload. Its digest was checked when it was read.
     pub fn manifest(&self) -> Manifest {
         let Self { media_type, bytes, digest, .. } = self;
         Manifest { media_type: media_type.clone(), bytes: bytes.clone(), digest: digest.clone() }

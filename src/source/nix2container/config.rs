@@ -1,8 +1,9 @@
-//! The image config of a nix2container image: the bytes that its own patched skopeo pushes.
+//! The image config of a nix2container image, with exactly the bytes that nix2container's patched
+//! skopeo pushes.
 //!
-//! That skopeo reads `image-config` into the types of OCI's image-spec and writes these with Go's
-//! `encoding/json`; so fields that are not OCI's are lost, and the rest is in the order of the
-//! specification.
+//! That skopeo reads `image-config` into the types of OCI's image-spec and writes them with Go's
+//! `encoding/json`. So fields that are not part of the specification are lost, and the others are
+//! in the order of the specification.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -39,11 +40,11 @@ pub struct ImageConfig {
     args_escaped: bool,
 }
 
-/// The value of a key that only has to be there: `{}`.
+/// The value `{}`, where only the key matters.
 #[derive(Deserialize, Serialize)]
 struct Set {}
 
-/// The same, "History".
+/// OCI image-spec 1.1, "Image Configuration", `history`.
 #[derive(Default, Deserialize, Serialize)]
 #[serde(default)]
 pub struct HistoryJson {
@@ -59,7 +60,7 @@ pub struct HistoryJson {
     empty_layer: bool,
 }
 
-/// A time as RFC 3339 has it, in the form that Go gives it.
+/// A time in the format of RFC 3339, written as Go writes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct GoTime(String);
 
@@ -97,14 +98,14 @@ pub fn bytes(spec: &Spec) -> Vec<u8> {
         history: spec.layers.iter().map(|layer| &layer.history).collect(),
     };
     let mut bytes = Vec::new();
-    // Only a map whose keys are no text, or a writer that fails, could be in the way.
+    // Fails only for a map whose keys are not text, or if the writer fails. Neither occurs here.
     config
         .serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, GoJson))
         .expect("text, lists and maps with text keys are JSON");
     bytes
 }
 
-/// JSON as Go writes it: safe to put into a page of HTML or a script.
+/// Writes JSON as Go does: it escapes characters that are special in HTML or JavaScript.
 struct GoJson;
 
 impl serde_json::ser::Formatter for GoJson {
@@ -137,8 +138,8 @@ impl<'de> Deserialize<'de> for GoTime {
     }
 }
 
-/// The time without zeros at the end of its fraction, of which Go keeps nine digits, and with `Z`
-/// for no offset; `None` for what has not the form of RFC 3339.
+/// The time as Go writes it: at most nine digits of the fraction, without zeros at its end, and `Z`
+/// for an offset of zero. `None` if it does not have the form of RFC 3339.
 fn go_time(text: &str) -> Option<String> {
     let has_form = |text: &str, form: &str| {
         text.len() == form.len()

@@ -1,7 +1,7 @@
-//! The bytes of one layer: made of store paths, or those of the tar that is ready in a file.
+//! The bytes of one layer: made of store paths, or read from a file that holds the layer.
 //!
-//! Nothing is opened before the first byte is asked for: of a layer that the registry has, not even
-//! the folder is looked into.
+//! Nothing is opened before the first read. So for a layer that the registry has, not even the
+//! folder is read.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -21,7 +21,7 @@ use crate::source::regular_file::RegularFile;
 use crate::source::tar::BLOCK;
 use crate::source::ustar::EntryKind;
 
-/// The permission bits of a mode, those that change the user included.
+/// The permission bits of a mode, including setuid, setgid and sticky.
 const PERMISSIONS: u32 = 0o7777;
 
 /// A layer's bytes. An error is an [`Error`] within an [`io::Error`].
@@ -30,12 +30,12 @@ pub struct SpecLayerContent {
     layer: Arc<LayerSpec>,
     reader: Option<Box<dyn Read + Send>>,
     read: u64,
-    /// For bytes that are a compressed blob, whose digest nobody else compares.
+    /// Hashes a compressed blob, because nothing else compares its digest.
     hasher: Option<Hasher>,
 }
 
 impl SpecLayerContent {
-    /// Nothing was opened yet.
+    /// The content of a layer. No file is opened yet.
     pub fn new(label: Arc<Label>, layer: Arc<LayerSpec>) -> Self {
         let hasher = layer.is_stored_compressed().then(Hasher::new);
         Self { label, layer, reader: None, read: 0, hasher }
@@ -68,11 +68,12 @@ impl SpecLayerContent {
         }
     }
 
-    /// Whether the bytes were those that the file speaks of, as far as only this can tell: that a
-    /// plain tar has the right digest is for whoever hashes it.
+    /// Checks the length of a plain tar and the digest of a compressed blob. The digest of a plain
+    /// tar is checked by the caller that hashes it.
     fn check(&mut self) -> Result<(), Error> {
         let LayerSpec { digest, size, .. } = &*self.layer;
-        // The size is the blob's; what is made of paths is the blob only where it is a plain tar.
+        // `size` is the length of the blob. A tar made of paths is the blob only if the blob is a
+        // plain tar.
         if self.layer.is_plain() && *size > 0 && *size != self.read {
             return Err(self.label.length(*size, self.read));
         }
@@ -104,10 +105,10 @@ impl Read for SpecLayerContent {
     }
 }
 
-/// A tar in the making.
+/// The pieces of a tar, made one after another.
 struct TreeTar {
     tree: LayerTree,
-    /// What comes next.
+    /// The pieces that come next.
     made: VecDeque<TarPiece>,
     ended: bool,
 }
@@ -137,7 +138,7 @@ impl Iterator for TreeTar {
 }
 
 impl TreeTar {
-    /// The headers of an entry; its content comes next.
+    /// Returns the headers of an entry, and queues its content.
     fn begin(&mut self, entry: LayerEntry) -> Result<TarPiece, Error> {
         let LayerEntry { name, file } = entry;
         let Some(file) = file else {
@@ -167,7 +168,7 @@ fn header_of(name: &[u8], file: &StoreFile) -> Result<Vec<u8>, Error> {
         }
         EntryKind::File | EntryKind::Folder => Default::default(),
     };
-    // A symlink's permissions are Linux's, wherever the image was built.
+    // A symlink has mode 0777 as on Linux, wherever the image was built.
     let mode = if file.kind == EntryKind::Symlink { 0o777 } else { file.mode & PERMISSIONS };
     let (owner, mode) = match file.perms() {
         Some(perms) => perms.of(file.path.as_os_str().as_bytes(), mode),

@@ -15,37 +15,37 @@ pub enum Nix2containerError {
          buildImage leaves: `nix build .#IMAGE`, then give ./result"
     )]
     NotAnImage { file: Arc<str>, what: &'static str },
-    /// A file of nix2container that cannot be read.
+    /// JSON with `image-config` that does not have the form of a nix2container image.
     #[error(
         "{file}: not the JSON of a nix2container image: {source}; build the image again, with a \
          nix2container not older than 1.0"
     )]
     Malformed { file: Arc<str>, source: crate::json::Error },
-    /// One of another version.
+    /// The file of an image of another version.
     #[error(
         "{file}: the nix2container image is of {found}, and version 1 is understood; write an \
          archive with `nix run .#IMAGE.copyTo -- docker-archive:image.tar` and push image.tar"
     )]
     Version { file: Arc<str>, found: String },
-    /// One longer than what is read.
+    /// The file is longer than the limit.
     #[error(
         "{file} is a JSON file of more than {limit_mib} MiB, which no nix2container image has; \
          give the image itself"
     )]
     TooLong { file: Arc<str>, limit_mib: u64 },
-    /// A layer that cannot be made of what the file says.
+    /// A layer cannot be made as the file describes it.
     #[error(
         "{file}: layer {layer}, of {entry:?}: {fault}; change the image's Nix expression and build \
          it again (nothing was tagged)"
     )]
     Layer { file: Arc<str>, layer: usize, entry: String, fault: Box<LayerFault> },
-    /// What a layer is to be made of is not there.
+    /// A path that a layer is made of is missing.
     #[error(
         "{file}: layer {layer} needs {path}, which is not there; fetch or build it with \
          `nix-store --realise {realise}`, or build the image again (nothing was tagged)"
     )]
     StorePathGone { file: Arc<str>, layer: usize, path: String, realise: String },
-    /// A layer of another length than it had.
+    /// A layer does not have the length that the file says.
     #[error(
         "{file}: layer {layer}, of {entry:?}, is {actual} bytes long, but the file says {listed}: \
          the store has changed since the image was built, or an older nix2container built it; \
@@ -53,7 +53,7 @@ pub enum Nix2containerError {
          tagged)"
     )]
     LayerLength { file: Arc<str>, layer: usize, entry: String, listed: u64, actual: u64 },
-    /// A blob that is not the one it should be.
+    /// A stored blob does not have the digest that the file says.
     #[error(
         "{file}: layer {layer}, of {entry:?}, has the digest {actual}, but the file says {listed}: \
          it is damaged, or was changed; build the image again (nothing was tagged)"

@@ -2,27 +2,27 @@
 
 use crate::image::{DiffId, Digest};
 
-/// Why a layer cannot be made of what the image's file says of it.
+/// Why a layer cannot be made as the image's file describes it.
 #[derive(Debug, thiserror::Error)]
 pub enum LayerFault {
-    /// Neither a tar nor one compressed in a known way.
+    /// The media type is not that of a tar, plain or compressed in a known way.
     #[error("its media type {0:?} is not one of a layer that can be pushed")]
     MediaType(String),
-    /// A plain tar has one digest.
+    /// The digest and the diff ID of a plain tar must be the same, but are not.
     #[error(
         "it is a plain tar, whose digest {digest} should be its diff ID, but that is {diff_id}"
     )]
     TwoDigests { digest: Digest, diff_id: DiffId },
-    /// Nothing to make it of.
+    /// The file does not say what the layer is made of.
     #[error("it has neither `paths` nor a `layer-path`")]
     Nothing,
-    /// A path that depends on where pushimg is run, or that no file can have.
+    /// A relative path, which would depend on the current folder, or a path that no file can have.
     #[error("its path {0:?} is not an absolute one of at most 4095 bytes")]
     NotAPath(String),
-    /// A regular expression that is none.
+    /// An invalid regular expression.
     #[error("its regular expression {regex:?} is wrong: {what}")]
     Regex { regex: String, what: String },
-    /// More expressions than are held in memory.
+    /// More regular expressions than the limit.
     #[error("its `perms` have more than {0} different regular expressions")]
     TooManyRegexes(usize),
     /// A mode that is not octal, or too large for a tar.
@@ -36,10 +36,10 @@ pub enum LayerFault {
         "its rewrites make a name of {path:?} that is longer than 4095 bytes or has a zero byte"
     )]
     Rewritten { path: String },
-    /// Two different files that are to have the same name.
+    /// Two different files that would get the same name.
     #[error("{one:?} and {other:?} are both to become {name:?}, and differ in {what}")]
     Twice { name: String, one: String, other: String, what: &'static str },
-    /// A device, a socket, a pipe.
+    /// A device, a socket or a pipe.
     #[error("{0:?} is neither a file nor a directory nor a symlink")]
     Kind(String),
     /// More files in one folder than are held in memory.
@@ -47,7 +47,7 @@ pub enum LayerFault {
     TooManyFiles(usize),
 }
 
-/// As much of a text of the file as a message has room for.
+/// The beginning of a text, short enough for a message.
 pub fn excerpt(text: &str) -> String {
     const MOST: usize = 200;
     match text.char_indices().nth(MOST) {

@@ -1,7 +1,8 @@
-//! Tar headers as Go's `archive/tar` writes them where no format is asked for: ustar where every
-//! field fits, else a PAX header before one whose fields hold what fits (POSIX.1-2017 `pax`).
+//! Tar headers as Go's `archive/tar` writes them if no format is requested: ustar if every field
+//! fits, otherwise a PAX header, and then a header whose fields hold as much as fits (POSIX.1-2017
+//! `pax`).
 //!
-//! Comes in: what an entry is. Goes out: its headers' bytes, the same as Go's to the last one.
+//! Input: the fields of an entry. Output: its headers, with exactly the bytes that Go writes.
 
 use super::path;
 use crate::source::tar::BLOCK;
@@ -21,7 +22,7 @@ pub const LARGEST_ID: i64 = 0o7_777_777;
 /// The largest size that fits: eleven octal digits.
 const LARGEST_SIZE: u64 = 0o77_777_777_777;
 
-/// What an entry is. No text of it holds a zero byte.
+/// The fields of an entry. Its texts must not contain a zero byte.
 #[derive(Clone, Copy, Debug)]
 pub struct Header<'a> {
     /// The whole name, clean.
@@ -38,7 +39,7 @@ pub struct Header<'a> {
     pub link: &'a [u8],
 }
 
-/// Whom an entry belongs to.
+/// The owner of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EntryOwner<'a> {
     pub uid: i64,
@@ -48,17 +49,17 @@ pub struct EntryOwner<'a> {
 }
 
 impl EntryOwner<'_> {
-    /// The owner of everything, unless told otherwise.
+    /// The default owner.
     pub const ROOT: EntryOwner<'static> =
         EntryOwner { uid: 0, gid: 0, uname: "root", gname: "root" };
 }
 
 impl Header<'_> {
-    /// The header, and the PAX header before it where one is needed.
+    /// The header, with a PAX header before it if one is needed.
     pub fn bytes(&self) -> Vec<u8> {
         let records = self.records();
         let split = split(self.name);
-        // A long name is the only record that may turn out not to be needed.
+        // The record of a long name is not needed if the name can be split.
         let only_name = !fits(self.name, NAME) && records.len() == 1;
         match split {
             Some((prefix, name)) if only_name => self.ustar(prefix, name).into(),
@@ -67,7 +68,7 @@ impl Header<'_> {
         }
     }
 
-    /// What does not fit into the fields, as PAX records, by their keys.
+    /// PAX records for the values that do not fit into the fields, sorted by key.
     fn records(&self) -> Vec<(&'static str, Vec<u8>)> {
         let text =
             |key, value: &[u8], length| (!fits(value, length)).then(|| (key, value.to_vec()));
@@ -141,8 +142,8 @@ impl Header<'_> {
     }
 }
 
-/// As much of the text as fits. A slash at its end would make the entry a folder, so the first of
-/// the slashes there becomes a zero byte, as in Go.
+/// The beginning of the text that fits. A slash at its end would make the entry a folder, so the
+/// first of the slashes at the end becomes a zero byte, as in Go.
 fn cut(text: &[u8], length: usize) -> Vec<u8> {
     let mut kept = text[..text.len().min(length)].to_vec();
     if text.len() > length && kept.ends_with(b"/") {
@@ -156,13 +157,13 @@ fn fits(text: &[u8], length: usize) -> bool {
     text.len() <= length && text.is_ascii()
 }
 
-/// The text without all that is not ASCII.
+/// The text without the bytes that are not ASCII.
 fn ascii(text: &[u8]) -> Vec<u8> {
     text.iter().copied().filter(u8::is_ascii).collect()
 }
 
-/// A long name as the prefix and the name of a ustar header, if there is a slash in the right
-/// place. The last such place is taken.
+/// Splits a long name at a slash into the prefix and the name of a ustar header, if both parts fit.
+/// The last possible slash is used.
 fn split(name: &[u8]) -> Option<(&[u8], &[u8])> {
     if name.len() <= NAME || !name.is_ascii() {
         return None;

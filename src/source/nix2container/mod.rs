@@ -1,10 +1,10 @@
 //! nix2container images: a JSON file that says what each layer is made of, and what its digest is
-//! (`github.com/nlewo/nix2container`, whose patched skopeo makes the same of it).
+//! (`github.com/nlewo/nix2container`, whose patched skopeo makes the same image of it).
 //!
-//! The file tells everything at once: the config is built from it ([`config`]), and a layer is made
-//! only where its bytes are asked for ([`content`]): its files in order ([`tree`]), with the
-//! owners and permissions that the image wants ([`perms`]), under headers as Go writes them
-//! ([`header`]).
+//! The file says everything that is needed at once. The config is built from it ([`config`]). A
+//! layer is made only when its bytes are read ([`content`]): its files in order ([`tree`]), with
+//! the owners and permissions that the image asks for ([`perms`]), and with headers as Go writes
+//! them ([`header`]).
 
 mod config;
 mod content;
@@ -59,18 +59,18 @@ pub fn open(opened: OpenFile) -> Result<Box<dyn Source>, Error> {
 }
 
 struct Nix2container {
-    /// The one.
+    /// The only image.
     images: [Image; 1],
     layers: Vec<Stored>,
     next: usize,
     reading: LayerBeingRead,
 }
 
-/// A layer, and what it is called.
+/// A layer, and its label for messages.
 struct Stored {
     label: Arc<Label>,
     layer: Arc<LayerSpec>,
-    /// What the layers before it hold, in bytes.
+    /// The length of all layers before it, in bytes.
     begin: u64,
 }
 
@@ -83,7 +83,7 @@ impl Nix2container {
         for (index, layer) in spec.layers.into_iter().enumerate() {
             let label = Label { file: file.clone(), layer: index + 1, entry: layer.name() };
             layer.check().map_err(|fault| label.fault(fault))?;
-            // One that occurs twice is made once.
+            // A layer that occurs twice is made only once.
             let id = *known.entry(layer.diff_id.clone()).or_insert(LayerId(layers.len()));
             ids.push(id);
             if id == LayerId(layers.len()) {
@@ -126,7 +126,7 @@ impl Source for Nix2container {
     }
 }
 
-/// How a layer can be read at any time.
+/// The bytes of a layer, which can be read at any time.
 fn bytes(label: &Arc<Label>, layer: &Arc<LayerSpec>) -> LayerBytes {
     if !layer.layer_path.is_empty() {
         let path = Path::new(&layer.layer_path);
@@ -137,7 +137,8 @@ fn bytes(label: &Arc<Label>, layer: &Arc<LayerSpec>) -> LayerBytes {
             length: layer.stored_size(),
         });
     }
-    // The size is that of the blob, which may be compressed where nix2container made one.
+    // The size is that of nix2container's blob. If that is compressed, it is not the size of the
+    // tar.
     let size = (layer.is_plain() && layer.size > 0).then_some(layer.size);
     let (label, layer) = (label.clone(), layer.clone());
     let make = move || -> Result<Box<dyn Read + Send>, Error> {
@@ -149,7 +150,7 @@ fn bytes(label: &Arc<Label>, layer: &Arc<LayerSpec>) -> LayerBytes {
 /// The layer that was yielded last, and how far it was read.
 struct LayerBeingRead {
     content: Option<SpecLayerContent>,
-    /// Where it lies among all bytes of all layers, as far as the file tells their lengths.
+    /// Its place in the bytes of all layers, as far as the file gives their lengths.
     begin: u64,
     end: u64,
     total: u64,

@@ -1,7 +1,7 @@
-//! Paths as bytes, made clean as Go's `filepath.Clean` does it: by their text alone.
+//! Cleans paths as Go's `filepath.Clean` does. It uses only their bytes, not the file system.
 
-/// The shortest path that says the same: no empty part, no `.`, and no `..` but at the beginning
-/// of one that is relative.
+/// The shortest equivalent path. It has no empty part and no `.`, and `..` only at the beginning of
+/// a relative path.
 pub fn clean(path: &[u8]) -> Vec<u8> {
     let rooted = path.starts_with(b"/");
     let mut parts: Vec<&[u8]> = Vec::new();

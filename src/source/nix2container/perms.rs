@@ -22,7 +22,7 @@ pub struct Regexes(HashMap<Box<str>, Regex>);
 
 /// The `perms` of one store path.
 pub struct Perms {
-    /// As in the file.
+    /// The rules, as in the file.
     listed: Arc<[Perm]>,
     /// The expression of each, and the mode that it gives.
     rules: Vec<(Regex, Option<u32>)>,
@@ -47,7 +47,7 @@ impl Perms {
         Ok(Some(Arc::new(Self { listed: listed.clone(), rules })))
     }
 
-    /// Whether the file has the same rules for both.
+    /// Whether both have the same rules in the image's file.
     pub fn equals(&self, other: &Self) -> bool {
         self.listed == other.listed
     }

@@ -63,7 +63,7 @@ fn translated(pattern: &str) -> String {
                     out.push('^');
                     after = rest;
                 }
-                // The first character does not end the class.
+                // A `]` that comes first does not end the class.
                 if let Some(rest) = after.strip_prefix(']') {
                     out.push_str("\\]");
                     after = rest;
@@ -75,7 +75,7 @@ fn translated(pattern: &str) -> String {
                 out.push(']');
                 after
             }
-            // The crate takes two of them as an operator on classes.
+            // In the crate, two of these characters are an operator on classes.
             '&' | '~' if in_class => {
                 out.extend(['\\', c]);
                 after
@@ -168,7 +168,7 @@ fn expand(replacement: &str, captures: &Captures<'_>) -> Vec<u8> {
     out
 }
 
-/// The name behind a `$`, as long as it goes, and what follows it.
+/// The longest name that follows a `$`, and the text after it.
 fn group_name(text: &str) -> Option<(&str, &str)> {
     let is_name = |c: char| c.is_alphanumeric() || c == '_';
     let braced = text.strip_prefix('{');
@@ -178,8 +178,8 @@ fn group_name(text: &str) -> Option<(&str, &str)> {
     (!name.is_empty()).then_some((name, rest))
 }
 
-/// What a group matched; nothing where there is no such group. A number with a zero before it is a
-/// name.
+/// The text that a group matched; empty if there is no such group. A number with a leading zero is
+/// a name.
 fn group<'a>(name: &str, captures: &'a Captures<'_>) -> &'a [u8] {
     let is_number = name.bytes().all(|byte| byte.is_ascii_digit())
         && (name.len() == 1 || !name.starts_with('0'));

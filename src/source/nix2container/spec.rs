@@ -1,7 +1,7 @@
 //! The JSON file of a nix2container image (its `types/types.go`, version 1): read, and checked.
 //!
-//! Comes in: the file's bytes. Goes out: a [`Spec`]. What it does not say is an error that names
-//! the field; what is not known here is ignored.
+//! Input: the file's bytes. Output: a [`Spec`]. A missing field is an error that names the field.
+//! Unknown fields are ignored.
 
 use std::fs;
 use std::sync::Arc;
@@ -36,25 +36,25 @@ pub struct Spec {
 /// A layer of it.
 #[derive(Deserialize)]
 pub struct LayerSpec {
-    /// Of the blob.
+    /// The digest of the blob.
     pub digest: Digest,
-    /// Of the blob, in bytes; 0 where it is not known.
+    /// The length of the blob in bytes; 0 if it is not known.
     pub size: u64,
     #[serde(rename = "diff_ids")]
     pub diff_id: DiffId,
     #[serde(rename = "mediatype")]
     pub media_type: String,
-    /// What it is made of.
+    /// The files and folders that it is made of.
     #[serde(default)]
     pub paths: Vec<StorePath>,
-    /// A tar that is it; counts before `paths`. Empty where there is none.
+    /// The file that holds the layer; empty if there is none. It is used instead of `paths`.
     #[serde(rename = "layer-path", default)]
     pub layer_path: String,
     #[serde(rename = "History", default)]
     pub history: HistoryJson,
 }
 
-/// A file or a folder with all below it.
+/// A file, or a folder with everything in it.
 #[derive(Deserialize)]
 pub struct StorePath {
     pub path: String,
@@ -62,7 +62,7 @@ pub struct StorePath {
     pub options: Option<PathOptions>,
 }
 
-/// What is not to be as it is in the store.
+/// What the layer changes in the files of the store.
 #[derive(Deserialize)]
 pub struct PathOptions {
     #[serde(default)]
@@ -71,7 +71,7 @@ pub struct PathOptions {
     pub perms: Arc<[Perm]>,
 }
 
-/// What in a path is replaced by what; nothing where `regex` is empty.
+/// Replaces matches of `regex` in a path by `repl`. An empty `regex` replaces nothing.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub struct Rewrite {
@@ -79,26 +79,26 @@ pub struct Rewrite {
     pub repl: String,
 }
 
-/// Owner and permissions of what `regex` matches.
+/// The owner and permissions of files whose path matches `regex`.
 #[derive(PartialEq, Eq, Deserialize)]
 pub struct Perm {
     pub regex: Box<str>,
-    /// Octal digits; empty: as they are.
+    /// Octal digits. If empty, the mode does not change.
     #[serde(default)]
     pub mode: Box<str>,
     #[serde(default)]
     pub uid: i64,
     #[serde(default)]
     pub gid: i64,
-    /// Empty: root.
+    /// If empty, the user is root.
     #[serde(default)]
     pub uname: Box<str>,
-    /// Empty: root.
+    /// If empty, the group is root.
     #[serde(default)]
     pub gname: Box<str>,
 }
 
-/// What tells the file from other JSON.
+/// The fields that distinguish the file from other JSON.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Signs {
@@ -151,7 +151,7 @@ impl Spec {
 }
 
 impl LayerSpec {
-    /// Whether it can be what the file says.
+    /// Fails if the layer cannot be as the file describes it.
     pub fn check(&self) -> Result<(), LayerFault> {
         let Some(compression) = Compression::of_media_type(&self.media_type) else {
             return Err(LayerFault::MediaType(excerpt(&self.media_type)));
@@ -176,17 +176,17 @@ impl LayerSpec {
         }
     }
 
-    /// Whether the bytes that are read of it are compressed.
+    /// Whether the bytes to read are compressed.
     pub fn is_stored_compressed(&self) -> bool {
         !self.layer_path.is_empty() && !self.is_plain()
     }
 
-    /// Whether it is a tar, as the file says.
+    /// Whether its blob is a plain tar, according to its media type.
     pub fn is_plain(&self) -> bool {
         Compression::of_media_type(&self.media_type) == Some(Compression::None)
     }
 
-    /// Length of the bytes that are read of it, as far as it is known beforehand.
+    /// The number of bytes to read, as far as it is known beforehand.
     pub fn stored_size(&self) -> u64 {
         let length = || fs::metadata(&self.layer_path).ok().filter(fs::Metadata::is_file);
         match self.layer_path.as_str() {
@@ -196,7 +196,7 @@ impl LayerSpec {
         }
     }
 
-    /// What it is called in messages: what it is made of.
+    /// Its name in messages: the files that it is made of.
     pub fn name(&self) -> String {
         match self.paths.as_slice() {
             [first, rest @ ..] if self.layer_path.is_empty() => match rest.len() {

@@ -25,7 +25,7 @@ use crate::source::file::FileError;
 use crate::source::printable::printable_path;
 use crate::source::ustar::EntryKind;
 
-/// The most memory for names: enough for some 200,000 files.
+/// The most memory that names may take: enough for some 200,000 files.
 const MAX_HELD: usize = 96 << 20;
 
 /// The memory that a name takes besides its text and its path in the store.
@@ -311,9 +311,9 @@ impl LayerTree {
     }
 }
 
-/// The name that a store path gets, where all below it keeps its place below that name: it is not
-/// rewritten at all, or, as `copyToRoot` has it, `^` and the path itself are replaced by something
-/// fixed.
+/// The new name of a store path, if everything in it keeps its place below that name. That is so
+/// without a rewrite, or if the rewrite replaces `^` and the path itself by a constant, as
+/// `copyToRoot` does.
 fn constant_rewrite(path: &str, rewrite: Option<&Rewrite>) -> Option<Vec<u8>> {
     let Some(Rewrite { regex, repl }) = rewrite else {
         return Some(path.as_bytes().to_vec());
@@ -339,7 +339,7 @@ fn name_of(key: &TreeKey) -> Vec<u8> {
     key.iter().map(|&byte| if byte == 0 { b'/' } else { byte }).collect()
 }
 
-/// A file of the store that is there and cannot be read.
+/// The error for a file of the store that exists but cannot be read.
 pub fn unreadable(path: &Path, source: io::Error) -> Error {
     FileError::Store { path: printable_path(path), source }.into()
 }

@@ -1,5 +1,5 @@
-//! The layers looked at on a thread of their own: while one is asked for at a registry, or read, the
-//! files of the next are counted.
+//! Looks at the layers on a separate thread: while one layer is looked up at a registry, or read,
+//! the files of the next layers are listed.
 
 use std::sync::Arc;
 use std::thread;
@@ -10,7 +10,8 @@ use super::layer::{LayerRecipe, StoreLayer};
 use crate::source::error::Error;
 use crate::source::file::FileError;
 
-/// How many layers are looked at before they are needed; their files are kept in mind.
+/// How many layers are looked at before they are needed. The lists of their files are kept in
+/// memory.
 const AHEAD: usize = 8;
 
 /// The layers of an image, one after another.
@@ -25,13 +26,13 @@ impl Ahead {
         let (looked, receiver) = crossbeam_channel::bounded(AHEAD);
         let look = move || {
             for paths in layers {
-                // Nobody may be interested any more.
+                // Fails if the receiver was dropped: then no more layers are needed.
                 if looked.send(StoreLayer::look(&paths, &making)).is_err() {
                     return;
                 }
             }
         };
-        // Without the thread the channel is closed, which shows when a layer is needed.
+        // If the thread cannot be started, the channel is closed, and `next` returns an error.
         let _ = thread::Builder::new().name("walk".to_owned()).spawn(look);
         Self { file, looked: receiver }
     }

@@ -34,14 +34,14 @@ impl Base {
             let mut ids = image.layers.clone();
             ids.sort_unstable();
             if ids.windows(2).any(|two| two[0] == two[1]) {
-                // Under which names, the script knows.
+                // Only the script knows the names that these get.
                 return Err(Refusal::unknown("its base image has a layer twice"));
             }
         }
         Ok(Self { source, name, entries: Vec::new() })
     }
 
-    /// What reading it takes.
+    /// The memory that reading it takes.
     pub fn memory(&self) -> usize {
         self.source.memory()
     }
@@ -81,7 +81,7 @@ impl Base {
     }
 }
 
-/// The environment in the `config` of an image's config; `None` where it is none.
+/// The environment in the `config` of an image's config; `None` if it is malformed.
 pub fn environment(config: &Value) -> Option<Vec<String>> {
     let Value::Map(_) = config else {
         return None;

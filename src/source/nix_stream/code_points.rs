@@ -1,5 +1,5 @@
-//! Names of files as Python sees them: UTF-8, in which each byte that is none becomes a surrogate
-//! (PEP 383).
+//! Names of files as Python reads them: as UTF-8, where each invalid byte becomes a surrogate (PEP
+//! 383).
 
 use std::cmp::Ordering;
 
@@ -11,14 +11,15 @@ pub fn code_points(name: &[u8]) -> impl Iterator<Item = u32> {
     })
 }
 
-/// Whether no byte became a surrogate.
+/// Whether the name is valid UTF-8, so that Python reads it without surrogates.
 pub fn is_utf8(name: &[u8]) -> bool {
     std::str::from_utf8(name).is_ok()
 }
 
 /// The order of two names, which is that of their code points.
 pub fn compare(a: &[u8], b: &[u8]) -> Ordering {
-    // In UTF-8 the order of bytes is that of code points; surrogates come in between.
+    // The order of UTF-8 bytes is the order of code points. That is not true for the surrogates of
+    // invalid bytes.
     if is_utf8(a) && is_utf8(b) { a.cmp(b) } else { code_points(a).cmp(code_points(b)) }
 }
 

@@ -1,7 +1,7 @@
 //! `conf.json`, which says what an image is made of.
 //!
-//! Comes in: its JSON, and the version of the script. Goes out: a [`Conf`], every field that
-//! the script needs checked; others are ignored.
+//! Input: its JSON, and the version of the script. Output: a [`Conf`]. Every field that the script
+//! needs is checked; other fields are ignored.
 
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -14,7 +14,7 @@ use super::script::Version;
 use super::time::{self, PythonTime};
 use crate::image::MAX_LAYERS;
 
-/// The longest conf that is read; that of an image with ten thousand store paths has 1 MB.
+/// The longest conf that is read. The conf of an image with ten thousand store paths has 1 MB.
 pub const MAX_CONF_BYTES: u64 = 8 << 20;
 
 /// What an image is made of.
@@ -32,7 +32,7 @@ pub struct Conf {
     pub customisation_layer: String,
 }
 
-/// What is wrong with a conf: it is not understood, or it is broken, which is said in words.
+/// What is wrong with a conf: pushimg does not understand it, or it is broken. The text says why.
 pub enum ConfFault {
     Unknown(String),
     Broken(String),
@@ -43,7 +43,7 @@ impl ConfFault {
         Self::Unknown(format!("in its conf.json, {}", what.into()))
     }
 
-    /// The same, where `broken` makes an error of what is broken.
+    /// Converts this to a [`Refusal`]. `broken` makes the error for a broken conf.
     pub fn or_error(self, broken: impl FnOnce(String) -> Error) -> Refusal {
         match self {
             Self::Unknown(why) => Refusal::Unknown(why),
@@ -65,7 +65,7 @@ pub fn parse(json: &[u8], version: Version, now: SystemTime) -> Result<Conf, Con
     if !matches!(config, Value::Map(_)) {
         return Err(ConfFault::Broken("its field \"config\" is not an object".into()));
     }
-    // Written once, to see that it can be.
+    // Check that the config can be written.
     match config.dumps() {
         Ok(_) => {}
         Err(UnwritableJson::OtherNumber) => {
@@ -139,7 +139,8 @@ impl<'a> ConfFields<'a> {
         let number = match self.value(field)? {
             Value::Natural(number) => i64::try_from(*number).ok(),
             Value::Negative(number) => Some(*number),
-            // Python takes more for a number: spaces, underscores, digits of other scripts.
+            // Python also accepts spaces, underscores and digits of other scripts in a number;
+            // these are not supported here.
             Value::Text(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => {
                 text.parse().ok()
             }
@@ -183,7 +184,7 @@ impl<'a> ConfFields<'a> {
     }
 }
 
-/// Whether Python shows a path as it is, and takes it as it is.
+/// Fails if Python could print the path in another form, or change it.
 fn is_clear(path: &str) -> Result<(), ConfFault> {
     let is_plain = |part: &str| !part.is_empty() && part != "." && part != "..";
     let is_whole = path.strip_prefix('/').is_some_and(|path| path.split('/').all(is_plain));

@@ -1,4 +1,4 @@
-//! The image's config, to the byte as the stream script writes it.
+//! The image's config, with exactly the bytes that the stream script writes.
 
 use std::collections::HashMap;
 
@@ -6,17 +6,17 @@ use super::conf::Conf;
 use super::json::{self, Value};
 use crate::image::DiffId;
 
-/// A layer, as its config tells of it.
+/// A layer, as the config lists it.
 pub struct ConfigLayer {
     pub diff_id: DiffId,
     /// The paths that it was made of, or the name that it has in the base image.
     pub paths: Vec<String>,
 }
 
-/// Why a config is not written.
+/// Why a config cannot be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unwritable {
-    /// As JSON.
+    /// It cannot be written as JSON.
     Json(json::UnwritableJson),
     /// The name of a layer is not ASCII, and Python may show it in several ways.
     Name,
@@ -55,8 +55,8 @@ pub fn config(
     whole.dumps().map(String::into_bytes).map_err(Unwritable::Json)
 }
 
-/// Puts the base image's environment before the image's own. Of equal names the last value counts,
-/// at the place of the first.
+/// Puts the base image's environment before the image's own. If a name occurs several times, its
+/// last value is used, at the place of the first.
 fn overlay(config: &mut Value, base: Vec<String>) {
     let own = super::base::environment(config).unwrap_or_default();
     let mut entries: Vec<String> = Vec::new();
@@ -84,7 +84,7 @@ fn overlay(config: &mut Value, base: Vec<String>) {
     }
 }
 
-/// What Python shows of a string in a list; `None` where it is not ASCII.
+/// A string as Python prints it in a list; `None` if it is not ASCII.
 pub fn repr(text: &str) -> Option<String> {
     let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
     let mut shown = String::from(quote);

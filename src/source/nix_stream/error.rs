@@ -11,7 +11,7 @@ use crate::source::error::Error;
 /// print.
 #[derive(Debug, thiserror::Error)]
 pub enum NixStreamError {
-    /// An executable without the permission to be one, and none of Nix's wrappers.
+    /// A script or program that may not be executed, and that is not one of Nix's wrappers.
     #[error(
         "{file} is {what}, but may not be executed, and is not what Nix's streamLayeredImage makes; \
          if it writes an image, make it executable: `chmod +x {file}`"
@@ -32,16 +32,16 @@ pub enum NixStreamError {
     /// An executable that failed while it wrote its image.
     #[error("{file} was run to have its image, and failed ({status}){said}")]
     ProgramFailed { file: Arc<str>, status: String, said: LastLines },
-    /// An executable that is no image's.
+    /// An executable that does not write an image.
     #[error(
         "{file} was run to have its image, but wrote {what} to its standard output where a docker \
          archive should come; give what Nix's streamLayeredImage makes, or an archive"
     )]
     NoArchiveWritten { file: Arc<str>, what: &'static str },
-    /// What a streamed image is made of cannot be read.
+    /// The conf of a streamed image cannot be used.
     #[error("{file}: {conf} does not say what the image is made of: {what}; build the image again")]
     BadConf { file: Arc<str>, conf: Arc<str>, what: String },
-    /// Something that a streamed image is made of is gone.
+    /// A file that a streamed image is made of is missing.
     #[error(
         "{file} needs {path}, which is not there (did the Nix store collect its garbage?); fetch or \
          build it with `nix-store --realise {path}`, or build the image again"
@@ -50,19 +50,19 @@ pub enum NixStreamError {
     /// The prebuilt layer's checksum file is not a SHA-256 digest.
     #[error("{path} does not hold the SHA-256 digest of a layer; build the image again")]
     BadChecksum { path: Arc<str> },
-    /// A base image whose config is odd.
+    /// A base image that cannot be built upon.
     #[error("{base}, on which the image is built, cannot be read: {what}; build it again")]
     BadBase { base: Arc<str>, what: String },
-    /// A base image whose layers have names that only Python knows how to show.
+    /// A base image whose layers have names that only Python knows how to print.
     #[error(
         "{file}: its base image has layers with unusual names; run it and pipe its output into \
          `pushimg - DEST`"
     )]
     UnusualBase { file: Arc<str> },
-    /// A device, a pipe or a socket, of which no layer is made.
+    /// A device, a pipe or a socket, which cannot be part of a layer.
     #[error("{path} is neither a file nor a folder nor a symlink; build what holds it without it")]
     NotStorable { path: Arc<str> },
-    /// More files in one layer than are kept in mind.
+    /// More files in one layer than the limit.
     #[error(
         "a layer holds more than {limit} files; build the image with more layers (`maxLayers`), or \
          run it and pipe its output into `pushimg - DEST`"

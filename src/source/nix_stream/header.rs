@@ -1,7 +1,7 @@
 //! Headers of a tar, as Python's `tarfile` writes them in its default format, PAX.
 //!
-//! Comes in: what a header says. Goes out: a block in POSIX's `ustar` format, and before it, where
-//! a field does not fit or is not ASCII, an extended header with that field's record.
+//! Input: the fields of a header. Output: a block in POSIX's `ustar` format. If a field does not
+//! fit or is not ASCII, an extended header with a record for this field comes before it.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use super::super::tar::BLOCK;
 use super::super::ustar::{EntryKind, Ustar, record};
 use super::code_points::{code_points, is_utf8};
 
-/// Who owns the files of a layer, and since when they are as they are.
+/// The owner and the modification time of the files of a layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilesOwner {
     /// Seconds since 1970.
@@ -20,7 +20,7 @@ pub struct FilesOwner {
     pub gname: String,
 }
 
-/// What a header says besides whose the file is.
+/// The fields of a header, without owner and time.
 #[derive(Clone, Copy, Debug)]
 pub struct Member<'a> {
     /// Its name. A folder's gets a slash at its end.
@@ -30,11 +30,11 @@ pub struct Member<'a> {
     pub mode: u32,
     /// The length of a file's content.
     pub size: u64,
-    /// What a symlink leads to.
+    /// The target of a symlink.
     pub target: &'a [u8],
 }
 
-/// The header: one block, and before it an extended header where a field does not fit.
+/// The header: one block, with an extended header before it if a field does not fit.
 pub fn header(member: &Member<'_>, owner: &FilesOwner) -> Vec<u8> {
     let mut name = Cow::Borrowed(member.name);
     if member.kind == EntryKind::Folder && !name.ends_with(b"/") {
@@ -46,7 +46,7 @@ pub fn header(member: &Member<'_>, owner: &FilesOwner) -> Vec<u8> {
         ..Ustar::default()
     };
     let mut records = Records::default();
-    // The order is that of Python's, as is the length up to which a text fits.
+    // The order of the records, and the lengths up to which texts fit, are the same as in Python.
     let mut text = |key, text, most| {
         let text: &[u8] = text;
         if !text.is_ascii() || text.len() > most {
@@ -118,7 +118,7 @@ mod tests {
     use super::super::tests::python;
     use super::*;
 
-    /// Reads lines of hex fields, writes what tarfile makes of them.
+    /// Reads lines of hex fields, and writes the headers that tarfile makes of them.
     const HEADERS: &str = "import sys, tarfile
 for line in sys.stdin:
     kind, name, mode, size, target, mtime, uid, gid, uname, gname = line.rstrip('\\n').split(' ')
@@ -197,7 +197,7 @@ for line in sys.stdin:
     proptest! {
         #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-        /// Many at a time: it is Python's start that takes long.
+        /// Many at a time, because starting Python takes long.
         #[test]
         fn any_header_is_that_of_python(
             all in prop::collection::vec(

@@ -1,7 +1,7 @@
 //! JSON as Python's `json` module reads and writes it.
 //!
-//! Comes in: JSON, of which the order of an object's keys is kept and the last of equal keys
-//! counts. Goes out: what `json.dumps(value, indent=4)` gives, to the byte.
+//! Input: JSON. The order of an object's keys is kept, and of equal keys the last one is used.
+//! Output: exactly what `json.dumps(value, indent=4)` returns.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -11,8 +11,8 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess,
 
 use crate::image::MAX_CONFIG_BYTES;
 
-/// More values than the files read here ever hold. Two bytes of JSON may be one, and in memory it
-/// takes some forty.
+/// The most values that a file may hold. A value may take only two bytes in JSON, but it takes some
+/// forty in memory.
 const MAX_VALUES: usize = 400_000;
 
 /// A JSON value.
@@ -29,12 +29,12 @@ pub enum Value {
     Map(Vec<(String, Value)>),
 }
 
-/// Why a value is not written.
+/// Why a value cannot be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnwritableJson {
     /// It holds a number that Python writes its own way.
     OtherNumber,
-    /// It would be this long, which is longer than any config that is read.
+    /// It would have this length, which is over the limit for configs.
     TooLong(u64),
 }
 
@@ -90,7 +90,8 @@ impl Value {
     }
 }
 
-/// What is being written. Indentation makes much of little, so what is too long is only counted.
+/// The output. Indentation can make a short input very long, so beyond the limit only the length is
+/// counted.
 #[derive(Default)]
 struct Out {
     text: String,
@@ -132,7 +133,7 @@ impl Out {
         }
     }
 
-    /// Only ASCII that can be printed stays as it is.
+    /// Writes a string. All characters except printable ASCII are escaped.
     fn push_text(&mut self, text: &str) {
         self.push("\"");
         for character in text.chars() {
@@ -156,7 +157,7 @@ impl Out {
     }
 }
 
-/// Any value, as long as there are some left.
+/// Reads any value. `left` is the number of values that may still follow.
 #[derive(Clone, Copy)]
 struct Any<'a> {
     left: &'a Cell<usize>,
@@ -240,7 +241,7 @@ mod tests {
     use super::super::tests::python;
     use super::*;
 
-    /// What the real thing writes.
+    /// A Python program that reads JSON and writes it again.
     const DUMPS: &str = "import json, sys
 sys.stdout.write(json.dumps(json.load(sys.stdin), indent=4))";
 
@@ -273,7 +274,7 @@ sys.stdout.write(json.dumps(json.load(sys.stdin), indent=4))";
         for json in ["", "{", "[1,]", "NaN", "1 2", r#""\ud800""#, "{1: 2}"] {
             assert!(Value::parse(json.as_bytes()).is_err(), "{json}");
         }
-        // Little as it is, with its indentation it is much.
+        // This input is short, but with indentation it becomes very long.
         let wide = format!("{}{}0{}", "[".repeat(100), "0,".repeat(100_000), "]".repeat(100));
         let wide = Value::parse(wide.as_bytes()).unwrap().dumps();
         assert!(matches!(wide, Err(UnwritableJson::TooLong(length)) if length > 40_000_000));

@@ -1,4 +1,4 @@
-//! A layer made of store paths: how long its tar will be, what it is made of, and the tar itself.
+//! A layer made of store paths: the length of its tar, its key, and the tar itself.
 
 use std::ffi::OsStr;
 use std::io::Read;
@@ -14,10 +14,11 @@ use crate::source::pieces::{TarPiece, TarPieces};
 use crate::source::tar::BLOCK;
 use crate::source::ustar::EntryKind;
 
-/// What a tar is filled up to.
+/// A tar is filled with zeros up to a multiple of this length.
 const RECORD: u64 = 10_240;
 
-/// How the bytes of a layer follow from its key. Another way to make them is another number.
+/// Names the way in which a layer's bytes are made from its key. If that changes, the number must
+/// change, too.
 const RECIPE: &str = "pushimg nix store layer 1";
 
 /// The store whose paths never change.
@@ -40,7 +41,7 @@ pub struct StoreLayer {
 }
 
 impl StoreLayer {
-    /// Looks at all that the paths hold, and opens nothing.
+    /// Lists all files of the paths, without opening them.
     pub fn look(paths: &[String], making: &LayerRecipe) -> Result<Self, Error> {
         let mut files = Files::default();
         for path in paths {
@@ -51,10 +52,10 @@ impl StoreLayer {
         let mut position = files.start();
         while let Some(member) = position.next(&files) {
             let header = header(&member, &making.owner).len() as u64;
-            // Files of sizes that add up to this do not exist.
+            // Does not saturate in practice: no real files have sizes that add up to so much.
             size = size.saturating_add(header).saturating_add(content_size(&member));
         }
-        // A path of Nix's own store says what is in it, as long as nobody has written to it.
+        // A path of the Nix store determines its content, as long as the files were not changed.
         let key = key_of(paths, making).filter(|_| files.are_untouched());
         let size = size.checked_next_multiple_of(RECORD).unwrap_or(u64::MAX);
         Ok(Self { making: making.clone(), files, size, key })
@@ -83,7 +84,8 @@ impl StoreLayer {
     }
 }
 
-/// What a layer of these paths is made of, if they are Nix's own and nobody has written to them.
+/// The key of a layer of these paths, if all of them are Nix store paths. Does not check whether
+/// their files were changed.
 pub fn key_of(paths: &[String], making: &LayerRecipe) -> Option<LayerKey> {
     paths.iter().all(|path| is_store_path(path)).then(|| key(paths, making))
 }
@@ -105,9 +107,9 @@ fn content_size(member: &Member<'_>) -> u64 {
 struct StoreTar {
     layer: StoreLayer,
     position: Position,
-    /// What comes before the next file.
+    /// The piece that comes before the next file.
     next: Option<TarPiece>,
-    /// How many bytes are still to come after that, what fills up the end included.
+    /// How many bytes come after that, including the zeros at the end.
     left: u64,
 }
 
@@ -119,7 +121,7 @@ impl Iterator for StoreTar {
             return Some(Ok(piece));
         }
         let Some(member) = self.position.next(&self.layer.files) else {
-            // Two empty blocks, and up to the end of the record.
+            // Two blocks of zeros, and zeros up to the end of the record.
             let end = std::mem::take(&mut self.left).min(2 * RECORD) as usize;
             return (end > 0).then(|| Ok(TarPiece::Bytes(vec![0; end])));
         };
@@ -145,8 +147,8 @@ fn is_store_path(path: &str) -> bool {
     hash.bytes().all(is_base32) && !name.is_empty() && name.bytes().all(is_of_name)
 }
 
-/// The digest of all that determines the layer's bytes: each value with its length before it, so
-/// that no two layers can say the same.
+/// The digest of everything that determines the layer's bytes. Each value has its length before it,
+/// so that different layers have different digests.
 fn key(paths: &[String], making: &LayerRecipe) -> LayerKey {
     let FilesOwner { mtime, uid, gid, uname, gname } = &*making.owner;
     let numbers = [*mtime, *uid, *gid, i64::from(making.store_mode)].map(|n| n.to_string());
@@ -194,7 +196,7 @@ mod tests {
         for (index, key) in keys.iter().enumerate() {
             assert!(!keys[..index].contains(key), "{index}");
         }
-        // Known to other versions and other machines by this.
+        // Other versions and other machines use this text for the same layer.
         let text = "25:pushimg nix store layer 1\n11:/nix/store/\n1:1\n1:0\n1:0\n3:493\n4:root\n\
                     4:root\n";
         assert_eq!(keys[3], LayerKey(Digest::of(text.as_bytes())));

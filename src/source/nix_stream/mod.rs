@@ -1,10 +1,10 @@
-//! What `dockerTools.streamLayeredImage` leaves: an executable that writes a docker archive, but
-//! need not be run, as all that it puts into the archive is in the Nix store.
+//! The output of `dockerTools.streamLayeredImage`: an executable that writes a docker archive. It
+//! need not be run, because everything that it puts into the archive is in the Nix store.
 //!
-//! Comes in: an executable. Goes out: a source that makes the layers itself, byte for byte as the
-//! executable would. The way there is [`wrapper`], [`script`], [`conf`]; a layer is made by
-//! [`walk`], [`header`] and [`layer`], the config by [`config`] and [`json`]. Where one of them does
-//! not understand what it sees, nothing is guessed: the executable is run ([`program`]).
+//! Input: an executable. Output: a source that makes the layers itself, with exactly the bytes that
+//! the executable would write. [`wrapper`], [`script`] and [`conf`] find out what the image is made
+//! of. [`walk`], [`header`] and [`layer`] make a layer, [`config`] and [`json`] the config. If one
+//! of them finds something unknown, the executable is run instead ([`program`]).
 
 mod ahead;
 mod base;
@@ -51,7 +51,7 @@ use crate::image::Digest;
 /// Opens an executable.
 pub fn open(opened: OpenFile) -> Result<Contents, Error> {
     let what = if opened.head.starts_with(b"#!") { "a script" } else { "a program" };
-    // Only a file with a path is opened here.
+    // Never empty: only a file with a path is opened here.
     let path = opened.path.clone().unwrap_or_default();
     let why = match understand(&opened) {
         Ok((conf, version, base, customisation)) => {
@@ -74,7 +74,7 @@ pub fn open(opened: OpenFile) -> Result<Contents, Error> {
     program::open(&path, file, images, progress, note)
 }
 
-/// Reads all that says what the image is made of.
+/// Reads all files that describe the image.
 fn understand(opened: &OpenFile) -> Result<(Conf, Version, Option<Base>, Customisation), Refusal> {
     let image = &opened.name;
     if opened.metadata.len() > wrapper::MAX_WRAPPER_BYTES {
@@ -114,7 +114,7 @@ fn understand(opened: &OpenFile) -> Result<(Conf, Version, Option<Base>, Customi
     let customisation = customisation(image, &conf.customisation_layer)?;
     let base = match &conf.from_image {
         Some(path) => {
-            // Opening it says whether it is a file, and not a pipe that nobody writes to.
+            // This fails if it is not a regular file. Opening a pipe could wait forever.
             RegularFile::open(path).map_err(|error| cannot_read(image, path, error))?;
             let progress = Box::new(|_, _| {});
             let images = ImagesKnown::WhenTold;
@@ -127,7 +127,7 @@ fn understand(opened: &OpenFile) -> Result<(Conf, Version, Option<Base>, Customi
     Ok((conf, version, base, customisation))
 }
 
-/// The last layer, which lies ready.
+/// The last layer, whose tar exists already.
 fn customisation(image: &Arc<str>, path: &str) -> Result<Customisation, Error> {
     let below = |name| Path::new(path).join(name);
     let (sum, tar) = (below("checksum"), below("layer.tar"));
@@ -139,7 +139,7 @@ fn customisation(image: &Arc<str>, path: &str) -> Result<Customisation, Error> {
     Ok(Customisation { path, tar, size, diff_id })
 }
 
-/// The whole of a file; `None` where it is longer than `most`.
+/// The content of a file; `None` if it is longer than `most`.
 fn read(image: &Arc<str>, path: &Path, most: u64) -> Result<Option<Vec<u8>>, Error> {
     let mut bytes = Vec::new();
     RegularFile::open(path)

@@ -1,7 +1,7 @@
 //! A program whose stdout is a docker archive, which is what `./result | docker load` relies on.
 //!
-//! Comes in: the path of the program. Goes out: its image as a source. Where the program fails, so
-//! does reading its last bytes, and no image comes of it.
+//! Input: the path of the program. Output: its image as a source. If the program fails, reading the
+//! end of its output fails, too, so that there is no image.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
@@ -31,8 +31,8 @@ const MAX_LINE: usize = 1000;
 /// How many of the last lines on stderr an error shows.
 const LAST_LINES: usize = 6;
 
-/// How long to wait for what is still on stderr when the program has ended. It may have left
-/// others behind that hold it open.
+/// How long to wait for the rest of stderr after the program has ended. Other processes that it
+/// started may still hold stderr open.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Runs the program, and begins to read what it writes. `file` is its name for messages.
@@ -52,7 +52,7 @@ pub fn open(
         .map_err(|source| NixStreamError::CannotRun { file: file.clone(), source })?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let running = Running { child: Arc::new(Mutex::new(child)) };
-    // Both were asked for just now.
+    // Cannot happen: both pipes were requested above.
     let (Some(stdout), Some(stderr)) = (stdout, stderr) else {
         return Err(FileError::ReaderGone { file }.into());
     };
@@ -61,7 +61,7 @@ pub fn open(
     let mut output = ProgramOutput { stdout, child, said, file: file.clone() };
     let mut head = Vec::with_capacity(BLOCK);
     (&mut output).take(BLOCK as u64).read_to_end(&mut head).map_err(|error| {
-        // What goes wrong in `Output` is an error of ours.
+        // `ProgramOutput` fails with an error of ours.
         Error::from_read(error, &file)
     })?;
     let wrapping = Wrapping::of(&head);
@@ -81,7 +81,7 @@ pub fn open(
     })
 }
 
-/// The image that a program writes. With it ends the program.
+/// The image that a program writes. Dropping it ends the program.
 struct Streamed {
     archive: Box<dyn Source>,
     _running: Running,
@@ -101,7 +101,7 @@ impl Source for Streamed {
     }
 }
 
-/// A program that is killed, if it still runs, when nobody needs it any more.
+/// A program. Dropping this kills it if it still runs.
 struct Running {
     child: Arc<Mutex<Child>>,
 }
@@ -109,13 +109,13 @@ struct Running {
 impl Drop for Running {
     fn drop(&mut self) {
         let mut child = self.child.lock();
-        // It fails where it has ended, which is as well.
+        // Fails only if the program has already ended.
         let _ = child.kill();
         let _ = child.wait();
     }
 }
 
-/// The program's stdout. Its end is an error unless the program has ended well.
+/// The program's stdout. If the program fails, the end of its stdout is an error.
 struct ProgramOutput {
     stdout: ChildStdout,
     child: Arc<Mutex<Child>>,
@@ -124,7 +124,8 @@ struct ProgramOutput {
 }
 
 impl ProgramOutput {
-    /// Waits until the program ends, in such a way that it can be killed meanwhile.
+    /// Waits until the program ends. Between the checks the child is not locked, so that it can be
+    /// killed.
     fn wait(&self) -> io::Result<ExitStatus> {
         let mut pause = Duration::from_millis(1);
         loop {
@@ -156,7 +157,8 @@ impl Read for ProgramOutput {
     }
 }
 
-/// Passes on what the program says on stderr. When that has ended, the last lines come.
+/// Passes each line of the program's stderr to `note`. At the end of stderr, the receiver gets the
+/// last lines.
 fn listen(stderr: ChildStderr, file: Arc<str>, note: Note) -> Result<Receiver<Vec<String>>, Error> {
     let (last_in, last_out) = channel();
     let name = file.clone();
@@ -172,14 +174,14 @@ fn listen(stderr: ChildStderr, file: Arc<str>, note: Note) -> Result<Receiver<Ve
                     last.pop_front();
                 }
             }
-            // Nobody asks where all went well.
+            // Fails if the receiver was dropped: the lines are needed only for an error.
             let _ = last_in.send(last.into());
         })
         .map_err(|source| NixStreamError::CannotRun { file, source })?;
     Ok(last_out)
 }
 
-/// The next line, safe to print; of a long one only the beginning.
+/// The next line, safe to print. Long lines are cut off.
 fn next_line(input: &mut impl BufRead) -> io::Result<Option<String>> {
     let mut line = Vec::new();
     loop {

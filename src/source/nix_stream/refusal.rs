@@ -1,10 +1,10 @@
-//! Why an image is run, or not taken at all, in place of being read.
+//! Why an image cannot be read without running its program.
 
 use crate::source::error::Error;
 
-/// Why an image is not read.
+/// Why an image cannot be read.
 pub enum Refusal {
-    /// Some part of it is not known: it has to be run.
+    /// Some part of it is unknown, so its program must be run.
     Unknown(String),
     /// It is broken, and running it would not help.
     Broken(Error),

@@ -1,32 +1,32 @@
 //! Which version of nixpkgs' `stream_layered_image.py` a stream script is.
 //!
-//! Comes in: the script's text. Goes out: its [`Version`], from which follows what the script does.
-//! Only a script whose whole text is known, but for the Python that it names and for blanks at the
-//! ends of lines, is believed to do it; every other is run.
+//! Input: the script's text. Output: its [`Version`], which determines what the script does. The
+//! whole text must be known, except for the path of Python, empty lines, and blanks at the ends of
+//! lines. Any other script is run.
 
 use super::refusal::Refusal;
 use crate::image::Digest;
 
-/// The longest script that is read; it has some 14 KB.
+/// The longest script that is read. The known ones have some 14 KB.
 pub const MAX_SCRIPT_BYTES: u64 = 256 << 10;
 
 /// Versions of Python 3 whose `tarfile` writes the same bytes: older ones fill the device fields of
 /// every header, newer ones are not known.
 const PYTHONS: std::ops::RangeInclusive<u32> = 9..=14;
 
-/// What a script does. Each version does what those before it do, and one thing more.
+/// What a script does. Each version does the same as the one before it, with one change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
-    /// Base images are taken from `from_image`; the store is `/nix/store`; all files are root's,
-    /// and as old as `created` says.
+    /// `from_image` is the base image; the store is `/nix/store`; all files belong to root and have
+    /// the time `created`.
     FromImage,
     /// `store_dir` says where the store is.
     StoreDir,
     /// Root may write to the folders of the store: mode 0755 in place of 0555.
     WritableStore,
-    /// `uid`, `gid`, `uname` and `gname` say whose the files are.
+    /// `uid`, `gid`, `uname` and `gname` are the owner of the files.
     Owner,
-    /// `mtime` says how old the files are.
+    /// `mtime` is the time of the files.
     Mtime,
     /// An argument may give the image another name.
     RepoTag,
@@ -34,8 +34,7 @@ pub enum Version {
 
 /// The SHA-256 of each known text, in the form that [`digest`] gives it.
 ///
-/// Older versions of nixpkgs follow links to folders, or have no layer that lies ready; they are
-/// run.
+/// Older versions of nixpkgs follow links to folders, or have no prebuilt layer, so they are run.
 const KNOWN: &[(&str, Version)] = &[
     // nixpkgs, 2025.
     ("adcdc562032349d5c77319f0386d9882d152ffc69e6eed677004a2e877c1a4a1", Version::RepoTag),
@@ -50,12 +49,13 @@ const KNOWN: &[(&str, Version)] = &[
     ("aaea105bc592c7bacd8aaac44c1dde91c8f3bc51bc2cfc55f86b5d7373f64f47", Version::WritableStore),
     ("9c6f42f48cba2b0dbbf8348ac73154372173e21644684f47413c41a0e5695a3c", Version::StoreDir),
     ("34b35718f011448535c8e82f8bab55df9c3f482aa35e560eefed98def97d8406", Version::FromImage),
-    // pushimg's own tests/support/stream_image.py, as it is and as its tests age it.
+    // pushimg's own tests/support/stream_image.py: unchanged, and as the tests turn it into an
+    // older version.
     ("b0cb2511da28b1d077028e660103be8896f69685f935af5b6b8f7252abc9f6a9", Version::RepoTag),
     ("9db9c787a677947f08a68edf39ff42f19fa29bb7a366f07a43b92ada2436dc02", Version::StoreDir),
 ];
 
-/// Tells the version of a script. `real_path` is what a path leads to when its links are followed.
+/// The version of a script. `real_path` returns a path with all symlinks resolved.
 pub fn version(text: &str, real_path: impl Fn(&str) -> Option<String>) -> Result<Version, Refusal> {
     let (first, body) = text.split_once('\n').unwrap_or_default();
     let interpreter = first.strip_prefix("#!").unwrap_or_default().trim();
@@ -82,7 +82,8 @@ fn digest(body: &str) -> Digest {
     Digest::of(text.as_bytes())
 }
 
-/// The 11 of `…-python3-3.11.6/bin/python3` or `…/python3.11`.
+/// The minor version in the path of a Python: 11 for `…-python3-3.11.6/bin/python3` or
+/// `…/python3.11`.
 fn python_version(path: &str) -> Option<u32> {
     let number = |text: &str| -> Option<u32> {
         let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -142,7 +143,7 @@ mod tests {
                 assert_eq!(read(&format!("{before}~{after}")), None, "{at}");
             }
         }
-        // An indentation makes another program.
+        // With another indentation it is another program.
         let indented =
             script.replace("        layers.append(ready", "            layers.append(ready");
         assert_ne!(indented, script);

@@ -1,5 +1,5 @@
-//! The image of a stream script as a source: its layers made one after another, and from what
-//! becomes known of them its config.
+//! The image of a stream script as a source. It makes the layers one after another, and then the
+//! config from their diff IDs.
 
 use std::io::{self, Read};
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ use crate::source::regular_file::RegularFile;
 
 /// The layer that was made when the image was built: a tar, and its checksum.
 pub struct Customisation {
-    /// The store path that both are in.
+    /// The store path that contains both.
     pub path: String,
     /// The tar.
     pub tar: PathBuf,
@@ -32,7 +32,7 @@ pub struct Customisation {
     pub diff_id: DiffId,
 }
 
-/// An image that was not made yet.
+/// The image of a stream script, as a source.
 pub struct NixStream {
     base: Option<Base>,
     base_is_done: bool,
@@ -41,7 +41,7 @@ pub struct NixStream {
 }
 
 impl NixStream {
-    /// Nothing is made yet. `file` is the image's name for messages.
+    /// Begins to look at the layers. `file` is the image's name for messages.
     pub fn new(
         file: Arc<str>,
         conf: Conf,
@@ -60,7 +60,7 @@ impl NixStream {
         Self { base, base_is_done: false, own, images: None }
     }
 
-    /// Puts the image together, of layers that are all known.
+    /// Puts the image together. All its layers must be known.
     fn image(&self) -> Result<Image, Error> {
         let own = &self.own;
         let mut listed = Vec::new();
@@ -85,7 +85,7 @@ impl NixStream {
                     Unwritable::Json(json::UnwritableJson::TooLong(length)) => {
                         bad(ConfigError::TooLong(length))
                     }
-                    // Numbers were seen to be usual ones when the conf was read.
+                    // It is not a number: those were checked when the conf was read.
                     Unwritable::Json(json::UnwritableJson::OtherNumber) | Unwritable::Name => {
                         NixStreamError::UnusualBase { file: own.file.clone() }
                     }
@@ -158,13 +158,13 @@ struct OwnLayers {
     customisation: Customisation,
     /// The id of the first of them.
     first_id: usize,
-    /// What is known of those that were yielded.
+    /// The diff IDs of the layers that were yielded, if known.
     diff_ids: Vec<Option<DiffId>>,
     content: StreamContent,
 }
 
 impl OwnLayers {
-    /// Whether all were yielded.
+    /// Whether all of them were yielded.
     fn are_done(&self) -> bool {
         self.diff_ids.len() > self.conf.store_layers.len()
     }
@@ -184,7 +184,7 @@ impl OwnLayers {
         Ok(self.layer(index, size, claim))
     }
 
-    /// Makes a layer the one whose content is read.
+    /// Makes `layer` the layer whose content is read.
     fn begin(&mut self, layer: StoreLayer) -> (u64, Claim) {
         let (size, key) = (layer.size(), layer.key());
         self.content.inner = Box::new(layer.content());
@@ -212,7 +212,8 @@ impl OwnLayers {
         Ok(Some(self.layer(index, size, claim)))
     }
 
-    /// How the layer at `index`, whose tar is `length` bytes long, can be made at any time.
+    /// The bytes of the layer at `index`, which can be made at any time. Its tar has `length`
+    /// bytes.
     fn bytes(&self, index: usize, length: u64) -> LayerBytes {
         let Some(paths) = self.conf.store_layers.get(index).cloned() else {
             let Customisation { tar, size, .. } = &self.customisation;
@@ -267,7 +268,7 @@ impl OwnLayers {
 /// The content of the layer yielded last.
 struct StreamContent {
     inner: Box<dyn Read + Send>,
-    /// What was read of all layers.
+    /// How many bytes of all layers were read.
     position: u64,
     progress: ReadProgress,
 }

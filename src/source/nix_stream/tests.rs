@@ -1,4 +1,4 @@
-//! What the tests of this folder share: Python, which is who they compare with.
+//! Shared parts of the tests of this folder, which compare with Python.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -11,7 +11,7 @@ use super::{conf, json, script, time, words, wrapper};
 /// A stream script of the tests' own, which writes what nixpkgs' writes.
 pub const SCRIPT: &str = include_str!("../../../tests/support/stream_image.py");
 
-/// What a Python program makes of `stdin`.
+/// The output of a Python program that reads `stdin`.
 pub fn python(program: &str, stdin: &[u8]) -> Vec<u8> {
     let mut child = Command::new("python3")
         .args(["-c", program])
@@ -29,7 +29,7 @@ pub fn python(program: &str, stdin: &[u8]) -> Vec<u8> {
     output.stdout
 }
 
-/// A text, of which something is cut out and something else put in its place.
+/// The text with one part replaced by something else.
 fn spoilt(whole: &'static str) -> impl Strategy<Value = String> {
     (any::<prop::sample::Index>(), 0usize..40, "[ -~\\n\u{e9}]{0,6}").prop_map(
         move |(at, length, instead)| {

@@ -11,8 +11,8 @@ pub struct PythonTime {
     pub seconds: i64,
 }
 
-/// Reads `2024-02-29T12:30:00+01:00`, the form that `date -Iseconds` writes; `None` for any other,
-/// such as one without a zone, which means the machine's.
+/// Reads `2024-02-29T12:30:00+01:00`, the form that `date -Iseconds` writes. `None` for any other
+/// form. A time without a zone, for example, depends on the zone of the machine.
 pub fn parse(text: &str) -> Option<PythonTime> {
     let (local, zone) = text.split_at_checked(19)?;
     let ahead = match zone.as_bytes() {
@@ -31,7 +31,7 @@ pub fn parse(text: &str) -> Option<PythonTime> {
         return None;
     }
     let utc = humantime::parse_rfc3339(&format!("{local}Z")).ok()?;
-    // It reads the seconds' 60 of a leap second, too, which Python does not.
+    // humantime accepts the second 60 of a leap second, but Python does not.
     if humantime::format_rfc3339_seconds(utc).to_string() != format!("{local}Z") {
         return None;
     }

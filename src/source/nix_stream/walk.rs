@@ -1,8 +1,8 @@
 //! The files of store paths, in the order in which they go into a layer.
 //!
-//! Comes in: paths. Goes out: every file below them, sorted as Python sorts `pathlib` paths, which
-//! is part by part: a folder, then all below it, then its neighbour. A layer may have hundreds of
-//! thousands of files, so a file takes little memory: its own name, not its path.
+//! Input: paths. Output: every file below them, sorted as Python sorts `pathlib` paths, part by
+//! part: a folder, then everything in it, then the next file beside it. A layer may have hundreds
+//! of thousands of files. To save memory, only the name of each file is kept, not its path.
 
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
@@ -19,19 +19,19 @@ use crate::source::file::FileError;
 use crate::source::printable::printable_path;
 use crate::source::ustar::EntryKind;
 
-/// More files than one layer has in earnest; they take some 60 MB.
+/// The most files in one layer. They take some 60 MB of memory.
 const MAX_FILES: usize = 1 << 20;
 
-/// The mtime that Nix gives to all it stores.
+/// The mtime that Nix gives to all files in the store.
 const STORE_MTIME: i64 = 1;
 
-/// Files, each folder before what is in it.
+/// Files, each folder before its content.
 #[derive(Default)]
 pub struct Files {
     nodes: Vec<WalkedPath>,
-    /// The names, each followed by the target where it is a symlink's.
+    /// The names. The name of a symlink is followed by its target.
     names: Vec<u8>,
-    /// Whether some of them are not as Nix leaves what it stores.
+    /// Whether some of them were changed after Nix stored them.
     is_touched: bool,
 }
 
@@ -46,13 +46,14 @@ struct WalkedPath {
 }
 
 impl Files {
-    /// Adds a path and all below it. A symlink is one file, whatever it leads to.
+    /// Adds a path and everything below it. Symlinks are not followed.
     pub fn add(&mut self, root: &str) -> Result<(), Error> {
         let path = PathBuf::from(root);
         let metadata = fs::symlink_metadata(&path).map_err(|error| failed(&path, error))?;
         let mut folder =
             self.push(&path, root.as_bytes(), FileStatus::of(&metadata), 0)?.then_some(path);
-        // Of each folder on the way down what is still to come, the next one last.
+        // The open folders, each with the files that still have to be added. The last file is added
+        // next.
         let mut levels: Vec<Level> = Vec::new();
         loop {
             if let Some(path) = folder.take() {
@@ -72,7 +73,7 @@ impl Files {
         }
     }
 
-    /// Adds one file; `true` for a folder.
+    /// Adds one file. Returns whether it is a folder.
     fn push(
         &mut self,
         path: &Path,
@@ -91,7 +92,8 @@ impl Files {
             let link = fs::read_link(path).map_err(|error| failed(path, error))?;
             target = link.into_os_string().into_vec();
         }
-        // A path that the system could open has no longer parts, and not as many.
+        // Cannot happen: the system would not have opened a path with such long parts, or with so
+        // many.
         let too_long = |_| failed(path, io::ErrorKind::InvalidFilename.into());
         self.nodes.push(WalkedPath {
             size: if kind == EntryKind::File { status.size } else { 0 },
@@ -108,31 +110,31 @@ impl Files {
         Ok(kind == EntryKind::Folder)
     }
 
-    /// Whether all files are as Nix leaves what it stores: nobody may write them, and their time is
-    /// the one that all have.
+    /// Whether all files are as Nix stores them: without write permissions, and with the time that
+    /// Nix gives to all files.
     pub fn are_untouched(&self) -> bool {
         !self.is_touched
     }
 
-    /// Where reading them begins.
+    /// The position before the first file.
     pub fn start(&self) -> Position {
         Position::default()
     }
 }
 
-/// A place among files.
+/// A position in [`Files`].
 #[derive(Default)]
 pub struct Position {
     next: usize,
     /// Where its name begins.
     name: usize,
-    /// The path of the file before, and where its parts end.
+    /// The path of the previous file, and where its parts end.
     path: Vec<u8>,
     ends: Vec<usize>,
 }
 
 impl Position {
-    /// The next file, its name being its whole path.
+    /// The next file. Its name is its whole path.
     pub fn next<'a>(&'a mut self, files: &'a Files) -> Option<Member<'a>> {
         let node = files.nodes.get(self.next)?;
         let (name, rest) = files.names[self.name..].split_at(usize::from(node.name));
@@ -157,13 +159,13 @@ impl Position {
     }
 }
 
-/// A folder, and what in it is still to come, the next one last.
+/// A folder, and its files that still have to be added. The last file is added next.
 struct Level {
     path: PathBuf,
     waiting: Vec<Waiting>,
 }
 
-/// A file that waits for its turn: its name, and what it is.
+/// The name and the status of a file that still has to be added.
 type Waiting = (Box<[u8]>, FileStatus);
 
 /// What is kept of a file's metadata while it waits.
@@ -171,7 +173,7 @@ type Waiting = (Box<[u8]>, FileStatus);
 struct FileStatus {
     size: u64,
     mode: u32,
-    /// Whether its time is that of all that Nix stores.
+    /// Whether it has the time that Nix gives to all files.
     is_old: bool,
 }
 
@@ -181,7 +183,7 @@ impl FileStatus {
         Self { size: metadata.size(), mode: metadata.mode(), is_old }
     }
 
-    /// `None` for what has no place in a store: devices, pipes, sockets.
+    /// The kind of the file; `None` for devices, pipes and sockets, which cannot be in a store.
     fn kind(self) -> Option<EntryKind> {
         match self.mode & 0o170_000 {
             0o100_000 => Some(EntryKind::File),
@@ -192,7 +194,7 @@ impl FileStatus {
     }
 }
 
-/// What is in a folder, the first one last.
+/// The files in a folder, in reverse order.
 fn list(path: &Path) -> Result<Vec<Waiting>, Error> {
     let mut found: Vec<Waiting> = Vec::new();
     for entry in fs::read_dir(path).map_err(|error| failed(path, error))? {

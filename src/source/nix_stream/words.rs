@@ -1,18 +1,18 @@
-//! Words of a shell command, as far as Nix's wrappers use quotes.
+//! Splits a shell command into words. It supports the quotes that Nix's wrappers use.
 //!
-//! Comes in: a command. Goes out: its words, each as it is written, and what it stands for where
-//! that takes no shell to know.
+//! Input: a command. Output: its words, each as it is written, and its value if that can be known
+//! without a shell.
 
 /// A word.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Word {
     /// As it is written.
     pub raw: String,
-    /// What it stands for; `None` where that depends on variables, files or commands.
+    /// Its value; `None` if that depends on variables, files or commands.
     pub text: Option<String>,
 }
 
-/// The words of a command without its newline; `None` where a quote is not closed.
+/// The words of a command without its newline; `None` if a quote is not closed.
 pub fn words(command: &str) -> Option<Vec<Word>> {
     let mut words = Vec::new();
     let mut rest = command.chars().peekable();
@@ -68,7 +68,7 @@ pub fn words(command: &str) -> Option<Vec<Word>> {
                 | ','
                 | '@'
                 | '%' => text.push(c),
-                // Whatever else may mean something to a shell.
+                // Any other character may have a special meaning in a shell.
                 _ => is_plain = false,
             }
         }

@@ -1,8 +1,7 @@
-//! The wrapper, which is what `./result` leads to: which stream script it runs with which conf.
+//! The wrapper, to which `./result` leads. It runs a stream script with a conf.
 //!
-//! Comes in: a shell script as nixpkgs' `makeWrapper` writes it, or a program as
-//! `makeBinaryWrapper` compiles it, which holds the command that made it as text. Goes out: the
-//! paths in it.
+//! Input: a shell script as nixpkgs' `makeWrapper` writes it, or a program as `makeBinaryWrapper`
+//! compiles it, which contains the command that made it as text. Output: the paths in it.
 
 use std::path::PathBuf;
 
@@ -19,7 +18,7 @@ pub struct Wrapper {
     pub script: PathBuf,
     /// Its `conf.json`.
     pub conf: PathBuf,
-    /// The name that takes the place of the conf's.
+    /// The name that replaces the one in the conf.
     pub repo_tag: Option<String>,
 }
 
@@ -43,9 +42,10 @@ pub fn parse(bytes: &[u8]) -> Result<Wrapper, Refusal> {
     compiled(text.ok_or_else(|| Refusal::unknown("the text in the wrapper has no end"))?)
 }
 
-/// `exec "…-stream" …-conf.json "$@"`, and nothing besides that does anything.
+/// Reads a shell wrapper: `exec "…-stream" …-conf.json "$@"`, without any other command that has an
+/// effect.
 fn shell(text: &str) -> Result<Wrapper, Refusal> {
-    // What the oldest and the newest versions write before it.
+    // Lines without effect that the oldest and the newest versions write before the command.
     const IDLE: [&str; 4] = ["declare -a extraFlagsArray=()", "set +u", "set -u", "set -e"];
     const ALL_ARGUMENTS: &str = "\"$@\"";
     const NO_ARGUMENTS: &str = "\"${extraFlagsArray[@]}\"";
@@ -73,7 +73,8 @@ fn shell(text: &str) -> Result<Wrapper, Refusal> {
     wrapper(script, arguments)
 }
 
-/// `…-stream --inherit-argv0 --add-flags '…-conf.json'`, in lines that go on.
+/// Reads the text of a compiled wrapper: `…-stream --inherit-argv0 --add-flags '…-conf.json'`, on
+/// several continued lines.
 fn compiled(text: &str) -> Result<Wrapper, Refusal> {
     let unclear = || Refusal::unknown("the wrapper was not made as Nix makes that of an image");
     let mut parameters = words(&text.replace("\\\n", " ")).ok_or_else(unclear)?.into_iter();

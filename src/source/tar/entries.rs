@@ -1,5 +1,5 @@
-//! The entries of an archive by name: normalised, bounded in number, links followed. Where two have
-//! the same name the later counts, as it does when a tar is unpacked.
+//! The entries of an archive by name. Names are normalised, their number is limited, and links are
+//! followed. If two entries have the same name, the later one is used, as when a tar is unpacked.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,13 +8,13 @@ use super::error::{TarError, Via};
 use crate::source::printable::printable;
 use crate::source::role::EntryRole;
 
-/// More entries than this are not remembered; they are an error.
+/// The most entries that an archive may have.
 const MAX_ENTRIES: usize = 65_536;
 
-/// Nor more than this many bytes of their names and link targets.
+/// The most bytes that their names and link targets may take.
 const MAX_NAME_BYTES: usize = 16 << 20;
 
-/// Links followed before it is taken for a circle, as many as Linux follows.
+/// The most links that are followed; more are considered a circle. Linux has the same limit.
 const MAX_LINKS: usize = 40;
 
 /// The name of a docker archive's list of images.
@@ -23,7 +23,7 @@ pub const MANIFEST: &str = "manifest.json";
 /// The name of the file that makes an archive an OCI layout.
 pub const OCI_LAYOUT: &str = "oci-layout";
 
-/// What is known of each entry that may be needed; `T` is what is known of a file.
+/// The entries that may be needed. `T` is what is known about a file.
 pub struct Entries<T> {
     file: Arc<str>,
     by_name: HashMap<String, LinkTarget<T>>,
@@ -42,7 +42,7 @@ enum LinkTarget<T> {
 }
 
 impl<T> Entries<T> {
-    /// None yet, of the archive `file`.
+    /// No entries yet. `file` is the archive's name for messages.
     pub fn new(file: Arc<str>) -> Self {
         Self {
             file,
@@ -54,9 +54,9 @@ impl<T> Entries<T> {
         }
     }
 
-    /// Takes a name (normalised) in passing, before it is known whether its entry is needed.
+    /// Looks at the (normalised) name of an entry, and returns whether the entry may be needed.
     ///
-    /// Returns whether it may be: not so for files that every archive has and no image refers to.
+    /// Entries that no image refers to, such as `repositories`, are not needed.
     pub fn may_be_needed(&mut self, name: &str) -> bool {
         if self.root_file_system.is_none() && is_of_root_file_system(name) {
             self.root_file_system = Some(name.to_owned());
@@ -70,8 +70,8 @@ impl<T> Entries<T> {
         !is_of_old_format && !matches!(name, "" | "repositories")
     }
 
-    /// The error for an archive that is clearly the tar of a root file system, so that a stream of
-    /// it is not taken for thousands of layers.
+    /// Fails if the archive is clearly the tar of a root file system, so that a stream of it is not
+    /// read as thousands of layers.
     pub fn check_kind(&self) -> Result<(), TarError> {
         match &self.root_file_system {
             Some(entry) if !self.contains(MANIFEST) => {
@@ -124,8 +124,8 @@ impl<T> Entries<T> {
         self.by_name.contains_key(name)
     }
 
-    /// The file that a name leads to, and the name it is stored under; or the link, if there was
-    /// one, that leads to nothing.
+    /// The file of this name, and the name that it is stored under. If it is missing, the link that
+    /// leads to the missing entry, if there was one.
     pub fn find(&self, name: &str) -> Result<Result<(&str, &T), Via>, TarError> {
         let mut wanted = normalise(name);
         let mut via = None;
@@ -142,7 +142,7 @@ impl<T> Entries<T> {
         Err(TarError::LinkCircle { file: self.file.clone(), entry: name.to_owned() })
     }
 
-    /// The file that a name in manifest.json leads to, and the name it is stored under.
+    /// The file of a name in manifest.json, and the name that it is stored under.
     pub fn resolve(&self, name: &str, role: EntryRole) -> Result<(&str, &T), TarError> {
         self.find(name)?.map_err(|via| {
             let (file, entry) = (self.file.clone(), name.to_owned());
@@ -172,7 +172,7 @@ impl<T> Entries<T> {
     }
 }
 
-/// `./a//b/../c/` is `a/c`; nothing leads out of the archive.
+/// Normalises a name: `./a//b/../c/` becomes `a/c`. No name leads out of the archive.
 pub fn normalise(name: &str) -> String {
     let mut parts = Vec::new();
     for part in name.split('/') {
@@ -199,7 +199,8 @@ pub fn hex_of(name: &str) -> Option<&str> {
     (hex.len() == 64 && hex.bytes().all(is_hex)).then_some(hex)
 }
 
-/// What no docker archive holds, and nearly every root file system or layer does.
+/// Whether nearly every root file system or layer has a file of this name, but no docker archive
+/// has.
 fn is_of_root_file_system(name: &str) -> bool {
     let mut parts = name.split('/');
     matches!(

@@ -1,5 +1,5 @@
-//! A plain tar in a file: its entries by name. Only headers are read, one small read each; contents
-//! wait where they are.
+//! A plain tar in a file, and its entries by name. Only the headers are read, with one small read
+//! each.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -18,9 +18,9 @@ pub struct TarFile {
     pub name: Arc<str>,
     /// How long it is.
     pub length: u64,
-    /// What it holds.
+    /// Its entries.
     pub entries: Entries<StoredFile>,
-    /// The error for an archive that lacks something, where it may have been cut off.
+    /// The error that the archive was cut off, if its end is not marked.
     cut_off: Option<Error>,
 }
 
@@ -29,7 +29,7 @@ pub struct TarFile {
 pub struct StoredFile {
     /// Where its content begins.
     pub offset: u64,
-    /// How long that is.
+    /// The length of its content.
     pub size: u64,
     /// Whether its holes are not stored.
     pub sparse: bool,
@@ -61,7 +61,8 @@ impl TarFile {
         Ok(Self { file, name, length, entries, cut_off })
     }
 
-    /// The error for what the archive lacks: it says so where the archive was cut off.
+    /// The error for an archive that lacks something. If the archive may be cut off, the error says
+    /// so.
     pub fn incomplete(self, otherwise: impl Into<Error>) -> Error {
         self.cut_off.unwrap_or_else(|| otherwise.into())
     }

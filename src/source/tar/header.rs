@@ -1,6 +1,6 @@
 //! The header block of a tar entry: how long it is, and how it is recognised.
 
-/// Length of a header, and what contents are padded to.
+/// The length of a header. Contents are padded to a multiple of it.
 pub const BLOCK: usize = 512;
 
 /// Whether this can be the first block of a tar: a header, or the zeros of an empty one.
@@ -9,8 +9,8 @@ pub fn is_tar(block: &[u8]) -> bool {
         .is_ok_and(|block| block.iter().all(|&byte| byte == 0) || has_valid_checksum(block))
 }
 
-/// The sum of all bytes, those of the checksum itself taken as spaces. Some old programs added
-/// them up as signed.
+/// Whether the checksum is right. It is the sum of all bytes, with spaces in place of the checksum
+/// itself. Some old programs added the bytes up as signed numbers.
 pub fn has_valid_checksum(header: &[u8; BLOCK]) -> bool {
     let (mut unsigned, mut signed) = (0_i64, 0_i64);
     for (index, &byte) in header.iter().enumerate() {

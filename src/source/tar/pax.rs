@@ -9,7 +9,8 @@ pub struct Pax {
     pub sparse: bool,
 }
 
-/// Reads PAX records, `LENGTH KEY=VALUE\n` each. By length, as a value may hold line ends.
+/// Reads PAX records, `LENGTH KEY=VALUE\n` each. The length is used because a value may contain
+/// line ends.
 pub fn parse(mut records: &[u8]) -> Option<Pax> {
     let mut pax = Pax::default();
     let mut sparse_name = None;

@@ -518,7 +518,7 @@ mod tests {
         bytes.extend(padded(b"abc"));
         bytes.extend(pax(&[("linkpath", "target")]));
         bytes.extend(block(&header("link", EntryType::Symlink, 0)));
-        // A global header, which gives defaults only, and one that is not in use.
+        // A global header, whose content is ignored.
         bytes.extend(block(&header("global", EntryType::XGlobalHeader, 600)));
         bytes.extend(padded(&[b'x'; 600]));
         bytes.extend(file("last", b"z"));
@@ -713,7 +713,7 @@ mod tests {
                 bytes[index] = byte;
             }
             if fix_checksums {
-                // So that what is behind the checksum is put to the test too.
+                // So that the code after the check of the checksum is tested, too.
                 for block in bytes.chunks_exact_mut(BLOCK) {
                     let mut header = Header::new_old();
                     header.as_mut_bytes().copy_from_slice(block);

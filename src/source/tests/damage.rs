@@ -114,7 +114,7 @@ fn json_is_kept_up_to_a_limit_only() {
     }
     let archive =
         archive.file("c.json", config(&[])).file("manifest.json", manifest("c.json", &[])).bytes();
-    // Seeking, only what is needed is read at all.
+    // By seeking, only the files that are needed are read.
     let [seeked, streamed] = read_both_ways(&archive);
     assert_eq!(seeked.unwrap().images.len(), 1);
     let text = failure(streamed).to_string();

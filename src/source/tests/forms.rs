@@ -74,7 +74,7 @@ fn a_result_link_and_a_pipe_are_read() {
         let mut source = open_path(&pipe).unwrap();
         assert!(source.images().is_none());
         assert_eq!(read_whole(&mut *source).unwrap().images.len(), 1);
-        // Whoever wrote got rid of everything.
+        // The writer could write everything.
         writer.join().unwrap().unwrap();
     }
 }
@@ -104,7 +104,7 @@ fn build_image_and_old_docker_save_share_layers_by_links() {
         assert_eq!(whole.contents(0), [&base, &own, &base, &own]);
     }
     assert_eq!(seeked.layers[0].1, Claim::DiffId(Digest::of(&base).into()));
-    // A v1 id looks like a diff ID, so it is a hint, and a wrong one.
+    // A v1 id looks like a diff ID, so it is taken for a hint, which is wrong.
     assert!(matches!(&streamed.layers[0].1, Claim::Hint(_)));
 }
 
@@ -142,8 +142,8 @@ fn docker_25_and_podman_archives_are_read() {
         assert_eq!(streamed.contents(0), [&one]);
         assert_eq!(streamed.layers.len(), 1);
         let diff_id: DiffId = Digest::of(&one).into();
-        // Docker's may be a layout as well, and which it is only the end tells: it is read by
-        // seeking, in a temporary file.
+        // Docker's archive may also be a layout, which only its end shows. So it is copied to a
+        // temporary file and read by seeking.
         let claim = match streamed.layers[0].0.starts_with("blobs/") {
             true => Claim::DiffId(diff_id),
             false => Claim::Hint(diff_id),
@@ -194,7 +194,7 @@ fn several_images_share_layers_and_one_without_names_has_none() {
         assert_eq!(whole.images[0].names, ["a:1", "a:2"]);
         assert!(whole.images[1].names.is_empty());
     }
-    // Seeking, it is known beforehand what belongs to no image.
+    // By seeking, layers that belong to no image are not read.
     assert_eq!((seeked.layers.len(), streamed.layers.len()), (2, 3));
 }
 

@@ -1,4 +1,4 @@
-//! What [`open`] makes of whole files: every form of archive, and every error's text.
+//! Tests of [`open`] with whole files: every form of archive, and every error's text.
 
 mod damage;
 mod forms;
@@ -21,7 +21,7 @@ use super::wrapping::Wrapping;
 use super::*;
 use crate::image::{DiffId, Digest};
 
-/// An archive in the making.
+/// Builds an archive.
 struct Archive(Builder<Vec<u8>>);
 
 impl Archive {
@@ -33,7 +33,7 @@ impl Archive {
         let content = content.as_ref();
         let mut header = Header::new_gnu();
         header.set_size(content.len() as u64);
-        // As it is, `./` and `..` included.
+        // The name is stored unchanged, including `./` and `..`.
         header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
         header.set_cksum();
         self.0.append(&header, content).unwrap();
@@ -110,7 +110,8 @@ fn compress(bytes: &[u8], wrapping: Wrapping) -> Vec<u8> {
         }
         Wrapping::Zstd => {
             let mut out = zstd::Encoder::new(Vec::new(), 1).unwrap();
-            // As the zstd program does; without, damage to raw blocks goes unnoticed here.
+            // The zstd program does the same. Without a checksum, damage to raw blocks would not be
+            // noticed here.
             out.include_checksum(true).unwrap();
             out.write_all(bytes).unwrap();
             out.finish().unwrap()

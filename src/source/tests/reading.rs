@@ -1,4 +1,4 @@
-//! What reading takes and tells: memory, progress, threads.
+//! The memory, the progress and the threads of reading.
 
 use super::*;
 
@@ -40,7 +40,8 @@ fn a_source_tells_how_much_memory_it_takes_and_keeps_to_it() {
     };
     assert_eq!(memory(&archive), 0);
     assert_eq!(memory(&compress(&archive, Wrapping::Gzip)), 0);
-    // Any frame may take 8 MiB; where a frame does not say early, it is taken to need the most.
+    // Any frame may take 8 MiB. If the first frame's header is not at the beginning, 64 MiB are
+    // allowed.
     assert_eq!(memory(&framed(20, &archive)), 8 << 20);
     assert_eq!(memory(&framed(25, &archive)), 32 << 20);
     assert_eq!(memory(&[b"\x50\x2a\x4d\x18\0\0\0\0", &*framed(20, &archive)].concat()), 64 << 20);

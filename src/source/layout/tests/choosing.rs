@@ -1,4 +1,4 @@
-//! Which of several images is meant: by name, digest and platform.
+//! Choosing one of several images, by name, digest and platform.
 
 use super::*;
 
@@ -96,7 +96,7 @@ fn a_digest_may_be_of_any_manifest_however_deep() {
         layout.refused(&selection),
         format!("FILE holds no image \"{absent}\"; it holds v1, other")
     );
-    // With a name, it has to be of that image.
+    // With a name, the digest must be that of a manifest of that image.
     let both = |descriptor| Selection { name: Some("v1".to_owned()), ..digest(descriptor) };
     assert_root(&layout.select(&both(&two)), &two);
     assert!(layout.refused(&both(&other)).contains("holds no image \"sha256:"));
@@ -122,7 +122,7 @@ fn a_platform_means_the_same_variant_or_the_first_that_runs_there() {
     assert_root(&layout.select(&of("v1", "linux/arm/v7")), &v7);
     assert_root(&layout.select(&of("v1", "linux/arm")), &v6);
     assert_root(&layout.select(&of("v2", "linux/arm/v7")), &plain);
-    // No platform in the index: the config says it.
+    // The index does not give the platform, so it comes from the config.
     let tree = layout.select(&of("v1", "linux/amd64"));
     assert_root(&tree, &amd64);
     assert_eq!((tree.nodes.len(), tree.names[0].as_str()), (1, "v1"));
@@ -172,7 +172,7 @@ fn images_side_by_side_may_differ_by_platform_only() {
     layout.list_as("v2", &another);
     let text = layout.refused(&platform("linux/amd64"));
     assert!(text.starts_with("FILE holds 2 images: v1, v2; choose"), "{text}");
-    // A single manifest is held against the platform too.
+    // The platform of a single manifest is checked, too.
     let mut single = Builder::new();
     let image = single.image("amd64", "1");
     single.list(&image);

@@ -63,7 +63,7 @@ fn what_is_missing_or_damaged_is_named() {
 
 #[test]
 fn an_index_in_a_circle_or_without_end_is_an_error() {
-    // Two that list each other: one of the digests is a lie.
+    // Two indexes that list each other: one of the digests must be wrong.
     let mut circle = Builder::new();
     let lie = Digest::of(b"a lie");
     let one = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [
@@ -192,7 +192,7 @@ fn json_that_is_no_manifest_is_refused() {
     );
 }
 
-/// The error of what is too large to be tried in every form.
+/// The error for a layout that is too large to test in every form, so it is tested only as a tar.
 #[track_caller]
 fn refused_as_tar(layout: &Builder) -> String {
     let folder = tempfile::tempdir().unwrap();
@@ -280,7 +280,7 @@ fn a_tar_that_was_cut_off_says_so() {
             "{text}"
         );
     }
-    // Between two entries.
+    // Cut off between two entries.
     let boundary = tar.len() - 1024 - 1024;
     assert!(error(&tar[..boundary]).contains("truncated: it ends at byte"), "{boundary}");
     let packed = gzip(&tar);
@@ -359,7 +359,7 @@ fn a_blob_that_is_gone_by_the_time_it_is_read_is_an_error() {
     assert!(region.name.contains(Digest::of(b"a layer").hex()));
 }
 
-/// Opens what may be damaged, and looks into it in every way.
+/// Opens a layout that may be damaged in all forms, and selects images from it.
 fn looked_at(files: &[(String, Vec<u8>)]) {
     for opened in three_ways(files) {
         let Ok(layout) = opened.layout else {
@@ -398,7 +398,7 @@ proptest::proptest! {
         let mut layout = Builder::new();
         let image = layout.image("amd64", "1");
         let config = r#"{"os":"linux","architecture":"amd64","rootfs":{"diff_ids":[]}}"#;
-        // What hashes to what is listed, damaged or not.
+        // The digests are those of the damaged bytes, so that the damage is not noticed by hashing.
         let child = match victim {
             0 => {
                 let config = layout.blob(CONFIG, damaged(config));

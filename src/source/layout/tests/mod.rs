@@ -1,4 +1,4 @@
-//! What is made of layouts that were put together by hand: as a folder, as a tar, and compressed.
+//! Tests with layouts that are built here: as a folder, as a tar, and as a compressed tar.
 
 mod choosing;
 mod damage;
@@ -22,7 +22,7 @@ const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
-/// A layout in the making.
+/// Builds a layout.
 #[derive(Clone, Default)]
 struct Builder {
     blobs: BTreeMap<String, Vec<u8>>,
@@ -34,7 +34,7 @@ impl Builder {
         Self::default()
     }
 
-    /// Adds a blob: its descriptor.
+    /// Adds a blob and returns its descriptor.
     fn blob(&mut self, media_type: &str, bytes: impl AsRef<[u8]>) -> Value {
         let bytes = bytes.as_ref();
         let digest = Digest::of(bytes);
@@ -238,7 +238,7 @@ fn any() -> Selection {
     Selection::default()
 }
 
-/// The tree's root is what this descriptor is of.
+/// Checks that this is the descriptor of the tree's root.
 #[track_caller]
 fn assert_root(tree: &Tree, descriptor: &Value) {
     assert_eq!(tree.nodes[tree.root].digest, digest_of(descriptor));

@@ -1,4 +1,4 @@
-//! What belongs to the image that is meant: manifests, blobs, referrers.
+//! Everything that belongs to the selected image: manifests, blobs, referrers.
 
 use super::*;
 
@@ -38,7 +38,7 @@ fn an_index_is_one_image_with_all_that_it_lists_before_it() {
     let (one, two) = (layout.image("amd64", "1"), layout.image("arm64", "2"));
     let inner = layout.index(&[one.clone(), two.clone()]);
     let three = layout.image("s390x", "3");
-    // One is listed twice.
+    // The manifest `one` is listed twice.
     let outer = layout.index(&[inner.clone(), three.clone(), on(one.clone(), "linux/amd64")]);
     layout.list_as("v1", &outer);
     let tree = layout.select(&any());
@@ -58,13 +58,13 @@ fn attestations_and_artifacts_go_along_as_they_are() {
         "type": "layers", "diff_ids": [statement["digest"]] } });
     let config = layout.blob(CONFIG, config.to_string());
     let attestation = layout.manifest(json!({ "config": config, "layers": [statement] }));
-    // An old artifact with an image's config that is none.
+    // An old artifact: its config has an image's media type, but is not an image config.
     let no_config = layout.blob(CONFIG, "{}");
     let chart = layout.blob("application/vnd.cncf.helm.chart.content.v1.tar+gzip", "x");
     let artifact = layout.manifest(json!({ "config": no_config, "layers": [chart] }));
     let typed = json!({ "mediaType": "application/vnd.example+json", "layers": [chart] });
     let typed = layout.blob("application/vnd.example+json", typed.to_string());
-    // What is no manifest is a blob.
+    // An entry that is not a manifest counts as a blob.
     let other = layout.blob("application/vnd.other+json", r#"{"anything":true}"#);
     let cached = layout.blob(LAYER, "x");
     let index = layout.index(&[
@@ -119,7 +119,7 @@ fn referrers_follow_their_subjects_and_are_no_images() {
     let of_index = layout.referrer(&index, "application/signature");
     let of_referrer = layout.referrer(&of_one, "application/signature");
     let of_nothing = layout.referrer(&json!({ "digest": Digest::of(b"x") }), "application/sbom");
-    // In an order that is none.
+    // Listed in no particular order.
     for referrer in [&of_referrer, &of_nothing, &of_index] {
         layout.list(referrer);
     }
@@ -175,10 +175,10 @@ fn manifests_that_are_listed_besides_their_index_are_no_images_of_their_own() {
     let index = layout.index(&[one.clone(), two.clone()]);
     layout.list(&one).list(&two).list_as("v1", &index);
     assert_root(&layout.select(&any()), &index);
-    // One with a name is.
+    // With a name of its own, it is an image of its own.
     layout.list_as("v1-amd64", &one);
     assert!(layout.refused(&any()).starts_with("FILE holds 2 images: v1-amd64, v1; choose"));
-    // What is of another kind altogether is passed over.
+    // An entry of another kind is ignored.
     let mut layout = Builder::new();
     let image = layout.image("amd64", "1");
     let text = layout.blob("application/xml", "<xml/>");

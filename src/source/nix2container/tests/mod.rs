@@ -1,4 +1,4 @@
-//! What is read of the JSON, what is made of it, and what is told of one that is wrong.
+//! Reading the JSON, making the image, and the errors for a wrong file.
 
 mod go;
 mod tree;
@@ -28,7 +28,7 @@ fn error_of(text: &str) -> String {
     }
 }
 
-/// All bytes of a layer of these paths, or the error in their place.
+/// All bytes of a layer of these paths, or the error.
 fn layer_of(paths: serde_json::Value) -> Result<Vec<u8>, String> {
     let layer = serde_json::from_value(serde_json::json!({
         "digest": SOME, "diff_ids": SOME, "size": 0, "mediatype": "", "paths": paths,
@@ -45,7 +45,7 @@ fn layer_of(paths: serde_json::Value) -> Result<Vec<u8>, String> {
 /// Any digest.
 const SOME: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
-/// The sample with one text in another's place.
+/// The sample with `text` replaced by `other`.
 fn sample_with(text: &str, other: &str) -> String {
     assert!(SAMPLE.contains(text), "{text}");
     SAMPLE.replacen(text, other, 1)
@@ -58,7 +58,7 @@ fn the_config_is_the_one_that_go_writes() {
     let config = &image.images().unwrap()[0].config;
     assert_eq!(std::str::from_utf8(config.bytes()), Ok(SAMPLE_CONFIG));
 
-    // Every field that there is, and control characters.
+    // All possible fields, and control characters.
     let full = r#"{"version":1,"arch":"arm","created":"0001-01-01T00:00:00Z","layers":null,
         "image-config":{"ArgsEscaped":true,"Healthcheck":{"Test":["x"]},"Volumes":null,"Env":[],
         "WorkingDir":"/\u0001\u001f\u007f\n\"","Labels":{"\u2029":"</a>"}},"more":{}}"#;
@@ -236,7 +236,7 @@ proptest! {
             Ok(mut image) => {
                 prop_assert_eq!(image.images().map(<[_]>::len), Some(1));
                 while let Some(layer) = image.next_layer().unwrap() {
-                    // There is no such store.
+                    // The store of the sample does not exist.
                     prop_assert!(layer.content.read(&mut [0; 512]).is_err());
                 }
             }

@@ -1,5 +1,5 @@
-//! In which order the files of a layer come, under which names, and what is told of those that
-//! cannot be in one layer.
+//! The order and the names of the files in a layer, and the errors for files that cannot be in one
+//! layer.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -30,12 +30,12 @@ fn rewritten(path: &Path, regex: &str, repl: &str) -> Value {
     json!({"path": path, "options": {"rewrite": {"regex": regex, "repl": repl}}})
 }
 
-/// `path` as `repl`, as `copyToRoot` has it.
+/// Renames `path` to `repl`, as `copyToRoot` does.
 fn as_root(path: &Path, repl: &str) -> Value {
     rewritten(path, &format!("^{}", path.display()), repl)
 }
 
-/// The same by an expression of which nothing is known beforehand.
+/// The same with an expression that must be applied to each file.
 fn as_root_by_force(path: &Path, repl: &str) -> Value {
     rewritten(path, &format!("^({})", path.display()), repl)
 }
@@ -81,7 +81,7 @@ fn files_come_part_by_part_after_the_folders_that_lead_to_them() {
             "/to/b/é"
         ]
     );
-    // An empty name leaves the path itself out; of a relative one nothing leads to the root.
+    // An empty name leaves out the path itself. For a relative name, the root is not added.
     assert_eq!(names_of(json!([as_root(&a, "")])), ["/", "/y"]);
     assert_eq!(names_of(json!([as_root(&a.join("y"), "")])), [""; 0]);
     assert_eq!(names_of(json!([as_root(&a, "to/it")])), ["to", "to/it", "to/it/y"]);
@@ -177,7 +177,7 @@ fn a_wrong_option_is_named_with_the_layer() {
 
 #[test]
 fn names_are_held_up_to_a_limit_only() {
-    // Each of the few files is to become a file below folders of many names.
+    // Each of these files is moved into hundreds of nested folders.
     let files: Vec<_> = (0..200).map(|n| format!("a/{n}")).collect();
     let store = store(&files.iter().map(String::as_str).collect::<Vec<_>>());
     let path = store.path().join("a");
