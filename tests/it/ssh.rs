@@ -156,15 +156,22 @@ fn podman_gets_the_changed_layer_alone() {
     let (old, new, built) = two_images(dir.path(), &name);
     let destination = format!("ssh://lab/{name}:v1");
     let pushimg = sshd.pushimg();
-    let options = ["--runtime", "podman"];
+    let options = ["--runtime", "podman", "-t", "v2"];
     let first = pushimg.pushed_json(old, &destination, &options).json();
     let second = pushimg.pushed_json(new, &destination, &options).json();
-    let named = format!("localhost/{name}:v1");
-    let id = program("podman", ["image", "inspect", "--format", "sha256:{{.Id}}", &named]);
-    program("podman", ["rmi", "-f", &named, &first["config"].as_str().expect("an id")[7..]]);
+    let id = |tag: &str| {
+        let named = format!("localhost/{name}:{tag}");
+        program("podman", ["image", "inspect", "--format", "sha256:{{.Id}}", &named])
+    };
+    let ids = [id("v1"), id("v2")];
+    let old_id = &first["config"].as_str().expect("an id")[7..];
+    let new_id = &second["config"].as_str().expect("an id")[7..];
+    program("podman", ["rmi", "-f", old_id, new_id]);
     assert_eq!(sent(&first), [true; 4]);
     assert_eq!(sent(&second), [false, false, true, false]);
-    assert_eq!(id.trim(), sha256(&built.config()));
+    for id in ids {
+        assert_eq!(id.trim(), sha256(&built.config()));
+    }
 }
 
 #[test]
@@ -211,6 +218,12 @@ fn that_lists(image: &ImageBuilder) -> String {
     let config: serde_json::Value = serde_json::from_slice(&image.config()).expect("a config");
     let ids = config["rootfs"]["diff_ids"].to_string();
     format!("image) case \"$2 $4\" in ls*) echo x; exit;; *json*) echo '{ids}'; exit;; esac;;")
+}
+
+/// The same, and every archive goes into the file `loaded`.
+fn that_lists_and_loads(image: &ImageBuilder) -> String {
+    let lists = that_lists(image).replace("esac;;", "*) exit;; esac;;");
+    format!("{lists} load) cat > ${{0%/*}}/loaded; exit;;")
 }
 
 /// The images of Docker, each with its tags.
@@ -269,8 +282,7 @@ fn docker_with_a_containerd_store_pulls_what_it_lacks() {
 fn where_nothing_can_be_pulled_the_whole_image_is_sent() {
     let dirs = [TempDir::new().expect("a folder"), TempDir::new().expect("a folder")];
     let [closed, open] = dirs.each_ref().map(TempDir::path);
-    let lists = that_lists(&image("small", "x"));
-    let load = format!("{lists} load) cat > ${{0%/*}}/loaded; exit;;");
+    let load = that_lists_and_loads(&image("small", "x"));
     let docker = docker_with_containerd_store(&load);
     let unreached = format!("pull) echo 'connection refused' >&2; exit 1;; rmi) exit 1;; {load}");
     let unreached = docker_with_containerd_store(&unreached);
@@ -289,6 +301,9 @@ fn where_nothing_can_be_pulled_the_whole_image_is_sent() {
         // Four layers, the config and the manifest.
         let blobs = listed.lines().filter(|line| line.starts_with("blobs/sha256/"));
         assert_eq!(blobs.count(), 6, "{listed}");
+        // A containerd store finds only whole names.
+        let index = program("tar", ["-xOf", text(&dir.join("loaded")), "index.json"]);
+        assert!(index.contains("\"docker.io/library/app:v1\""), "{index}");
     }
 }
 
@@ -343,9 +358,8 @@ fn a_pull_that_is_killed_leaves_no_name_and_no_port() {
 fn pulls_that_are_lost_again_and_again_become_an_archive() {
     let dir = TempDir::new().expect("a folder");
     let lost = "pull) kill -9 $(ps -o ppid= -p $PPID); sleep 5; exit 1;; rmi) exit;;";
-    let lists = that_lists(&image("small", "x"));
-    let load = "load) cat > ${0%/*}/loaded; exit;;";
-    let docker = docker_with_containerd_store(&format!("{lists} {lost} {load}"));
+    let load = that_lists_and_loads(&image("small", "x"));
+    let docker = docker_with_containerd_store(&format!("{lost} {load}"));
     let sshd = Sshd::forwarding(dir.path(), &[("docker", &docker)]);
     let image = small(dir.path());
     sshd.pushimg()
@@ -684,6 +698,18 @@ fn of_an_index_the_image_for_the_machine_is_sent() {
         ["--runtime", "docker", "--json", "--index", "ssh://lab/app:v1", &amd64, &arm64];
     let report = sshd.pushimg().run(arguments).success().json();
     assert_eq!(report["platform"], "linux/arm64");
+    // The platform that is given must be that of the image.
+    let wrong = amd64.replace("amd64=", "arm64=");
+    let arguments = ["--runtime", "docker", "--index", "ssh://lab/app:v1", &wrong];
+    sshd.pushimg()
+        .run(arguments)
+        .exits(2)
+        .says("is an image for linux/amd64, not for linux/arm64; was the wrong image given?");
+    let alone = write("riscv64");
+    let options = ["--runtime", "docker"];
+    sshd.pushimg()
+        .pushed(alone, "ssh://lab/app:v1", &options)
+        .says("warning: the image is for linux/riscv64, and ssh://lab is linux/arm64");
 }
 
 #[test]
