@@ -287,7 +287,7 @@ impl Attempt<'_> {
             Way::WhatIsMissing if pulls => {
                 session.leave().await;
                 events(Event::Note("it pulls the others".to_owned()));
-                self.pull(&image, state).await?
+                self.pull(&image, runtime, state).await?
             }
             Way::WhatIsMissing | Way::Whole => {
                 if way == Way::Whole || runtime.pull.is_some() {
@@ -349,11 +349,12 @@ impl Attempt<'_> {
     async fn pull(
         &self,
         image: &Arc<HostImage>,
+        runtime: &'static Runtime,
         state: &mut State,
     ) -> Result<LayersBrought, AttemptFailure> {
         let HostPush { options, events, .. } = *self.push;
         let server = state.server.get_or_insert_with(|| PullServer::new(image, events));
-        let loaded = match server.pull(self.connect(), options.compression).await {
+        let loaded = match server.pull(self.connect(), runtime, options.compression).await {
             Ok(loaded) => loaded,
             Err(error) => {
                 state.lost_pulls += usize::from(error.may_pass());

@@ -12,6 +12,7 @@ use tokio::net::UnixListener;
 
 use super::error::Error;
 use super::image::HostImage;
+use super::runtime::Runtime;
 use super::session::{Connect, Loaded};
 use crate::event::{Event, Events};
 use crate::image::{Compression, Digest, LayerId};
@@ -48,10 +49,11 @@ impl PullServer {
         Self { image: image.clone(), events: events.clone(), taken, server }
     }
 
-    /// Lets the machine pull. `compression`: whether the connection compresses what it carries.
+    /// Lets the runtime pull. `compression`: whether the connection compresses what it carries.
     pub async fn pull(
         &self,
         connect: Connect<'_>,
+        runtime: &'static Runtime,
         compression: Compression,
     ) -> Result<Loaded, Error> {
         let cannot = |said: String| Error::Pull { host: connect.host.to_string(), said };
@@ -59,7 +61,7 @@ impl PullServer {
         let listener = UnixListener::bind(&socket);
         let listener = listener.map_err(|error| cannot(error.to_string()))?;
         let compresses = compression != Compression::None && !self.image.is_compressed();
-        let session = connect.forwarding(&socket, compresses).await?;
+        let session = connect.forwarding(runtime, &socket, compresses).await?;
         let (session, port) = session.port().await?;
         let (digest, platform) = (&self.image.manifest.digest, &self.image.part.platform);
         let mut pull = session.pull(port, digest, platform).await?;

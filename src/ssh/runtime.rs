@@ -95,8 +95,10 @@ const DOCKER_CONTAINERD: Runtime = Runtime {
     word: "docker",
     program: "docker",
     check: "$S docker info --format \"{{.DriverStatus}}\" | grep containerd.snapshotter",
-    list: "$S docker image ls -q --no-trunc | sort -u | \
-           xargs -r $S docker image inspect --format \"{{json .RootFS.Layers}}\"",
+    // To list all images takes long here. Those of the same name show enough, if there are any.
+    list: "t=${T%% *}; t=$($S docker image ls -q --no-trunc ${t%:*} | head -n 3); \
+           [ -n \"$t\" ] || t=$($S docker image ls -q --no-trunc); [ -z \"$t\" ] || \
+           $S docker image inspect --format \"{{json .RootFS.Layers}}\" $(echo \"$t\" | sort -u)",
     lists: ListKind::DiffIds,
     pull: Some(PullCommands {
         pull: "$S docker pull -q ${x:+--platform $x} $P",
@@ -116,6 +118,8 @@ pub const RUNTIMES: [Runtime; 7] = [
     Runtime {
         key: "docker",
         check: "$S docker version",
+        list: "$S docker image ls -q --no-trunc | sort -u | \
+               xargs -r $S docker image inspect --format \"{{json .RootFS.Layers}}\"",
         lists: ListKind::Chains,
         pull: None,
         form: ArchiveForm::Docker,
@@ -255,15 +259,24 @@ const KEEP: &str = "\
 /// The command line for the machine: it finds the runtime, lists what that has, and waits for a line
 /// on its standard input: `pull PORT DIGEST [PLATFORM]`, or `load …` and an archive. Lines that begin with
 /// `pushimg:` are for this program.
-pub fn script(options: &Options, image: &Reference, tags: &[String]) -> String {
+///
+/// `found` is the runtime that an earlier connection found, where its list is not needed again.
+pub fn script(
+    options: &Options,
+    image: &Reference,
+    tags: &[String],
+    found: Option<&Runtime>,
+) -> String {
     let sudo = if options.sudo { "sudo -n" } else { "" };
     let mut script =
         format!("S=\"{sudo}\"; echo pushimg:begin; echo \"pushimg:machine $(uname -m)\"; r=; c=; ");
-    let wanted = |runtime: &&Runtime| match options.runtime {
-        Some(name) => runtime.name == name,
-        None => runtime.is_automatic,
+    let wanted = |runtime: &&Runtime| match (found, options.runtime) {
+        (Some(found), _) => runtime.key == found.key,
+        (None, Some(name)) => runtime.name == name,
+        (None, None) => runtime.is_automatic,
     };
     for Runtime { key, program, check, .. } in RUNTIMES.iter().filter(wanted) {
+        let check = if found.is_some() { "true" } else { check };
         script += &format!(
             "if [ -z \"$r\" ] && command -v {program} >/dev/null 2>&1; then \
              if e=$({{ {check}; }} 2>&1 </dev/null); then r={key}; \
@@ -279,6 +292,7 @@ pub fn script(options: &Options, image: &Reference, tags: &[String]) -> String {
         let namespace = namespace.map_or(String::new(), |name| format!("-n {name}"));
         let names: Vec<_> = tags.iter().map(|tag| runtime.name_of(image, tag)).collect();
         let names = names.join(" ");
+        let list = if found.is_some() { "true" } else { list };
         script += &format!(
             "{key}) N=\"{namespace}\"; T=\"{names}\"; \
              {{ {list}; }} 2>&1 </dev/null || echo pushimg:unlisted;; "
@@ -309,7 +323,10 @@ pub fn script(options: &Options, image: &Reference, tags: &[String]) -> String {
     script += &format!("case $r in {loading}esac; fi; ");
     script += KEEP;
     script += ";; esac; set -- $T; ";
-    script += &format!("[ \"$c\" != 0 ] || i=$(case $r in {ids}esac </dev/null) || c=$?; ");
+    // What was pulled has the digest of its name.
+    script += &format!(
+        "[ \"$go\" != load ] || [ \"$c\" != 0 ] || i=$(case $r in {ids}esac </dev/null) || c=$?; "
+    );
     script += "[ -z \"$c\" ] || { echo \"pushimg:id $i\"; echo pushimg:status $c; }";
     // `env` is no shell's builtin or alias, and every login shell runs it.
     format!("env LC_ALL=C sh -c '{script}'")
@@ -326,7 +343,7 @@ mod tests {
         for runtime in RUNTIMES.iter().map(|runtime| Some(runtime.name)).chain([None]) {
             let namespace = Some("mine".to_owned());
             let options = Options { runtime, sudo: true, namespace, ..Options::default() };
-            let script = script(&options, &image, &["v1".to_owned(), "v2".to_owned()]);
+            let script = script(&options, &image, &["v1".to_owned(), "v2".to_owned()], None);
             assert_eq!(script.matches('\'').count(), 2, "{script}");
             assert!(!script.contains(['\\', '!', '\n']), "{script}");
             let inner = script.split('\'').nth(1).unwrap();

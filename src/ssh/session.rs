@@ -74,21 +74,30 @@ impl Connect<'_> {
     /// Connects, and finds out what is there.
     pub async fn open(self) -> Result<HostSession, Error> {
         // Forwards of the configuration are for people.
-        self.start(&["-o", "ClearAllForwardings=yes"]).await
+        self.start(&["-o", "ClearAllForwardings=yes"], None).await
     }
 
-    /// The same with a free port of the machine forwarded to a socket of this one. The port is gone
-    /// with the connection, so that has to be one of its own.
-    pub async fn forwarding(self, socket: &Path, compresses: bool) -> Result<HostSession, Error> {
+    /// Connects to a runtime that was found, with a free port of the machine forwarded to a socket of
+    /// this one. The port is gone with the connection, so that has to be one of its own.
+    pub async fn forwarding(
+        self,
+        found: &'static Runtime,
+        socket: &Path,
+        compresses: bool,
+    ) -> Result<HostSession, Error> {
         let forward = format!("127.0.0.1:0:{}", socket.display());
         let own = ["-S", "none", "-o", "ClearAllForwardings=no", "-o", "ExitOnForwardFailure=no"];
         let compression = if compresses { "Compression=yes" } else { "Compression=no" };
         // ssh tells the port at this level.
         let told = ["-o", "LogLevel=INFO", "-o", compression, "-R", &forward];
-        self.start(&[&own[..], &told].concat()).await
+        self.start(&[&own[..], &told].concat(), Some(found)).await
     }
 
-    async fn start(self, forwarding: &[&str]) -> Result<HostSession, Error> {
+    async fn start(
+        self,
+        forwarding: &[&str],
+        found: Option<&Runtime>,
+    ) -> Result<HostSession, Error> {
         let Self { host, options, image, tags } = self;
         let mut words = options.command.iter();
         let program = words.next().map_or("ssh", String::as_str);
@@ -102,7 +111,7 @@ impl Connect<'_> {
             .args(["-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4"])
             .args(forwarding)
             .args(host.arguments())
-            .arg(script(options, image, tags))
+            .arg(script(options, image, tags, found))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
