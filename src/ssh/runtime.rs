@@ -34,7 +34,7 @@ pub enum ArchiveForm {
 pub struct PullCommands {
     /// Pulls `$P`. `$x` is the platform, or nothing.
     pull: &'static str,
-    /// Gives what was pulled the name `$t`.
+    /// Gives what was pulled the name `$w`.
     tag: &'static str,
     /// Takes the name `$P` away again.
     untag: &'static str,
@@ -63,7 +63,7 @@ pub struct Runtime {
     pub form: ArchiveForm,
     /// Reads an archive, which is not compressed, from standard input.
     load: &'static str,
-    /// For one that takes an archive under one name only: gives `$1` the name `$t`.
+    /// For one that takes an archive under one name only: gives `$1` the name `$w`.
     tag: Option<&'static str>,
     /// Prints the id of the image `$1`, where the runtime tells one; fails if it is not there.
     id: &'static str,
@@ -96,13 +96,13 @@ const DOCKER_CONTAINERD: Runtime = Runtime {
     program: "docker",
     check: "$S docker info --format \"{{.DriverStatus}}\" | grep containerd.snapshotter",
     // To list all images takes long here. Those of the same name show enough, if there are any.
-    list: "t=${T%% *}; t=$($S docker image ls -q --no-trunc ${t%:*} | head -n 3); \
-           [ -n \"$t\" ] || t=$($S docker image ls -q --no-trunc); [ -z \"$t\" ] || \
-           $S docker image inspect --format \"{{json .RootFS.Layers}}\" $(echo \"$t\" | sort -u)",
+    list: "m=${T%% *}; m=$($S docker image ls -q --no-trunc ${m%:*} | head -n 3); \
+           [ -n \"$m\" ] || m=$($S docker image ls -q --no-trunc); [ -z \"$m\" ] || \
+           $S docker image inspect --format \"{{json .RootFS.Layers}}\" $(echo \"$m\" | sort -u)",
     lists: ListKind::DiffIds,
     pull: Some(PullCommands {
         pull: "$S docker pull -q ${x:+--platform $x} $P",
-        tag: "$S docker tag $P $t",
+        tag: "$S docker tag $P $w",
         untag: "$S docker rmi $P",
     }),
     form: ArchiveForm::Oci,
@@ -137,7 +137,7 @@ pub const RUNTIMES: [Runtime; 7] = [
         pull: None,
         form: ArchiveForm::Oci,
         load: "$S podman load",
-        tag: Some("$S podman tag $1 $t"),
+        tag: Some("$S podman tag $1 $w"),
         id: "$S podman image inspect --format \"sha256:{{.Id}}\" $1",
         is_automatic: true,
     },
@@ -162,7 +162,7 @@ pub const RUNTIMES: [Runtime; 7] = [
         lists: ListKind::DiffIds,
         pull: Some(PullCommands {
             pull: "$S nerdctl $N --insecure-registry pull -q ${x:+--platform $x} $P",
-            tag: "$S nerdctl $N tag $P $t",
+            tag: "$S nerdctl $N tag $P $w",
             untag: "$S nerdctl $N rmi $P",
         }),
         load: "$S nerdctl $N load",
@@ -237,7 +237,8 @@ const LIST_KEPT: &str = "\
 /// After the line `load ENCODING KEY NUMBER [KEPT LENGTH]`, reads frames into the file `$f`.
 ///
 /// What is kept is copied, because a connection that seems dead may still write to it. One whose file
-/// was taken ends. At the end, `$n` is 0 if the archive is whole, and `unkept` if it could not be
+/// was taken ends. `$t` is a folder that is deleted later, so no other command may set it. At the
+/// end, `$n` is 0 if the archive is whole, and `unkept` if it could not be
 /// written.
 const RECEIVE: &str = "\
     umask 077; t=; n=; \
@@ -257,8 +258,8 @@ const KEEP: &str = "\
     else mv \"$f\" \"$D/$k\"; fi;; esac; [ -z \"$t\" ] || rm -rf \"$t\"";
 
 /// The command line for the machine: it finds the runtime, lists what that has, and waits for a line
-/// on its standard input: `pull PORT DIGEST [PLATFORM]`, or `load …` and an archive. Lines that begin with
-/// `pushimg:` are for this program.
+/// on its standard input: `pull PORT DIGEST [PLATFORM]`, or `load …` and an archive. Lines that begin
+/// with `pushimg:` are for this program.
 ///
 /// `found` is the runtime that an earlier connection found, where its list is not needed again.
 pub fn script(
@@ -300,12 +301,12 @@ pub fn script(
         if let Some(PullCommands { pull, tag, untag }) = pull {
             pulling += &format!(
                 "{key}) {pull} 1>&2 </dev/null; c=$?; \
-                 for t in $T; do [ $c -ne 0 ] || {{ {tag} 1>&2 </dev/null; c=$?; }}; done; \
+                 for w in $T; do [ $c -ne 0 ] || {{ {tag} 1>&2 </dev/null; c=$?; }}; done; \
                  {untag} >/dev/null 2>&1 </dev/null;; "
             );
         }
         let tag = tag.map_or(String::new(), |tag| {
-            format!("; for t in $T; do [ $c -ne 0 ] || {{ {tag} 1>&2 </dev/null; c=$?; }}; done")
+            format!("; for w in $T; do [ $c -ne 0 ] || {{ {tag} 1>&2 </dev/null; c=$?; }}; done")
         });
         loading += &format!("{key}) set -- $T; $z <\"$f\" | {load} 1>&2; c=$?{tag};; ");
         ids += &format!("{key}) {id};; ");
@@ -325,7 +326,8 @@ pub fn script(
     script += ";; esac; set -- $T; ";
     // What was pulled has the digest of its name.
     script += &format!(
-        "[ \"$go\" != load ] || [ \"$c\" != 0 ] || i=$(case $r in {ids}esac </dev/null) || c=$?; "
+        "if [ \"$go\" = load ] && [ \"$c\" = 0 ]; then \
+         i=$(case $r in {ids}esac </dev/null) || c=$?; fi; "
     );
     script += "[ -z \"$c\" ] || { echo \"pushimg:id $i\"; echo pushimg:status $c; }";
     // `env` is no shell's builtin or alias, and every login shell runs it.
@@ -346,6 +348,9 @@ mod tests {
             let script = script(&options, &image, &["v1".to_owned(), "v2".to_owned()], None);
             assert_eq!(script.matches('\'').count(), 2, "{script}");
             assert!(!script.contains(['\\', '!', '\n']), "{script}");
+            // `$t` is deleted.
+            let others = script.replace("umask 077; t=; n=;", "").replace("t=$(mktemp -d)", "");
+            assert!(!others.contains(" t=") && !others.contains("for t "), "{script}");
             let inner = script.split('\'').nth(1).unwrap();
             let checked = std::process::Command::new("sh").args(["-n", "-c", inner]).output();
             assert!(checked.unwrap().status.success(), "{script}");
