@@ -76,6 +76,61 @@ fn docker_gets_the_changed_layer_and_those_above_it() {
     assert!(second["bytes_sent"].as_u64().expect("bytes") < 115_000, "{second}");
 }
 
+/// Carries a connection of ssh to a host and a port, and writes down how many bytes went out.
+const COUNTING_PROXY: &str = r#"#!/usr/bin/env python3
+import os, socket, sys, threading
+
+line = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+sent = 0
+
+def inwards():
+    while part := line.recv(65536):
+        os.write(1, part)
+    os._exit(0)
+
+threading.Thread(target=inwards, daemon=True).start()
+while part := os.read(0, 65536):
+    line.sendall(part)
+    sent += len(part)
+    with open(sys.argv[0] + ".sent", "w") as count:
+        count.write(str(sent))
+"#;
+
+#[test]
+fn only_the_missing_layers_cross_the_line() {
+    if !answers("docker") {
+        return;
+    }
+    let sshd = Sshd::start(&[]);
+    let dir = TempDir::new().expect("a folder");
+    let name = unique("line");
+    // Random layers: the archive is compressed on the way.
+    let random = |seed: u32| Layer::random(&format!("{name}-{seed}"), seed.into(), 1_000_000);
+    let old = ImageBuilder::new(vec![random(0), random(1), random(2), random(3)]);
+    let new = ImageBuilder::new(vec![random(0), random(1), random(4), random(3)]);
+    let proxy = executable(dir.path(), "proxy", COUNTING_PROXY);
+    let script = format!("#!/bin/sh\nexec {} -o 'ProxyCommand={proxy} %h %p' \"$@\"\n", sshd.ssh());
+    let ssh = executable(dir.path(), "counted-ssh", &script);
+    let options = ["--runtime", "docker", "--ssh", &ssh];
+    let destination = format!("ssh://lab/{name}:v1");
+    let mut crossed = Vec::new();
+    let mut ids = Vec::new();
+    for (file, image) in [("old", &old), ("new", &new), ("new", &new)] {
+        let image = image.write(dir.path(), file);
+        let report = sshd.pushimg().pushed_json(image, &destination, &options).json();
+        ids.push(report["config"].as_str().expect("an id").to_owned());
+        let sent = std::fs::read_to_string(format!("{proxy}.sent")).expect("a count");
+        crossed.push(sent.parse::<u64>().expect("a number"));
+    }
+    ids.dedup();
+    program("docker", [&["rmi".to_owned(), "-f".to_owned()], &ids[..]].concat());
+    let [first, second, third] = crossed[..] else { panic!("{crossed:?}") };
+    assert!((4_000_000..4_200_000).contains(&first), "{crossed:?}");
+    // The changed layer and the one above it.
+    assert!((2_000_000..2_200_000).contains(&second), "{crossed:?}");
+    assert!(third < 50_000, "{crossed:?}");
+}
+
 /// An image of one static program, which prints a line.
 fn program_image(dir: &Path, salt: &str) -> PathBuf {
     let source =
