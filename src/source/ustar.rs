@@ -5,13 +5,13 @@ use super::tar::BLOCK;
 
 /// The kind of an entry. The Nix store has no other kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EntryKind {
+pub enum FileKind {
     File,
     Folder,
     Symlink,
 }
 
-impl EntryKind {
+impl FileKind {
     /// The type flag of its header.
     pub fn flag(self) -> u8 {
         match self {

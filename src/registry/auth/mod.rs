@@ -17,6 +17,7 @@ mod cache;
 mod challenge;
 mod credential;
 mod docker_config;
+mod environment;
 mod error;
 pub(super) mod fly;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -34,11 +35,12 @@ mod token;
 pub use authenticator::{Authenticator, Identity};
 pub use challenge::Challenge;
 pub use credential::{Credential, Found};
+pub use environment::Environment;
 pub use error::{AuthError, CredentialError, Denied};
 pub use realm::Realm;
 pub(super) use realm::is_loopback_host;
 pub use scopes::Scopes;
 pub use secret::Secret;
-pub use sources::{Environment, Sources};
+pub use sources::Sources;
 
 pub use super::hosts::{TokenLogin, token_login};

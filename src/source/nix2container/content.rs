@@ -19,7 +19,7 @@ use crate::source::error::Error;
 use crate::source::pieces::{TarPiece, TarPieces};
 use crate::source::regular_file::RegularFile;
 use crate::source::tar::BLOCK;
-use crate::source::ustar::EntryKind;
+use crate::source::ustar::FileKind;
 
 /// The permission bits of a mode, including setuid, setgid and sticky.
 const PERMISSIONS: u32 = 0o7777;
@@ -144,7 +144,7 @@ impl TreeTar {
         let Some(file) = file else {
             let header = Header {
                 name: &name,
-                kind: EntryKind::Folder,
+                kind: FileKind::Folder,
                 mode: 0o755,
                 owner: EntryOwner::ROOT,
                 size: 0,
@@ -153,7 +153,7 @@ impl TreeTar {
             return Ok(TarPiece::Bytes(header.bytes()));
         };
         let header = header_of(&name, &file)?;
-        if file.kind == EntryKind::File {
+        if file.kind == FileKind::File {
             self.made.push_back(TarPiece::File { size: file.size, path: file.path });
         }
         Ok(TarPiece::Bytes(header))
@@ -163,13 +163,13 @@ impl TreeTar {
 /// The headers of a file of the store.
 fn header_of(name: &[u8], file: &StoreFile) -> Result<Vec<u8>, Error> {
     let link = match file.kind {
-        EntryKind::Symlink => {
+        FileKind::Symlink => {
             fs::read_link(&file.path).map_err(|source| unreadable(&file.path, source))?
         }
-        EntryKind::File | EntryKind::Folder => Default::default(),
+        FileKind::File | FileKind::Folder => Default::default(),
     };
     // A symlink has mode 0777 as on Linux, wherever the image was built.
-    let mode = if file.kind == EntryKind::Symlink { 0o777 } else { file.mode & PERMISSIONS };
+    let mode = if file.kind == FileKind::Symlink { 0o777 } else { file.mode & PERMISSIONS };
     let (owner, mode) = match file.perms() {
         Some(perms) => perms.of(file.path.as_os_str().as_bytes(), mode),
         None => (EntryOwner::ROOT, mode),
@@ -179,7 +179,7 @@ fn header_of(name: &[u8], file: &StoreFile) -> Result<Vec<u8>, Error> {
         kind: file.kind,
         mode,
         owner,
-        size: if file.kind == EntryKind::File { file.size } else { 0 },
+        size: if file.kind == FileKind::File { file.size } else { 0 },
         link: link.as_os_str().as_bytes(),
     };
     Ok(header.bytes())

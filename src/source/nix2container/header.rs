@@ -6,7 +6,7 @@
 
 use super::path;
 use crate::source::tar::BLOCK;
-use crate::source::ustar::{EntryKind, Ustar, record};
+use crate::source::ustar::{FileKind, Ustar, record};
 
 /// The time of every entry, in seconds since 1970, as in the Nix store.
 const MTIME: u64 = 1;
@@ -28,7 +28,7 @@ pub struct Header<'a> {
     /// The whole name, clean.
     pub name: &'a [u8],
     /// Regular file, symbolic link or directory.
-    pub kind: EntryKind,
+    pub kind: FileKind,
     /// The permissions, at most [`LARGEST_ID`].
     pub mode: u32,
     /// The owner and the group.

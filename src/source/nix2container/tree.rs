@@ -23,7 +23,7 @@ use super::spec::{Rewrite, StorePath};
 use crate::source::error::Error;
 use crate::source::file::FileError;
 use crate::source::printable::printable_path;
-use crate::source::ustar::EntryKind;
+use crate::source::ustar::FileKind;
 
 /// The most memory that names may take: enough for some 200,000 files.
 const MAX_HELD: usize = 96 << 20;
@@ -45,7 +45,7 @@ pub struct LayerEntry {
 /// A file, a symlink or a folder in the store.
 pub struct StoreFile {
     pub path: PathBuf,
-    pub kind: EntryKind,
+    pub kind: FileKind,
     /// The mode by `lstat`.
     pub mode: u32,
     pub size: u64,
@@ -206,7 +206,7 @@ impl LayerTree {
         let (first, last) = if is_later { (known, file) } else { (file, known) };
         let differ = if first.mode != last.mode {
             Some("permissions or kind")
-        } else if first.kind == EntryKind::File && first.size != last.size {
+        } else if first.kind == FileKind::File && first.size != last.size {
             Some("length")
         } else {
             match (first.perms(), last.perms()) {
@@ -286,11 +286,11 @@ impl LayerTree {
     ) -> Result<StoreFile, Error> {
         let kind = metadata.file_type();
         let kind = if kind.is_file() {
-            EntryKind::File
+            FileKind::File
         } else if kind.is_dir() {
-            EntryKind::Folder
+            FileKind::Folder
         } else if kind.is_symlink() {
-            EntryKind::Symlink
+            FileKind::Symlink
         } else {
             return Err(self.label.fault(LayerFault::Kind(shown(&path))));
         };

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use super::super::tar::BLOCK;
-use super::super::ustar::{EntryKind, Ustar, record};
+use super::super::ustar::{FileKind, Ustar, record};
 use super::code_points::{code_points, is_utf8};
 
 /// The owner and the modification time of the files of a layer.
@@ -25,7 +25,7 @@ pub struct FilesOwner {
 pub struct Member<'a> {
     /// Its name. A folder's gets a slash at its end.
     pub name: &'a [u8],
-    pub kind: EntryKind,
+    pub kind: FileKind,
     /// The permissions; the other bits of a file's mode do not matter.
     pub mode: u32,
     /// The length of a file's content.
@@ -37,7 +37,7 @@ pub struct Member<'a> {
 /// The header: one block, with an extended header before it if a field does not fit.
 pub fn header(member: &Member<'_>, owner: &FilesOwner) -> Vec<u8> {
     let mut name = Cow::Borrowed(member.name);
-    if member.kind == EntryKind::Folder && !name.ends_with(b"/") {
+    if member.kind == FileKind::Folder && !name.ends_with(b"/") {
         name.to_mut().push(b'/');
     }
     let mut fields = Ustar {
@@ -140,17 +140,16 @@ for line in sys.stdin:
     fn compare(all: &[Made]) {
         let (mut ours, mut lines) = (Vec::new(), String::new());
         for (kind, name, mode, size, target, owner) in all {
-            let kind =
-                [EntryKind::File, EntryKind::Folder, EntryKind::Symlink][usize::from(kind % 3)];
+            let kind = [FileKind::File, FileKind::Folder, FileKind::Symlink][usize::from(kind % 3)];
             let member = Member { name, kind, mode: *mode, size: *size, target };
             ours.extend(header(&member, owner));
             let FilesOwner { mtime, uid, gid, uname, gname } = owner;
             lines.push_str(&format!(
                 "{} {} {mode} {size} {} {mtime} {uid} {gid} {} {}\n",
                 match kind {
-                    EntryKind::File => 0,
-                    EntryKind::Folder => 5,
-                    EntryKind::Symlink => 2,
+                    FileKind::File => 0,
+                    FileKind::Folder => 5,
+                    FileKind::Symlink => 2,
                 },
                 hex(name),
                 hex(target),

@@ -12,7 +12,7 @@ use crate::image::{Digest, LayerKey};
 use crate::source::error::Error;
 use crate::source::pieces::{TarPiece, TarPieces};
 use crate::source::tar::BLOCK;
-use crate::source::ustar::EntryKind;
+use crate::source::ustar::FileKind;
 
 /// A tar is filled with zeros up to a multiple of this length.
 const RECORD: u64 = 10_240;
@@ -93,7 +93,7 @@ pub fn key_of(paths: &[String], making: &LayerRecipe) -> Option<LayerKey> {
 /// The headers of `/nix` and `/nix/store`.
 fn store_folders(making: &LayerRecipe) -> Vec<u8> {
     let folder = |name: &[u8]| {
-        let (kind, mode) = (EntryKind::Folder, making.store_mode);
+        let (kind, mode) = (FileKind::Folder, making.store_mode);
         header(&Member { name, kind, mode, size: 0, target: b"" }, &making.owner)
     };
     [folder(b"/nix"), folder(b"/nix/store")].concat()

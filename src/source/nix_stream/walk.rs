@@ -17,7 +17,7 @@ use super::header::Member;
 use crate::source::error::Error;
 use crate::source::file::FileError;
 use crate::source::printable::printable_path;
-use crate::source::ustar::EntryKind;
+use crate::source::ustar::FileKind;
 
 /// The most files in one layer. They take some 60 MB of memory.
 const MAX_FILES: usize = 1 << 20;
@@ -38,7 +38,7 @@ pub struct Files {
 struct WalkedPath {
     size: u64,
     mode: u16,
-    kind: EntryKind,
+    kind: FileKind,
     /// How many folders it is below the path that was given.
     depth: u16,
     name: u16,
@@ -88,7 +88,7 @@ impl Files {
             return Err(NixStreamError::NotStorable { path: printable_path(path) }.into());
         };
         let mut target = Vec::new();
-        if kind == EntryKind::Symlink {
+        if kind == FileKind::Symlink {
             let link = fs::read_link(path).map_err(|error| failed(path, error))?;
             target = link.into_os_string().into_vec();
         }
@@ -96,7 +96,7 @@ impl Files {
         // many.
         let too_long = |_| failed(path, io::ErrorKind::InvalidFilename.into());
         self.nodes.push(WalkedPath {
-            size: if kind == EntryKind::File { status.size } else { 0 },
+            size: if kind == FileKind::File { status.size } else { 0 },
             mode: (status.mode & 0o7777) as u16,
             kind,
             depth: u16::try_from(depth).map_err(too_long)?,
@@ -105,9 +105,9 @@ impl Files {
         });
         self.names.extend(name);
         self.names.extend(target);
-        let is_writable = kind != EntryKind::Symlink && status.mode & 0o222 != 0;
+        let is_writable = kind != FileKind::Symlink && status.mode & 0o222 != 0;
         self.is_touched |= is_writable || !status.is_old;
-        Ok(kind == EntryKind::Folder)
+        Ok(kind == FileKind::Folder)
     }
 
     /// Whether all files are as Nix stores them: without write permissions, and with the time that
@@ -184,11 +184,11 @@ impl FileStatus {
     }
 
     /// The kind of the file; `None` for devices, pipes and sockets, which cannot be in a store.
-    fn kind(self) -> Option<EntryKind> {
+    fn kind(self) -> Option<FileKind> {
         match self.mode & 0o170_000 {
-            0o100_000 => Some(EntryKind::File),
-            0o040_000 => Some(EntryKind::Folder),
-            0o120_000 => Some(EntryKind::Symlink),
+            0o100_000 => Some(FileKind::File),
+            0o040_000 => Some(FileKind::Folder),
+            0o120_000 => Some(FileKind::Symlink),
             _ => None,
         }
     }
@@ -261,9 +261,9 @@ mod tests {
         let mut position = files.start();
         position.next(&files).unwrap();
         let file = position.next(&files).unwrap();
-        assert_eq!((file.kind, file.mode, file.size), (EntryKind::File, 0o4555, 7));
+        assert_eq!((file.kind, file.mode, file.size), (FileKind::File, 0o4555, 7));
         let link = position.next(&files).unwrap();
-        assert_eq!((link.kind, link.mode, link.target), (EntryKind::Symlink, 0o777, &b"file"[..]));
+        assert_eq!((link.kind, link.mode, link.target), (FileKind::Symlink, 0o777, &b"file"[..]));
         assert!(position.next(&files).is_none());
     }
 

@@ -4,8 +4,9 @@
 use std::fs::File;
 use std::sync::Arc;
 
+use super::bytes::Bytes;
 use super::entries::{Entries, normalise};
-use super::walk::{Bytes, EntryKind, Tar};
+use super::walk::{EntryKind, Tar};
 use crate::source::error::Error;
 use crate::source::file::read_at;
 use crate::source::wrapping::Wrapping;

@@ -1,6 +1,7 @@
-//! Tar archives: the walk over their entries ([`walk`]), the headers ([`header`], [`pax`]), and what
+//! Tar archives: the walk over their entries ([`walk`], [`bytes`]), the headers ([`header`], [`pax`]), and what
 //! an archive holds by name ([`entries`], [`file`]).
 
+mod bytes;
 mod entries;
 mod error;
 mod file;
@@ -8,8 +9,9 @@ mod header;
 mod pax;
 mod walk;
 
+pub use bytes::Bytes;
 pub use entries::{Entries, MANIFEST, OCI_LAYOUT, hex_of, normalise};
 pub use error::{TarError, TarPosition};
 pub use file::{StoredFile, TarFile};
 pub use header::{BLOCK, is_tar};
-pub use walk::{Bytes, Entry, EntryKind, Tar};
+pub use walk::{Entry, EntryKind, Tar};

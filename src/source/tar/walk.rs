@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use ::tar::{EntryType, Header};
 
+use super::bytes::Bytes;
 use super::error::{TarError, TarPosition};
 use super::header::{BLOCK, has_valid_checksum};
 use super::pax::{self, Pax};
@@ -28,15 +29,6 @@ const READ_AT_ONCE: u64 = 1 << 20;
 
 /// A name longer than this is cut where it is only shown.
 const MAX_SHOWN: usize = 200;
-
-/// Where a tar's bytes come from.
-pub trait Bytes {
-    /// Reads some bytes; 0 at the end.
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Error>;
-
-    /// Skips `count` bytes, or fewer if the end comes first. Returns how many.
-    fn skip(&mut self, count: u64) -> Result<u64, Error>;
-}
 
 /// One entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -414,22 +406,6 @@ impl<B: Bytes> Tar<B> {
 impl<B: Bytes> io::Read for Tar<B> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.read_content(buffer).map_err(io::Error::other)
-    }
-}
-
-impl Bytes for &[u8] {
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
-        let count = buffer.len().min(self.len());
-        let (now, later) = self.split_at(count);
-        buffer[..count].copy_from_slice(now);
-        *self = later;
-        Ok(count)
-    }
-
-    fn skip(&mut self, count: u64) -> Result<u64, Error> {
-        let count = usize::try_from(count).unwrap_or(usize::MAX).min(self.len());
-        *self = &self[count..];
-        Ok(count as u64)
     }
 }
 

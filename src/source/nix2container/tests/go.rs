@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use crate::image::Digest;
 use crate::source::nix2container::header::{EntryOwner, Header};
 use crate::source::nix2container::regex;
-use crate::source::ustar::EntryKind;
+use crate::source::ustar::FileKind;
 
 fn rows<T: DeserializeOwned>(text: &str) -> impl Iterator<Item = T> {
     text.lines().map(|line| serde_json::from_str(line).unwrap())
@@ -25,9 +25,9 @@ fn headers_are_those_of_go() {
         let header = Header {
             name: name.as_bytes(),
             kind: match kind {
-                '2' => EntryKind::Symlink,
-                '5' => EntryKind::Folder,
-                _ => EntryKind::File,
+                '2' => FileKind::Symlink,
+                '5' => FileKind::Folder,
+                _ => FileKind::File,
             },
             mode: *mode,
             owner: EntryOwner { uid: *uid, gid: *gid, uname, gname },
