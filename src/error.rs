@@ -74,15 +74,12 @@ pub enum Error {
         /// What the registry said.
         source: Box<Error>,
     },
-    /// What was pushed is not what the destination's digest asks for.
+    /// Another failure, which the text describes.
     #[error("{0}")]
     Failed(String),
     /// Something that the push relied on proved untrue, and the image, which came from a pipe,
     /// cannot be read once more.
-    #[error(
-        "{0}\nhint: an image from a pipe is read once; put it into a file and push that, and it \
-             is read again where needed"
-    )]
+    #[error("{0}\nhint: a pipe can be read only once; save the image to a file and push the file")]
     Unrepeatable(Box<Error>),
     /// Another image of the same run has failed.
     #[error("not pushed, as another image failed (--fail-fast)")]

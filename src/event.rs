@@ -58,8 +58,8 @@ pub enum Event {
         /// The blob's length, once known.
         total: Option<u64>,
     },
-    /// A layer's fate is sealed.
-    LayerSettled {
+    /// A layer is done.
+    LayerDone {
         /// Which.
         layer: LayerId,
         /// What became of it.

@@ -216,7 +216,7 @@ impl<'de> Deserializer<'de> for Json<'de> {
         list.expect(Type::List)?;
         let mut result = Err(Error::new("is not a list".to_owned()));
         // An error of serde_json's is one of `result`, or follows from it.
-        let _ = serde_json::Deserializer::from_str(json).deserialize_seq(Elements {
+        let _ = serde_json::Deserializer::from_str(json).deserialize_seq(ElementsVisitor {
             visitor,
             of: &list,
             result: &mut result,
@@ -232,7 +232,7 @@ impl<'de> Deserializer<'de> for Json<'de> {
         let map = Json { last: json, ..self };
         map.expect(Type::Object)?;
         let mut result = Err(Error::new("is not an object".to_owned()));
-        let _ = serde_json::Deserializer::from_str(json).deserialize_map(Elements {
+        let _ = serde_json::Deserializer::from_str(json).deserialize_map(ElementsVisitor {
             visitor,
             of: &map,
             result: &mut result,
@@ -374,13 +374,13 @@ impl<'de> MapAccess<'de> for Fields<'de> {
 }
 
 /// Hands the elements of a list, or of an object whose keys are any, to a visitor.
-struct Elements<'a, 'de, V: Visitor<'de>> {
+struct ElementsVisitor<'a, 'de, V: Visitor<'de>> {
     visitor: V,
     of: &'a Json<'de>,
     result: &'a mut Result<V::Value, Error>,
 }
 
-impl<'de, V: Visitor<'de>> Visitor<'de> for Elements<'_, 'de, V> {
+impl<'de, V: Visitor<'de>> Visitor<'de> for ElementsVisitor<'_, 'de, V> {
     type Value = ();
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -29,6 +29,7 @@ use std::time::Instant;
 pub(crate) use self::destination::{pick, selected};
 pub use self::expand::expand;
 pub use self::index::{EventsOf, push_all, push_index};
+pub(crate) use self::manifests::put_under;
 pub use self::options::{DEFAULT_JOBS, Index, IndexItem, Item, PushOptions};
 pub(crate) use self::slot::check_platform;
 

@@ -148,7 +148,7 @@ pub enum Known {
     PreviousImage(Arc<str>),
     /// The local cache remembered its digest.
     Cache,
-    /// It was packed, and the registry answered the HEAD for its digest.
+    /// The registry answered the HEAD for its digest.
     AnsweredHead,
     /// An earlier layer of this push has the same content.
     SameAsLayer,
@@ -159,7 +159,7 @@ pub enum Known {
 }
 
 impl Outcome {
-    /// Whether a blob counts as present by nothing but the registry's word for it.
+    /// Whether the push relies on the registry's claim that it has the blob.
     pub(crate) fn is_relied_on(&self) -> bool {
         match self {
             Self::Reused { why } => {
@@ -214,7 +214,9 @@ impl std::fmt::Display for Outcome {
                 f.write_str("already there (same as another layer)")
             }
             Self::Reused { why: Known::OnHost } => f.write_str("already there (the host has it)"),
-            Self::Reused { why: Known::Elsewhere } => f.write_str("not sent (to be had elsewhere)"),
+            Self::Reused { why: Known::Elsewhere } => {
+                f.write_str("not sent (a foreign layer: clients fetch it from its own URL)")
+            }
             Self::Mounted { from } => write!(f, "mounted from {from}"),
             Self::Uploaded => f.write_str("uploaded"),
             Self::WouldUpload => f.write_str("would be uploaded"),

@@ -52,25 +52,25 @@ const ATTEMPTS: usize = 3;
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long the end of a connection is waited for.
 const GRACE: Duration = Duration::from_secs(5);
-/// How many pulls may be lost before the image is sent as an archive, which can be gone on with.
+/// After this many lost pulls, the image is sent as an archive, whose transfer can be resumed.
 const LOST_PULLS: usize = 2;
 /// How many more bytes must have arrived for a connection to count as the first one again.
 const PROGRESS: u64 = 1 << 20;
 
 /// The runtime that users call so.
-pub fn runtime_by_word(word: &str) -> Option<RuntimeName> {
+pub(crate) fn runtime_by_word(word: &str) -> Option<RuntimeName> {
     Runtime::by_word(word).map(|row| row.name)
 }
 
 /// The words for all runtimes.
-pub fn runtime_words() -> impl Iterator<Item = &'static str> {
+pub(crate) fn runtime_words() -> impl Iterator<Item = &'static str> {
     let words = RUNTIMES.iter().map(|row| row.word).enumerate();
     let is_first = |place: usize, word| RUNTIMES[..place].iter().all(|row| row.word != word);
     words.filter(move |(place, word)| is_first(*place, *word)).map(|(_, word)| word)
 }
 
 /// Whether text is a namespace of containerd.
-pub fn is_namespace(text: &str) -> bool {
+pub(crate) fn is_namespace(text: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     !text.is_empty() && text.len() <= 76 && !text.starts_with('-') && text.chars().all(fits)
 }
@@ -210,8 +210,7 @@ impl<'a> HostPush<'a> {
                     if way == Way::WhatIsMissing && state.lost_pulls == LOST_PULLS {
                         (way, attempts) = (Way::Whole, 0);
                         self.warn(
-                            "the pull was lost again; the whole image is sent, which can be gone on \
-                             with"
+                            "the pull was lost again; the whole image is sent, which can be resumed"
                                 .to_owned(),
                         );
                     }

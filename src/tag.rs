@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use crate::image::Reference;
-use futures::future::join_all;
 use serde::Serialize;
 
 use crate::error::Error;
 use crate::event::{Event, Events};
 use crate::image::Digest;
+use crate::push;
 use crate::registry::{self, Registry};
 use crate::remote;
 
@@ -37,33 +37,11 @@ pub async fn tag(
     let repository = registry.repository(source.repository());
     let manifest = remote::manifest(&repository, source).await?;
     events(Event::Tagging);
-    let put = async |tag: &String| match repository.put_manifest(tag, &manifest).await {
-        // The tag may be immutable, and point to this manifest already.
-        Err(error) if error.is_refusal() => match repository.manifest_digest(tag).await {
-            Ok(Some(there)) if there == manifest.digest => Ok(()),
-            Ok(Some(digest)) => {
-                Err(Error::TagKept { tag: tag.clone(), digest, source: error.into() })
-            }
-            _ => Err(error.into()),
-        },
-        done => done.map_err(Error::from),
-    };
-    let results = join_all(tags.iter().map(put)).await;
-    let (mut done, mut failed) = (Vec::new(), None);
-    for (tag, result) in tags.iter().zip(results) {
-        match result {
-            Ok(()) => done.push(tag.clone()),
-            Err(error) => failed = failed.or(Some(error)),
-        }
-    }
-    match failed {
-        None => Ok(Tagged {
-            pinned: format!("{}/{}@{}", source.registry(), source.repository(), manifest.digest),
-            digest: manifest.digest,
-            media_type: manifest.media_type,
-            tags: done,
-        }),
-        Some(error) if done.is_empty() => Err(error),
-        Some(error) => Err(Error::SomeTags { put: done, source: Box::new(error) }),
-    }
+    push::put_under(tags, &manifest, &repository, async |_| None).await?;
+    Ok(Tagged {
+        pinned: format!("{}/{}@{}", source.registry(), source.repository(), manifest.digest),
+        digest: manifest.digest,
+        media_type: manifest.media_type,
+        tags: tags.to_vec(),
+    })
 }

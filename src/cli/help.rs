@@ -58,7 +58,7 @@ pub const PUSH: &[Section] = &[
             ("3", "the image cannot be read, or is not what it claims to be"),
             ("4", "the registry refused: credentials, permission, name"),
             ("5", "the network or the registry failed, after retries"),
-            ("130", "interrupted; the tag still points to the image that it pointed to"),
+            ("130", "interrupted; the message says whether a tag may have changed"),
         ]),
     },
     Section {

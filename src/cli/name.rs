@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use crate::image::Reference;
 
-use crate::image::{Digest, is_tag, parse_reference, untagged};
+use crate::image::{Digest, is_host, is_tag, parse_reference, untagged};
 use crate::ssh::Host;
 
 /// The example that messages about a wrong reference show.
@@ -225,11 +225,6 @@ fn lone_host(text: &str) -> Option<&str> {
 /// Whether a digest is one that manifests are checked against.
 fn is_sha256(digest: &str) -> bool {
     digest.starts_with("sha256:") && Digest::from_str(digest).is_ok()
-}
-
-/// What Docker's rules take for a host and not for the first part of a repository.
-fn is_host(text: &str) -> bool {
-    text.contains(['.', ':']) || text == "localhost"
 }
 
 fn check_port(host: &str, text: &str) -> Result<(), InvalidValue> {

@@ -11,19 +11,41 @@ use super::name::mask_login;
 
 /// A mistake on the command line, or the help or the version that was asked for.
 #[derive(Debug)]
-pub struct Usage(pub(super) clap::Error);
+pub struct Usage {
+    pub(super) error: clap::Error,
+    /// The message of a mistake that clap did not find.
+    own: Option<(ErrorKind, String)>,
+}
 
 impl Usage {
     /// A mistake: what is wrong, and what to do instead.
     pub(super) fn new(kind: ErrorKind, what: &str, tip: &str) -> Self {
-        Self(short().error(kind, format!("{what}\n\n  tip: {tip}")))
+        Self::own(kind, format!("{what}\n\n  tip: {tip}"))
     }
 
     /// A value that is wrong for its argument, in clap's words.
     pub(super) fn invalid(value: &str, argument: &str, why: &str) -> Self {
         let value = mask_login(value).unwrap_or_else(|| value.to_owned());
         let what = format!("invalid value '{value}' for '{argument}': {why}");
-        Self(short().error(ErrorKind::ValueValidation, what))
+        Self::own(ErrorKind::ValueValidation, what)
+    }
+
+    fn own(kind: ErrorKind, message: String) -> Self {
+        let error = Args::command().override_usage(FORM).error(kind, &message);
+        Self { error, own: Some((kind, message)) }
+    }
+
+    /// The same mistake, shown with the form of a subcommand.
+    pub(super) fn of(self, subcommand: &str) -> Self {
+        let mut command = Args::command();
+        command.build();
+        match (command.find_subcommand_mut(subcommand), self.own) {
+            (Some(command), Some((kind, message))) => {
+                let error = command.error(kind, &message);
+                Self { error, own: Some((kind, message)) }
+            }
+            (_, own) => Self { own, ..self },
+        }
     }
 
     /// Prints it, help on stdout and mistakes on stderr, and returns the exit code.
@@ -31,22 +53,22 @@ impl Usage {
         // A closed pipe is fine, and if stderr is closed there is nowhere to report it.
         let _ = match self.long_help() {
             Some(mut command) => command.print_help(),
-            None => self.0.print(),
+            None => self.error.print(),
         };
         self.code().into()
     }
 
     pub(super) fn code(&self) -> Code {
-        if self.0.use_stderr() { Code::Usage } else { Code::Pushed }
+        if self.error.use_stderr() { Code::Usage } else { Code::Pushed }
     }
 
     /// If `--help` was asked for: the command whose `-h`, with the details after it, is the answer.
     /// Clap's own `--help` has a blank line between all options.
     pub(super) fn long_help(&self) -> Option<clap::Command> {
-        if self.0.kind() != ErrorKind::DisplayHelp {
+        if self.error.kind() != ErrorKind::DisplayHelp {
             return None;
         }
-        let text = self.0.to_string();
+        let text = self.error.to_string();
         let mut command = Args::command();
         command.build();
         let usage = |command: &clap::Command| {
@@ -63,11 +85,6 @@ impl Usage {
 /// The form that an error shows; `--help` shows all.
 const FORM: &str = "pushimg [OPTIONS] <IMAGE> [DESTINATION]";
 
-/// The command whose errors show one form.
-fn short() -> clap::Command {
-    Args::command().override_usage(FORM)
-}
-
 impl From<clap::Error> for Usage {
     fn from(mut error: clap::Error) -> Self {
         let has_many_forms = |usage: &ContextValue| usage.to_string().contains('\n');
@@ -82,6 +99,6 @@ impl From<clap::Error> for Usage {
                 error.insert(kind, ContextValue::String(masked));
             }
         }
-        Self(error)
+        Self { error, own: None }
     }
 }

@@ -19,7 +19,7 @@ pub use manifest::{
 };
 pub use media::{Compression, Format, is_foreign};
 pub use reference::{
-    InvalidReference, Reference, distinct_names, is_same_name, is_tag, is_untagged,
-    parse_reference, untagged,
+    InvalidReference, Reference, distinct_names, is_host, is_same_name, is_tag, is_untagged,
+    parse_reference, short_repository, untagged,
 };
 pub(crate) use shared::SharedTexts;

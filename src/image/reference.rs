@@ -156,9 +156,16 @@ pub fn is_tag(text: &str) -> bool {
         && text.bytes().all(|b| word(b) || matches!(b, b'.' | b'-'))
 }
 
+/// The short name of a repository of Docker Hub: `app` for `docker.io/library/app`.
+pub fn short_repository(reference: &Reference) -> Option<&str> {
+    let repository = reference.repository();
+    let is_hub = reference.registry() == "docker.io";
+    is_hub.then(|| repository.strip_prefix("library/").unwrap_or(repository))
+}
+
 /// Whether Docker's rules take the first part of a name for a host, not for a part of the
 /// repository.
-fn is_host(text: &str) -> bool {
+pub fn is_host(text: &str) -> bool {
     text.contains(['.', ':']) || text == "localhost"
 }
 

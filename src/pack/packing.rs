@@ -8,7 +8,7 @@ use super::Packer;
 use super::block::Block;
 use super::error::Error;
 use super::spool::Tail;
-use super::stored::{self, StoredLayer};
+use super::stored::{self, UnpackedLayer};
 use crate::image::{Compression, DiffId, Hasher};
 
 /// A layer that is being packed. If it is dropped before [`finish`](Self::finish), readers of its
@@ -29,7 +29,7 @@ enum PackingState {
     /// To be compressed.
     Tar(Hasher),
     /// Compressed already.
-    Stored(StoredLayer),
+    Stored(UnpackedLayer),
     /// Packing has failed, so the layer gets neither a blob nor a diff ID.
     Failed(Error),
 }
@@ -142,7 +142,7 @@ impl PackingState {
     fn of(first: &Block, tail: Option<&Arc<Tail>>) -> Result<Self, Error> {
         Ok(match stored::sniff(first.bytes())? {
             Compression::None => Self::Tar(Hasher::new()),
-            compression => Self::Stored(StoredLayer::start(compression, tail.cloned())?),
+            compression => Self::Stored(UnpackedLayer::start(compression, tail.cloned())?),
         })
     }
 }

@@ -41,7 +41,7 @@ pub fn sniff(start: &[u8]) -> Result<Compression, Error> {
 }
 
 /// A layer being decompressed on a thread of its own.
-pub(super) struct StoredLayer {
+pub(super) struct UnpackedLayer {
     compression: Compression,
     pieces: Sender<StoredBlock>,
     thread: JoinHandle<Result<DiffId, Error>>,
@@ -55,7 +55,7 @@ struct StoredBlock {
     done: Option<Sender<Block>>,
 }
 
-impl StoredLayer {
+impl UnpackedLayer {
     /// Starts the thread. If the layer is damaged, the thread ends `tail` with the error.
     pub(super) fn start(compression: Compression, tail: Option<Arc<Tail>>) -> Result<Self, Error> {
         // The number of blocks limits the length of this channel.

@@ -117,9 +117,9 @@ impl Ledger {
         RepositoryBlobs { ledger: self, repository, image, events, refused: Mutex::default() }
     }
 
-    /// After a manifest was refused: the registry does not have the `denied` blobs, and the others
-    /// that were relied on have to be confirmed anew.
-    pub fn doubt(
+    /// After a manifest was refused: the registry does not have the `denied` blobs. The others that
+    /// were relied on count only if a HEAD has shown them, or will.
+    pub fn distrust(
         &self,
         repository: &Repository,
         relied_on: &HashSet<Digest>,
@@ -364,7 +364,7 @@ impl RepositoryBlobs<'_> {
     /// The candidates for a blob, itself in this repository first.
     fn with_own(&self, blob: &Blob, candidates: &[Candidate]) -> Vec<Candidate> {
         let repository = self.repository.shared_name();
-        let own = Candidate { blob: blob.clone(), repository, why: Why::Packed };
+        let own = Candidate { blob: blob.clone(), repository, why: Why::SameBlob };
         [own].into_iter().chain(candidates.iter().cloned()).collect()
     }
 

@@ -21,7 +21,7 @@ use crate::source::{Image, Location, Selection};
 pub enum Trust {
     /// Previous images, the cache, entry names, and what other images of the run pack.
     WhatIsKnown,
-    /// Nothing but what the registry showed in this run.
+    /// Only what the registry has shown in this run.
     OnlyThisRun,
 }
 

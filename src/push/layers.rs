@@ -182,7 +182,7 @@ impl<'a> Layers<'a> {
 
     fn packed(&self, blob: Blob) -> Candidate {
         let repository = self.blobs.repository().shared_name();
-        Candidate { blob, repository, why: Why::Packed }
+        Candidate { blob, repository, why: Why::SameBlob }
     }
 
     /// Brings one layer; `None` if the reader has to hash it first and yields it again.
@@ -423,7 +423,7 @@ impl<'a> Layers<'a> {
         if !self.reported.lock().insert(result.diff_id.clone()) {
             report.outcome = Outcome::Reused { why: Known::SameAsLayer };
         }
-        (self.push.events)(Event::LayerSettled { layer, report });
+        (self.push.events)(Event::LayerDone { layer, report });
     }
 
     /// How the manifest lists the layers, lowest first, if they are those that the config lists.

@@ -66,7 +66,7 @@ pub async fn bring(
                 if !reported.lock().insert(digest.clone()) {
                     report.outcome = Outcome::Reused { why: Known::SameAsLayer };
                 }
-                (push.events)(Event::LayerSettled { layer: LayerId(place), report });
+                (push.events)(Event::LayerDone { layer: LayerId(place), report });
                 BlobResult::Layer(layer)
             }
             None => BlobResult::Config { digest: digest.clone(), size: *size, outcome },

@@ -77,49 +77,61 @@ impl<'a> PutTarget<'a> {
         }
     }
 
-    /// Puts a manifest under each tag that does not stand for it already. All tags are tried,
-    /// even if one fails: a tag whose request is broken off may be put or not.
+    /// Puts a manifest under each tag, or by its digest if there are none.
     pub async fn put(&self, manifest: &Manifest) -> Result<(), Error> {
         (self.events)(Event::Tagging);
         let references = self.destination.references(&manifest.digest);
-        let puts = references.iter().map(async |reference| {
-            let now = self.now(reference).await;
-            if now.as_ref() == Some(&manifest.digest) {
-                return Ok(());
-            }
-            let Err(error) = self.repository.put_manifest(reference, manifest).await else {
-                return Ok(());
-            };
-            let now = match now {
-                // It could not be read at the beginning.
-                None if error.is_refusal() => self.repository.manifest_digest(reference).await.ok(),
-                now => Some(now),
-            };
-            let now = now.flatten();
-            match now.as_ref() == Some(&manifest.digest) {
-                true => Ok(()),
-                false => Err((reference, now, error)),
-            }
-        });
-        let (mut put, mut failed) = (Vec::new(), None);
-        for (reference, result) in references.iter().zip(join_all(puts).await) {
-            match result {
-                Ok(()) => put.push(reference.clone()),
-                Err(error) => failed = failed.or(Some(error)),
-            }
+        put_under(&references, manifest, self.repository, async |tag| self.now(tag).await).await
+    }
+}
+
+/// Puts a manifest under each reference that does not point to it already. All are tried, even if
+/// one fails: a reference whose request is broken off may be put or not.
+///
+/// `now` tells what a reference points to, if that is known.
+pub async fn put_under(
+    references: &[String],
+    manifest: &Manifest,
+    repository: &Repository,
+    now: impl AsyncFn(&str) -> Option<Digest>,
+) -> Result<(), Error> {
+    let puts = references.iter().map(async |reference| {
+        let now = now(reference).await;
+        if now.as_ref() == Some(&manifest.digest) {
+            return Ok(());
         }
-        let Some((reference, now, error)) = failed else { return Ok(()) };
-        let source = Arc::new(error);
-        let error = match now {
-            Some(digest) if source.is_refusal() => {
-                Error::TagKept { tag: reference.clone(), digest, source }
-            }
-            _ => Error::Registry(source),
+        let Err(error) = repository.put_manifest(reference, manifest).await else {
+            return Ok(());
         };
-        match put.is_empty() {
-            true => Err(error),
-            false => Err(Error::SomeTags { put, source: Box::new(error) }),
+        let now = match now {
+            // It could not be read at the beginning.
+            None if error.is_refusal() => repository.manifest_digest(reference).await.ok(),
+            now => Some(now),
+        };
+        let now = now.flatten();
+        match now.as_ref() == Some(&manifest.digest) {
+            true => Ok(()),
+            false => Err((reference, now, error)),
         }
+    });
+    let (mut put, mut failed) = (Vec::new(), None);
+    for (reference, result) in references.iter().zip(join_all(puts).await) {
+        match result {
+            Ok(()) => put.push(reference.clone()),
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    let Some((reference, now, error)) = failed else { return Ok(()) };
+    let source = Arc::new(error);
+    let error = match now {
+        Some(digest) if source.is_refusal() => {
+            Error::TagKept { tag: reference.clone(), digest, source }
+        }
+        _ => Error::Registry(source),
+    };
+    match put.is_empty() {
+        true => Err(error),
+        false => Err(Error::SomeTags { put, source: Box::new(error) }),
     }
 }
 
@@ -168,7 +180,7 @@ pub fn judge_refusal(
     }
     // A registry that names one blob may name only the first of several that it misses.
     let denied = if denied.len() > 1 { denied } else { relied_on.clone() };
-    ledger.doubt(repository, &relied_on, &denied);
+    ledger.distrust(repository, &relied_on, &denied);
     Failure::Untrue(error)
 }
 

@@ -69,8 +69,8 @@ pub struct PushOptions {
     pub dry_run: bool,
     /// Other images of the same registry whose layers may be reused. Default: none.
     pub reuse_from: Vec<Reference>,
-    /// Whether a previous image is believed that says by an annotation what its layers were made
-    /// of. Default: no.
+    /// Whether to trust annotations of previous images that say what their layers were made of.
+    /// Default: no.
     pub trust_annotations: bool,
     /// Whether an image that is a program may be run. Default: yes.
     pub may_run: bool,

@@ -30,7 +30,7 @@ pub enum Decision {
 
 /// How long a stream waits, in all, for the registry to say what it has. A near one has said it by
 /// then, and no layer is packed in vain; with a far one the time is better used to pack.
-const PATIENCE: Duration = Duration::from_millis(100);
+const DECISION_TIME: Duration = Duration::from_millis(100);
 
 /// A layer that the source has come to.
 pub struct IncomingLayer {
@@ -69,7 +69,7 @@ struct Stopped;
 /// A layer whose bytes were let pass.
 enum Passed {
     /// For good.
-    Settled(DiffId),
+    Done(DiffId),
     /// To learn what they are.
     Hashed(DiffId),
 }
@@ -94,7 +94,7 @@ pub fn start(
         wanted,
         layers: sender,
         runtime: Handle::current(),
-        patience: PATIENCE,
+        decision_time: DECISION_TIME,
     };
     thread::Builder::new()
         .name("read".to_owned())
@@ -122,8 +122,8 @@ struct ImageReader {
     wanted: Option<HashMap<LayerId, ()>>,
     layers: mpsc::Sender<IncomingLayer>,
     runtime: Handle,
-    /// What is left of [`PATIENCE`].
-    patience: Duration,
+    /// What is left of [`DECISION_TIME`].
+    decision_time: Duration,
 }
 
 impl ImageReader {
@@ -139,14 +139,14 @@ impl ImageReader {
                 continue;
             }
             let diff_id = match self.pass(layer, None) {
-                Ok(Ok(Passed::Settled(diff_id))) => diff_id,
+                Ok(Ok(Passed::Done(diff_id))) => diff_id,
                 Ok(Ok(Passed::Hashed(diff_id))) => {
                     let layer = match source.again() {
                         Ok(layer) => layer,
                         Err(error) => return Some(Err(error.into())),
                     };
                     match self.pass(layer, Some(diff_id)) {
-                        Ok(Ok(Passed::Settled(diff_id) | Passed::Hashed(diff_id))) => diff_id,
+                        Ok(Ok(Passed::Done(diff_id) | Passed::Hashed(diff_id))) => diff_id,
                         Ok(Err(error)) => return Some(Err(error)),
                         Err(Stopped) => return None,
                     }
@@ -185,7 +185,7 @@ impl ImageReader {
             Claim::DiffId(_) | Claim::Key(_) => match self.wait(&mut decided)? {
                 Decision::Skip(diff_id) => {
                     let _ = passed_tx.send(None);
-                    return Ok(Ok(Passed::Settled(diff_id)));
+                    return Ok(Ok(Passed::Done(diff_id)));
                 }
                 Decision::Hash => return self.hash(layer),
                 Decision::Undecided | Decision::Pack => {}
@@ -196,7 +196,7 @@ impl ImageReader {
         match result {
             Ok(Some(diff_id)) => {
                 let _ = passed_tx.send(Some(diff_id.clone()));
-                Ok(Ok(Passed::Settled(diff_id)))
+                Ok(Ok(Passed::Done(diff_id)))
             }
             Ok(None) => Err(Stopped),
             Err(error) => Ok(Err(error)),
@@ -232,16 +232,18 @@ impl ImageReader {
         self.runtime.block_on(decision).map(|verdict| verdict.clone()).map_err(|_| Stopped)
     }
 
-    /// Waits for the decision as long as patience lasts.
+    /// Waits for the decision, but no longer than the time that is left for it.
     fn wait_a_little(&mut self, decided: &mut watch::Receiver<Decision>) -> Result<(), Stopped> {
         let began = Instant::now();
         let decision = async {
             let decision = decided.wait_for(|verdict| *verdict != Decision::Undecided);
-            tokio::time::timeout(self.patience, decision).await.map(|decision| decision.map(drop))
+            tokio::time::timeout(self.decision_time, decision)
+                .await
+                .map(|decision| decision.map(drop))
         };
         let result = self.runtime.block_on(decision);
-        self.patience = self.patience.saturating_sub(began.elapsed());
-        // Out of patience is no failure.
+        self.decision_time = self.decision_time.saturating_sub(began.elapsed());
+        // No decision in time is not a failure.
         result.unwrap_or(Ok(())).map_err(|_| Stopped)
     }
 

@@ -92,9 +92,9 @@ impl Run {
         drop(self.previous);
         self.registry_options.sessions.cancel_abandoned(CANCEL_WITHIN).await;
         if let Some(cache) = Arc::into_inner(self.cache)
-            && let Some(trouble) = cache.close().await
+            && let Some(problem) = cache.close().await
         {
-            (self.events)(Event::Note(trouble));
+            (self.events)(Event::Note(problem));
         }
     }
 

@@ -75,12 +75,12 @@ pub enum Error {
     GaveUp {
         /// The last failure.
         error: Box<Error>,
-        /// How often it was tried.
+        /// What the user can do.
         hint: String,
     },
     /// A manifest's PUT was not answered, and neither was the question whether it was stored.
     #[error("{0}\nit is not known whether the tag points to the new image now")]
-    Unsettled(Box<Error>),
+    OutcomeUnknown(Box<Error>),
     /// A setting is unusable: a CA file without certificates, a key without its certificate.
     #[error("{0}")]
     Settings(String),
@@ -116,7 +116,7 @@ impl Error {
             Self::GaveUp { error, .. } | Self::Elsewhere(error) => error.is_refusal(),
             Self::Unreachable { .. }
             | Self::Transport { .. }
-            | Self::Unsettled(_)
+            | Self::OutcomeUnknown(_)
             | Self::Protocol { .. }
             | Self::Content { .. }
             | Self::Settings(_) => false,
@@ -163,7 +163,7 @@ impl Error {
     pub fn status(&self) -> Option<StatusCode> {
         match self {
             Self::Status(answer) => Some(answer.status),
-            Self::GaveUp { error, .. } | Self::Unsettled(error) | Self::Elsewhere(error) => {
+            Self::GaveUp { error, .. } | Self::OutcomeUnknown(error) | Self::Elsewhere(error) => {
                 error.status()
             }
             _ => None,
@@ -179,7 +179,7 @@ impl Error {
     pub fn said(&self) -> Option<&ErrorMessage> {
         match self {
             Self::Status(answer) => Some(&answer.message),
-            Self::GaveUp { error, .. } | Self::Unsettled(error) | Self::Elsewhere(error) => {
+            Self::GaveUp { error, .. } | Self::OutcomeUnknown(error) | Self::Elsewhere(error) => {
                 error.said()
             }
             _ => None,

@@ -98,7 +98,7 @@ impl Repository {
                 return match self.holds(reference, manifest).await {
                     Ok(true) => Ok(HeaderMap::new()),
                     Ok(false) => Err(error),
-                    Err(_) => Err(Error::Unsettled(Box::new(error))),
+                    Err(_) => Err(Error::OutcomeUnknown(Box::new(error))),
                 };
             }
         };
@@ -127,7 +127,7 @@ impl Repository {
     /// The same after the registry has accepted the PUT.
     async fn has_stored(&self, reference: &str, manifest: &Manifest) -> Result<bool, Error> {
         let stored = self.holds(reference, manifest).await;
-        stored.map_err(|error| Error::Unsettled(Box::new(error)))
+        stored.map_err(|error| Error::OutcomeUnknown(Box::new(error)))
     }
 
     /// Whether the reference stands for this very manifest.

@@ -72,8 +72,8 @@ pub(crate) enum Why {
     Listed(Arc<str>),
     /// The local cache remembers it.
     Cached,
-    /// It was packed in this run; a repository may have it all the same.
-    Packed,
+    /// It is the very blob that is wanted: the registry may have it.
+    SameBlob,
 }
 
 /// What is known of the blobs of one image.
@@ -107,7 +107,7 @@ impl From<Why> for report::Known {
         match why {
             Why::Tagged(image) | Why::Listed(image) => Self::PreviousImage(image),
             Why::Cached => Self::Cache,
-            Why::Packed => Self::AnsweredHead,
+            Why::SameBlob => Self::AnsweredHead,
         }
     }
 }

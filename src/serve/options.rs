@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::image::{Compression, Format, Reference, is_tag, parse_reference};
+use crate::image::{Compression, Format, Reference, is_tag, parse_reference, short_repository};
 use crate::{reuse, source};
 
 /// Images to serve.
@@ -60,10 +60,7 @@ impl PullName {
     /// tag. `None` for text that names no image.
     pub fn of(text: &str) -> Option<Self> {
         let reference: Reference = parse_reference(text)?;
-        let repository = match reference.repository().strip_prefix("library/") {
-            Some(short) if reference.registry() == "docker.io" => short,
-            _ => reference.repository(),
-        };
+        let repository = short_repository(&reference).unwrap_or(reference.repository());
         let tag = reference.tag().unwrap_or("latest").to_owned();
         Some(Self { repository: repository.to_owned(), tag })
     }

@@ -28,7 +28,7 @@ pub enum Error {
         /// What to do about it.
         hint: &'static str,
     },
-    /// The machine let nobody in, or is not the one that it was.
+    /// The machine refused the login, or its host key changed.
     #[error("{host}: {what}: {said}\nhint: {hint}")]
     Refused {
         /// The machine.
@@ -85,7 +85,8 @@ pub enum Error {
 }
 
 /// What makes room on a machine.
-const MAKE_ROOM: &str = "the disk there is full: docker system prune, or its like, makes room";
+const MAKE_ROOM: &str =
+    "the disk there is full; free some space, for example with docker system prune";
 
 /// What ssh says, whose fault it is, and what to do about it.
 struct HintRow {
@@ -176,7 +177,7 @@ impl Error {
                 host,
                 what: "the connection failed",
                 said,
-                hint: "ssh HOST true must work, without printing anything",
+                hint: "check that ssh HOST true works and prints nothing",
             },
             (None, HasBegun::Yes) => Self::Connection {
                 host,

@@ -115,7 +115,7 @@ impl HostImage {
             outcome,
         };
         if self.settled.lock().insert(layer) {
-            events(Event::LayerSettled { layer, report: report.clone() });
+            events(Event::LayerDone { layer, report: report.clone() });
         }
         report
     }

@@ -6,7 +6,7 @@
 //! this program. They know by themselves which blobs they lack.
 
 use super::options::{Options, RuntimeName};
-use crate::image::Reference;
+use crate::image::{Reference, short_repository};
 
 /// What a runtime lists, and so how it knows a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,16 +191,11 @@ impl Runtime {
     /// The name that the runtime's users give an image. Docker and podman leave out what is the
     /// default; containerd has whole names.
     pub fn name_of(&self, image: &Reference, tag: &str) -> String {
-        let (registry, repository) = (image.registry(), image.repository());
-        let short = match registry {
-            "docker.io" => repository.strip_prefix("library/").unwrap_or(repository),
-            _ => "",
-        };
-        match self.name {
-            RuntimeName::Docker if !short.is_empty() => format!("{short}:{tag}"),
+        match (self.name, short_repository(image)) {
+            (RuntimeName::Docker, Some(short)) => format!("{short}:{tag}"),
             // What podman calls an image that it built or loaded under a short name.
-            RuntimeName::Podman if !short.is_empty() => format!("localhost/{short}:{tag}"),
-            _ => format!("{registry}/{repository}:{tag}"),
+            (RuntimeName::Podman, Some(short)) => format!("localhost/{short}:{tag}"),
+            _ => format!("{}/{}:{tag}", image.registry(), image.repository()),
         }
     }
 

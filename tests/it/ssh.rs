@@ -92,8 +92,9 @@ threading.Thread(target=inwards, daemon=True).start()
 while part := os.read(0, 65536):
     line.sendall(part)
     sent += len(part)
-    with open(sys.argv[0] + ".sent", "w") as count:
+    with open(sys.argv[0] + ".new", "w") as count:
         count.write(str(sent))
+    os.rename(sys.argv[0] + ".new", sys.argv[0] + ".sent")
 "#;
 
 #[test]

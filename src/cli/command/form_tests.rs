@@ -16,14 +16,14 @@ fn try_command(arguments: &[&str], mut stdin: &[u8]) -> Result<Command, Usage> {
 
 fn command(arguments: &str) -> Command {
     let arguments: Vec<&str> = arguments.split_whitespace().collect();
-    try_command(&arguments, b"").unwrap_or_else(|usage| panic!("{arguments:?}: {}", usage.0))
+    try_command(&arguments, b"").unwrap_or_else(|usage| panic!("{arguments:?}: {}", usage.error))
 }
 
 #[track_caller]
 fn mistake(arguments: &[&str], stdin: &str) -> String {
     let usage = try_command(arguments, stdin.as_bytes()).unwrap_err();
     assert_eq!(usage.code(), Code::Usage);
-    usage.0.to_string()
+    usage.error.to_string()
 }
 
 /// Images and where they go.

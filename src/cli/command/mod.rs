@@ -95,12 +95,19 @@ impl Invocation {
         stdin_is_terminal: bool,
     ) -> Result<Self, Usage> {
         let args = Args::try_parse_from(as_meant(arguments)?)?;
+        let of = |name| move |usage: Usage| usage.of(name);
         match args.command {
-            Some(Subcommand::Inspect(inspect)) => Self::inspect(*inspect, stdin, stdin_is_terminal),
-            Some(Subcommand::Diff(args)) => Self::diff(*args, stdin, stdin_is_terminal),
-            Some(Subcommand::Tag(args)) => Self::tag(*args, stdin),
-            Some(Subcommand::Serve(args)) => Self::serve(*args),
-            Some(Subcommand::Login(args)) => Self::login(*args, stdin, stdin_is_terminal),
+            Some(Subcommand::Inspect(args)) => {
+                Self::inspect(*args, stdin, stdin_is_terminal).map_err(of("inspect"))
+            }
+            Some(Subcommand::Diff(args)) => {
+                Self::diff(*args, stdin, stdin_is_terminal).map_err(of("diff"))
+            }
+            Some(Subcommand::Tag(args)) => Self::tag(*args, stdin).map_err(of("tag")),
+            Some(Subcommand::Serve(args)) => Self::serve(*args).map_err(of("serve")),
+            Some(Subcommand::Login(args)) => {
+                Self::login(*args, stdin, stdin_is_terminal).map_err(of("login"))
+            }
             Some(Subcommand::Logout(args)) => Ok(Self::logout(args)),
             Some(Subcommand::Completions(args)) => Ok(Command::Completions(args.shell).into()),
             Some(Subcommand::Man(args)) => Ok(Command::Man(args.folder).into()),

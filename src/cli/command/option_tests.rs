@@ -19,7 +19,7 @@ fn parse_with(arguments: &str, mut stdin: &[u8]) -> Result<Invocation, Usage> {
 }
 
 fn parse(arguments: &str) -> Invocation {
-    parse_with(arguments, b"").unwrap_or_else(|usage| panic!("{arguments}: {}", usage.0))
+    parse_with(arguments, b"").unwrap_or_else(|usage| panic!("{arguments}: {}", usage.error))
 }
 
 /// The one image that is pushed.
@@ -38,7 +38,7 @@ fn mistake(arguments: &str) -> String {
 fn mistake_with(arguments: &str, stdin: &[u8]) -> String {
     let usage = parse_with(arguments, stdin).unwrap_err();
     assert_eq!(usage.code(), Code::Usage, "{arguments}");
-    let text = usage.0.to_string();
+    let text = usage.error.to_string();
     assert!(text.starts_with("error: "), "{text}");
     assert!(text.contains("try '--help'"), "{text}");
     text
@@ -104,7 +104,7 @@ fn standard_input_is_an_image_or_a_password() {
     let said = mistake("- r.io/app --username me --password-stdin");
     assert!(said.contains("'--password-stdin' cannot be used with the image '-'"), "{said}");
     let terminal = Invocation::parse(["pushimg", "-"], &mut &b""[..], true).unwrap_err();
-    assert!(terminal.0.to_string().contains("is a terminal"));
+    assert!(terminal.error.to_string().contains("is a terminal"));
     assert_eq!(terminal.code(), Code::Usage);
 }
 
@@ -144,6 +144,8 @@ fn every_mistake_is_named() {
         ("push a r.io/b", "there is no command 'push'"),
         ("a localhost:05000/b", "a port has no leading zeros: write localhost:5000"),
         ("inspect ssh://host/a", "an image on a machine cannot be read"),
+        ("inspect ssh://host/a", "Usage: pushimg inspect [OPTIONS] <IMAGE>"),
+        ("serve a=B", "Usage: pushimg serve [OPTIONS] <IMAGE[=NAME]>..."),
         ("a --bogus", "unexpected argument '--bogus'"),
         ("a --dry-rum", "similar argument exists: '--dry-run'"),
         ("a --username me", "--password-stdin"),
@@ -240,7 +242,7 @@ fn help_is_short_and_long_and_fits_eighty_columns() {
         assert_eq!(asked.code(), Code::Pushed);
     }
     assert!(short.long_help().is_none() && version.long_help().is_none());
-    assert_eq!(version.0.to_string(), format!("pushimg {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(version.error.to_string(), format!("pushimg {}\n", env!("CARGO_PKG_VERSION")));
     let text = long.long_help().unwrap().render_help().to_string();
     for part in [
         "Usage: pushimg [OPTIONS] <IMAGE> [DESTINATION]",

@@ -69,7 +69,7 @@ impl Bars {
                     bar.set_position(*position);
                 }
             }
-            Event::LayerSettled { layer, .. } => {
+            Event::LayerDone { layer, .. } => {
                 if let Some(bar) = self.uploads.remove(&(image, *layer)) {
                     self.remove(&bar);
                 }

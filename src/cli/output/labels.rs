@@ -15,8 +15,8 @@ const MAX_COLUMNS: usize = 32;
 /// A label for each image, padded to the same width. Empty if there is only one image.
 pub fn of_items(items: &[Item]) -> Vec<String> {
     // Tried from short to long until all labels differ.
-    type Form = fn(&Reference, Option<&Host>) -> String;
-    let forms: [Form; 4] = [
+    type LabelForm = fn(&Reference, Option<&Host>) -> String;
+    let forms: [LabelForm; 4] = [
         |to, _| last(to.repository()).to_owned(),
         |to, _| format!("{}{}", last(to.repository()), suffix(to)),
         |to, _| format!("{}{}", to.repository(), suffix(to)),
@@ -25,7 +25,7 @@ pub fn of_items(items: &[Item]) -> Vec<String> {
             None => format!("{}/{}{}", to.registry(), to.repository(), suffix(to)),
         },
     ];
-    let by = |form: &Form| -> Vec<String> {
+    let by = |form: &LabelForm| -> Vec<String> {
         let label = |item: &Item| match &item.destination {
             Some(destination) => form(destination, item.host.as_ref()),
             None => file(&item.image),

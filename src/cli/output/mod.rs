@@ -165,9 +165,9 @@ impl Output {
                 vec![format!("{doing} {}", escape(reference))]
             }
             // A plan is printed when it is complete, with the layers in order.
-            Event::LayerSettled { .. } if self.dry_run => vec![],
+            Event::LayerDone { .. } if self.dry_run => vec![],
             // At a terminal, layers that are already there are only counted, in the bar.
-            Event::LayerSettled { report, .. }
+            Event::LayerDone { report, .. }
                 if is_log
                     || self.verbosity > Verbosity::Normal
                     || !matches!(report.outcome, Outcome::Reused { .. }) =>
@@ -346,7 +346,7 @@ fn message(text: &str) -> Vec<String> {
 /// Whether the lines of an event get the image's label. Requests do not: a connection may serve
 /// several images.
 fn is_of_one_image(event: &Event) -> bool {
-    matches!(event, Event::LayerSettled { .. } | Event::Warning(_) | Event::Note(_))
+    matches!(event, Event::LayerDone { .. } | Event::Warning(_) | Event::Note(_))
 }
 
 /// Whether standard error is a terminal that can move its cursor, and not that of a CI job.

@@ -145,7 +145,7 @@ impl PushProgress {
                     self.add_sent(more, now);
                 }
             }
-            Event::LayerSettled { layer, report } => {
+            Event::LayerDone { layer, report } => {
                 self.image(image).settled += 1;
                 let upload = self.uploads.remove(&(image, *layer));
                 match report.outcome {

@@ -17,7 +17,7 @@ pub fn sent(id: usize, position: u64, total: Option<u64>) -> Event {
 
 /// A layer that is settled.
 pub fn layer(id: usize, name: &str, size: u64, outcome: Outcome) -> Event {
-    Event::LayerSettled { layer: LayerId(id), report: layer_report(name, size, outcome) }
+    Event::LayerDone { layer: LayerId(id), report: layer_report(name, size, outcome) }
 }
 
 /// What became of a layer.

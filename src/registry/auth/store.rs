@@ -14,7 +14,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
-use self::file::ConfigFile;
+use self::file::LockedConfig;
 use super::super::hosts;
 use super::docker_config::{DockerConfig, is_key_of, server_name};
 use super::error::CredentialError;
@@ -66,7 +66,7 @@ async fn keep(
     sources: &Sources,
 ) -> Result<String, CredentialError> {
     let path = path(sources)?;
-    let file = ConfigFile::lock(&path).await?;
+    let file = LockedConfig::lock(&path).await?;
     let server = server_name(registry);
     let program = program(&file, registry, sources)?;
     let (entry, place) = match &program {
@@ -97,7 +97,7 @@ async fn keep(
 /// Forgets the login for a registry. Returns where it was; `None`: there was none.
 pub async fn logout(registry: &str, sources: &Sources) -> Result<Option<String>, CredentialError> {
     let path = path(sources)?;
-    let file = ConfigFile::lock(&path).await?;
+    let file = LockedConfig::lock(&path).await?;
     let mut place = None;
     if let Some(program) = program(&file, registry, sources)?
         && program.erase(&server_name(registry)).await?
@@ -127,7 +127,7 @@ fn path(sources: &Sources) -> Result<PathBuf, CredentialError> {
 
 /// The credential program that the file names for a registry.
 fn program(
-    file: &ConfigFile,
+    file: &LockedConfig,
     registry: &str,
     sources: &Sources,
 ) -> Result<Option<Program>, CredentialError> {

@@ -18,7 +18,7 @@ use url::{Url, form_urlencoded};
 use super::super::error::{Error, is_transient};
 use super::super::hosts;
 use super::super::send::door::Door;
-use super::super::send::failure::Failure;
+use super::super::send::failure::FailedRequest;
 use super::super::send::mask::Secrets;
 use super::super::send::request::{Answer, Payload, ReadBody, Redirects, Request, RequestTarget};
 use super::super::send::retry::retry_after;
@@ -196,7 +196,7 @@ impl TokenRequest {
         }
     }
 
-    fn unanswered(&self, failure: Failure) -> AuthError {
+    fn unanswered(&self, failure: FailedRequest) -> AuthError {
         let (said, hint) = match failure.error {
             Error::Unreachable { reason, hint, .. } => (format!("cannot connect: {reason}"), hint),
             Error::Transport { reason, .. } => (reason, None),

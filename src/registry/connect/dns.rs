@@ -1,15 +1,16 @@
 //! Names looked up once for all connections that are opened together.
 //!
 //! A hundred connections ask for the same name at the same moment; the system's resolver reads its
-//! files anew for each, on a thread for each.
+//! files again for each, on a thread for each.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
+use parking_lot::Mutex;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 /// How long an answer serves. A registry behind a load balancer changes its addresses, so not long.
@@ -24,8 +25,7 @@ pub struct Resolver(Arc<Mutex<HashMap<String, (Instant, PendingLookup)>>>);
 
 impl Resolver {
     fn lookup(&self, name: &str) -> PendingLookup {
-        // A map is whole between any two of its operations.
-        let mut asked = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut asked = self.0.lock();
         if let Some((since, answer)) = asked.get(name)
             && since.elapsed() < KEEP
             && !matches!(answer.peek(), Some(Err(_)))

@@ -8,7 +8,7 @@ use url::Url;
 use super::super::auth::{AuthError, Challenge, Realm, Scopes};
 use super::super::error::Error;
 use super::super::repository::Registry;
-use super::failure::Failure;
+use super::failure::FailedRequest;
 use super::request::{Answer, Request};
 use super::retry::RetryBudget;
 
@@ -45,7 +45,7 @@ impl Registry {
     }
 
     /// Sends a request once; a second time with a new token where the first one is refused.
-    pub async fn attempt(&self, call: &Call<'_>) -> Result<Answer, Failure> {
+    pub async fn attempt(&self, call: &Call<'_>) -> Result<Answer, FailedRequest> {
         let turn = self.door.first.turn().await;
         let failed = |source| self.auth_failure(source);
         let secrets = self.auth.secrets(call.repository);
@@ -91,9 +91,9 @@ impl Registry {
         }
     }
 
-    fn auth_failure(&self, source: AuthError) -> Failure {
+    fn auth_failure(&self, source: AuthError) -> FailedRequest {
         let server = source.token_server().and_then(|server| server.parse::<Url>().ok());
-        Failure {
+        FailedRequest {
             transient: source.is_transient(),
             retry_after: source.retry_after(),
             server: server.map(|url| self.door.server(&url)),

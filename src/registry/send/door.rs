@@ -20,7 +20,7 @@ use super::super::hosts;
 use super::super::message::ErrorMessage;
 use super::super::options::Options;
 use super::super::scheme::{Scheme, Speaks, is_loopback};
-use super::failure::Failure;
+use super::failure::FailedRequest;
 use super::first::FirstAnswer;
 use super::mask::SafeUrl;
 use super::pause::{Announced, Server, Servers};
@@ -139,7 +139,7 @@ impl Door {
     /// try again.
     pub async fn wait_before_retry(
         &self,
-        failure: Failure,
+        failure: FailedRequest,
         budget: &mut RetryBudget,
     ) -> Result<(), Error> {
         if !failure.transient {
@@ -164,7 +164,7 @@ impl Door {
             if !server.has_answered() {
                 let most =
                     if failure.connected { Duration::MAX } else { server.first_contact_left() };
-                let Some(together) = server.pause_together(wait, most) else {
+                let Some(together) = server.join_pause(wait, most) else {
                     return Err(failure.error);
                 };
                 wait = together;

@@ -14,7 +14,7 @@ use super::pause::Server;
 
 /// A failed attempt.
 #[derive(Debug)]
-pub struct Failure {
+pub struct FailedRequest {
     pub error: Error,
     /// Whether the same request may succeed later.
     pub transient: bool,
@@ -28,7 +28,7 @@ pub struct Failure {
     pub about_trust: bool,
 }
 
-impl Failure {
+impl FailedRequest {
     /// The same, of a request that a redirect has led away from the registry.
     pub fn elsewhere(self) -> Self {
         Self { error: Error::Elsewhere(Box::new(self.error)), ..self }
@@ -51,11 +51,11 @@ pub struct Unanswered<'a> {
 
 impl Unanswered<'_> {
     /// The connection could not be made, or broke.
-    pub fn broken(self, error: reqwest::Error) -> Failure {
+    pub fn broken(self, error: reqwest::Error) -> FailedRequest {
         // The URL may hold a signature.
         let error = error.without_url();
         if let Some(problem) = ConnectionProblem::of(&error, self.url, self.proxy, self.heard) {
-            return Failure { connected: !error.is_connect(), ..self.not_connected(problem) };
+            return FailedRequest { connected: !error.is_connect(), ..self.not_connected(problem) };
         }
         let cause = innermost(&error);
         if error.is_builder() {
@@ -70,34 +70,34 @@ impl Unanswered<'_> {
     }
 
     /// The proxy does not let us through.
-    pub fn refused_by_proxy(self, proxy: &Proxy) -> Failure {
+    pub fn refused_by_proxy(self, proxy: &Proxy) -> FailedRequest {
         self.not_connected(ConnectionProblem::proxy_login(proxy))
     }
 
     /// The proxy lets us through, but not to this server.
-    pub fn refused_tunnel(self, proxy: &Proxy, status: StatusCode) -> Failure {
+    pub fn refused_tunnel(self, proxy: &Proxy, status: StatusCode) -> FailedRequest {
         let problem = ConnectionProblem::proxy_refusal(proxy, self.url, Some(status));
-        Failure { connected: false, ..self.not_connected(problem) }
+        FailedRequest { connected: false, ..self.not_connected(problem) }
     }
 
-    fn not_connected(self, problem: ConnectionProblem) -> Failure {
+    fn not_connected(self, problem: ConnectionProblem) -> FailedRequest {
         let ConnectionProblem { reason, hint, transient, about_trust } = problem;
-        Failure { transient, about_trust, ..self.unreachable(reason, hint).into() }
+        FailedRequest { transient, about_trust, ..self.unreachable(reason, hint).into() }
     }
 
     /// Nothing has moved for too long.
-    pub fn stalled(self, limit: Duration) -> Failure {
+    pub fn stalled(self, limit: Duration) -> FailedRequest {
         let limit = format!("for {}", humantime::format_duration(limit));
         self.silent("nothing moved on the connection", &limit)
     }
 
     /// The answer began and did not end in time.
-    pub fn unfinished(self, limit: Duration) -> Failure {
+    pub fn unfinished(self, limit: Duration) -> FailedRequest {
         let limit = humantime::format_duration(limit);
         let reason =
             format!("the answer of {} did not end within {limit}", host_and_port(self.url));
         let error = Error::Transport { doing: self.doing.to_owned(), reason };
-        Failure { transient: true, ..error.into() }
+        FailedRequest { transient: true, ..error.into() }
     }
 
     fn unreadable(self, cause: &str) -> Error {
@@ -117,7 +117,7 @@ impl Unanswered<'_> {
 
     /// There was a connection and no answer; `what` and `how` are the words before and after the
     /// server's name.
-    fn silent(self, what: &str, how: &str) -> Failure {
+    fn silent(self, what: &str, how: &str) -> FailedRequest {
         let through = self.through();
         let error = if self.heard {
             let reason = format!("{what} to {}{through} {how}", host_and_port(self.url));
@@ -125,7 +125,7 @@ impl Unanswered<'_> {
         } else {
             self.unreachable(format!("{what}{through} {how}"), None)
         };
-        Failure { transient: true, ..error.into() }
+        FailedRequest { transient: true, ..error.into() }
     }
 
     /// Names the proxy, which may be the one that is silent.
@@ -152,7 +152,7 @@ impl Unanswered<'_> {
     }
 }
 
-impl From<Error> for Failure {
+impl From<Error> for FailedRequest {
     fn from(error: Error) -> Self {
         // A file of certificates that cannot be read is the user's own trouble with trust.
         let about_trust = matches!(error, Error::Settings(_));

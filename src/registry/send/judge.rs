@@ -9,7 +9,7 @@ use super::super::hosts;
 use super::super::message::ErrorMessage;
 use super::super::repository::Registry;
 use super::attempt::{Call, is_basic, is_scope_too_narrow};
-use super::failure::Failure;
+use super::failure::FailedRequest;
 use super::mask::Secrets;
 use super::request::{Answer, RequestTarget};
 use super::retry::retry_after;
@@ -21,7 +21,7 @@ impl Registry {
         call: &Call<'_>,
         answer: Answer,
         sent: Option<&HeaderValue>,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Answer, FailedRequest> {
         let request = &call.request;
         let is_registry = self.door.is_registry_url(&answer.url);
         if is_registry && self.is_no_registry(call, &answer) {
@@ -52,7 +52,7 @@ impl Registry {
             }
             _ => request.doing.clone(),
         };
-        Err(Failure {
+        Err(FailedRequest {
             transient: is_transient(answer.status) && !message.is_final(answer.status),
             retry_after: retry_after(&answer.headers),
             server: Some(self.door.server(&answer.url)),
@@ -118,7 +118,7 @@ impl Registry {
         }
     }
 
-    /// The same for an answer whose text was not read yet.
+    /// The same, if the status alone does not show it.
     pub(super) fn is_about_rights(&self, call: &Call<'_>, answer: &Answer) -> bool {
         let message = ErrorMessage::parse(&answer.text());
         let is_user = matches!(self.auth.identity(call.repository), Identity::User(_));

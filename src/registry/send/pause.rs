@@ -67,7 +67,7 @@ impl Server {
     /// Stops all requests for this long, or for what is left of a pause under way, and returns how
     /// long that is. A pause is never shorter than the one before. `None`, and no pause: it would be
     /// longer than `most`.
-    pub fn pause_together(&self, wait: Duration, most: Duration) -> Option<Duration> {
+    pub fn join_pause(&self, wait: Duration, most: Duration) -> Option<Duration> {
         let now = Instant::now();
         let mut pause = self.pause.lock();
         let under_way = pause.until.filter(|until| *until > now);
@@ -131,19 +131,19 @@ mod tests {
         let (server, announced) = (Server::default(), Announced::default());
         let second = Duration::from_secs(1);
         let longest = Duration::from_secs(30);
-        assert_eq!(server.pause_together(4 * second, longest), Some(4 * second));
+        assert_eq!(server.join_pause(4 * second, longest), Some(4 * second));
         assert!(announced.is_news("down".to_owned(), 4 * second));
         tokio::time::sleep(second).await;
-        assert_eq!(server.pause_together(9 * second, longest), Some(3 * second));
+        assert_eq!(server.join_pause(9 * second, longest), Some(3 * second));
         assert!(!announced.is_news("down".to_owned(), 3 * second));
         assert!(announced.is_news("on fire".to_owned(), second));
         let began = Instant::now();
         server.wait_for_pause().await;
         assert_eq!(began.elapsed(), 3 * second);
-        assert_eq!(server.pause_together(second, longest), Some(4 * second));
+        assert_eq!(server.join_pause(second, longest), Some(4 * second));
         assert!(announced.is_news("down".to_owned(), 4 * second));
         tokio::time::sleep(4 * second).await;
-        assert_eq!(server.pause_together(second, 3 * second), None);
+        assert_eq!(server.join_pause(second, 3 * second), None);
         let began = Instant::now();
         server.wait_for_pause().await;
         assert_eq!(began.elapsed(), Duration::ZERO);

@@ -8,7 +8,7 @@ use url::Url;
 use super::super::error::Error;
 use super::super::scheme::Speaks;
 use super::door::Door;
-use super::failure::Failure;
+use super::failure::FailedRequest;
 use super::mask::{SafeUrl, Secrets};
 use super::request::{Answer, Payload, Redirects, Request, RequestTarget};
 
@@ -41,13 +41,14 @@ impl Door {
         request: &Request,
         authorization: Option<&HeaderValue>,
         secrets: &Secrets,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Answer, FailedRequest> {
         let url = match &request.to {
             RequestTarget::Url(url) => url.clone(),
             RequestTarget::Path(path) => self.url(path)?,
         };
-        let protocol =
-            |problem| Failure::from(Error::Protocol { doing: request.doing.clone(), problem });
+        let protocol = |problem| {
+            FailedRequest::from(Error::Protocol { doing: request.doing.clone(), problem })
+        };
         let mut answer = self.exchange(request, url, authorization, secrets).await?;
         for _ in 0..MAX_REDIRECTS {
             match answer.status.as_u16() {

@@ -15,7 +15,7 @@ use super::super::connect::problem::is_tunnel_refused;
 use super::super::error::Error;
 use super::super::scheme::{Speaks, may_want_tls};
 use super::door::Door;
-use super::failure::{Failure, Unanswered};
+use super::failure::{FailedRequest, Unanswered};
 use super::idle::COMMIT;
 use super::mask::{SafeUrl, Secrets, header_lines};
 use super::request::{Answer, AnswerTime, Payload, ReadBody, Redirects, Request};
@@ -35,7 +35,7 @@ impl Door {
         url: Url,
         authorization: Option<&HeaderValue>,
         secrets: &Secrets,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Answer, FailedRequest> {
         let undecided = self.scheme.get() == Speaks::Unknown && self.is_registry_url(&url);
         let result = self.roundtrip(request, &url, authorization, secrets).await;
         if !undecided {
@@ -79,7 +79,7 @@ impl Door {
         url: &Url,
         authorization: Option<&HeaderValue>,
         secrets: &Secrets,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Answer, FailedRequest> {
         let server = self.server(url);
         server.wait_for_pause().await;
         let is_registry = self.is_registry_url(url);
@@ -190,7 +190,7 @@ impl Door {
         let line = format!("{} {url} {outcome} {millis} ms", request.method);
         (self.events)(Event::Request { line, headers });
         let server = Some(server);
-        answer.map_err(|failure| Failure { server, ..failure })
+        answer.map_err(|failure| FailedRequest { server, ..failure })
     }
 
     /// Takes note of what the status of an answer shows: how the registry is to be spoken to, and
@@ -216,7 +216,7 @@ async fn read(
     unanswered: Unanswered<'_>,
     response: reqwest::Response,
     idle: Duration,
-) -> Result<Answer, Failure> {
+) -> Result<Answer, FailedRequest> {
     let (status, headers, url) =
         (response.status(), response.headers().clone(), response.url().clone());
     let limit = match request.read {
@@ -249,7 +249,7 @@ async fn read(
             }
             body.extend_from_slice(&piece);
         }
-        Ok::<(), Failure>(())
+        Ok::<(), FailedRequest>(())
     };
     // A limit on the whole: a body that drips a byte at a time never stands still.
     timeout(idle, reading).await.map_err(|_| unanswered.unfinished(idle))??;

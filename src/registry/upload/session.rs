@@ -13,7 +13,7 @@ use super::super::auth::Scopes;
 use super::super::error::Error;
 use super::super::repository::Repository;
 use super::super::send::attempt::Call;
-use super::super::send::failure::Failure;
+use super::super::send::failure::FailedRequest;
 use super::super::send::mask::SafeUrl;
 use super::super::send::redirect::location;
 use super::super::send::request::{Answer, AnswerTime, Payload, Request, RequestTarget};
@@ -118,7 +118,7 @@ impl Repository {
         }
     }
 
-    async fn post_once(&self, opening: Opening) -> Result<Posted, Failure> {
+    async fn post_once(&self, opening: Opening) -> Result<Posted, FailedRequest> {
         let repository = self.clone();
         let under_way = self.registry().door.options().sessions.opening();
         // A task of its own: if nothing waits for the session any more while it is being opened,
@@ -139,7 +139,7 @@ impl Repository {
         }
     }
 
-    async fn post_alone(&self, opening: Opening) -> Result<Posted, Failure> {
+    async fn post_alone(&self, opening: Opening) -> Result<Posted, FailedRequest> {
         let is_mount = opening.path.contains("mount=");
         let request = self.request(opening.doing, Method::POST, &opening.path);
         let call = Call { request, repository: self.name(), scopes: &opening.scopes };
@@ -182,7 +182,7 @@ impl Session {
         doing: &str,
         payload: Payload,
         range: Option<(u64, u64)>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), FailedRequest> {
         let mut request = self.request(doing, Method::PATCH, self.url.clone());
         request.payload = payload;
         request.headers.insert(CONTENT_TYPE, octets());
@@ -208,7 +208,7 @@ impl Session {
         doing: &str,
         digest: &Digest,
         payload: Payload,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Answer, FailedRequest> {
         let mut url = self.url.clone();
         url.query_pairs_mut().append_pair("digest", digest.as_str());
         let mut request = self.request(doing, Method::PUT, url);

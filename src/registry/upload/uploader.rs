@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::super::error::Error;
 use super::super::repository::{Registry, Repository};
-use super::super::send::failure::Failure;
+use super::super::send::failure::FailedRequest;
 use super::super::send::mask::SafeUrl;
 use super::super::send::request::Payload;
 use super::super::send::retry::RetryBudget;
@@ -238,13 +238,13 @@ impl Uploader<'_> {
     }
 
     /// Waits before the next try, if there is to be one.
-    async fn wait(&mut self, failure: Failure) -> Result<(), Error> {
-        let failure = Failure { transient: true, ..failure };
+    async fn wait(&mut self, failure: FailedRequest) -> Result<(), Error> {
+        let failure = FailedRequest { transient: true, ..failure };
         self.repository.registry().door.wait_before_retry(failure, &mut self.budget).await
     }
 
     /// Gives a session up for a new one at once.
-    async fn start_over(&self, session: Session, failure: &Failure) {
+    async fn start_over(&self, session: Session, failure: &FailedRequest) {
         self.registry().door.announce_retry(&failure.error, Duration::ZERO);
         session.cancel().await;
     }
@@ -259,7 +259,7 @@ impl Uploader<'_> {
     }
 
     /// Sends what is missing and has the registry store the blob under its digest.
-    async fn send_rest(&mut self, session: &mut Session) -> Result<(Digest, u64), Failure> {
+    async fn send_rest(&mut self, session: &mut Session) -> Result<(Digest, u64), FailedRequest> {
         self.complete = false;
         loop {
             let known = self.body.source.whole().map(|(_, size)| size);
@@ -308,7 +308,7 @@ impl Uploader<'_> {
     }
 
     /// One PATCH of a part whose length is known: at most `most` bytes.
-    async fn patch_part(&mut self, session: &mut Session, most: u64) -> Result<(), Failure> {
+    async fn patch_part(&mut self, session: &mut Session, most: u64) -> Result<(), FailedRequest> {
         // Content-Range names the last byte, so the blob has to be whole.
         let (_, size) = self.finished().await?;
         let requests = size / most.max(1);
@@ -338,7 +338,7 @@ impl Uploader<'_> {
         digest: Digest,
         size: u64,
         payload: Payload,
-    ) -> Result<(Digest, u64), Failure> {
+    ) -> Result<(Digest, u64), FailedRequest> {
         let answer = session.put(&self.doing, &digest, payload).await?;
         // Another success may come from something in between that is no registry at all.
         let is_stored = answer.status == StatusCode::CREATED
@@ -348,7 +348,7 @@ impl Uploader<'_> {
             let (url, status) = (SafeUrl::from(answer.url), answer.status);
             let problem = format!("{url} answered {status}, but does not have the blob");
             let error = Error::Protocol { doing: self.doing.clone(), problem };
-            return Err(Failure { transient: true, ..error.into() });
+            return Err(FailedRequest { transient: true, ..error.into() });
         }
         (self.body.progress)(size);
         Ok((digest, size))
@@ -406,7 +406,7 @@ impl Uploader<'_> {
         Ok(Some((digest, size)))
     }
 
-    fn remedy(&self, failure: &Failure) -> Remedy {
+    fn remedy(&self, failure: &FailedRequest) -> Remedy {
         if failure.transient {
             return Remedy::Resume;
         }
@@ -433,7 +433,7 @@ impl Uploader<'_> {
         }
     }
 
-    async fn finished(&self) -> Result<(Digest, u64), Failure> {
+    async fn finished(&self) -> Result<(Digest, u64), FailedRequest> {
         self.body.source.finished().await.map_err(|error| {
             let reason = error.to_string();
             self.body.remember_reason(reason.clone());

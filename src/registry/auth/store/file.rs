@@ -20,7 +20,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(40);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// A file that no other process of ours changes meanwhile.
-pub struct ConfigFile {
+pub struct LockedConfig {
     /// As the user knows it.
     named: PathBuf,
     /// Where its bytes are, after symlinks.
@@ -33,7 +33,7 @@ pub struct ConfigFile {
 /// An object whose fields stay in order, and their values as they are written.
 pub type FileFields = Vec<(String, Box<RawValue>)>;
 
-impl ConfigFile {
+impl LockedConfig {
     /// Creates the folder if it is missing, locks it, and reads the file; a missing file is empty.
     pub async fn lock(named: &Path) -> Result<Self, CredentialError> {
         let failed = |source| write_error(named, source);
