@@ -186,10 +186,7 @@ pub fn judge_refusal(
 
 /// Whether the registry refused the media types of OCI, as old ones do.
 pub fn is_format_refused(error: &Error) -> bool {
-    let Some(error) = error.registry() else { return false };
-    let status = error.status().map(|status| status.as_u16());
-    matches!(status, Some(400 | 415))
-        && ["MANIFEST_INVALID", "UNSUPPORTED"].iter().any(|code| error.has_code(code))
+    matches!(error.registry(), Some(registry::Error::Status(answer)) if answer.is_about_format())
 }
 
 /// The places of the nodes that the root lists, directly or not, the root included.

@@ -102,6 +102,20 @@ pub struct StatusError {
     pub hint: Option<String>,
 }
 
+impl StatusError {
+    /// Whether the registry may not know the manifest's format or media types. Registries that are
+    /// older than OCI's say only that such a manifest is invalid, and with several statuses.
+    pub fn is_about_format(&self) -> bool {
+        match self.status.as_u16() {
+            415 => true,
+            400 | 404 | 500 => {
+                ["MANIFEST_INVALID", "UNSUPPORTED"].iter().any(|code| self.message.has_code(code))
+            }
+            _ => false,
+        }
+    }
+}
+
 impl Error {
     /// Whether the registry refused (exit code 4), rather than failed or was out of reach (5).
     pub fn is_refusal(&self) -> bool {

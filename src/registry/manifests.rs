@@ -140,15 +140,11 @@ impl Repository {
 /// Registries that are older than OCI's media types say only that a manifest with them is invalid.
 fn with_format_hint(error: Error, manifest: &Manifest) -> Error {
     let Error::Status(mut answer) = error else { return error };
-    let is_format = match answer.status.as_u16() {
-        415 => true,
-        400 | 404 | 500 => {
-            answer.message.has_code("MANIFEST_INVALID") || answer.message.has_code("UNSUPPORTED")
-        }
-        _ => false,
-    };
     let is_zstd = manifest.bytes.windows(5).any(|part| part == b"+zstd");
-    if answer.hint.is_none() && is_format && (is_zstd || manifest.format() == Some(Format::Oci)) {
+    if answer.hint.is_none()
+        && answer.is_about_format()
+        && (is_zstd || manifest.format() == Some(Format::Oci))
+    {
         let compression = if is_zstd { " --compression gzip" } else { "" };
         answer.hint = Some(format!(
             "if the registry is too old for {}, push with --format docker{compression}",

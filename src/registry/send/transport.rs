@@ -96,37 +96,9 @@ impl Door {
             Payload::Stream(_) | Payload::OpenConnection => &clients.bodies,
             Payload::Empty | Payload::Bytes(_) => &clients.small,
         };
-        let mut builder =
-            client.request(request.method.clone(), url.clone()).headers(request.headers.clone());
-        // A credential goes to its own realm only, never to where a location or redirect points.
-        if let Some(value) = authorization
-            && Some(Realm::of(url)) == self.realm()
-        {
-            builder = builder.header(AUTHORIZATION, value.clone());
-        }
-        builder = match &request.payload {
-            Payload::Empty
-                if matches!(request.method, Method::GET | Method::HEAD | Method::DELETE) =>
-            {
-                builder
-            }
-            Payload::OpenConnection => builder,
-            // Some servers want a length on every POST, PUT and PATCH.
-            Payload::Empty => builder.header(CONTENT_LENGTH, 0),
-            Payload::Bytes(bytes) => {
-                request.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-                builder.body(bytes.clone())
-            }
-            Payload::Stream(stream) => {
-                let sending = stream.timer.start();
-                let builder = match stream.length {
-                    Some(length) => builder.header(CONTENT_LENGTH, length),
-                    None => builder,
-                };
-                builder.body((stream.open)(sending))
-            }
-        };
-        let built = builder.build().map_err(|error| unanswered.broken(error))?;
+        let built = self
+            .build(request, url, authorization, client)
+            .map_err(|error| unanswered.broken(error))?;
         let shows_headers = self.options.show_headers;
         let mut headers =
             if shows_headers { header_lines('>', built.headers(), secrets) } else { Vec::new() };
@@ -134,35 +106,7 @@ impl Door {
         let started = Instant::now();
         let idle = self.idle();
         let answer = async {
-            let response = match &request.payload {
-                Payload::Stream(stream) => tokio::select! {
-                    response = client.execute(built) => {
-                        // The answer may come early: the rest of the body would be sent in vain.
-                        stream.timer.answered();
-                        response
-                    }
-                    limit = stream.timer.expired(idle) => return Err(unanswered.stalled(limit)),
-                },
-                _ => {
-                    let limit = match request.answer_time {
-                        AnswerTime::Idle => idle,
-                        AnswerTime::Commit => idle * COMMIT,
-                    };
-                    timeout(limit, client.execute(built))
-                        .await
-                        .map_err(|_| unanswered.stalled(limit))?
-                }
-            };
-            let response = match (response, proxy) {
-                (Ok(response), _) => response,
-                (Err(error), Some(proxy)) if is_tunnel_refused(&error) => {
-                    return Err(match proxy.refusal(url).await {
-                        Some(status) => unanswered.refused_tunnel(proxy, status),
-                        None => unanswered.broken(error),
-                    });
-                }
-                (Err(error), _) => return Err(unanswered.broken(error)),
-            };
+            let response = execute(request, built, client, unanswered, idle).await?;
             if let (StatusCode::PROXY_AUTHENTICATION_REQUIRED, Some(proxy)) =
                 (response.status(), proxy)
             {
@@ -193,6 +137,47 @@ impl Door {
         answer.map_err(|failure| FailedRequest { server, ..failure })
     }
 
+    /// The request as it goes out.
+    fn build(
+        &self,
+        request: &Request,
+        url: &Url,
+        authorization: Option<&HeaderValue>,
+        client: &reqwest::Client,
+    ) -> Result<reqwest::Request, reqwest::Error> {
+        let mut builder =
+            client.request(request.method.clone(), url.clone()).headers(request.headers.clone());
+        // A credential goes to its own realm only, never to where a location or redirect points.
+        if let Some(value) = authorization
+            && Some(Realm::of(url)) == self.realm()
+        {
+            builder = builder.header(AUTHORIZATION, value.clone());
+        }
+        let builder = match &request.payload {
+            Payload::Empty
+                if matches!(request.method, Method::GET | Method::HEAD | Method::DELETE) =>
+            {
+                builder
+            }
+            Payload::OpenConnection => builder,
+            // Some servers want a length on every POST, PUT and PATCH.
+            Payload::Empty => builder.header(CONTENT_LENGTH, 0),
+            Payload::Bytes(bytes) => {
+                request.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                builder.body(bytes.clone())
+            }
+            Payload::Stream(stream) => {
+                let sending = stream.timer.start();
+                let builder = match stream.length {
+                    Some(length) => builder.header(CONTENT_LENGTH, length),
+                    None => builder,
+                };
+                builder.body((stream.open)(sending))
+            }
+        };
+        builder.build()
+    }
+
     /// Takes note of what the status of an answer shows: how the registry is to be spoken to, and
     /// that the other requests may go out, unless it wants a login first.
     fn note_status(&self, url: &Url, status: StatusCode) {
@@ -207,6 +192,43 @@ impl Door {
         if status != StatusCode::UNAUTHORIZED {
             self.first.has_arrived();
         }
+    }
+}
+
+/// Sends a request, and waits for the head of its answer.
+async fn execute(
+    request: &Request,
+    built: reqwest::Request,
+    client: &reqwest::Client,
+    unanswered: Unanswered<'_>,
+    idle: Duration,
+) -> Result<reqwest::Response, FailedRequest> {
+    let response = match &request.payload {
+        Payload::Stream(stream) => tokio::select! {
+            response = client.execute(built) => {
+                // The answer may come early. Do not send the rest of the body.
+                stream.timer.answered();
+                response
+            }
+            limit = stream.timer.expired(idle) => return Err(unanswered.stalled(limit)),
+        },
+        _ => {
+            let limit = match request.answer_time {
+                AnswerTime::Idle => idle,
+                AnswerTime::Commit => idle * COMMIT,
+            };
+            timeout(limit, client.execute(built)).await.map_err(|_| unanswered.stalled(limit))?
+        }
+    };
+    match (response, unanswered.proxy) {
+        (Ok(response), _) => Ok(response),
+        (Err(error), Some(proxy)) if is_tunnel_refused(&error) => {
+            Err(match proxy.refusal(unanswered.url).await {
+                Some(status) => unanswered.refused_tunnel(proxy, status),
+                None => unanswered.broken(error),
+            })
+        }
+        (Err(error), _) => Err(unanswered.broken(error)),
     }
 }
 
