@@ -1,7 +1,7 @@
-//! What changed between two images: layers, and for Nix images packages that came, went, changed
-//! version or were rebuilt.
+//! What changed between two images: their layers, and for Nix images the packages that were added,
+//! removed, rebuilt or have another version.
 //!
-//! The inventories of two images go in, a [`Changes`] comes out. Nothing is read here.
+//! This module compares two [`Inventory`] values. It reads nothing itself.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::image::{Config, DiffId};
 use crate::source;
 
-/// What the config says that an image consists of.
+/// The layers and store paths of an image, as its config lists them.
 #[derive(Clone, Debug, Default)]
 pub struct Inventory {
     /// The layers' diff IDs.
@@ -26,8 +26,9 @@ pub struct Changes {
     pub layers_added: usize,
     /// How many layers only the old image has.
     pub layers_removed: usize,
-    /// The packages that differ: those with another version first, then those that came, went and
-    /// were rebuilt, each group by name. Empty for an image that does not list its store paths.
+    /// The packages that differ: first those with another version, then those that were added,
+    /// removed and rebuilt. Each group is sorted by name. Empty if the images do not list store
+    /// paths.
     pub packages: Vec<PackageChange>,
 }
 
@@ -52,7 +53,7 @@ pub enum PackageChangeKind {
         /// Versions that only the new image has.
         to: Vec<String>,
     },
-    /// The new image has this version, in addition to what both have.
+    /// The new image has this version in addition to those that both images have.
     Added {
         /// Empty if the store path has no version.
         version: String,
@@ -62,7 +63,7 @@ pub enum PackageChangeKind {
         /// Empty if the store path has no version.
         version: String,
     },
-    /// The version is the same, the store path is another one.
+    /// The version is the same, but the store path differs.
     Rebuilt,
 }
 
@@ -75,18 +76,19 @@ pub struct PackageName<'a> {
     pub version: &'a str,
 }
 
-/// Names of outputs that are no part of a version: `openssl-3.0.13-bin`.
+/// Names of outputs, which are not part of the version: `openssl-3.0.13-bin`.
 const OUTPUTS: &[&str] = &[
     "bin", "data", "debug", "dev", "devdoc", "dist", "doc", "info", "lib", "lib32", "lib64", "man",
     "out", "static",
 ];
 
-/// dockerTools puts the image's own files into a path of this name, which every change rebuilds.
+/// dockerTools puts the image's own files into a store path with this name. Every change rebuilds
+/// this path, so it is not reported.
 const CUSTOMISATION_LAYER: &str = "-customisation-layer";
 
 impl<'a> PackageName<'a> {
-    /// Splits `openssl-3.0.13-bin`: the version begins after the first `-` that no letter follows
-    /// (Nix manual, `builtins.parseDrvName`).
+    /// Splits `openssl-3.0.13-bin`: the version begins after the first `-` that is not followed by
+    /// a letter (Nix manual, `builtins.parseDrvName`).
     pub fn parse(text: &'a str) -> Self {
         let text = match text.rsplit_once('-') {
             Some((rest, output)) if OUTPUTS.contains(&output) => rest,
@@ -104,7 +106,7 @@ impl<'a> PackageName<'a> {
 }
 
 impl Inventory {
-    /// What an image's config says.
+    /// The inventory that an image's config lists.
     pub fn of(config: &Config) -> Self {
         let steps = config.layer_history();
         let paths = steps.flat_map(|step| source::store_paths(step).map(str::to_owned));
@@ -129,9 +131,9 @@ fn packages(store_paths: &[String]) -> Packages<'_> {
 }
 
 impl Changes {
-    /// What is different in `new`.
+    /// Compares `old` with `new`.
     pub fn between(old: &Inventory, new: &Inventory) -> Self {
-        // A layer may be there several times.
+        // An image may contain the same layer several times.
         let counted = |inventory: &Inventory| {
             let mut counts: HashMap<DiffId, usize> = HashMap::new();
             for diff_id in &inventory.diff_ids {
@@ -165,7 +167,7 @@ impl Changes {
         Self { layers_added: only_in(new, old), layers_removed: only_in(old, new), packages }
     }
 
-    /// Whether the images have the same layers.
+    /// Whether there is no difference.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }

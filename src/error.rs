@@ -1,4 +1,4 @@
-//! Why a push failed, sorted by whose fault it was: that is what the exit code tells.
+//! Why a push failed. The variants separate the causes that have different exit codes.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ pub enum Error {
     Pack {
         /// The image's file.
         image: String,
-        /// What the source calls the layer.
+        /// The layer's name in the source.
         entry: String,
         /// Why.
         source: pack::Error,
@@ -26,7 +26,7 @@ pub enum Error {
     /// Layers cannot be packed at all.
     #[error(transparent)]
     Packer(#[from] pack::Error),
-    /// No manifest can be made of the layers.
+    /// The manifest could not be made from the layers.
     #[error(transparent)]
     Manifest(#[from] image::ManifestError),
     /// The registry has no such image.
@@ -38,21 +38,21 @@ pub enum Error {
     /// The registry refused, or could not be reached.
     #[error(transparent)]
     Registry(Arc<registry::Error>),
-    /// The image did not get to a machine over SSH.
+    /// The image could not be sent to a machine over SSH.
     #[error(transparent)]
     Host(#[from] ssh::Error),
-    /// A login cannot be kept or forgotten.
+    /// A login could not be saved or removed.
     #[error(transparent)]
     Credentials(#[from] registry::auth::CredentialError),
-    /// Of several tags some were put and some were not.
+    /// Some tags were set and others were not.
     #[error("{source}\nthe image is already there as {}", .put.join(", "))]
     SomeTags {
         /// The tags that point to the image now.
         put: Vec<String>,
-        /// Why another one does not.
+        /// Why another tag could not be set.
         source: Box<Error>,
     },
-    /// A tag was refused that points to another manifest.
+    /// The registry refused to move a tag that points to another manifest.
     #[error("{source}\nthe tag {tag} still points to {digest}")]
     TagKept {
         /// The tag.
@@ -62,7 +62,7 @@ pub enum Error {
         /// Why it was not moved.
         source: Arc<registry::Error>,
     },
-    /// The registry does not take a layer that only others may distribute.
+    /// The registry rejects an image with a foreign (non-distributable) layer.
     #[error(
         "{source}\nlayer {digest} is a foreign (non-distributable) layer; this registry does not \
          take images with foreign layers\nhint: push to a registry that takes them, or build the \
@@ -77,17 +77,17 @@ pub enum Error {
     /// Another failure, which the text describes.
     #[error("{0}")]
     Failed(String),
-    /// Something that the push relied on proved untrue, and the image, which came from a pipe,
-    /// cannot be read once more.
+    /// The push relied on wrong information and would have to read the image again. This is not
+    /// possible, because the image came from a pipe.
     #[error("{0}\nhint: a pipe can be read only once; save the image to a file and push the file")]
     Unrepeatable(Box<Error>),
-    /// Another image of the same run has failed.
+    /// The push was given up because another image of the same run failed.
     #[error("not pushed, as another image failed (--fail-fast)")]
     GivenUp,
-    /// The user stopped it.
+    /// The user stopped the push.
     #[error("interrupted; {}", interrupted(*.tagging))]
     Interrupted {
-        /// Whether the manifest was already on its way.
+        /// Whether the manifest was already being put.
         tagging: bool,
     },
 }
@@ -106,7 +106,7 @@ impl Error {
         self.to_string().lines().next().unwrap_or_default().to_owned()
     }
 
-    /// What the registry or the network said, if the failure is theirs.
+    /// The error of the registry or the network, if that caused the failure.
     pub(crate) fn registry(&self) -> Option<&registry::Error> {
         match self {
             Self::Registry(source) | Self::TagKept { source, .. } => Some(source),

@@ -1,7 +1,7 @@
-//! What happens during a push, as data: progress bars, log lines and tests all read these.
+//! What happens during a push, as data. Progress bars, log lines and tests read these events.
 //!
-//! The library never prints. It calls an [`Events`] sink, from any thread, in the order in which
-//! things happen to one layer.
+//! The library never prints. It calls an [`Events`] sink from any thread. The events of one layer
+//! arrive in order.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::image::{Digest, LayerId};
 use crate::report::LayerReport;
 
-/// Where events go. Called from many threads; must not block for long.
+/// Receives all events. It is called from many threads and must not block for long.
 pub type Events = Arc<dyn Fn(Event) + Send + Sync>;
 
 /// Something that happened.
@@ -17,7 +17,7 @@ pub type Events = Arc<dyn Fn(Event) + Send + Sync>;
 pub enum Event {
     /// The destination is known: `registry/repository:tag` for the first tag.
     Destination {
-        /// For people.
+        /// The destination's name, to be shown to the user.
         reference: String,
     },
     /// How many layers the image has, as soon as that is known.
@@ -29,87 +29,87 @@ pub enum Event {
         /// The file's length; unknown for a pipe.
         total: Option<u64>,
     },
-    /// The registry lacks a layer. It will be uploaded as soon as fewer uploads run.
+    /// The registry lacks a layer. The upload starts when fewer uploads are running.
     UploadQueued {
-        /// Which.
+        /// The layer.
         layer: LayerId,
-        /// Its name for people.
+        /// The layer's name, to be shown to the user.
         name: String,
         /// The blob's length.
         total: u64,
     },
-    /// A layer begins to be uploaded.
+    /// The upload of a layer begins.
     UploadStarted {
-        /// Which.
+        /// The layer.
         layer: LayerId,
-        /// Its name for people.
+        /// The layer's name, to be shown to the user.
         name: String,
         /// The blob's length, unknown while it is still being compressed.
         total: Option<u64>,
     },
-    /// The upload of a layer stands at this position. It goes back when an upload is begun again.
+    /// How far the upload of a layer is. The position goes back if the upload starts again.
     UploadProgress {
-        /// Which.
+        /// The layer.
         layer: LayerId,
-        /// Bytes that the network has taken.
+        /// Bytes that were handed to the network so far.
         position: u64,
-        /// Bytes of the blob that exist; the others are still to be compressed.
+        /// Bytes of the blob that exist so far; the rest is still being compressed.
         ready: u64,
         /// The blob's length, once known.
         total: Option<u64>,
     },
     /// A layer is done.
     LayerDone {
-        /// Which.
+        /// The layer.
         layer: LayerId,
-        /// What became of it.
+        /// The result for this layer.
         report: LayerReport,
     },
-    /// All blobs are there; the manifest is being put.
+    /// All blobs are in the repository. The manifest is put now.
     Tagging,
-    /// A request failed in a way that may pass and will be sent again.
+    /// A request failed, but it may succeed later. It will be sent again.
     Retry {
-        /// What was attempted, on what, and what came back.
+        /// What the request was for, and why it failed.
         why: String,
-        /// When it is sent again.
+        /// How long to wait before the request is sent again.
         wait: Duration,
     },
-    /// A client pulls a blob.
+    /// A client requests a blob from the server.
     BlobAsked {
-        /// The repository that it is asked for in.
+        /// The repository that the client named.
         repository: String,
-        /// Which.
+        /// The blob's digest.
         digest: Digest,
-        /// Its name for people.
+        /// The blob's name, to be shown to the user.
         name: String,
-        /// How many bytes were asked for.
+        /// The number of bytes that the client requested.
         bytes: u64,
     },
-    /// More of a blob went out to a client.
+    /// More bytes of a blob were sent to a client.
     BlobProgress {
-        /// Which.
+        /// The blob's digest.
         digest: Digest,
-        /// How many bytes of this answer were given to the network so far.
+        /// How many bytes of this response were handed to the network so far.
         position: u64,
     },
-    /// A blob, or the part of it that was asked for, went out.
+    /// A blob, or the requested part of it, was sent, or sending it broke off.
     BlobSent {
-        /// The repository that it was asked for in.
+        /// The repository that the client named.
         repository: String,
-        /// Which.
+        /// The blob's digest.
         digest: Digest,
-        /// Its name for people.
+        /// The blob's name, to be shown to the user.
         name: String,
-        /// Bytes that were given to the network.
+        /// Bytes that were handed to the network.
         bytes: u64,
-        /// Whether these are all that were asked for; if not, it broke off.
+        /// Whether all requested bytes were sent. If not, sending broke off.
         whole: bool,
         /// How long it took.
         took: Duration,
     },
     /// Something the user should know although the push goes on.
     Warning(String),
-    /// Something of interest with `-v`.
+    /// A detail that is shown with `-v`.
     Note(String),
     /// A request was answered, or failed (`-v`).
     Request {
@@ -120,7 +120,7 @@ pub enum Event {
     },
 }
 
-/// A sink for those who want no events.
+/// A sink that ignores all events.
 pub fn ignore() -> Events {
     Arc::new(|_| {})
 }

@@ -1,8 +1,8 @@
-//! The push: the one place where source, reuse, pack and registry meet.
+//! The push. It connects source, reuse, pack and registry.
 //!
-//! [`push`] opens the image and begins to read what was pushed before. It brings each blob to the
-//! repository, and puts the manifest last. Reading, packing, asking and uploading go on at the same
-//! time: the image is read on a thread of its own, and each layer is a future.
+//! [`push`] opens the image, starts to read what was pushed before, brings each blob to the
+//! repository, and puts the manifest last. Reading, packing, asking and uploading happen at the
+//! same time: one thread reads the image, and each layer is a future.
 
 mod ahead;
 mod archive;
@@ -46,7 +46,7 @@ use crate::report::Report;
 use crate::reuse::{self, Previous, Reuse};
 use crate::ssh::HostPush;
 
-/// Pushes an image. The tags are put last of all: an error leaves them as they were.
+/// Pushes an image. The tags are set last, so an earlier error leaves them unchanged.
 ///
 /// Dropping the future stops everything at once.
 /// [`registry::Options::sessions`](crate::registry::Options::sessions) then still holds the upload
@@ -72,7 +72,7 @@ async fn push_image(
     let input = Input::of(item, run.options.may_run).await?;
     let image =
         ImagePush { item, number, run, slot, input: &input, events, started: Instant::now() };
-    // Boxed, since so many futures within each other make a type that is too deep to compile.
+    // Boxed because the type of the nested futures is too deep for the compiler.
     let untrue = match Box::pin(image.attempt(Trust::WhatIsKnown)).await {
         Ok(pushed) => return Ok(pushed),
         Err(Failure::Final(error)) => return Err(error),
@@ -150,8 +150,8 @@ impl ImagePush<'_> {
         Ok(Reuse::begin(repository.clone(), wanted, &self.run.previous, cache, events))
     }
 
-    /// Puts the manifests in the first form that the registry takes. Every blob is there by now,
-    /// and only this makes the push visible.
+    /// Puts the manifests in the first format that the registry accepts. All blobs are in the
+    /// repository by now. The push becomes visible only through this.
     async fn put_manifests<'b>(
         &self,
         brought: &'b Brought,
@@ -175,11 +175,11 @@ impl ImagePush<'_> {
             let warning = format!("{}; it is put in Docker's format instead", error.headline());
             (self.events)(Event::Warning(warning));
         }
-        // There is at least one form, and the last one returns.
+        // Never reached: there is at least one form, and the loop returns at the last one.
         Err(Error::Failed("the image has no manifest".to_owned()).into())
     }
 
-    /// Remembers for the next push what this one has learnt.
+    /// Saves in the cache what can help the next push.
     fn remember(&self, brought: &Brought, form: &Form, known: &Reuse) {
         if self.options().dry_run {
             return;

@@ -22,7 +22,6 @@ const MAX_IMAGES: usize = 64;
 pub(crate) struct RemoteImage {
     /// The digest of its manifest.
     pub digest: Digest,
-    /// Its config.
     pub config: Config,
     /// The digests and lengths of its layers' blobs, lowest first.
     pub blobs: Vec<(Digest, u64)>,
@@ -60,7 +59,8 @@ pub(crate) async fn manifest(
     Ok(Manifest::stored(&media_type, fetched.bytes))
 }
 
-/// The media type that a manifest names. OCI allows to leave it out.
+/// The media type that a manifest names. OCI allows it to be missing; then it depends on the
+/// content.
 fn media_type(bytes: &[u8]) -> String {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -94,7 +94,7 @@ pub(crate) async fn images(
         }
         Listed::Index(entries) => entries,
     };
-    // Attestations have the platform unknown/unknown.
+    // Skip attestations: their platform is unknown/unknown.
     let is_meant =
         |of: &Platform| !of.is_unknown() && platform.is_none_or(|platform| platform.matches(of));
     let mut images = Vec::new();
@@ -146,8 +146,8 @@ async fn image(
     })
 }
 
-/// The image that a reference points to, or the only one of an index that is for the platform, as
-/// one that is put as it is. Its blobs have no bytes here.
+/// The image that a reference points to, as a tree that is pushed unchanged. For an index, it is
+/// the only image for the platform. The bytes of the blobs are not read here.
 pub(crate) async fn tree(
     repository: &Repository,
     reference: &Reference,

@@ -13,7 +13,7 @@ use crate::image::{Compression, DiffId, Digest, Format, IndexEntry, SharedTexts}
 pub struct Report {
     /// `registry/repository:tag` of the first tag, or `registry/repository@digest` without one.
     pub reference: String,
-    /// `registry/repository@sha256:…`: what the image can be pulled by for ever.
+    /// The name that always refers to this image: `registry/repository@sha256:…`.
     pub pinned: String,
     /// Every tag the manifest was put under.
     pub tags: Vec<String>,
@@ -23,7 +23,7 @@ pub struct Report {
     pub media_type: String,
     /// The manifest's format; `None` for an index.
     pub format: Option<Format>,
-    /// The platform, where a config says it; `None` for an index and for other artifacts.
+    /// The platform that the config names; `None` for an index and for other artifacts.
     pub platform: Option<String>,
     /// Bytes of the manifest, the config and all layers as the registry stores them; a layer that
     /// occurs twice counts once.
@@ -32,32 +32,32 @@ pub struct Report {
     pub config: Option<Digest>,
     /// Whether the config had to be uploaded (with `dry_run`: would have to be).
     pub config_sent: bool,
-    /// The layers, lowest first; of an index those of all its images, each once.
+    /// The layers, lowest first. For an index: the layers of all its images, each once.
     pub layers: Vec<LayerReport>,
-    /// The manifests that were put besides, by their digests: those that an index lists, and those
-    /// that refer to one of them. Empty for an image alone.
+    /// Further manifests, which were put under their digests: those that an index lists, and those
+    /// that refer to another manifest of the push. Empty for a single image.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub manifests: Vec<ManifestReport>,
-    /// What changes with this image, compared with the one that the tag stood for before, or else
-    /// with `latest`. `None` if there was none, or nothing is known of it.
+    /// How this image differs from the image that the tag pointed to before, or else from `latest`.
+    /// `None` if there is no difference, if there was no such image, or if it could not be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub changes: Option<Changes>,
-    /// Body bytes of blobs and manifests that were sent, resent ones included; with `dry_run` those
-    /// that would be.
+    /// Bytes of blobs and manifests that were sent, including bytes that were sent again. With
+    /// `dry_run`: the bytes that would be sent.
     pub bytes_sent: u64,
-    /// Bytes of the blobs that were there already, each counted once.
+    /// Bytes of the blobs that did not have to be sent, each counted once.
     pub bytes_reused: u64,
     /// Wall-clock time of the whole push, in seconds.
     pub seconds: f64,
     /// Whether this is only what a push would do.
     pub dry_run: bool,
-    /// How new layers are compressed; those that were there may be otherwise. `None` where blobs
-    /// are pushed as they are stored.
+    /// How new layers are compressed; reused layers may be compressed in another way. `None` if
+    /// blobs are pushed as they are stored.
     pub compression: Option<Compression>,
 }
 
 impl ManifestReport {
-    /// Of an image that an index lists.
+    /// The report of an image that an index lists.
     pub fn of(entry: &IndexEntry) -> Self {
         Self {
             digest: entry.digest.clone(),
@@ -76,20 +76,20 @@ pub struct ManifestReport {
     pub digest: Digest,
     /// Its media type.
     pub media_type: String,
-    /// What it runs on, where it is an image.
+    /// The platform, if this is an image.
     pub platform: Option<String>,
-    /// What kind of artifact it is, where it says so.
+    /// The type of the artifact, if the manifest names one. `None` for an image.
     pub artifact_type: Option<String>,
     /// The manifest that it refers to.
     pub subject: Option<Digest>,
 }
 
-/// What became of one layer.
+/// The result for one layer.
 #[derive(Clone, Debug, Serialize)]
 pub struct LayerReport {
-    /// A name for people: the Nix package (`glibc-2.38`), or the short diff ID.
+    /// A readable name: the Nix package (`glibc-2.38`), or the short diff ID.
     pub name: Arc<str>,
-    /// The uncompressed tar's digest; `None` for a blob that is no layer of an image.
+    /// The digest of the uncompressed tar; `None` if the blob is not a layer of an image.
     pub diff_id: Option<DiffId>,
     /// The blob's digest.
     pub digest: Digest,
@@ -105,7 +105,7 @@ pub struct LayerReport {
 }
 
 impl LayerReport {
-    /// Keeps no text of its own that other reports have as well.
+    /// Replaces texts by shared ones, so that texts that many reports contain are stored only once.
     pub(crate) fn share(&mut self, texts: &SharedTexts) {
         self.name = texts.share(&self.name);
         self.media_type = texts.share(&self.media_type);
@@ -118,24 +118,24 @@ impl LayerReport {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "action", rename_all = "kebab-case")]
 pub enum Outcome {
-    /// The registry's repository had it: nothing was sent.
+    /// The destination repository already had the blob. Nothing was sent.
     Reused {
-        /// How it was known.
+        /// How this was found out.
         #[serde(flatten)]
         why: Known,
     },
-    /// Another repository of the registry had it: nothing was sent.
+    /// The blob was mounted from another repository of the registry. Nothing was sent.
     Mounted {
-        /// That repository.
+        /// The other repository.
         from: Arc<str>,
     },
-    /// It was uploaded.
+    /// The blob was uploaded.
     Uploaded,
-    /// It would be uploaded (`--dry-run`).
+    /// The blob would be uploaded (`--dry-run`).
     WouldUpload,
-    /// It would be mounted (`--dry-run`).
+    /// The blob would be mounted (`--dry-run`).
     WouldMount {
-        /// From that repository.
+        /// The other repository.
         from: Arc<str>,
     },
 }
@@ -144,17 +144,17 @@ pub enum Outcome {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "why", content = "where", rename_all = "kebab-case")]
 pub enum Known {
-    /// An image pushed earlier lists it; the reference of that image.
+    /// An image that was pushed earlier lists it. This is the reference of that image.
     PreviousImage(Arc<str>),
     /// The local cache remembered its digest.
     Cache,
-    /// The registry answered the HEAD for its digest.
+    /// The registry answered a HEAD request for its digest.
     AnsweredHead,
     /// An earlier layer of this push has the same content.
     SameAsLayer,
-    /// The machine that the image goes to over SSH has it.
+    /// The machine that receives the image over SSH already has it.
     OnHost,
-    /// Only others hand it out (a layer with `urls`), and the image does not come with it.
+    /// The layer has `urls`: clients download it from there, and the image does not contain it.
     Elsewhere,
 }
 
@@ -180,7 +180,7 @@ impl Report {
             .count()
     }
 
-    /// How many of the layers that were there are compressed in this other way than new ones.
+    /// How many reused layers have this compression, if new layers have another one; else 0.
     pub fn layers_kept_as(&self, compression: Compression) -> usize {
         let is_new =
             |l: &LayerReport| matches!(l.outcome, Outcome::Uploaded | Outcome::WouldUpload);

@@ -1,6 +1,7 @@
-//! What a push does while a far registry has not yet said which layers it has: it packs the last
-//! layers, since they change most often, and uploads those that are certainly new. A layer that the
-//! registry proves to have was packed in vain; that takes time of the processor, which is idle.
+//! Work that a push does early, while a distant registry has not yet said which layers it has. It
+//! packs the last layers, because they change most often, and uploads those that are certainly new.
+//! If the registry turns out to have a layer, packing it was useless, but the processor was idle
+//! anyway.
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -21,8 +22,8 @@ use crate::pack::Spool;
 use crate::reuse::{Candidate, Why};
 use crate::source::{Claim, Contents, Image, LayerId, Source};
 
-/// How many bytes of layers are packed. That takes about as long as a far registry takes to ask for
-/// a login and to show the previous image.
+/// How many bytes of layers are packed early. Packing them takes about as long as a distant
+/// registry needs to ask for a login and to return the previous image.
 const MOST_BYTES: u64 = 16 << 20;
 
 /// A layer that was packed ahead.
@@ -31,8 +32,8 @@ struct PackedLayer {
     upload: Upload,
 }
 
-/// The image with only so many of its last layers, and a source to read them from. `None` if the
-/// image cannot be read twice, or not without reading all of it.
+/// The image with only its last layers, and a source to read them from. `None` if the image cannot
+/// be read twice, or if all of it would have to be read.
 pub async fn last_layers(
     push: &ImagePush<'_>,
     mut image: Image,
@@ -65,8 +66,8 @@ pub async fn last_layers(
 }
 
 impl Layers<'_> {
-    /// Packs these layers, and uploads those that the previous image does not list. Errors are met
-    /// again when the layer's turn comes.
+    /// Packs these layers, and uploads those that the previous image does not list. Errors are
+    /// ignored here: they occur again when the layer is brought.
     pub async fn bring_ahead(&self, mut layers: mpsc::Receiver<IncomingLayer>) {
         let mut packed = Vec::new();
         while let Some(layer) = layers.recv().await {
@@ -76,8 +77,8 @@ impl Layers<'_> {
         let candidates = join_all(candidates).await;
         let is_listed =
             |all: &Vec<Candidate>| all.iter().any(|one| matches!(one.why, Why::Tagged(_)));
-        // If none is listed, the previous image may have these layers in another form, which only
-        // its config tells.
+        // If no blob is listed, the previous image may contain these layers as other blobs. Only
+        // its config can show that, so nothing is uploaded yet.
         if candidates.iter().any(is_listed) {
             let new = packed.iter().zip(&candidates).filter(|(_, all)| !is_listed(all));
             let upload = async |(layer, all): (&PackedLayer, &Vec<Candidate>)| {
@@ -87,7 +88,7 @@ impl Layers<'_> {
         }
     }
 
-    /// Packs a layer for the moment when its turn comes; `None` if that is not needed any more.
+    /// Packs a layer before it is needed. `None` if this is no longer necessary.
     async fn pack_ahead(&self, layer: IncomingLayer) -> Option<PackedLayer> {
         let Claim::DiffId(diff_id) = &layer.claim else { return None };
         let wanted = WantedLayer::Layer(diff_id.clone());

@@ -24,7 +24,7 @@ use crate::reuse::{CachedImage, Reuse};
 use crate::source::layout::{Node, Tree};
 use crate::source::{Contents, Image, LayerId, Source};
 
-/// An image that was read.
+/// The result of reading an image.
 pub struct ArchiveResult {
     image: Image,
     config: Outcome,
@@ -57,13 +57,14 @@ pub async fn bring(
     let format = push.options().format.unwrap_or_else(|| fitting_format(&listed));
     let mut forms = vec![archive.form(&listed, format)?];
     if format == Format::Oci {
-        // For a registry that does not take OCI media types, if Docker's can name the layers.
+        // A fallback for a registry that rejects OCI media types, if Docker's media types can
+        // describe the layers.
         forms.extend(archive.form(&listed, Format::Docker).ok());
     }
     Ok(Brought { forms, archive: Some(archive) })
 }
 
-/// Docker's format, unless it cannot name what the layers are.
+/// Docker's format, or OCI's if Docker's cannot describe the layers.
 fn fitting_format(layers: &[ManifestLayer]) -> Format {
     let beyond_docker =
         |layer: &ManifestLayer| layer.blob.compression == Compression::Zstd || layer.key.is_some();
@@ -80,7 +81,7 @@ struct Bringing<'a> {
 }
 
 impl Bringing<'_> {
-    /// Reads the image. Its layers and its config are brought meanwhile.
+    /// Reads the image. Its layers and its config are brought at the same time.
     async fn read(&self, source: Box<dyn Source>) -> Result<ArchiveResult, Failure> {
         let pick = |images: &[Image]| {
             let image = self.push.pick(self.target.destination, images)?;
@@ -95,7 +96,7 @@ impl Bringing<'_> {
         let ahead = self.ahead(wanted.cloned(), packer.clone());
         let (mut incoming, reading) = read::start(&self.push.item.image, source, packer, wanted)?;
         let config = async {
-            // A stream's config comes last.
+            // In a stream, the config comes after the layers.
             let Some((image, has_others)) = early else {
                 let (image, has_others) = pick(&reading.images().await?)?;
                 (self.push.events)(Event::LayerCount(image.layers.len()));
@@ -113,8 +114,8 @@ impl Bringing<'_> {
         Ok(ArchiveResult { image, config, layers, has_others })
     }
 
-    /// Brings the last layers of an image ahead of time, as long as the registry is far away and
-    /// has not said what it has. Then it waits for the push to end.
+    /// Brings the last layers of an image early, if the registry is distant and has not yet said
+    /// what it has. This future never completes; it is dropped when the push ends.
     async fn ahead(&self, image: Option<Image>, packer: Packer) -> Infallible {
         let (push, registry) = (self.push, self.target.repository.registry());
         let is_useful = push.run.is_single() && !push.options().dry_run;
@@ -133,7 +134,7 @@ impl Bringing<'_> {
         pending().await
     }
 
-    /// An image that the cache remembers: its file is read only if a layer is missing.
+    /// Pushes an image that the cache remembers. Its file is read only if a layer is missing.
     async fn remembered(&self, images: &[Image]) -> Result<ArchiveResult, Failure> {
         let image = self.push.pick(self.target.destination, images)?;
         let found = try_join!(self.config(&image.config), self.layers.find_all(&image))?;
@@ -154,7 +155,7 @@ impl Bringing<'_> {
         let size = bytes.len() as u64;
         let blob = Blob { digest: digest.clone(), size, compression: Compression::None };
         let upload = Upload {
-            // Nothing is reported of a config.
+            // No event of this upload is shown.
             layer: LayerId(0),
             name: digest.short().to_owned(),
             content: Arc::new(InMemory { bytes, digest }),
@@ -195,7 +196,7 @@ impl ArchiveResult {
                     platform: Some(config.platform().clone()),
                     children: Vec::new(),
                     config: Some(config.clone()),
-                    // They are in `blobs` of the form.
+                    // The form has them in its own `blobs`.
                     blobs: Vec::new(),
                 }],
             },
@@ -206,7 +207,7 @@ impl ArchiveResult {
     pub fn remember(&self, push: &ImagePush<'_>, known: &Reuse) {
         known.remember_packed(&self.layers.packed());
         known.remember_made(self.layers.made());
-        // Of several images, another may be meant the next time.
+        // If the file holds several images, the next push may choose another one.
         if let Some(key) = push.input.identity().filter(|_| !self.has_others) {
             let image = CachedImage {
                 names: self.image.names.clone(),

@@ -1,5 +1,5 @@
-//! The ledger: which repository has which blob, as the registries have said in this run, and who is
-//! uploading the others. [`RepositoryBlobs::ensure`] is the only way to a blob.
+//! The ledger: it knows which repository has which blob, as the registries have answered in this
+//! run, and which blobs are being uploaded. Every blob is found, mounted or uploaded through it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::pending;
@@ -20,7 +20,7 @@ use crate::report::{Known, Outcome};
 use crate::reuse::{Candidate, Why};
 use crate::source::LayerId;
 
-/// How many repositories are asked for a mount of one blob. If two refuse, others will too.
+/// From how many repositories a mount of one blob is tried. If two fail, others would fail too.
 const MOUNTS: usize = 2;
 
 /// The ledger of one run, for all its images.
@@ -31,7 +31,7 @@ pub struct Ledger {
     uploads: Semaphore,
     /// By registry and digest.
     entries: Mutex<HashMap<(String, Digest), Arc<BlobEntry>>>,
-    /// Sessions that are open already.
+    /// Upload sessions that are already open.
     spare: SpareSessions,
 }
 
@@ -49,7 +49,7 @@ struct BlobEntry {
 /// One blob in one repository. A run of many images has very many, so it is kept small.
 #[derive(Default)]
 struct Presence {
-    /// The answer to the HEAD, which is sent once, and only if the blob has to be asked for.
+    /// The answer to the HEAD request. It is sent at most once, and only if it is needed.
     head: Option<Arc<OnceCell<Option<Present>>>>,
     verdict: Verdict,
 }
@@ -58,9 +58,10 @@ struct Presence {
 enum Verdict {
     #[default]
     Unknown,
-    /// The repository has it; which image of the run brought or found it.
+    /// The repository has the blob. `image` is the image of the run that found or brought it.
     Confirmed { outcome: Outcome, image: usize },
-    /// The registry said that it has it, and later that it has not. Only an upload helps.
+    /// The registry first said that it has the blob, and later that it does not. It must be
+    /// uploaded.
     Denied,
 }
 
@@ -71,14 +72,14 @@ pub struct RepositoryBlobs<'a> {
     /// The number of the image in the run.
     image: usize,
     events: &'a Events,
-    /// Mounts that the registry did not do.
+    /// Mounts that failed.
     refused: Mutex<Vec<(Arc<str>, Digest)>>,
 }
 
-/// A blob to upload, and who hears of it.
+/// A blob to upload, and where its events go.
 pub struct Upload {
     pub layer: LayerId,
-    /// The name for people.
+    /// The layer's name, to be shown to the user.
     pub name: String,
     pub content: Arc<dyn UploadSource>,
     pub events: Events,
@@ -117,8 +118,8 @@ impl Ledger {
         RepositoryBlobs { ledger: self, repository, image, events, refused: Mutex::default() }
     }
 
-    /// After a manifest was refused: the registry does not have the `denied` blobs. The others that
-    /// were relied on count only if a HEAD has shown them, or will.
+    /// To be called after the registry has refused a manifest. It does not have the `denied` blobs.
+    /// The other blobs of `relied_on` count as present only if a HEAD request confirms them.
     pub fn distrust(
         &self,
         repository: &Repository,
@@ -141,7 +142,7 @@ impl Ledger {
 }
 
 impl BlobEntry {
-    /// Looks at, or changes, what is known of the blob in a repository.
+    /// Reads or changes what is known about the blob in a repository.
     fn presence<T>(&self, repository: &Repository, then: impl FnOnce(&mut Presence) -> T) -> T {
         let mut all = self.presences.lock();
         match all.get_mut(repository.name()) {
@@ -150,7 +151,7 @@ impl BlobEntry {
         }
     }
 
-    /// The first repositories that have the blob, of those that fit.
+    /// The first repositories that have the blob and for which `fits` is true.
     fn holders(&self, fits: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
         let holders = self.holders.lock();
         holders.iter().filter(|name| fits(name)).take(MOUNTS).cloned().collect()
@@ -163,7 +164,8 @@ impl RepositoryBlobs<'_> {
         if let Some(found) = self.recorded(candidates) {
             return Ok(Some(found));
         }
-        // From a repository that certainly has it, one request brings it, or shows that it is here.
+        // If another repository certainly has the blob, one mount request is enough. It also
+        // succeeds if the blob is already in this repository.
         let certain = self.certain_sources(candidates);
         if !certain.is_empty() && !self.ledger.dry_run {
             return match self.mount_one(&certain).await? {
@@ -177,7 +179,8 @@ impl RepositoryBlobs<'_> {
         self.mount_one(&self.mount_sources(candidates)).await
     }
 
-    /// The first candidate that is in the repository by what the registry has said in this run.
+    /// The first candidate that the repository has according to this run's answers. Sends no
+    /// request.
     fn recorded(&self, candidates: &[Candidate]) -> Option<(Blob, Outcome)> {
         candidates.iter().find_map(|Candidate { blob, why, .. }| {
             let outcome = match self.confirmed(&blob.digest) {
@@ -191,7 +194,7 @@ impl RepositoryBlobs<'_> {
         })
     }
 
-    /// The first candidate of which the registry says that the repository has it.
+    /// Asks the registry for all candidates, and returns the first one that the repository has.
     async fn ask(&self, candidates: &[Candidate]) -> Result<Option<(Blob, Outcome)>, Error> {
         let there = try_join_all(candidates.iter().map(|c| self.is_there(&c.blob))).await?;
         let found = candidates.iter().zip(there).find(|(_, there)| *there);
@@ -211,7 +214,7 @@ impl RepositoryBlobs<'_> {
         sources
     }
 
-    /// The other repositories of which the registry has said in this run that they have a candidate.
+    /// Other repositories that have a candidate, as the registry has confirmed in this run.
     fn certain_sources<'c>(&self, candidates: &'c [Candidate]) -> Vec<(&'c Blob, Arc<str>)> {
         let mut sources = Vec::new();
         for Candidate { blob, .. } in candidates {
@@ -258,7 +261,7 @@ impl RepositoryBlobs<'_> {
                 Mount::Opened(session) => {
                     self.refused.lock().push((from, blob.digest.clone()));
                     self.ledger.spare.keep(self.repository, session);
-                    // Another mount would open another session.
+                    // Another mount request could open another session.
                     break;
                 }
             }
@@ -266,12 +269,12 @@ impl RepositoryBlobs<'_> {
         Ok(None)
     }
 
-    /// Has a session opened for an upload that is likely to come.
+    /// Opens a session for an upload that will probably be needed.
     pub fn expect_upload(&self, blob: Option<&Digest>) -> Option<Expected<'_>> {
         (!self.ledger.dry_run).then(|| self.ledger.spare.expect(self.repository, blob))
     }
 
-    /// Has the blob in the repository: it is there, or is mounted, or is uploaded.
+    /// Makes sure that the repository has the blob: finds it, mounts it, or uploads it.
     pub async fn ensure(
         &self,
         blob: &Blob,
@@ -292,7 +295,8 @@ impl RepositoryBlobs<'_> {
         }
         let mut uploading = entry.uploading.lock().await;
         if !entry.holders.lock().is_empty() {
-            // Another image has brought it meanwhile. Mounts need not wait for each other.
+            // Another image has uploaded the blob meanwhile, so it can be mounted. Release the lock
+            // first, because mounts need not wait for each other.
             drop(uploading);
             if let Some((_, outcome)) = self.find(&candidates).await? {
                 return Ok(outcome);
@@ -316,8 +320,8 @@ impl RepositoryBlobs<'_> {
         Ok(outcome)
     }
 
-    /// Uploads a big blob while it is being made, unless it proves to be there already.
-    /// `finished` is called once its digest is known.
+    /// Uploads a big blob while it is being packed. The upload is stopped if the repository turns
+    /// out to have the blob. `finished` is called when the digest is known.
     pub async fn ensure_growing(
         &self,
         spool: &Spool,
@@ -333,7 +337,7 @@ impl RepositoryBlobs<'_> {
             if let Some((blob, outcome)) = self.find(&self.with_own(&packed.blob, &[])).await? {
                 return Ok((blob, outcome));
             }
-            // Only the upload can end this.
+            // The blob is not there, so wait for the upload.
             pending().await
         };
         tokio::select! {
@@ -352,7 +356,7 @@ impl RepositoryBlobs<'_> {
         self.repository
     }
 
-    /// Mounts that the registry refused so far, by the repository that was named.
+    /// Mounts that failed so far: the repository to mount from, and the blob.
     pub fn refused(&self) -> Vec<(Arc<str>, Digest)> {
         self.refused.lock().clone()
     }
@@ -361,7 +365,7 @@ impl RepositoryBlobs<'_> {
         self.refused.lock().iter().any(|refused| *refused.0 == *from && refused.1 == *digest)
     }
 
-    /// The candidates for a blob, itself in this repository first.
+    /// The candidates for a blob. The first one is the blob itself in this repository.
     fn with_own(&self, blob: &Blob, candidates: &[Candidate]) -> Vec<Candidate> {
         let repository = self.repository.shared_name();
         let own = Candidate { blob: blob.clone(), repository, why: Why::SameBlob };
@@ -380,7 +384,7 @@ impl RepositoryBlobs<'_> {
         self.presence(digest, |presence| matches!(presence.verdict, Verdict::Denied))
     }
 
-    /// What became of a blob that is known to be in the repository.
+    /// The outcome of a blob that is known to be in the repository.
     fn confirmed(&self, digest: &Digest) -> Option<Outcome> {
         self.presence(digest, |presence| match &presence.verdict {
             Verdict::Confirmed { outcome, image } if *image == self.image => Some(outcome.clone()),
@@ -401,10 +405,11 @@ impl RepositoryBlobs<'_> {
         outcome
     }
 
-    /// Whether the registry answers the HEAD for the blob, with its length.
+    /// Whether the registry confirms the blob and its length in its answer to a HEAD request.
     ///
-    /// Anything but yes or no counts as no: the answer of a registry that has quarantined a blob, or
-    /// a redirect to storage that cannot be reached. If something is wrong, the upload shows it.
+    /// Any answer other than yes counts as no, for example if the registry has quarantined the
+    /// blob, or if it redirects to storage that cannot be reached. If something is wrong, the
+    /// upload shows it.
     async fn is_there(&self, blob: &Blob) -> Result<bool, Error> {
         if self.is_denied(&blob.digest) {
             return Ok(false);

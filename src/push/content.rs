@@ -18,7 +18,7 @@ use crate::source::{self, FileError};
 
 impl UploadSource for Spool {
     fn whole(&self) -> Option<(Digest, u64)> {
-        // Ready at once where the blob is whole; an error shows when the bytes are asked for.
+        // `Some` only if the blob is complete. An error is reported when the bytes are read.
         let packed = self.finished().now_or_never()?.ok()?;
         Some((packed.blob.digest, packed.blob.size))
     }
@@ -57,14 +57,6 @@ impl UploadSource for InMemory {
         Some((self.digest.clone(), self.bytes.len() as u64))
     }
 
-    fn ready(&self) -> u64 {
-        self.bytes.len() as u64
-    }
-
-    fn finished(&self) -> BoxFuture<'_, Result<(Digest, u64), UploadSourceError>> {
-        async { Ok((self.digest.clone(), self.bytes.len() as u64)) }.boxed()
-    }
-
     fn chunk(
         &self,
         offset: u64,
@@ -77,8 +69,7 @@ impl UploadSource for InMemory {
     }
 }
 
-/// A blob of another repository, which is read from there in parts. The registry that takes it checks
-/// its digest.
+/// A blob of another repository, which is read in parts. The receiving registry checks the digest.
 pub struct InRepository {
     repository: Repository,
     digest: Digest,
@@ -117,14 +108,6 @@ impl UploadSource for InRepository {
         Some((self.digest.clone(), self.size))
     }
 
-    fn ready(&self) -> u64 {
-        self.size
-    }
-
-    fn finished(&self) -> BoxFuture<'_, Result<(Digest, u64), UploadSourceError>> {
-        async { Ok((self.digest.clone(), self.size)) }.boxed()
-    }
-
     fn chunk(
         &self,
         offset: u64,
@@ -134,8 +117,8 @@ impl UploadSource for InRepository {
     }
 }
 
-/// A part of a file that should hash to a digest. Its end is handed out only when the bytes before
-/// prove to be right, so that no registry ever gets the whole of a blob that is damaged.
+/// A part of a file that should have this digest. Its last bytes are returned only after all bytes
+/// were verified, so that no registry ever gets a complete but damaged blob.
 pub struct Checked {
     region: Region,
     digest: Digest,
@@ -147,7 +130,7 @@ struct Hashed {
     hasher: Hasher,
     /// How far the bytes were hashed.
     position: u64,
-    /// Why there are no more.
+    /// Why no more bytes are returned.
     problem: Option<source::Error>,
 }
 
@@ -168,14 +151,6 @@ impl UploadSource for Checked {
         Some((self.digest.clone(), self.region.length))
     }
 
-    fn ready(&self) -> u64 {
-        self.region.length
-    }
-
-    fn finished(&self) -> BoxFuture<'_, Result<(Digest, u64), UploadSourceError>> {
-        async { Ok((self.digest.clone(), self.region.length)) }.boxed()
-    }
-
     fn chunk(
         &self,
         offset: u64,
@@ -184,7 +159,7 @@ impl UploadSource for Checked {
         let (region, digest, state) =
             (self.region.clone(), self.digest.clone(), self.state.clone());
         async move {
-            // The task fails by itself only where the runtime is being shut down.
+            // The task itself fails only while the runtime shuts down.
             task::spawn_blocking(move || read(&region, &digest, &state, offset, max)).await?
         }
         .boxed()
@@ -218,7 +193,8 @@ impl Hashed {
         let left = region.length.saturating_sub(offset);
         let mut bytes = BytesMut::zeroed(usize::try_from(left).map_or(max, |left| left.min(max)));
         let end = offset + bytes.len() as u64;
-        // A session that stands further than what was hashed here was filled by an earlier run.
+        // A resumed upload may continue after bytes that were not hashed here yet, so hash them
+        // now.
         while self.position < offset {
             let most = (offset - self.position).min(bytes.len().max(1 << 16) as u64) as usize;
             let mut skipped = vec![0; most];
@@ -250,7 +226,7 @@ impl Hashed {
     }
 }
 
-/// Reads as much as there is room for, which the file has.
+/// Fills the buffer. It is an error if the file is too short.
 fn fill(region: &Region, digest: &Digest, bytes: &mut [u8], at: u64) -> Result<(), source::Error> {
     let file = region.name.clone();
     match region.read_at(bytes, at) {

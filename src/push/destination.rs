@@ -14,12 +14,12 @@ use crate::source::{self, Image, Location, Selection};
 pub struct Destination {
     reference: Reference,
     tags: Vec<String>,
-    /// The tags go to the index that the image is for.
+    /// The tags belong to the index that lists the image, not to the image itself.
     is_tagged_above: bool,
 }
 
 impl Destination {
-    /// The destination that the user gave, or else the one name that the image carries.
+    /// The destination that the user gave, or else the only name that the image has.
     pub async fn choose(
         item: &Item,
         input: &Input,
@@ -60,7 +60,8 @@ impl Destination {
         if self.is_tagged_above { &[] } else { &self.tags }
     }
 
-    /// Where an image may be that was pushed before: the tags, or the digest where there are none.
+    /// The references of an image that may have been pushed before: the tags, or the digest if
+    /// there are no tags.
     pub fn lookups(&self) -> Vec<String> {
         match self.reference.digest() {
             Some(digest) if self.tags.is_empty() => vec![digest.to_owned()],
@@ -68,7 +69,8 @@ impl Destination {
         }
     }
 
-    /// What a manifest of this digest is put under: the tags, or the digest where there are none.
+    /// The references under which a manifest with this digest is put: the tags, or the digest if
+    /// there are no tags.
     pub fn references(&self, made: &Digest) -> Vec<String> {
         match self.tags() {
             [] => vec![made.to_string()],
@@ -76,12 +78,12 @@ impl Destination {
         }
     }
 
-    /// What a manifest can be pulled by for ever.
+    /// The name that always refers to this manifest.
     pub fn pinned(&self, manifest: &Digest) -> String {
         format!("{}/{}@{manifest}", self.host(), self.repository())
     }
 
-    /// The name for people: `host/repository:tag` of the first tag.
+    /// The name to show: `host/repository:tag` with the first tag.
     pub fn name(&self) -> String {
         let repository = format!("{}/{}", self.host(), self.repository());
         match (self.tags.first(), self.reference.digest()) {
@@ -96,9 +98,9 @@ impl Destination {
         pick(&item.image, &item.selection, &self.reference, images)
     }
 
-    /// Whether the manifest made is the one that the destination's digest asks for.
+    /// An error if the destination has a digest that is not the manifest's.
     pub fn check(&self, made: &Digest) -> Result<(), Error> {
-        // A digest is the index's where there is one.
+        // If the image belongs to an index, the digest is that of the index.
         match self.reference.digest().filter(|_| !self.is_tagged_above) {
             Some(asked) if asked != made.as_str() => Err(Error::Failed(format!(
                 "the image's manifest is {made}, not {asked} as the destination says; nothing was \
@@ -121,7 +123,7 @@ async fn named_by_images(item: &Item, input: &Input, images: &Images) -> Result<
 }
 
 fn named_by_layout(tree: &Tree) -> Result<Reference, Error> {
-    // Most layouts give only a tag.
+    // A name without a `/` is only a tag. Most layouts have only tags.
     let mut whole = tree.names.iter().filter(|name| name.contains('/'));
     match (whole.next(), whole.next()) {
         (Some(name), None) => named_by_itself(name),
@@ -133,8 +135,8 @@ fn named_by_layout(tree: &Tree) -> Result<Reference, Error> {
     }
 }
 
-/// Which of the images at a location goes to a destination: the only one that is meant, or the one
-/// that the archive gives the name of the destination.
+/// Chooses the image for a destination: the only selected image, or the one whose name in the
+/// archive is the destination.
 pub fn pick(
     location: &Location,
     selection: &Selection,
@@ -153,7 +155,7 @@ pub fn pick(
     }
 }
 
-/// The images that are meant; at least one.
+/// The selected images; at least one.
 pub fn selected<'a>(
     image: &Location,
     selection: &Selection,
@@ -169,7 +171,7 @@ pub fn selected<'a>(
     Ok(meant)
 }
 
-/// The error for several images of which any may be meant.
+/// The error if there are several images and none was chosen.
 fn several(location: &Location, images: &[&Image]) -> Error {
     Error::Usage(format!(
         "{location} holds {} images: {}; choose one with --image NAME, or the beginning of its id, or \
@@ -179,7 +181,7 @@ fn several(location: &Location, images: &[&Image]) -> Error {
     ))
 }
 
-/// The destination that an image's own name is.
+/// The destination that the image's own name gives.
 pub fn named_by_itself(name: &str) -> Result<Reference, Error> {
     parse_reference(name).ok_or_else(|| {
         Error::Usage(format!(

@@ -1,4 +1,4 @@
-//! All images of a source, each under its own names: a location in, items out.
+//! Turns a location into items: each image goes to its own names.
 
 use super::input::Input;
 use super::options::{Item, PushOptions};
@@ -6,10 +6,10 @@ use crate::error::Error;
 use crate::image::{Digest, parse_reference};
 use crate::source::{Location, Selection};
 
-/// The images at `location`, each with the destination that its own name is, and its other names of
-/// the same repository as tags. Names of other repositories are items of their own.
+/// The images at `location` as items. Each goes to the destination that its own name gives. Further
+/// names in the same repository become tags; names in other repositories become further items.
 ///
-/// The image is read to the end where it does not tell before what it holds.
+/// The whole image is read if it does not list its contents at the beginning.
 pub async fn expand(location: &Location, options: &PushOptions) -> Result<Vec<Item>, Error> {
     let mut items = Vec::new();
     for (id, names) in Input::new(location, options.may_run).names().await? {

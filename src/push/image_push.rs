@@ -1,4 +1,4 @@
-//! One image on its way: what it is pushed with, what came of its blobs, and why a push of it fails.
+//! The push of one image: what it needs, the results for its blobs, and why an attempt failed.
 
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ use crate::report::{LayerReport, Outcome, Report};
 use crate::source::layout::Tree;
 use crate::source::{Image, Location, Selection};
 
-/// What an attempt relies on. An image is attempted at most twice, once with each of these.
+/// Which information an attempt relies on. There are at most two attempts, one with each value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
     /// Previous images, the cache, entry names, and what other images of the run pack.
@@ -28,8 +28,8 @@ pub enum Trust {
 /// Why an attempt failed.
 pub enum Failure {
     Final(Error),
-    /// The attempt relied on something untrue, such as a blob that an earlier image lists and the
-    /// registry does not have. Another attempt can do without.
+    /// The attempt relied on wrong information, such as a blob that an earlier image lists and the
+    /// registry does not have. Another attempt does not rely on it and may succeed.
     Untrue(Error),
 }
 
@@ -42,11 +42,11 @@ impl<E: Into<Error>> From<E> for Failure {
 /// An image that was pushed.
 pub struct Pushed {
     pub report: Report,
-    /// What an index lists for it.
+    /// The entries that an index lists for this image.
     pub entries: Vec<IndexEntry>,
 }
 
-/// One image of a run on its way.
+/// The push of one image of a run.
 pub struct ImagePush<'a> {
     pub item: &'a Item,
     /// The image's number in the run.
@@ -61,21 +61,21 @@ pub struct ImagePush<'a> {
 
 /// An image whose blobs are all in the repository.
 pub struct Brought {
-    /// The forms that its manifests can have, the preferred one first.
+    /// The manifests in all formats that are possible, the preferred format first.
     pub forms: Vec<Form>,
-    /// What is remembered of an image whose manifest was made here.
+    /// What the cache should remember; only for an image whose manifest was made here.
     pub archive: Option<ArchiveResult>,
 }
 
-/// An image in one manifest format: its manifests, the blobs that they list, and what an index lists
-/// of it.
+/// An image in one manifest format: its manifests, the blobs that they list, and its entries for an
+/// index.
 pub struct Form {
     pub tree: Tree,
     pub blobs: Vec<BlobResult>,
     pub entries: Vec<IndexEntry>,
 }
 
-/// A blob of an image, and what became of it.
+/// A blob of an image, and its outcome.
 pub enum BlobResult {
     Config { digest: Digest, size: u64, outcome: Outcome },
     Layer(LayerReport),
@@ -96,7 +96,7 @@ impl BlobResult {
         }
     }
 
-    /// Whether it is a layer that only others may distribute.
+    /// Whether it is a foreign (non-distributable) layer.
     pub fn is_foreign(&self) -> bool {
         match self {
             Self::Config { .. } => false,
@@ -117,7 +117,6 @@ impl ImagePush<'_> {
         &self.run.options
     }
 
-    /// Opens the image.
     pub async fn open(&self) -> Result<Opened, Error> {
         let selection = self.selection();
         match &self.item.image {
@@ -133,7 +132,8 @@ impl ImagePush<'_> {
         }
     }
 
-    /// Which image of a layout is meant: for an index, the one for the platform of its slot.
+    /// Which image of a layout to push. Without an explicit platform, it is the platform of the
+    /// slot in the index.
     fn selection(&self) -> Selection {
         let mut selection = self.item.selection.clone();
         let expected = self.slot.and_then(|slot| slot.image.platform.clone());
@@ -141,7 +141,7 @@ impl ImagePush<'_> {
         selection
     }
 
-    /// The image that is meant, which must fit its slot in an index.
+    /// Chooses the image, and checks that it fits its slot in the index.
     pub fn pick(&self, destination: &Destination, images: &[Image]) -> Result<Image, Error> {
         let image = destination.pick(self.item, images)?;
         if let Some(slot) = self.slot {

@@ -18,18 +18,19 @@ use crate::image::{IndexEntry, Manifest};
 use crate::report::Report;
 use crate::ssh::HostPush;
 
-/// How many images are worked on at the same time. They share the threads that pack, and sources
-/// that take much memory are read in turns.
+/// How many images are pushed at the same time. They share the threads that pack, and sources that
+/// need much memory are read one after another.
 const AT_ONCE: usize = 16;
 
-/// The sink for the events of the image with this number, or with `None` of what concerns all.
+/// Returns the sink for the events of the image with this number, or with `None` the sink for
+/// events of the whole run.
 pub type EventsOf<'a> = &'a (dyn Fn(Option<usize>) -> Events + Sync);
 
-/// Pushes several images at once: what they share is read, compressed and uploaded once, and mounted
-/// into the repositories of the others. The results are in the order of the items.
+/// Pushes several images at once. A layer that they share is read, compressed and uploaded once,
+/// and mounted into the other repositories. The results are in the order of the items.
 ///
-/// One failure does not stop the others, unless [`PushOptions::fail_fast`] is set: then those that
-/// are not pushed by then are [given up](Error::GivenUp).
+/// One failure does not stop the others, unless [`PushOptions::fail_fast`] is set: then the images
+/// that are not finished are [given up](Error::GivenUp).
 pub async fn push_all(
     items: &[Item],
     options: &PushOptions,
@@ -58,8 +59,8 @@ pub async fn push_all(
     results
 }
 
-/// Pushes the images of an index by their digests, and then the index under its tags: an error
-/// leaves the tags as they were.
+/// Pushes the images of an index by their digests, and then the index under its tags. An error
+/// leaves the tags unchanged.
 pub async fn push_index(
     index: &Index,
     options: &PushOptions,
@@ -123,7 +124,7 @@ async fn put_index(
 }
 
 impl IndexItem {
-    /// The image as one that is pushed.
+    /// The image as an item of a push.
     pub(crate) fn item(&self, index: &Index) -> Item {
         Item {
             image: self.image.clone(),

@@ -1,4 +1,4 @@
-//! Where the image is read from, as often as it takes.
+//! Opens an image, as often as it has to be read.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::source::{
 /// An image's location, and whether it can be read more than once.
 pub struct Input {
     location: Location,
-    /// Whether it may be run.
+    /// Whether the image may be run, if it is a program.
     may_run: bool,
     /// When its images must be known.
     images: ImagesKnown,
@@ -46,11 +46,11 @@ impl Opened {
     }
 }
 
-/// Images that can be asked what they are.
+/// The images of an archive.
 pub enum Images {
-    /// Their file is open.
+    /// Their file is open, and their layers can be read.
     Source(Box<dyn Source>),
-    /// It need not be: these they are.
+    /// The cache knows them, so their file need not be opened.
     Remembered(Vec<Image>),
 }
 
@@ -63,14 +63,14 @@ impl Images {
         }
     }
 
-    /// The one name that they have, where it is known before they are.
+    /// The only name in the source, if it is known before the images are known.
     pub fn early_name(&self) -> Option<String> {
         let Self::Source(source) = self else { return None };
         let [name] = <[String; 1]>::try_from(source.early_names()?).ok()?;
         Some(name)
     }
 
-    /// What layers to come will be made of.
+    /// The keys of layers that the source will make.
     pub fn keys(&self) -> Vec<LayerKey> {
         match self {
             Self::Source(source) => source.keys(),
@@ -80,26 +80,27 @@ impl Images {
 }
 
 impl Input {
-    /// The input of an item. If the destination is the name that the image carries, the image is
-    /// read twice.
+    /// The input of an item. Without a destination the image is read twice, because the first
+    /// reading finds its name.
     pub async fn of(item: &Item, may_run: bool) -> Result<Self, Error> {
         let input = match item.destination {
             Some(_) => Self::new(&item.image, may_run),
             None => Self::repeatable(&item.image, may_run).await?,
         };
-        // One of several images was chosen: layers of the others must not be sent.
+        // If one of several images was chosen, the images must be known first, so that layers of
+        // the others are not sent.
         let is_chosen = item.selection != Selection::default();
         let images = if is_chosen { ImagesKnown::First } else { input.images };
         Ok(Self { images, ..input })
     }
 
-    /// An input that is read once. A file can be read again even so.
+    /// An input that is read once. A file can be read again nevertheless.
     pub fn new(location: &Location, may_run: bool) -> Self {
         let images = ImagesKnown::UnlessSingle;
         Self { location: location.clone(), may_run, images, _spooled: None }
     }
 
-    /// To be read twice: a pipe's content is put into a file first.
+    /// An input that can be read twice: the content of a pipe is first written to a file.
     async fn repeatable(location: &Location, may_run: bool) -> Result<Self, Error> {
         match location {
             Location::Stdin => blocking(move || Self::spool(may_run)).await,
@@ -129,7 +130,8 @@ impl Input {
         Ok(Self { location: Location::Path(path), may_run, images, _spooled: Some(file) })
     }
 
-    /// Opens the image, or takes from the cache what opening it would show. Of a layout, this image.
+    /// Opens the image, or takes its contents list from the cache. `selection` chooses an image of
+    /// a layout.
     pub async fn open(
         &self,
         selection: Selection,
@@ -147,7 +149,7 @@ impl Input {
         })
     }
 
-    /// The images of a file that cannot have changed since the cache took note of them.
+    /// The cached images of a file, if the file cannot have changed since they were cached.
     async fn remembered(&self, cache: &Cache) -> Option<Vec<Image>> {
         let images = cache.image(&self.identity()?).await?;
         let images = images.into_iter().map(|image| Image {
@@ -158,14 +160,14 @@ impl Input {
         Some(images.collect())
     }
 
-    /// Begins to read the image.
+    /// Opens the image for reading.
     pub async fn source(&self, events: &Events) -> Result<Contents, Error> {
         let location = self.location.clone();
         let options = self.open_options(self.images, Some(events));
         blocking(move || Ok(source::open(&location, options)?)).await
     }
 
-    /// With events, the progress of the reading is reported.
+    /// If `events` is given, it receives the progress of the reading.
     fn open_options(&self, images: ImagesKnown, events: Option<&Events>) -> source::Options {
         let events = events.cloned().unwrap_or_else(event::ignore);
         let noting = events.clone();
@@ -177,7 +179,7 @@ impl Input {
         }
     }
 
-    /// The images, read for nothing but their names.
+    /// Reads the image only to list its images.
     pub async fn images(&self) -> Result<Vec<Image>, Error> {
         let location = self.location.clone();
         let options = self.open_options(ImagesKnown::WhenTold, None);
@@ -191,7 +193,7 @@ impl Input {
         .await
     }
 
-    /// The names of all that it holds, with the digests by which each can be chosen.
+    /// The names of all images, each with the digest that selects the image.
     pub async fn names(&self) -> Result<Vec<(Digest, Vec<String>)>, Error> {
         let location = self.location.clone();
         let options = self.open_options(ImagesKnown::WhenTold, None);
@@ -206,7 +208,8 @@ impl Input {
             Contents::Layout(layout) => {
                 let trees = layout.trees()?.into_iter();
                 let named = trees.map(|tree| {
-                    // Most layouts give no more than a tag, which names no repository.
+                    // Keep only full names. Most layouts have only a tag, which names no
+                    // repository.
                     let whole = tree.names.iter().filter(|name| name.contains('/')).cloned();
                     (tree.nodes[tree.root].digest.clone(), whole.collect())
                 });
@@ -216,7 +219,7 @@ impl Input {
         .await
     }
 
-    /// Whether it is a file or a folder, and no pipe.
+    /// Whether the image can be opened again. This is not possible for a pipe.
     pub fn can_be_read_again(&self) -> bool {
         let is_lasting = |meta: std::fs::Metadata| meta.is_file() || meta.is_dir();
         match &self.location {
@@ -226,24 +229,24 @@ impl Input {
         }
     }
 
-    /// What tells a file that never changes from all others.
+    /// A key that identifies a file that never changes; `None` for other files.
     pub fn identity(&self) -> Option<String> {
         source::identity(&self.location)
     }
 }
 
-/// A name under which an open file without one can be opened.
+/// A path by which an open file without a name can be opened again.
 fn descriptor_path(file: &std::fs::File) -> PathBuf {
     use std::os::fd::AsRawFd;
     let folder = if cfg!(target_os = "linux") { "/proc/self/fd" } else { "/dev/fd" };
     format!("{folder}/{}", file.as_raw_fd()).into()
 }
 
-/// Runs what blocks off the runtime's threads.
+/// Runs blocking work on a thread that is not one of the runtime's.
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    // Fails only where the runtime is shutting down, or where the work panicked.
+    // Fails only while the runtime shuts down, or if the work panicked.
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|error| Err(Error::Failed(error.to_string())))

@@ -1,5 +1,5 @@
-//! One layer of an archive: found at the registry and skipped, or packed and uploaded; and all of
-//! them.
+//! Brings the layers of an archive. Each layer is found at the registry and skipped, or packed and
+//! uploaded.
 
 use std::collections::{HashMap, HashSet};
 use std::future::pending;
@@ -26,8 +26,8 @@ use crate::report::{Known, LayerReport, Outcome};
 use crate::reuse::{Candidate, Reuse, Why};
 use crate::source::{self, Claim, Image, LayerId};
 
-/// A layer of that many bytes is uploaded while it is still being compressed. The digest of a
-/// smaller one is known in a moment, and then whether the registry has it.
+/// A layer of at least this size is uploaded while it is still being compressed. A smaller layer is
+/// compressed quickly; then its digest is known, and the registry can be asked for it first.
 const STREAM_FROM: u64 = 64 << 20;
 
 /// Brings the layers of one image to its repository.
@@ -36,28 +36,28 @@ pub struct Layers<'a> {
     trust: Trust,
     pub(super) known: &'a Reuse,
     pub(super) blobs: &'a RepositoryBlobs<'a>,
-    /// What the history calls the layers, if it is known before they are read.
+    /// The layers' names from the history, if they are known before the layers are read.
     pub(super) names: HashMap<LayerId, String>,
     /// The diff IDs and keys that are known of the layers to come.
     expected: (Vec<DiffId>, Vec<LayerKey>),
-    /// What was found of each layer.
+    /// The blob that was found for each layer.
     found: Mutex<HashMap<DiffId, Arc<OnceCell<FoundBlob>>>>,
-    /// Whether an entry's name was the diff ID of a layer that the registry has. Then the names of
-    /// the other entries are diff IDs as well.
+    /// Whether the name of an entry was the diff ID of a layer that the registry has. Then the
+    /// names of the other entries are treated as diff IDs too.
     names_hold: AtomicBool,
     /// The diff IDs of layers that were reported.
     reported: Mutex<HashSet<DiffId>>,
 }
 
-/// The blob that was found of a layer, if any.
+/// The blob that was found for a layer, if any.
 type FoundBlob = Option<(Blob, Outcome)>;
 
 /// A layer whose blob is in the repository, or would be after a push.
 #[derive(Debug)]
 pub struct LayerResult {
-    /// What the source calls it.
+    /// The layer's name in the source.
     pub entry: String,
-    /// What its first bytes show it to hold, if they were read.
+    /// The package name that its first bytes show, if they were read.
     pub name: Option<String>,
     /// The diff ID that the blob is for.
     pub diff_id: DiffId,
@@ -67,7 +67,7 @@ pub struct LayerResult {
     pub outcome: Outcome,
     /// Whether the blob was packed here.
     pub packed: bool,
-    /// What the source makes the layer of.
+    /// What the source makes the layer from.
     pub key: Option<LayerKey>,
 }
 
@@ -103,7 +103,7 @@ impl<'a> Layers<'a> {
         }
     }
 
-    /// Brings the layers as the reader comes to them, all at the same time.
+    /// Brings the layers as the reader yields them, all at the same time.
     pub async fn bring_all(
         &self,
         layers: &mut mpsc::Receiver<IncomingLayer>,
@@ -125,7 +125,7 @@ impl<'a> Layers<'a> {
         Ok(LayerResults(results))
     }
 
-    /// Finds all layers of an image without its bytes; `None` if some have to be read.
+    /// Finds all layers of an image without reading them. `None` if some have to be read.
     pub async fn find_all(&self, image: &Image) -> Result<Option<LayerResults>, Error> {
         let layers = image.layers.iter().zip(image.config.diff_ids());
         let found = try_join_all(layers.map(async |(id, diff_id)| {
@@ -153,8 +153,8 @@ impl<'a> Layers<'a> {
         Ok(Some(LayerResults(found.into_iter().collect())))
     }
 
-    /// Looks for all layers that are known to come. A reader that waits for each in turn would
-    /// make a round trip of each. Errors are met again when the layer comes.
+    /// Looks for all expected layers at once. Otherwise the reader would wait for a round trip for
+    /// each layer. Errors are ignored here: they occur again when the layer comes.
     async fn find_ahead(&self) {
         let (diff_ids, keys) = &self.expected;
         let of_keys = keys.iter().map(async |key| {
@@ -194,7 +194,8 @@ impl<'a> Layers<'a> {
         };
         let is_made = matches!(layer.claim, Claim::Key(_));
         if is_made && diff_id.is_none() && !self.known.knows_no_image().await {
-            // Most layers are in the previous image, and hashing costs less than packing.
+            // Most layers are in the previous image, and hashing costs less than packing, so hash
+            // it first.
             layer.verdict.send_replace(Decision::Hash);
             return Ok(None);
         }
@@ -215,7 +216,7 @@ impl<'a> Layers<'a> {
         Ok(Some((id, result)))
     }
 
-    /// The diff ID that a layer is looked for by.
+    /// The diff ID to look for, if the claim gives one.
     async fn claimed(&self, claim: &Claim) -> Option<DiffId> {
         match claim {
             Claim::DiffId(diff_id) => Some(diff_id.clone()),
@@ -225,7 +226,7 @@ impl<'a> Layers<'a> {
         }
     }
 
-    /// A layer that need not be packed. If its bytes have to be read anyway, they are hashed.
+    /// Skips a layer that need not be packed. If its bytes have to be read anyway, they are hashed.
     async fn skip(
         &self,
         mut layer: IncomingLayer,
@@ -251,7 +252,8 @@ impl<'a> Layers<'a> {
         }
     }
 
-    /// A layer that the registry does not have: packed here, or by another image of the run.
+    /// Makes a layer that the registry does not have: packs it here, or waits for another image of
+    /// the run to pack it.
     async fn make(
         &self,
         layer: IncomingLayer,
@@ -289,7 +291,7 @@ impl<'a> Layers<'a> {
         diff_id: Option<DiffId>,
         waiter: Waiter,
     ) -> Result<LayerResult, Failure> {
-        // Its reader need not wait.
+        // The reader can skip the layer at once.
         if let Some(diff_id) = diff_id {
             layer.verdict.send_replace(Decision::Skip(diff_id));
         }
@@ -297,7 +299,7 @@ impl<'a> Layers<'a> {
             Some(MadeLayer { diff_id, blob, spool: Some(spool) }) => {
                 Ok(self.share(layer, diff_id, blob, spool).await?)
             }
-            // The other image's push says why it failed. Our own bytes are still there.
+            // The other image's push reports the reason. Another attempt can pack the layer here.
             _ => Err(Failure::Untrue(Error::Failed(format!(
                 "layer {:?} could not be packed by another image of this run",
                 layer.entry
@@ -358,7 +360,7 @@ impl<'a> Layers<'a> {
             if looked_for.as_ref() != Some(&packed.diff_id)
                 && let Some(found) = self.find(&packed.diff_id).await?
             {
-                // The entry's name was not its diff ID, so only now there is one to look for.
+                // The entry's name was not the diff ID, so the blob could be found only now.
                 return Ok(found);
             }
             let holders = self.known.holders(&packed.blob).await;
@@ -368,7 +370,7 @@ impl<'a> Layers<'a> {
         let passed = async { Ok((&mut layer.passed).await) };
         let ((blob, outcome), read) = match try_join!(brought, passed) {
             Ok((brought, Ok(Some(read)))) => (brought, read),
-            // The reader has given the layer up and reports the reason.
+            // The reader has stopped and reports the reason.
             Ok(_) | Err(UploadError::Packing(pack::Error::Abandoned)) => return stopped().await,
             Err(UploadError::Packing(source)) => {
                 let image = self.push.item.image.to_string();
@@ -392,8 +394,8 @@ impl<'a> Layers<'a> {
         })
     }
 
-    /// Whether a layer is uploaded while it is being compressed: if it is big, and the registry
-    /// cannot have it. A hint may not be a diff ID.
+    /// Whether to upload a layer while it is being compressed. It must be big, and the registry
+    /// must not have it. A hint is not enough, because it may not be a diff ID.
     async fn is_streamed(&self, layer: &IncomingLayer) -> bool {
         let is_new = match layer.claim {
             Claim::DiffId(_) => true,
@@ -426,7 +428,8 @@ impl<'a> Layers<'a> {
         (self.push.events)(Event::LayerDone { layer, report });
     }
 
-    /// How the manifest lists the layers, lowest first, if they are those that the config lists.
+    /// Checks that the layers are those that the config lists, and returns them for the manifest,
+    /// lowest first.
     pub fn verify(
         &self,
         image: &Image,
@@ -455,8 +458,8 @@ impl<'a> Layers<'a> {
                 // bytes need a blob of their own.
                 return Err(Failure::Untrue(source::Error::from(mismatch()).into()));
             }
-            // Written only if the user asks for it: the manifest of an image must not depend on
-            // whether its script was read, run or piped.
+            // Written only if the user asks for it. Otherwise the manifest would depend on whether
+            // the image's script was read, run or piped.
             let key = layer.key.clone().filter(|_| self.push.options().trust_annotations);
             layers.push(ManifestLayer { blob: layer.blob.clone(), key });
         }
@@ -465,7 +468,7 @@ impl<'a> Layers<'a> {
 }
 
 impl LayerResult {
-    /// The report of it, with what the image's history says if that is known.
+    /// The report of the layer. The image's history gives its name, if the history is known.
     pub fn report(&self, history: Option<&History>, format: Format) -> LayerReport {
         let name = history
             .and_then(source::name_from_history)
@@ -502,13 +505,13 @@ impl LayerResults {
     }
 }
 
-/// Whether a layer's blob was packed here. A layer that is stored compressed is its own blob;
-/// another archive may hold it compressed otherwise.
+/// Whether the blob was packed here. A layer that is stored compressed is used as it is; it does
+/// not show how this program compresses the layer.
 fn is_packed(blob: &Blob, made: &Blob, stored_size: u64) -> bool {
     blob == made && (blob.size != stored_size || blob.compression == Compression::None)
 }
 
-/// The reader has stopped and reports the reason; this future is dropped then.
+/// Never returns. The reader has stopped and reports the reason; then this future is dropped.
 async fn stopped<T>() -> T {
     pending().await
 }

@@ -22,9 +22,9 @@ use crate::source::{self, LayerId, Location};
 /// A blob of the tree.
 struct Part<'a> {
     stored: &'a StoredBlob,
-    /// What is reported of it; `None` for a config.
+    /// The report of the layer; `None` for a config.
     layer: Option<LayerReport>,
-    /// Whether a tag points to a manifest that lists it, however deep.
+    /// Whether a tag already points to a manifest that lists the blob, directly or not.
     is_tagged: bool,
 }
 
@@ -44,7 +44,7 @@ pub async fn bring(
         false => HashSet::new(),
     };
     if let (Some(config), true) = (&tree.nodes[tree.root].config, there.is_empty()) {
-        // Only to say what changes with it.
+        // Needed only to report what changes.
         known.expect(config.diff_ids(), &[]).await;
     }
     let parts = parts(&tree, &there);
@@ -104,14 +104,14 @@ async fn bring_part(
             let candidate = Candidate { blob: blob.clone(), repository, why };
             (vec![candidate], Arc::new(InRepository::new(theirs, digest.clone(), *size)))
         }
-        // Only others may distribute it, and the registry need not have it.
+        // A foreign layer that the image does not contain. The registry need not have it.
         (None, _) => return Ok(Outcome::Reused { why: Known::Elsewhere }),
     };
     blobs.ensure(&blob, &candidates, &Upload { layer: id, name, content, events }).await
 }
 
-/// The blobs of the tree. Those of an index are listed once each; those of a single manifest as
-/// often as it lists them.
+/// The blobs of the tree. For an index, each blob is returned once; for a single manifest, as often
+/// as the manifest lists it.
 fn parts<'a>(tree: &'a Tree, there: &HashSet<usize>) -> Vec<Part<'a>> {
     let is_index = tree.nodes[tree.root].blobs.is_empty();
     let mut seen = HashSet::new();
@@ -135,7 +135,7 @@ fn parts<'a>(tree: &'a Tree, there: &HashSet<usize>) -> Vec<Part<'a>> {
                     media_type: stored.media_type.as_str().into(),
                     compression: Compression::of_media_type(&stored.media_type)
                         .unwrap_or(Compression::None),
-                    // Replaced when it is known.
+                    // A placeholder until the outcome is known.
                     outcome: Outcome::WouldUpload,
                 }
             });
@@ -158,7 +158,7 @@ fn check_format(push: &ImagePush<'_>, tree: &Tree) -> Result<(), Error> {
     }
 }
 
-/// What an index lists of the tree: its images, with their platforms.
+/// The entries of the tree for an index: its images, with their platforms.
 fn index_entries(push: &ImagePush<'_>, tree: &Tree) -> Result<Vec<IndexEntry>, Error> {
     let Some(slot) = push.slot else { return Ok(Vec::new()) };
     let (mut entries, mut platforms) = (Vec::new(), HashSet::new());
@@ -183,11 +183,11 @@ fn index_entries(push: &ImagePush<'_>, tree: &Tree) -> Result<Vec<IndexEntry>, E
     Ok(entries)
 }
 
-/// The images that the root lists, however deep. Attestations have the platform "unknown" and do
+/// The images that the root lists, directly or not. Attestations have the platform "unknown" and do
 /// not count.
 fn images(tree: &Tree) -> Vec<&Node> {
     let (mut images, mut seen) = (Vec::new(), HashSet::new());
-    // The next one is last.
+    // A stack: the last element is visited next.
     let mut waiting = vec![tree.root];
     while let Some(place) = waiting.pop() {
         let node = &tree.nodes[place];

@@ -1,5 +1,5 @@
-//! Who packs a layer that several images need: one does, the others wait and share the blob, or pack
-//! it themselves if it fails.
+//! Makes sure that a layer that several images need is packed only once. One image packs it. The
+//! others wait and share the blob, or pack it themselves if that fails.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::image::{Blob, DiffId, LayerKey};
 use crate::pack::{Packed, Spool};
 
-/// How many packed blobs are kept for images that have not come to them yet.
+/// How many packed blobs are kept for images that need them later.
 const MOST_KEPT: usize = 256;
 
 /// The layers that are packed in this run.
@@ -21,7 +21,7 @@ pub struct Making {
     keep: Arc<AtomicUsize>,
 }
 
-/// What a layer is known by before it is packed.
+/// What identifies a layer before it is packed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum WantedLayer {
     Layer(DiffId),
@@ -44,14 +44,15 @@ pub struct MadeLayer {
     pub spool: Option<Spool>,
 }
 
-/// What is to be done for a layer.
+/// What the caller has to do for a layer.
 pub enum MakeRole {
     Make(Maker),
     Wait(Waiter),
     Share(MadeLayer),
 }
 
-/// The duty to pack a layer. If it is dropped before the layer is packed, those that wait hear it.
+/// The duty to pack a layer. If it is dropped before the layer is packed, the waiters learn that
+/// packing failed.
 pub struct Maker {
     wanted: WantedLayer,
     stage: watch::Sender<MakeStage>,
@@ -62,17 +63,17 @@ pub struct Maker {
 pub struct Waiter(watch::Receiver<MakeStage>);
 
 impl Making {
-    /// For a run of so many images; nothing is made yet.
+    /// An empty table for a run of this many images.
     pub fn new(images: usize) -> Self {
         let keep = if images > 1 { MOST_KEPT } else { 0 };
         Self { layers: Mutex::default(), keep: Arc::new(AtomicUsize::new(keep)) }
     }
 
-    /// Who packs this layer.
+    /// What the caller has to do for this layer.
     pub fn role(&self, wanted: &WantedLayer) -> MakeRole {
         let mut layers = self.layers.lock();
         if let Some(stage) = layers.get(wanted) {
-            // A maker that is gone without a result has given up.
+            // A maker that was dropped without a result has failed.
             let is_led = stage.has_changed().is_ok();
             match &*stage.borrow() {
                 MakeStage::Made(made) => return MakeRole::Share(made.clone()),
@@ -91,12 +92,12 @@ impl Making {
         }
     }
 
-    /// Keeps the blob of the next layer that is packed, for the image to come to it.
+    /// Allows one more blob to be kept until its image needs it.
     pub fn keep_one_more(&self) {
         self.keep.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Has the layer packed once more, since its blob is out of reach.
+    /// Packs the layer again, because the bytes of its blob are not available.
     pub fn remake(&self, wanted: &WantedLayer) -> Maker {
         self.begin(&mut self.layers.lock(), wanted)
     }
@@ -113,14 +114,14 @@ impl Making {
 }
 
 impl Maker {
-    /// The layer was packed, into this spool.
+    /// Reports that the layer was packed into this spool.
     pub fn done(self, packed: &Packed, spool: &Spool) {
         if matches!(&self.wanted, WantedLayer::Layer(wanted) if *wanted != packed.diff_id) {
-            // It was only thought to be that layer.
+            // The bytes were those of another layer.
             return;
         }
-        // One receiver is in the map; further ones wait for the bytes. Without them the bytes are
-        // kept for images to come, as long as there are not too many.
+        // One receiver is in the map. Any further receiver waits for the bytes. Without a waiter,
+        // the bytes are kept for later images, up to a limit.
         let one_less = |left: usize| left.checked_sub(1);
         let is_wanted = self.stage.receiver_count() > 1
             || self.keep.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok();

@@ -1,5 +1,5 @@
-//! The manifests of a tree, put from its leaves, the root last and under the tags; and what the
-//! registry's answer to a manifest means.
+//! Puts the manifests of a tree: the leaves first, the root last and under its tags. It also
+//! decides what a refusal of a manifest means.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::report::Outcome;
 use crate::reuse::{Previous, PreviousImages};
 use crate::source::layout::{Node, Tree};
 
-/// The repository and the tags that an image, or an index, is put to.
+/// Where an image or an index is put: the repository and the tags.
 pub struct PutTarget<'a> {
     pub repository: &'a Repository,
     pub destination: &'a Destination,
@@ -35,20 +35,20 @@ impl<'a> PutTarget<'a> {
         Self { repository, destination, previous, events }
     }
 
-    /// Whether every tag stands for this manifest already.
+    /// Whether every tag already points to this manifest.
     pub async fn is_there(&self, manifest: &Digest) -> bool {
         let references = self.destination.references(manifest);
         let now = join_all(references.iter().map(|reference| self.now(reference))).await;
         now.iter().all(|digest| digest.as_ref() == Some(manifest))
     }
 
-    /// What a reference stands for, as it was read at the beginning of this run.
+    /// The digest that a reference pointed to at the beginning of this run.
     async fn now(&self, reference: &str) -> Option<Digest> {
         self.previous.digest(&Previous::new(self.repository.clone(), reference)).await
     }
 
-    /// Puts the manifests of a tree. If a tag stands for the root already, nothing that the root
-    /// lists has to be put.
+    /// Puts the manifests of a tree. If the tags already point to the root, the manifests that it
+    /// lists are not put again.
     pub async fn put_tree(&self, tree: &Tree) -> Result<(), Error> {
         let root = &tree.nodes[tree.root];
         self.destination.check(&root.digest)?;
@@ -135,10 +135,10 @@ pub async fn put_under(
     }
 }
 
-/// What the refusal of a manifest means, after these blobs were found or brought.
+/// Decides what the refusal of a manifest means. `blobs` were found or uploaded before.
 ///
-/// If the registry does not know a blob that it said it has, the image can be pushed again without
-/// relying on that. Otherwise the refusal is final.
+/// If the registry does not have a blob that it confirmed before, the image can be pushed again
+/// without relying on that. Otherwise the refusal is final.
 pub fn judge_refusal(
     error: Error,
     blobs: &[BlobResult],
@@ -168,8 +168,8 @@ pub fn judge_refusal(
         .filter(|blob| blob.outcome().is_relied_on())
         .map(|blob| blob.digest().clone())
         .collect();
-    // A registry that took an upload a moment ago and denies the blob has lost it: another process
-    // uploaded it at the same time, or not all of the registry's servers know it yet.
+    // If a registry accepted an upload a moment ago and now denies the blob, it has lost the blob:
+    // another process uploaded it at the same time, or not all servers of the registry know it yet.
     let lost = blobs.iter().filter(|blob| *blob.outcome() == Outcome::Uploaded);
     let lost = lost.map(|blob| blob.digest().clone()).filter(|digest| named.contains(digest));
     let relied_on: HashSet<Digest> = relied_on.into_iter().chain(lost).collect();
@@ -178,13 +178,13 @@ pub fn judge_refusal(
     if !is_about_trust || relied_on.is_empty() {
         return Failure::Final(error);
     }
-    // A registry that names one blob may name only the first of several that it misses.
+    // If a registry names one missing blob, it may be only the first of several.
     let denied = if denied.len() > 1 { denied } else { relied_on.clone() };
     ledger.distrust(repository, &relied_on, &denied);
     Failure::Untrue(error)
 }
 
-/// Whether the registry refused the media types of OCI, as old ones do.
+/// Whether the registry refused OCI media types, as old registries do.
 pub fn is_format_refused(error: &Error) -> bool {
     matches!(error.registry(), Some(registry::Error::Status(answer)) if answer.is_about_format())
 }
@@ -200,12 +200,12 @@ pub fn reachable(tree: &Tree) -> HashSet<usize> {
     seen
 }
 
-/// The places of all nodes but the root, in levels: those that list no other first. All nodes of a
-/// level can be put at once.
+/// The places of all nodes except the root, in levels. Nodes that list no other node come first.
+/// All nodes of a level can be put at the same time.
 fn levels(tree: &Tree) -> Vec<Vec<usize>> {
     let mut heights = vec![0; tree.nodes.len()];
     let mut levels: Vec<Vec<usize>> = Vec::new();
-    // Children come before those that list them.
+    // Children come before the nodes that list them.
     for (place, node) in tree.nodes.iter().enumerate() {
         let height = node.children.iter().map(|child| heights[*child] + 1).max().unwrap_or(0);
         heights[place] = height;

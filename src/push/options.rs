@@ -10,17 +10,17 @@ pub struct Item {
     pub image: source::Location,
     /// Which image, if there are several.
     pub selection: source::Selection,
-    /// Where it goes; `None`: the one name that the image itself carries.
+    /// Where it goes. `None`: to the only name that the image itself has.
     pub destination: Option<Reference>,
     /// Tags besides the destination's own, in the same repository.
     pub tags: Vec<String>,
-    /// The machine that gets the image over SSH, under the destination's name; `None`: the
-    /// destination's registry gets it.
+    /// The machine that gets the image over SSH, under the destination's name. `None`: the image
+    /// goes to the destination's registry.
     pub host: Option<ssh::Host>,
 }
 
 impl Item {
-    /// The only image at `image`, to its destination and no further tag.
+    /// The only image at `image`, for this destination and without further tags.
     pub fn new(image: source::Location, destination: Option<Reference>) -> Self {
         let selection = source::Selection::default();
         Self { image, selection, destination, tags: Vec::new(), host: None }
@@ -30,14 +30,14 @@ impl Item {
 /// Images of several platforms, and the index over them.
 #[derive(Clone, Debug)]
 pub struct Index {
-    /// Where the index goes, and by their digests the images.
+    /// Where the index goes. The images go there too, by their digests.
     pub destination: Reference,
     /// Tags besides the destination's own, in the same repository.
     pub tags: Vec<String>,
-    /// The images. Their platforms are those of their configs.
+    /// The images. Their platforms come from their configs.
     pub images: Vec<IndexItem>,
-    /// The machine that gets the image for its platform over SSH; `None`: the destination's registry
-    /// gets them all.
+    /// The machine that gets the image for its platform over SSH. `None`: the destination's
+    /// registry gets all images.
     pub host: Option<ssh::Host>,
 }
 
@@ -55,29 +55,28 @@ pub struct IndexItem {
 /// How to push.
 #[derive(Clone, Debug)]
 pub struct PushOptions {
-    /// The manifest's format; `None` (the default): Docker's, or OCI's where a layer is
-    /// zstd-compressed. Manifests that are stored as such are put as they are.
+    /// The manifest's format. `None` (the default): Docker's, or OCI's if a layer is compressed
+    /// with zstd. A manifest that the image already contains is not changed.
     pub format: Option<Format>,
     /// How new blobs are compressed. Default: gzip.
     pub compression: Compression,
-    /// The compressor's level, 1 to 12 for gzip (libdeflate's levels), 1 to 22 for zstd; `None`:
-    /// the default of each.
+    /// The compression level: 1 to 12 for gzip (libdeflate's levels), 1 to 22 for zstd. `None`: the
+    /// default of the format.
     pub level: Option<i32>,
     /// Blobs uploaded at the same time. Default: [`DEFAULT_JOBS`].
     pub jobs: usize,
-    /// Whether nothing is sent, only found out. Default: no.
+    /// Whether to find out what would be sent, without sending it. Default: no.
     pub dry_run: bool,
     /// Other images of the same registry whose layers may be reused. Default: none.
     pub reuse_from: Vec<Reference>,
-    /// Whether to trust annotations of previous images that say what their layers were made of.
+    /// Whether to trust annotations in which previous images say what their layers were made from.
     /// Default: no.
     pub trust_annotations: bool,
     /// Whether an image that is a program may be run. Default: yes.
     pub may_run: bool,
-    /// Whether images that are pushed together are given up when one of them has failed. Default:
-    /// no.
+    /// Whether to give up the other images of the run when one has failed. Default: no.
     pub fail_fast: bool,
-    /// Where the local cache is. Default: `None`, none is used.
+    /// Where the local cache is. Default: `None`, no cache is used.
     pub cache: Option<reuse::CacheLocation>,
     /// How to talk to the registry. Default: without credentials.
     pub registry: registry::Options,
@@ -85,7 +84,7 @@ pub struct PushOptions {
     pub ssh: ssh::Options,
 }
 
-/// How many blobs are uploaded at the same time unless told otherwise.
+/// How many blobs are uploaded at the same time by default.
 pub const DEFAULT_JOBS: usize = 8;
 
 impl Default for PushOptions {
@@ -108,7 +107,7 @@ impl Default for PushOptions {
 }
 
 impl PushOptions {
-    /// The compressions that the manifest can name.
+    /// The compressions that the manifest's format can express.
     pub(super) fn compressions(&self) -> Vec<Compression> {
         let is_possible = |compression: &Compression| {
             self.format.is_none_or(|format| compression.media_type(format).is_some())
@@ -119,8 +118,9 @@ impl PushOptions {
             .collect()
     }
 
-    /// How these options pack. Another version of the program may pack otherwise; the number is
-    /// raised when the same version packs otherwise.
+    /// Identifies how these options pack a layer. It contains the program's version, because
+    /// another version may pack differently. Increase the number if the result changes within a
+    /// version.
     pub(crate) fn recipe(&self) -> String {
         let level = self.level.map_or("default".to_owned(), |level| level.to_string());
         format!("pushimg {} 3 {} {level}", env!("CARGO_PKG_VERSION"), self.compression)

@@ -1,5 +1,5 @@
-//! The image being read, on a thread of its own: each layer's bytes are packed, or only hashed, or
-//! skipped, as the push decides, if need be while they pass.
+//! Reads the image on a thread of its own. The push decides for each layer whether its bytes are
+//! packed, only hashed, or skipped, if necessary while they are being read.
 
 use std::collections::HashMap;
 use std::thread;
@@ -13,71 +13,70 @@ use crate::image::DiffId;
 use crate::pack::{Packer, Packing, Spool};
 use crate::source::{self, Claim, Image, Layer, LayerId, Location, Source};
 
-/// What is to become of a layer's bytes.
+/// What to do with a layer's bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Not known yet. A stream goes on packing meanwhile: its bytes come only once, and the cores
-    /// have nothing better to do.
+    /// Not decided yet. A stream is packed meanwhile: its bytes come only once, and the processor
+    /// cores are idle anyway.
     Undecided,
-    /// Their diff ID is to be found out; then the layer comes once more, to be looked for by that.
+    /// Hash the bytes. Then the reader yields the layer again with its diff ID, so that the
+    /// registry can be asked for it.
     Hash,
-    /// A blob is to be made of them.
+    /// Make a blob of the bytes.
     Pack,
-    /// The registry has them, or somebody else makes the same of their own; they are those of this
-    /// diff ID.
+    /// Skip the bytes: the registry has the layer, or another image packs it. This is its diff ID.
     Skip(DiffId),
 }
 
-/// How long a stream waits, in all, for the registry to say what it has. A near one has said it by
-/// then, and no layer is packed in vain; with a far one the time is better used to pack.
+/// How long a stream waits in total for the registry to say what it has. A near registry answers
+/// within this time, so no layer is packed in vain. With a distant one it is better to pack
+/// meanwhile.
 const DECISION_TIME: Duration = Duration::from_millis(100);
 
-/// A layer that the source has come to.
+/// A layer that the reader has come to.
 pub struct IncomingLayer {
-    /// Its place in the source.
     pub id: LayerId,
-    /// What the source calls it.
+    /// The layer's name in the source.
     pub entry: String,
     /// Length of the bytes as stored.
     pub size: u64,
-    /// What is known of it unread.
+    /// What is known about the layer before it is read.
     pub claim: Claim,
-    /// Its diff ID, where its bytes were hashed before.
+    /// Its diff ID, if its bytes were hashed before.
     pub known: Option<DiffId>,
-    /// For whoever decides what becomes of its bytes.
+    /// Sends the decision about the layer's bytes.
     pub verdict: watch::Sender<Decision>,
-    /// Answers when the first bytes were read; not at all where the layer is skipped unread.
+    /// Receives a value when the first bytes were read; no value if the layer is skipped unread.
     pub begun: oneshot::Receiver<Begun>,
-    /// Answers when the bytes have passed: with their diff ID, or without where they were skipped.
+    /// Receives a value when all bytes were read: their diff ID, or `None` if they were skipped.
     pub passed: oneshot::Receiver<Option<DiffId>>,
 }
 
 /// A layer whose first bytes were read.
 pub struct Begun {
-    /// Where its blob will be; `None` where it is only hashed.
+    /// Where its blob will be; `None` if the layer is only hashed.
     pub spool: Option<Spool>,
-    /// What its first bytes show it to hold.
+    /// The package name that its first bytes show.
     pub name: Option<String>,
 }
 
-/// The reading under way.
+/// The running reader. It returns the images at the end.
 pub struct ReadingImage(oneshot::Receiver<Result<Vec<Image>, Error>>);
 
-/// Ends the reading where nobody waits for its results any more.
+/// The reader was stopped, because its results are not needed any more.
 struct Stopped;
 
-/// A layer whose bytes were let pass.
+/// A layer whose bytes were processed.
 enum Passed {
-    /// For good.
+    /// The layer is finished.
     Done(DiffId),
-    /// To learn what they are.
+    /// The layer was only hashed, to learn its diff ID.
     Hashed(DiffId),
 }
 
-/// Starts to read. The channel yields the layers as they come; when it is dropped, the thread
-/// stops.
+/// Starts to read. The channel yields the layers in order. Dropping it stops the thread.
 ///
-/// Of a source whose images are known early, only the layers of `wanted` are read.
+/// If the images of the source are known early, only the layers of `wanted` are read.
 pub fn start(
     image: &Location,
     source: Box<dyn Source>,
@@ -85,7 +84,7 @@ pub fn start(
     wanted: Option<&Image>,
 ) -> Result<(mpsc::Receiver<IncomingLayer>, ReadingImage), Error> {
     let wanted = wanted.map(|image| image.layers.iter().map(|id| (*id, ())).collect());
-    // A few ahead: a stream must not wait until somebody has taken note of a layer.
+    // A few layers ahead, so that a stream need not wait until each layer is received.
     let (sender, layers) = mpsc::channel(16);
     let (done, images) = oneshot::channel();
     let reader = ImageReader {
@@ -99,7 +98,7 @@ pub fn start(
     thread::Builder::new()
         .name("read".to_owned())
         .spawn(move || {
-            // Not sent where nobody waits for it.
+            // Sending fails if the result is not needed any more.
             if let Some(result) = reader.run(source) {
                 let _ = done.send(result);
             }
@@ -122,12 +121,12 @@ struct ImageReader {
     wanted: Option<HashMap<LayerId, ()>>,
     layers: mpsc::Sender<IncomingLayer>,
     runtime: Handle,
-    /// What is left of [`DECISION_TIME`].
+    /// The rest of [`DECISION_TIME`].
     decision_time: Duration,
 }
 
 impl ImageReader {
-    /// `None` where it was stopped.
+    /// Returns `None` if the reader was stopped.
     fn run(mut self, mut source: Box<dyn Source>) -> Option<Result<Vec<Image>, Error>> {
         loop {
             let layer = match source.next_layer() {
@@ -156,11 +155,11 @@ impl ImageReader {
             };
             source.learn(&diff_id);
         }
-        // A source that has no more layers knows its images.
+        // At its end, a source knows its images.
         Some(Ok(source.images().unwrap_or_default().to_vec()))
     }
 
-    /// Lets a layer's bytes pass, and says what they are.
+    /// Processes a layer's bytes, and returns their diff ID.
     fn pass(
         &mut self,
         layer: Layer<'_>,
@@ -180,7 +179,8 @@ impl ImageReader {
             passed,
         };
         self.layers.blocking_send(incoming).map_err(|_| Stopped)?;
-        // Where skipping costs nothing, it is worth waiting for the decision; elsewhere a little.
+        // If the layer can be skipped without reading it, wait for the decision. Otherwise wait
+        // only for a short time.
         match layer.claim {
             Claim::DiffId(_) | Claim::Key(_) => match self.wait(&mut decided)? {
                 Decision::Skip(diff_id) => {
@@ -203,7 +203,7 @@ impl ImageReader {
         }
     }
 
-    /// Reads a layer for nothing but its diff ID.
+    /// Reads a layer only to get its diff ID.
     fn hash(&self, layer: Layer<'_>) -> Result<Result<Passed, Error>, Stopped> {
         let in_entry =
             |source| Error::Pack { image: self.image.clone(), entry: layer.entry.clone(), source };
@@ -243,11 +243,11 @@ impl ImageReader {
         };
         let result = self.runtime.block_on(decision);
         self.decision_time = self.decision_time.saturating_sub(began.elapsed());
-        // No decision in time is not a failure.
+        // A timeout is not an error.
         result.unwrap_or(Ok(())).map_err(|_| Stopped)
     }
 
-    /// Reads a layer to its end; `None` where it was stopped.
+    /// Reads a layer to its end. Returns `None` if it was stopped or given up.
     fn read(
         &self,
         layer: Layer<'_>,
@@ -270,7 +270,7 @@ impl ImageReader {
                 .fill(layer.content)
                 .map_err(|error| source::Error::from_read(error, &layer.entry))?;
             if let Some((begun, spool)) = begun.take() {
-                // Whoever does not want to know is gone, which shows below.
+                // Fails if the receiver was dropped; this is checked below.
                 let _ = begun.send(Begun { spool, name: source::package_name(block.bytes()) });
             }
             if length == 0 {

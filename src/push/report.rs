@@ -10,11 +10,11 @@ use crate::image::{Compression, IndexEntry, Manifest, Platform, SharedTexts};
 use crate::report::{Known, ManifestReport, Outcome, Report};
 use crate::source::layout::Node;
 
-/// What a report has besides manifests and blobs.
+/// The parts of a report that do not come from manifests and blobs.
 pub struct Totals {
     /// Body bytes that were sent; `None` in a dry run.
     pub bytes_sent: Option<u64>,
-    /// Whether the tags stand for the manifest already, so that it is not put.
+    /// Whether the tags already point to the manifest, so that it is not put.
     pub is_unchanged: bool,
     pub changes: Option<Changes>,
     pub took: Duration,
@@ -37,7 +37,7 @@ pub fn of(destination: &Destination, form: &Form, totals: &Totals, texts: &Share
         changes: totals.changes.clone(),
         ..bare(destination, &root.manifest(), totals.took, totals.bytes_sent.is_none())
     };
-    // The root is put under each tag.
+    // The root is put once for each tag.
     let again = root.bytes.len() * destination.tags().len().saturating_sub(1);
     let mut would_send = if totals.is_unchanged { 0 } else { manifest_bytes + again as u64 };
     let mut counted = HashSet::new();
@@ -73,7 +73,7 @@ fn of_node(node: &Node) -> ManifestReport {
         digest: node.digest.clone(),
         media_type: node.media_type.clone(),
         platform: node.platform.as_ref().map(Platform::to_string),
-        // Lists of referrers give images a type, too; here they have none.
+        // Images have a type in lists of referrers, but not in the report.
         artifact_type: node.artifact_type.clone().filter(|_| node.config.is_none()),
         subject: node.subject.clone(),
     }
@@ -99,7 +99,7 @@ pub fn of_index(
     let mut counted = HashSet::new();
     for image in images {
         whole.bytes_sent += image.bytes_sent;
-        // What several images have is counted once.
+        // Count only once what several images share.
         whole.size += image.size;
         whole.bytes_reused += image.bytes_reused;
         let mut own = HashSet::new();
@@ -117,7 +117,7 @@ pub fn of_index(
     whole
 }
 
-/// A report of a manifest or an index that is not yet filled in.
+/// The report of a manifest or an index, without its layers and images.
 fn bare(destination: &Destination, manifest: &Manifest, took: Duration, dry_run: bool) -> Report {
     Report {
         reference: destination.name(),

@@ -1,5 +1,5 @@
-//! What all images of one run share: registries, cache, previous images, the ledger, the threads
-//! that compress, and the destinations' tags, which only one image may put.
+//! What all images of one run share: registries, cache, previous images, ledger and packing
+//! threads. It also records which image puts which tag, because only one image may put a tag.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,16 +20,16 @@ use crate::pack::{self, Packer};
 use crate::registry::{self, Registry, Repository};
 use crate::reuse::{self, Cache, Previous, PreviousImages};
 
-/// How long a run takes at most to cancel the upload sessions that it leaves open.
+/// The most time that a run takes to cancel the upload sessions that it leaves open.
 const CANCEL_WITHIN: Duration = Duration::from_secs(2);
 
-/// A source that takes more memory than this is read while no other such source is.
+/// A source that needs more memory than this is not read at the same time as another one.
 const MUCH_MEMORY: usize = 4 << 20;
 
-/// The most memory that reading any source takes.
+/// The most memory that any source needs for reading.
 const MOST_MEMORY: usize = 70 << 20;
 
-/// How many connections for the bodies of blobs are opened ahead: for a layer and the config.
+/// How many connections for blob bodies are opened early: one for a layer and one for the config.
 const CONNECTIONS_AHEAD: usize = 2;
 
 /// What all images of one run share.
@@ -40,18 +40,18 @@ pub struct Run {
     pub ledger: Ledger,
     pub making: Making,
     pub texts: SharedTexts,
-    /// Hears what a registry has to say that is not about one image.
+    /// Receives the events of registries that do not belong to a single image.
     events: Events,
     images: usize,
     /// The destinations that are known before the images are read.
     destinations: Arc<[Reference]>,
     registry_options: Arc<registry::Options>,
     registries: Mutex<HashMap<String, Arc<Registry>>>,
-    /// What was begun ahead of time; it ends with the run.
+    /// Tasks that were started early. They end with the run.
     ahead: Mutex<JoinSet<()>>,
     packer: Mutex<Option<Packer>>,
     memory: Arc<Semaphore>,
-    /// Which image puts what: `registry/repository` and a tag.
+    /// Which image puts which tag. The key is `registry/repository` and a tag.
     reserved: Mutex<HashMap<(String, String), usize>>,
 }
 
@@ -87,7 +87,7 @@ impl Run {
 
     /// Ends the run: closes the sessions that are left open, and writes the cache.
     pub async fn close(self) {
-        // Its open sessions are abandoned by this.
+        // This marks its open sessions as abandoned.
         drop(self.ledger);
         drop(self.previous);
         self.registry_options.sessions.cancel_abandoned(CANCEL_WITHIN).await;
@@ -98,7 +98,7 @@ impl Run {
         }
     }
 
-    /// The destination's repository. A dry run asks for no right to push.
+    /// The destination's repository. A dry run does not ask for permission to push.
     pub fn repository(&self, destination: &Destination) -> Repository {
         let registry = self.registry(destination.host());
         match self.options.dry_run {
@@ -120,7 +120,7 @@ impl Run {
         self.registries.lock().entry(host.to_owned()).or_insert_with(new).clone()
     }
 
-    /// Names the images that the other destinations of this run at the same registry point to.
+    /// Returns the images that the other destinations of this run at the same registry point to.
     pub fn siblings(&self, repository: &Repository) -> reuse::Destinations {
         let (registry, own) = (repository.registry().clone(), repository.name().to_owned());
         let destinations = self.destinations.clone();
@@ -136,7 +136,7 @@ impl Run {
         })
     }
 
-    /// Reserves a destination's tags for the image of this number.
+    /// Reserves a destination's tags for the image with this number.
     pub fn reserve(&self, number: usize, destination: &Destination) -> Result<(), Error> {
         let mut reserved = self.reserved.lock();
         for tag in destination.tags() {
@@ -151,7 +151,8 @@ impl Run {
         Ok(())
     }
 
-    /// What packs the layers of a source that takes so much memory, and the permit to read it.
+    /// The packer for the layers of a source that needs this much memory, and the permit to read
+    /// the source.
     pub async fn packer(
         &self,
         taken: usize,
@@ -171,7 +172,8 @@ impl Run {
         };
         let mut packer = self.packer.lock();
         let packer = match &mut *packer {
-            // A single image may be read twice, and take another amount the second time.
+            // With a single image, make a new packer: the image may be read twice, and the second
+            // reading may need another amount of memory.
             Some(packer) if several => packer.clone(),
             packer => packer.insert(Packer::new(options)?).clone(),
         };

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::image::Platform;
 use crate::source::Location;
 
-/// The platforms of an index, and the number of the image that has each.
+/// The platforms of an index, each with the number of its image.
 pub type Platforms = Mutex<HashMap<Platform, usize>>;
 
 /// An image's slot in an index.

@@ -1,5 +1,6 @@
-//! Upload sessions that are open before a blob needs them: opened ahead while it is compressed and
-//! asked for, or opened by a registry in place of a mount. Only the ledger takes them.
+//! Upload sessions that are open before a blob needs them. They were opened early, while the blob
+//! was still compressed and asked for, or the registry opened them in answer to a mount request.
+//! Only the ledger takes them.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -11,8 +12,8 @@ use crate::image::Digest;
 use crate::registry::Repository;
 use crate::registry::upload::Session;
 
-/// How many are opened ahead for one repository: enough for the config and the layers that change
-/// from one push to the next. Each that is not used has to be cancelled.
+/// How many sessions are opened early for one repository: enough for the config and for the layers
+/// that usually change. A session that is not used must be cancelled.
 const AHEAD: usize = 4;
 
 /// The spare sessions of a run, by registry and repository.
@@ -21,13 +22,13 @@ pub struct SpareSessions(Mutex<HashMap<String, Spare>>);
 
 #[derive(Default)]
 struct Spare {
-    /// Open, or being opened; `None` comes of one that could not be opened.
+    /// Open sessions, or sessions being opened. `None` means that opening failed.
     sessions: VecDeque<BoxFuture<'static, Option<Session>>>,
-    /// The uploads that are expected, by digest where it is known.
+    /// The uploads that are expected, by digest if it is known.
     expected: Vec<Option<Digest>>,
 }
 
-/// An upload that is likely to come.
+/// An upload that will probably come.
 pub struct Expected<'a> {
     spare: &'a SpareSessions,
     repository: &'a Repository,
@@ -35,8 +36,8 @@ pub struct Expected<'a> {
 }
 
 impl SpareSessions {
-    /// Opens a session for an upload that is likely to come, unless one is spare. A near registry
-    /// opens it soon enough when the upload comes.
+    /// Opens a session for an upload that will probably come, unless a spare one is left. With a
+    /// near registry it is fast enough to open the session when the upload comes.
     pub fn expect<'a>(&'a self, repository: &'a Repository, blob: Option<&Digest>) -> Expected<'a> {
         let mut repositories = self.0.lock();
         let spare = repositories.entry(repository.to_string()).or_default();
@@ -48,8 +49,8 @@ impl SpareSessions {
             && spare.sessions.len() < spare.expected.len().min(AHEAD)
         {
             let repository = repository.clone();
-            // A task of its own, so that it goes on while nothing waits for it. Why it failed is
-            // said by the upload, which then opens a session itself.
+            // A separate task, so that it continues while no future waits for it. If it fails, the
+            // upload opens a session itself and reports the error.
             let opening = tokio::spawn(async move { repository.open_upload().await.ok() });
             spare.sessions.push_back(async { opening.await.ok().flatten() }.boxed());
         }
@@ -63,7 +64,7 @@ impl SpareSessions {
         spare.sessions.push_front(async { Some(session) }.boxed());
     }
 
-    /// A session for an upload to the repository, if one is spare.
+    /// Takes a spare session for an upload to the repository, if there is one.
     pub async fn take(&self, repository: &Repository) -> Option<Session> {
         let next = self.0.lock().get_mut(&repository.to_string())?.sessions.pop_front();
         next?.await

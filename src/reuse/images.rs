@@ -1,8 +1,8 @@
 //! The previous images of a run, which all its images share.
 //!
-//! A layer of one image may be in the repository of another. So all images share one table for each
-//! registry, with the layers of the images that the run's destinations stand for. It keeps few blobs
-//! of each layer, so that its size does not grow with the square of the number of images.
+//! A layer of one image may be in the repository of another image. So there is one table for each
+//! registry, with the layers of all images that the run's destinations point to. It keeps only a
+//! few blobs of each layer; otherwise its size would grow with the square of the number of images.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
@@ -17,38 +17,39 @@ use super::table::KnownLayers;
 use crate::image::Digest;
 use crate::registry::Registry;
 
-/// The previous images of a run. Each is read once while an image of the run has use for it.
+/// The previous images of a run. Each is read once, as long as an image of the run uses it.
 #[derive(Default)]
 pub(crate) struct PreviousImages {
     readings: Mutex<HashMap<ReadingKey, Weak<PreviousReading>>>,
-    /// Images that were read early. Each is kept until the image comes that replaces it.
+    /// Images that were read early. Each is kept until the image that replaces it uses it.
     early: Mutex<HashMap<ReadingKey, Arc<PreviousReading>>>,
-    /// The digest of each when it was read, by its name.
+    /// The digest of each image when it was read, by the image's name.
     digests: Arc<Mutex<HashMap<Arc<str>, Digest>>>,
-    /// The layers of those images that the destinations of the run stand for.
+    /// The layers of the images that the run's destinations point to.
     pub(super) siblings: Siblings,
 }
 
-/// How many images are read at the same time: as many as small requests to a registry far away.
+/// How many images are read at the same time: as many as there may be small requests to a distant
+/// registry.
 const AT_ONCE: usize = 128;
 
-/// How many images are kept for a diff ID. A mount is tried from two at most.
+/// How many images are kept for a diff ID. A mount is tried from at most two of them.
 const KEPT: usize = 4;
 
-/// Names the images that the destinations of a run's other images stand for.
+/// Returns the images that the destinations of the run's other images point to.
 pub(crate) type Destinations = Box<dyn Fn() -> Vec<Previous> + Send + Sync>;
 
 /// The tables, by registry.
 #[derive(Default)]
 pub(super) struct Siblings {
     tables: Mutex<HashMap<String, KnownLayers>>,
-    /// The images that are in them, or that cannot be read.
+    /// The images that were added to the tables, or that cannot be read.
     added: Mutex<HashSet<ReadingKey>>,
 }
 
 impl Siblings {
     /// Waits until an image has been read, and adds its layers. If it cannot be read, the push that
-    /// replaces it says so.
+    /// replaces it reports that.
     pub async fn add(&self, reading: &PreviousReading, key: ReadingKey, trusted: bool) {
         let rows = reading.layers.clone().await;
         let is_new = self.added.lock().insert(key);
@@ -62,7 +63,7 @@ impl Siblings {
         }
     }
 
-    /// Looks up something in the table of a registry.
+    /// Searches the table of a registry.
     pub fn of<T: Default>(
         &self,
         registry: &Registry,
@@ -84,7 +85,7 @@ impl PreviousImages {
         })
     }
 
-    /// Reads a previous image early, for another image of the run than the one that replaces it.
+    /// Reads a previous image early: for an image of the run that does not replace it.
     pub(super) fn read_early(&self, image: &Previous, known: &KnownAtRead) -> Arc<PreviousReading> {
         let reading = self.read(image, known);
         if Arc::strong_count(&reading) == 1 {
@@ -93,14 +94,14 @@ impl PreviousImages {
         reading
     }
 
-    /// Reads a previous image for the image that replaces it.
+    /// Reads a previous image for the image of the run that replaces it.
     pub(super) fn read_own(&self, image: &Previous, known: &KnownAtRead) -> Arc<PreviousReading> {
         let reading = self.read(image, known);
         self.early.lock().remove(&known.key(image));
         reading
     }
 
-    /// The digest that a reference stands for now; `None` if there is none or it cannot be read.
+    /// The digest that a reference points to now. `None` if it does not exist or cannot be read.
     pub async fn digest(&self, image: &Previous) -> Option<Digest> {
         let readings: Vec<Arc<PreviousReading>> = {
             let (name, all) = (image.name(), self.readings.lock());
@@ -111,7 +112,7 @@ impl PreviousImages {
         self.digests.lock().get(image.name()).cloned()
     }
 
-    /// Reads those destinations that have not been read yet.
+    /// Reads the destinations that have not been read yet.
     pub(super) async fn read_siblings(
         self: &Arc<Self>,
         destinations: &Destinations,

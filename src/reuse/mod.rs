@@ -1,7 +1,7 @@
-//! What is known of blobs: the images that were pushed before, and the local cache.
+//! What is known about blobs, from images that were pushed before and from the local cache.
 //!
-//! [`Reuse`] names candidates, blobs that a repository may have for a diff ID, and why. It asks the
-//! registry for nothing but previous images. Whether a candidate is there is the ledger's question.
+//! [`Reuse`] names candidates for a diff ID: blobs that a repository may have, and the reason. It
+//! only reads previous images from the registry. The ledger finds out whether a candidate exists.
 
 mod cache;
 mod images;
@@ -29,32 +29,32 @@ use crate::image::{Blob, Compression, Config, DiffId, Digest, LayerKey, Platform
 use crate::registry::Repository;
 use crate::report;
 
-/// Which previous images to read, and what of them can be used.
+/// Which previous images to read, and what to use of them.
 #[derive(Default)]
 pub(crate) struct Options {
     /// The images that the destination's tags point to now.
     pub tags: Vec<Previous>,
-    /// The image that is read if none of those exists. A push to a new tag for each commit finds
-    /// its predecessor here.
+    /// The image that is read if none of the tags exists. A push to a new tag for each commit finds
+    /// the previous commit's image here.
     pub fallback: Option<Previous>,
     /// Other images of the same registry (`--reuse-from`).
     pub reuse_from: Vec<Previous>,
     /// The images that the destinations of this run's other images point to.
     pub siblings: Option<Destinations>,
-    /// Whether a previous image is believed when it says what its layers were made of.
+    /// Whether to trust what a previous image says about what its layers were made from.
     pub trust_annotations: bool,
     /// The image's platform, if it is known before the layers are read.
     pub platform: Option<Platform>,
-    /// The image's config, likewise.
+    /// The image's config, if it is known before the layers are read.
     pub config: Option<Config>,
     /// The compressions that the new manifest can name.
     pub allowed: Vec<Compression>,
-    /// How this push packs. Only blobs that would come out the same are taken from the cache, so
-    /// that the cache changes nothing but time. `None`: none are taken.
+    /// How this push packs. Only cached blobs that this push would make identically are used, so
+    /// the cache changes only the time. `None`: no cached blobs are used.
     pub recipe: Option<String>,
 }
 
-/// A blob that may be what is needed, in a repository that may have it.
+/// A blob that may have the wanted content, in a repository that may have the blob.
 #[derive(Clone, Debug)]
 pub(crate) struct Candidate {
     pub blob: Blob,
@@ -66,37 +66,37 @@ pub(crate) struct Candidate {
 /// Why a blob is a candidate.
 #[derive(Clone, Debug)]
 pub(crate) enum Why {
-    /// The manifest that a tag of this push points to now lists it. The name of that image.
+    /// The manifest that a tag of this push points to now lists it. Holds the image's name.
     Tagged(Arc<str>),
-    /// Another image lists it. The name of that image.
+    /// Another image lists it. Holds the image's name.
     Listed(Arc<str>),
     /// The local cache remembers it.
     Cached,
-    /// It is the very blob that is wanted: the registry may have it.
+    /// It is the wanted blob itself. The registry may have it.
     SameBlob,
 }
 
-/// What is known of the blobs of one image.
+/// What is known about the blobs of one image.
 pub(crate) struct Reuse {
     repository: Repository,
     tags: Vec<Arc<PreviousReading>>,
     others: Vec<Arc<PreviousReading>>,
     /// The table of `tags`.
     tagged: Pending<KnownLayers>,
-    /// The table of `others`, and of the image that stands in for missing tags.
+    /// The table of `others`, and of the image that is read if no tag exists.
     listed: Pending<KnownLayers>,
-    /// The image that stands in for missing tags, once it is being read.
+    /// The image that is read if no tag exists, once reading has begun.
     otherwise: Arc<Mutex<Option<Arc<PreviousReading>>>>,
     images: Arc<PreviousImages>,
-    /// Reads the images that the run's other destinations stand for, when a layer is in no other
-    /// table. `None`: they are not looked at.
+    /// Reads the images that the run's other destinations point to, if no other table has a layer.
+    /// `None`: these images are not used.
     siblings: Option<Shared<BoxFuture<'static, ()>>>,
     cache: Arc<Cache>,
     remembered: Mutex<HashMap<DiffId, Vec<Blob>>>,
     made: Mutex<HashMap<LayerKey, DiffId>>,
     allowed: Vec<Compression>,
     recipe: Option<String>,
-    /// Reads in the background; ends with this value.
+    /// Background tasks that read. They end with this value.
     reading: Mutex<JoinSet<()>>,
 }
 
@@ -113,7 +113,7 @@ impl From<Why> for report::Known {
 }
 
 impl Reuse {
-    /// Begins to read the manifests that the tags point to, in the background.
+    /// Starts to read, in the background, the manifests that the tags point to.
     pub fn begin(
         repository: Repository,
         options: Options,
@@ -193,8 +193,8 @@ impl Reuse {
         }
     }
 
-    /// Begins to read the tables, in the background, and looks up in the cache, at once, what is
-    /// known of these layers. Without this call only the manifests of previous images are read.
+    /// Starts to read the tables in the background, and at once looks up these layers in the cache.
+    /// Without this call, only the manifests of previous images are read.
     pub async fn expect(&self, diff_ids: &[DiffId], keys: &[LayerKey]) {
         for table in [&self.tagged, &self.listed] {
             self.reading.lock().spawn(table.clone().map(drop));
@@ -210,22 +210,22 @@ impl Reuse {
         self.remembered.lock().extend(found);
     }
 
-    /// What changes with this image: compared with the one that the first tag stands for, or else
-    /// with `latest`. `None` if there is no such image, or it has not been read.
+    /// How this image differs from the image that the first tag points to, or else from `latest`.
+    /// `None` if there is no difference, no such image, or it has not been read.
     pub fn changes(&self, config: &Config) -> Option<Changes> {
         let otherwise = self.otherwise.lock().clone();
         let readings = self.tags.iter().take(1).chain(&otherwise);
         let old = readings.filter_map(|reading| reading.inventory()).next()?;
         let mut new = Inventory::of(config);
         if old.store_paths.is_empty() {
-            // Only the layers of the other are known.
+            // Only the layers of the old image are known.
             new.store_paths.clear();
         }
         Some(Changes::between(&old, &new)).filter(|changes| !changes.is_empty())
     }
 
-    /// The diff ID of the layer that is made of this, as the cache or a trusted previous image
-    /// says.
+    /// The diff ID of the layer with this key, according to the cache or to a trusted previous
+    /// image.
     pub async fn diff_id_of(&self, key: &LayerKey) -> Option<DiffId> {
         if let Some(diff_id) = self.made.lock().get(key) {
             return Some(diff_id.clone());
@@ -248,7 +248,7 @@ impl Reuse {
         !self.in_siblings(|table| !table.layers.is_empty()).await
     }
 
-    /// What is in the table of the images that the run's other destinations stand for.
+    /// Searches the table of the images that the run's other destinations point to.
     async fn in_siblings<T: Default>(&self, look_up: impl FnOnce(&KnownLayers) -> T) -> T {
         let Some(siblings) = self.siblings.clone() else {
             return T::default();
@@ -257,8 +257,8 @@ impl Reuse {
         self.images.siblings.of(self.repository.registry(), look_up)
     }
 
-    /// The blobs that may be a layer's, the likeliest first. If the destination's own tags list
-    /// one, nothing else is looked for.
+    /// The blobs that may have the content of a layer, the most likely first. If the images of the
+    /// destination's own tags list one, nothing else is searched.
     pub async fn candidates(&self, diff_id: &DiffId) -> Vec<Candidate> {
         let tagged = self.in_table(&*self.tagged.clone().await, diff_id, Why::Tagged);
         if !tagged.is_empty() {
@@ -286,7 +286,7 @@ impl Reuse {
         found
     }
 
-    /// The repositories that may have this blob.
+    /// Candidates for this blob: the repositories that may have it.
     pub async fn holders(&self, blob: &Blob) -> Vec<Candidate> {
         let mut found = self.listing(&self.tags, blob, Why::Tagged).await;
         if found.is_empty() {
@@ -318,7 +318,7 @@ impl Reuse {
         found
     }
 
-    /// The other repositories that had this blob once.
+    /// The other repositories that had this blob at an earlier time.
     async fn cached_holders(&self, blob: &Blob) -> Vec<Candidate> {
         let host = self.repository.registry().host();
         let mut known = self.cache.repositories_of(host, std::slice::from_ref(&blob.digest)).await;
@@ -373,7 +373,7 @@ impl Reuse {
         }
     }
 
-    /// Forgets that these repositories have these blobs: mounts from there failed.
+    /// Forgets that these repositories have these blobs, because mounts from there failed.
     pub fn forget(&self, refused: &[(Arc<str>, Digest)]) {
         let host = self.repository.registry().host();
         for (repository, digest) in refused {
@@ -387,7 +387,7 @@ impl Reuse {
     }
 }
 
-/// The local cache, or one that knows nothing. Why it cannot be used is said when it is closed.
+/// The local cache, or one that knows nothing. Problems are reported when it is closed.
 pub(crate) fn open_cache(location: Option<&CacheLocation>) -> Arc<Cache> {
     Arc::new(location.map_or_else(Cache::disabled, Cache::open))
 }

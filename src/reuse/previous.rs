@@ -1,7 +1,7 @@
-//! The table that the registry itself keeps: the image pushed last lists its diff IDs in its config
-//! and, in the same order, its blobs in its manifest.
+//! The table that the registry itself keeps: the config of the previous image lists diff IDs, and
+//! its manifest lists the blobs in the same order.
 //!
-//! The table may be wrong, stale or malicious, so it only suggests candidates.
+//! The table may be wrong, old or malicious, so it only suggests candidates.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, Weak};
@@ -21,11 +21,12 @@ use crate::image::{
 };
 use crate::registry::Repository;
 
-/// How long reading a previous image may take in all. The push goes on without it then.
+/// How long the reading of a previous image may take in total. After that the push goes on without
+/// it.
 const TIME_LIMIT: Duration = Duration::from_secs(6);
-/// More layers than any runtime can stack.
+/// More layers than any runtime can use.
 const MAX_LAYERS: usize = 4096;
-/// How many images of an index are read if no platform selects one.
+/// How many images of an index are read if the platform is not known.
 const MAX_PLATFORMS: usize = 8;
 
 /// An image that was pushed before: a repository, and a tag or digest there.
@@ -37,12 +38,12 @@ pub(crate) struct Previous {
     name: Arc<str>,
 }
 
-/// The manifests that a reference stands for now.
+/// The manifests that a reference points to now.
 #[derive(Debug)]
 pub(crate) struct Manifests {
-    /// The digest of the manifest or index that the reference stands for.
+    /// The digest of the manifest or index that the reference points to.
     pub digest: Digest,
-    /// The manifest, or those that the index lists for the platform.
+    /// The manifest, or the manifests for the platform that the index lists.
     images: Vec<OciImageManifest>,
 }
 
@@ -51,24 +52,25 @@ pub(crate) struct Manifests {
 pub(super) struct Row {
     pub diff_id: DiffId,
     pub blob: Blob,
-    /// What the image says that the layer was made of.
+    /// The key of what the layer was made from, if the image says it.
     pub key: Option<LayerKey>,
 }
 
-/// Why nothing can be reused of a previous image. It is shown with `-v`.
+/// Why nothing of a previous image can be reused. It is shown with `-v`.
 type Problem = String;
 
-/// The problem of a reference that stands for nothing.
+/// The problem of a reference that does not exist.
 const ABSENT: &str = "there is no such manifest";
 
 type PendingRead<T> = Shared<BoxFuture<'static, Arc<Result<T, Problem>>>>;
 
-/// A previous image that is being read, or was. Its config is fetched when the layers are asked for.
+/// A previous image that is being read, or was read. Its config is fetched only when the layers are
+/// needed.
 pub(super) struct PreviousReading {
     pub image: Arc<Previous>,
     pub manifests: PendingRead<Manifests>,
     pub layers: PendingRead<Vec<Row>>,
-    /// The image's config, once it has been read. Of an index, that of one of its images.
+    /// The image's config, once it has been read. For an index, the config of one of its images.
     pub config: Arc<OnceLock<Config>>,
     known: KnownAtRead,
 }
@@ -81,9 +83,10 @@ pub(super) type ReadingKey = (Arc<str>, Option<Platform>);
 pub(super) struct KnownAtRead {
     /// The platform of the image being pushed, if it is known.
     pub platform: Option<Platform>,
-    /// The config of the image being pushed, if it is known: it need not be fetched.
+    /// The config of the image being pushed, if it is known. If the previous image has the same
+    /// config, it need not be fetched.
     pub config: Option<Config>,
-    /// Only borrowed: the run closes it.
+    /// A weak reference, because the run closes the cache.
     pub cache: Weak<Cache>,
 }
 
@@ -107,7 +110,7 @@ impl KnownAtRead {
 }
 
 impl PreviousReading {
-    /// Whether the registry answered: with a manifest, or that there is none.
+    /// Whether the registry answered, either with a manifest or that there is none.
     pub async fn was_answered(&self) -> bool {
         match &*self.manifests.clone().await {
             Ok(_) => true,
@@ -120,7 +123,7 @@ impl PreviousReading {
         known: KnownAtRead,
         digests: Arc<Mutex<HashMap<Arc<str>, Digest>>>,
     ) -> Self {
-        // The clock starts when the first answer is awaited, not while the archive is opened.
+        // The time limit starts when the first answer is awaited, not while the archive is opened.
         let image = Arc::new(image);
         let limited = |image: &Arc<Previous>, known: &KnownAtRead| {
             let (image, known) = (image.clone(), known.clone());
@@ -152,8 +155,8 @@ impl PreviousReading {
         Self { image, manifests, layers: layers.boxed().shared(), config, known }
     }
 
-    /// Reads the config if the manifest alone has told the layers: it is only needed to say what
-    /// changed.
+    /// Reads the config if the layers were already known from the manifest alone. Then it is needed
+    /// only to report what changed.
     pub async fn read_config(self: Arc<Self>) {
         if let Ok(listed) = &*self.manifests.clone().await
             && let [manifest] = listed.images.as_slice()
@@ -166,7 +169,7 @@ impl PreviousReading {
         }
     }
 
-    /// The image's layers, and its packages if its config has been read. Nothing is waited for.
+    /// The image's layers, and its packages if its config has been read. Does not wait.
     pub fn inventory(&self) -> Option<Inventory> {
         if let Some(config) = self.config.get() {
             return Some(Inventory::of(config));
@@ -182,7 +185,7 @@ fn slow<T>(_: tokio::time::error::Elapsed) -> Result<T, Problem> {
 }
 
 impl Manifests {
-    /// Every blob that the manifests list, configs included.
+    /// All blobs that the manifests list, including configs.
     pub fn blobs(&self) -> impl Iterator<Item = &str> {
         let descriptors =
             self.images.iter().flat_map(|image| [&image.config].into_iter().chain(&image.layers));
@@ -207,7 +210,7 @@ async fn of_index(
     let fits = |theirs: &Platform| known.platform.as_ref().is_none_or(|ours| ours.matches(theirs));
     let chosen: Vec<Digest> = entries
         .into_iter()
-        // Attestations have the platform "unknown".
+        // Skip attestations: their platform is "unknown".
         .filter(|(_, theirs)| !theirs.is_unknown() && fits(theirs))
         .map(|(digest, _)| digest)
         .take(MAX_PLATFORMS)
@@ -223,7 +226,8 @@ async fn of_index(
     some_of(read.await)
 }
 
-/// All that succeeded; the first problem if none did. One platform's image may be gone.
+/// All values if at least one succeeded, else the first problem. The image of one platform may be
+/// missing.
 fn some_of<T>(results: Vec<Result<T, Problem>>) -> Result<Vec<T>, Problem> {
     let (mut good, mut problem) = (Vec::new(), None);
     for result in results {
@@ -286,7 +290,7 @@ async fn of_manifest(
     Ok(diff_ids.iter().zip(&manifest.layers).filter_map(row).collect())
 }
 
-/// The diff IDs that a manifest of OCI's format gives itself, if it does for every layer.
+/// The diff IDs in the annotations of an OCI manifest, if every layer has one.
 fn annotated(manifest: &OciImageManifest) -> Option<Vec<DiffId>> {
     if manifest.config.media_type != Format::Oci.config_media_type() {
         return None;
@@ -296,7 +300,8 @@ fn annotated(manifest: &OciImageManifest) -> Option<Vec<DiffId>> {
     manifest.layers.iter().map(diff_id).collect()
 }
 
-/// The config of a previous image: our own, if it is the same, the cached one, or the registry's.
+/// The config of a previous image: the new image's own if it is the same, else the cached one, else
+/// the registry's.
 async fn config(
     image: &Previous,
     manifest: &OciImageManifest,
@@ -321,7 +326,7 @@ async fn config(
     Config::parse(bytes).map_err(|error| error.to_string())
 }
 
-/// A listed layer; `None` if it cannot be reused: foreign and encrypted layers have other media
+/// A listed layer. `None` if it cannot be reused: foreign and encrypted layers have other media
 /// types.
 fn usable(layer: &OciDescriptor) -> Option<ManifestLayer> {
     let compression = Compression::of_media_type(&layer.media_type)?;

@@ -9,7 +9,8 @@ use super::previous::{Previous, PreviousReading, Row};
 use crate::event::{Event, Events};
 use crate::image::{Blob, DiffId, LayerKey};
 
-/// The blobs that previous images list for each diff ID, the images read first first.
+/// The blobs that previous images list for each diff ID. Blobs of the images that were read first
+/// come first.
 #[derive(Default)]
 pub(super) struct KnownLayers {
     pub layers: HashMap<DiffId, Vec<(Blob, Arc<Previous>)>>,
@@ -17,8 +18,8 @@ pub(super) struct KnownLayers {
 }
 
 impl KnownLayers {
-    /// Reads the tables of all these images at once. An image that cannot be read is left out, with
-    /// a note.
+    /// Reads the tables of all these images at once. If an image cannot be read, it is left out
+    /// with a note.
     pub async fn read(readings: &[Arc<PreviousReading>], trusted: bool, events: &Events) -> Self {
         let all = join_all(readings.iter().map(|reading| reading.layers.clone())).await;
         let mut table = Self::default();

@@ -1,4 +1,5 @@
-//! The way from a 401 to the header that answers it, for one registry.
+//! Adds the layers that an image lists. For each diff ID at most `most` entries are kept. The keys
+//! that the image gives its layers are used only if it is trusted.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,34 +22,34 @@ use super::scopes::Scopes;
 use super::sources::Sources;
 use super::token::{Endpoint, TokenRequest};
 
-/// Says who we are to one registry. It is shared by all requests to that registry.
+/// Logs in to one registry. It is shared by all requests to that registry.
 pub struct Authenticator {
     door: Arc<Door>,
     sources: Sources,
-    /// What the last challenge asked for; `None`: there was none yet.
+    /// What the last challenge asked for; `None` before the first one.
     asked: Mutex<Option<WantedToken>>,
-    /// Credentials, by repository. A failed search is not repeated: it may have taken a program
-    /// half a minute, and a hundred requests may wait for it.
+    /// Credentials, by repository. A failed search is not repeated, because a credential program
+    /// may have taken half a minute, and a hundred requests may wait for the result.
     searches: Mutex<HashMap<String, Search>>,
     tokens: Arc<Tokens>,
 }
 
 type Search = Arc<OnceCell<Result<Arc<Login>, CredentialError>>>;
 
-/// A credential that was found, and what must not be shown of it.
+/// A credential that was found, and the texts in it that must not be shown.
 struct Login {
     found: Arc<Found>,
     secrets: Secrets,
 }
 
-/// What the registry wants.
+/// What the registry asks for.
 #[derive(Clone)]
 enum WantedToken {
     Password,
     Token(Endpoint),
 }
 
-/// Who we are to a registry, for messages.
+/// As whom we log in to a registry, for messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identity {
     /// `with the credentials of user x from /root/.docker/config.json`
@@ -60,7 +61,8 @@ pub enum Identity {
 }
 
 impl Authenticator {
-    /// For the registry behind this door; tokens are fetched through it, too.
+    /// An authenticator for the registry behind this door. Tokens are also fetched through the
+    /// door.
     pub fn new(door: Arc<Door>, sources: Sources) -> Self {
         Self {
             door,
@@ -71,10 +73,10 @@ impl Authenticator {
         }
     }
 
-    /// What to send with a request now. `None`: nothing, because the registry has not asked, or
-    /// because it asked for a password and we have none.
+    /// The header to send with a request now. `None` if the registry has not asked for a login, or
+    /// if it asked for a password and there is none.
     ///
-    /// The value is marked as sensitive. It may take a request to the token server.
+    /// The value is marked as sensitive. This may send a request to the token server.
     pub async fn authorization(
         &self,
         repository: &str,
@@ -102,7 +104,7 @@ impl Authenticator {
         self.asked.lock().is_some()
     }
 
-    /// Takes note of what a 401 asks for, so that other requests bring it at once.
+    /// Remembers what a 401 asks for, so that other requests send it at once.
     pub fn note_challenge(&self, headers: &HeaderMap) {
         let asked = match Challenge::choose(headers) {
             Some(Challenge::Basic { .. }) => WantedToken::Password,
@@ -114,16 +116,16 @@ impl Authenticator {
         *self.asked.lock() = Some(asked);
     }
 
-    /// What to send in place of `sent`, which the registry has answered with 401 and `headers`.
+    /// The header to send in place of `sent`, after the registry has answered 401 with `headers`.
     ///
-    /// The answer is worth one more try; if that, too, is refused, [`Authenticator::identity`] tells
-    /// as whom we asked.
+    /// Send the request once more with it. If that is refused too, [`Authenticator::identity`]
+    /// tells as whom it was sent.
     ///
     /// # Errors
     ///
-    /// [`AuthError::Denied`] where the token server gives no token for `scopes`: if they were
-    /// widened for a mount, the caller may go on with the narrower ones.
-    /// [`AuthError::is_transient`] tells whether to try again later.
+    /// [`AuthError::Denied`] if the token server gives no token for `scopes`. If they were extended
+    /// for a mount, the caller may continue with the smaller set. [`AuthError::is_transient`] tells
+    /// whether to try again later.
     pub async fn challenged(
         &self,
         repository: &str,
@@ -162,7 +164,8 @@ impl Authenticator {
                 let scopes = scopes.clone().with_challenged(scope.as_deref().unwrap_or_default());
                 let header = self.token(repository, scopes, endpoint).await?;
                 let login = self.login(repository).await?;
-                // The same from a token server only says that it accepts the login.
+                // The registry refused this same header, so there is nothing else to try. A token
+                // server that returns the same token only confirms the login.
                 if let Some(Credential::RegistryToken(_)) = &login.found.credential
                     && sent == Some(&header)
                 {
@@ -173,7 +176,7 @@ impl Authenticator {
         })
     }
 
-    /// The credential was refused, and there is no other.
+    /// The error if the credential was refused and there is no other one.
     fn refused(&self, login: &Login) -> AuthError {
         AuthError::Refused {
             host: self.host(),
@@ -182,7 +185,7 @@ impl Authenticator {
         }
     }
 
-    /// Who we are, for messages about a repository that is closed to us.
+    /// The identity for messages about a repository that cannot be accessed.
     pub fn identity(&self, repository: &str) -> Identity {
         let search = self.searches.lock().get(repository).cloned();
         match search.as_ref().and_then(|search| search.get()) {
@@ -197,7 +200,7 @@ impl Authenticator {
         }
     }
 
-    /// What must not be shown of the credential for a repository, once it was found.
+    /// The secrets of the credential for a repository, if it was found. They must not be shown.
     pub fn secrets(&self, repository: &str) -> Secrets {
         let search = self.searches.lock().get(repository).cloned();
         match search.as_ref().and_then(|search| search.get()) {
@@ -206,7 +209,8 @@ impl Authenticator {
         }
     }
 
-    /// A token, or what stands for one.
+    /// The header with a token from the token server, or with a registry token from the
+    /// credentials.
     async fn token(
         &self,
         repository: &str,
@@ -229,9 +233,9 @@ impl Authenticator {
         self.tokens.get(repository, scopes, fetch).await
     }
 
-    /// Whether a token server may be asked: over TLS any that the registry names; in the open only
-    /// one on the registry's own host, or on this machine like the registry. Another one is asked
-    /// only if `--plain-http` was given and there is no password to be sent.
+    /// Checks that the token server may be asked. Over TLS any server may be asked. Over plain HTTP
+    /// only a server on the registry's own host, or on this machine if the registry is here too.
+    /// Any other server is asked only with `--plain-http` and without a password.
     async fn check(&self, repository: &str, token_server: &Url) -> Result<(), AuthError> {
         let server = Realm::of(token_server);
         if server.is_tls() {

@@ -1,7 +1,7 @@
-//! Tokens that are still good, and those that are being fetched just now.
+//! Tokens that are still valid, and tokens that are being fetched.
 //!
-//! If many requests need a token at the same time, it is fetched once: the others wait for the same
-//! answer, or the same error. If all of them are dropped, the fetch ends with them.
+//! If many requests need the same token, it is fetched once, and all requests get the same token or
+//! error. If all of them are dropped, the fetch is dropped too.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -26,15 +26,15 @@ pub(super) struct Tokens(Mutex<TokenStore>);
 
 #[derive(Default)]
 struct TokenStore {
-    /// By the repository whose credential they were fetched with.
+    /// By the repository whose credential was used.
     good: HashMap<String, Vec<Token>>,
-    /// By the same and by what they are for.
+    /// By that repository and the scopes.
     coming: HashMap<(String, Scopes), WeakShared<Fetch>>,
 }
 
 impl Tokens {
-    /// A token for these scopes: one that we have, one that is on its way, or the one that `fetch`
-    /// brings.
+    /// A token for these scopes: one that is valid, one that is being fetched, or a new one from
+    /// `fetch`.
     pub async fn get<F>(
         self: &Arc<Self>,
         repository: &str,
@@ -51,7 +51,7 @@ impl Tokens {
         coming.await.map(|token| token.header)
     }
 
-    /// Drops a token that the registry refused. One that has taken its place stays.
+    /// Removes a token that the registry refused. A newer token is kept.
     pub fn forget(&self, repository: &str, refused: &HeaderValue) {
         if let Some(tokens) = self.0.lock().good.get_mut(repository) {
             tokens.retain(|token| token.header != refused);
@@ -76,8 +76,8 @@ impl Tokens {
             return Ok(token.header.clone());
         }
         let key = (repository.to_owned(), scopes);
-        // A fetch that has ended without a good token was refused, is stale, or failed: it is of use
-        // only to the requests that waited for it.
+        // If a fetch has ended and there is no valid token, its token was refused or is stale, or
+        // it failed. Only the requests that waited for it can use its result.
         let coming = state.coming.get(&key).and_then(WeakShared::upgrade);
         if let Some(coming) = coming.filter(|coming| coming.peek().is_none()) {
             return Err(coming);

@@ -1,8 +1,8 @@
-//! `WWW-Authenticate`: what a registry says after a 401, read into a value.
+//! Parses `WWW-Authenticate`, the header that a registry sends with a 401.
 //!
-//! In come a response's headers (several of them, several challenges in each), out come the
-//! challenges that a registry client can answer, in their order. What is malformed, of an unknown
-//! scheme, or beyond the limits below is skipped: the text comes from the network.
+//! A response may have several of these headers, with several challenges in each. The result is the
+//! list of the challenges that a registry client can answer, in order. The text comes from the
+//! network, so anything malformed, of an unknown scheme, or beyond the limits below is skipped.
 //!
 //! RFC 9110 section 11.6.1; distribution's "Token Authentication Specification".
 
@@ -12,30 +12,30 @@ use url::Url;
 use super::super::send::mask::Secrets;
 use super::error::excerpt;
 
-/// Header lines that are looked at.
+/// How many header lines are read.
 const MAX_HEADERS: usize = 16;
-/// Bytes of one header line; a longer line is skipped.
+/// The longest header line that is read, in bytes; a longer one is skipped.
 const MAX_HEADER_BYTES: usize = 8 * 1024;
-/// Challenges of one header line that are looked at.
+/// How many challenges of one header line are read.
 const MAX_CHALLENGES: usize = 32;
 
-/// One way in which the registry lets us say who we are.
+/// One way in which the registry lets us log in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Challenge {
     /// User and password with each request.
     Basic {
-        /// What the registry calls the protected area; empty where it gives no name.
+        /// The registry's name for the protected area; may be empty.
         realm: String,
     },
     /// A token, to be fetched from a token server.
     Bearer {
         /// The token server's endpoint: an absolute `http` or `https` URL without user name.
         realm: Url,
-        /// What the registry is called by the token server.
+        /// The token server's name for the registry.
         service: Option<String>,
-        /// Scopes that the refused request needs, separated by spaces.
+        /// Scopes that the request needs, separated by spaces.
         scope: Option<String>,
-        /// Why a token that was sent did not do: `invalid_token`, `insufficient_scope`.
+        /// Why the token that was sent was not accepted: `invalid_token`, `insufficient_scope`.
         error: Option<String>,
     },
 }
@@ -60,8 +60,8 @@ impl Challenge {
             .cloned()
     }
 
-    /// What `headers` ask for, for a message: the names of the schemes, and the realms that they
-    /// name. Empty where there is no challenge.
+    /// What `headers` ask for, for a message: the schemes with their realms. Empty if there is no
+    /// challenge.
     pub fn offered(headers: &HeaderMap) -> String {
         let values = headers.get_all(WWW_AUTHENTICATE).iter().take(MAX_HEADERS);
         let texts = values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
@@ -122,8 +122,8 @@ impl Unread<'_> {
     }
 }
 
-/// The elements of a list that commas separate: those within quotes do not count. What follows a
-/// quote without its end is left out.
+/// Splits a list at its commas, except at those within quotes. The text after a quote that is not
+/// closed is left out.
 fn elements(line: &str) -> Vec<&str> {
     let (mut all, mut start) = (Vec::new(), 0);
     let (mut quoted, mut escaped) = (false, false);
@@ -148,7 +148,7 @@ fn elements(line: &str) -> Vec<&str> {
         .collect()
 }
 
-/// A parameter's value. Some registries leave out the quotes although the value needs them.
+/// A parameter's value without quotes. Some registries leave out quotes that are required.
 fn unquoted(value: &str) -> String {
     let Some(quoted) = value.strip_prefix('"') else {
         return value.to_owned();

@@ -10,27 +10,28 @@ use zeroize::Zeroizing;
 use super::super::send::mask::Secrets;
 use super::secret::Secret;
 
-/// The user name by which credential programs say that the password is an identity token.
+/// The user name that marks the password as an identity token.
 const IDENTITY_TOKEN_USER: &str = "<token>";
 
-/// What proves to a registry, or to its token server, who we are.
+/// A credential for a registry or its token server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credential {
     /// User and password.
     Basic {
-        /// Shown in messages.
+        /// It is shown in messages.
         username: String,
-        /// Never shown.
+        /// It is never shown.
         password: Secret,
     },
-    /// A refresh token, which the token server changes into bearer tokens.
+    /// A refresh token, which the token server exchanges for bearer tokens.
     IdentityToken(Secret),
-    /// A bearer token as such; no token server is asked.
+    /// A bearer token that is sent directly; no token server is asked.
     RegistryToken(Secret),
 }
 
 impl Credential {
-    /// What a user name and its password are; the name `<token>` marks an identity token.
+    /// Makes a credential of a user name and a password. The name `<token>` marks an identity
+    /// token.
     pub(super) fn from_login(username: impl Into<String>, password: Secret) -> Self {
         let username = username.into();
         if username == IDENTITY_TOKEN_USER {
@@ -40,7 +41,7 @@ impl Credential {
         }
     }
 
-    /// Everything in it that must not be shown.
+    /// The texts in it that must not be shown.
     pub(super) fn secrets(&self) -> Secrets {
         match self {
             Self::Basic { username, password } => Secrets::of(password.expose(), Some(username)),
@@ -51,7 +52,7 @@ impl Credential {
     }
 }
 
-/// Whose it is, for messages: `the credentials of user x`.
+/// The owner, for messages: `the credentials of user x`.
 impl fmt::Display for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -62,18 +63,18 @@ impl fmt::Display for Credential {
     }
 }
 
-/// What a search for credentials came to.
+/// The result of a search for credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// The credential; `None`: we are anonymous.
+    /// The credential; `None` for anonymous access.
     pub credential: Option<Credential>,
-    /// For messages: `from /root/.docker/config.json`, `from --username`, or
-    /// `no credentials for HOST were found in …` with every place that was looked at.
+    /// Where it was found, for messages: `from /root/.docker/config.json`, `from --username`, or
+    /// `no credentials for HOST were found in …` with every place that was searched.
     pub origin: String,
 }
 
-/// Who we are, for messages: `with the credentials of user x from /root/.docker/config.json`, or
-/// `anonymously; no credentials for HOST were found in …`.
+/// For messages: `with the credentials of user x from /root/.docker/config.json`, or `anonymously;
+/// no credentials for HOST were found in …`.
 impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.credential {
@@ -88,18 +89,18 @@ fn user_pass(username: &str, password: &Secret) -> Zeroizing<String> {
     Zeroizing::new(STANDARD.encode(plain.as_bytes()))
 }
 
-/// `Authorization: Basic …` (RFC 7617), which no debug format shows.
+/// `Authorization: Basic …` (RFC 7617). The value is marked as sensitive, so debug output hides it.
 pub(super) fn basic(username: &str, password: &Secret) -> HeaderValue {
     let text = Zeroizing::new(format!("Basic {}", user_pass(username, password).as_str()));
     let mut value = HeaderValue::from_str(&text)
-        // Letters, digits, `+`, `/`, `=` and a space are all that it can hold.
+        // It contains only letters, digits, `+`, `/`, `=` and a space.
         .expect("base64 is valid in a header");
     value.set_sensitive(true);
     value
 }
 
-/// `Authorization: Bearer …` (RFC 6750), which no debug format shows; `None` where the token
-/// holds what no header may hold.
+/// `Authorization: Bearer …` (RFC 6750). The value is marked as sensitive, so debug output hides
+/// it. `None` if the token contains a character that is not allowed in a header.
 pub(super) fn bearer(token: &Secret) -> Option<HeaderValue> {
     let text = Zeroizing::new(format!("Bearer {}", token.expose()));
     let clean = !token.is_empty() && token.expose().bytes().all(|b| b.is_ascii_graphic());

@@ -1,8 +1,8 @@
-//! Docker's `config.json` and containers' `auth.json`: what such a file says of one registry.
+//! Docker's `config.json` and containers' `auth.json`: what such a file says about one registry.
 //!
-//! In go a file's bytes, out comes, for a registry and repository, the entry that fits best and
-//! the credential programs to ask. The file is read as Go reads it. Nothing is run here and nothing
-//! of the file is shown: an error names a place or a field, since the text may be a password.
+//! For a registry and a repository, this module returns the best matching entry and the credential
+//! programs to ask. It reads the file as Go does. It runs nothing and shows no text of the file,
+//! because that may be a password: an error only names a place or a field.
 //!
 //! containers-auth.json(5); docker/cli `cli/config`.
 
@@ -20,9 +20,9 @@ use super::error::CredentialError;
 use super::secret::Secret;
 use crate::json;
 
-/// What `docker login` calls Docker Hub, and what credential programs know it by.
+/// The name of Docker Hub for `docker login` and for credential programs.
 const HUB_SERVER: &str = "https://index.docker.io/v1/";
-/// What this module calls Docker Hub.
+/// The name of Docker Hub in this module.
 const HUB: &str = "docker.io";
 const HUB_NAMES: [&str; 4] = [HUB, "index.docker.io", "registry-1.docker.io", "www.docker.io"];
 
@@ -56,7 +56,7 @@ struct AuthEntry {
     registrytoken: Option<Secret>,
 }
 
-/// What a file says of one registry and repository, in the order in which it counts.
+/// What a file says about one registry and repository, in order of priority.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct HostLogins {
     /// The program for this registry alone (`credHelpers`).
@@ -65,15 +65,15 @@ pub(super) struct HostLogins {
     pub credential: Option<Credential>,
     /// The program for all registries (`credsStore`).
     pub store: Option<String>,
-    /// Whether the file has an entry without a credential, as `docker login` leaves it where the
-    /// store has the credential.
+    /// Whether the file has an entry without a credential. `docker login` writes such an entry if
+    /// the store has the credential.
     pub in_store: bool,
-    /// By which names to ask the programs for this registry.
+    /// The server names under which to ask the programs for this registry.
     pub servers: Vec<String>,
 }
 
 impl DockerConfig {
-    /// Reads a file's content. An empty file is one without entries.
+    /// Reads a file's content. An empty file has no entries.
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self, CredentialError> {
         let content = match bytes.trim_ascii() {
             [] => ConfigFile::default(),
@@ -83,7 +83,7 @@ impl DockerConfig {
         Ok(Self { path: path.to_owned(), content })
     }
 
-    /// What the file says of a registry, named as the user wrote it, and a repository there.
+    /// What the file says about a registry, in the user's spelling, and a repository there.
     pub fn lookup(&self, registry: &str, repository: &str) -> Result<HostLogins, CredentialError> {
         let host = canonical_host(registry);
         let entry = self.entry(&host, registry, repository);
@@ -111,7 +111,7 @@ impl DockerConfig {
         })
     }
 
-    /// The program that keeps the logins of a registry.
+    /// The program that stores logins for a registry.
     pub fn program_for(&self, registry: &str) -> Option<String> {
         let helper = self.helper(&canonical_host(registry), "");
         helper.or_else(|| self.content.creds_store.clone()).filter(|name| !name.is_empty())
@@ -124,8 +124,8 @@ impl DockerConfig {
         all.find(|(key, _)| fits(key)).map(|(_, program)| program.clone())
     }
 
-    /// The entry with the longest path that fits; of several, one that holds something, and is
-    /// written as the user wrote the registry.
+    /// The matching entry with the longest path. If there are several, prefer one that is not
+    /// empty, and then the one in the user's spelling of the registry.
     fn entry(&self, host: &str, written: &str, repository: &str) -> Option<(&String, &AuthEntry)> {
         self.content
             .auths
@@ -157,7 +157,7 @@ impl AuthEntry {
                 .all(|secret| filled(secret).is_none())
     }
 
-    /// The strongest credential in the entry, as docker ranks them.
+    /// The credential in the entry that docker would use first.
     fn credential(&self) -> Result<Option<Credential>, &'static str> {
         if let Some(token) = filled(&self.registrytoken) {
             return Ok(Some(Credential::RegistryToken(token.clone())));
@@ -179,7 +179,7 @@ impl AuthEntry {
     }
 }
 
-/// By which name docker and credential programs know a registry.
+/// The name under which docker and credential programs know a registry.
 pub(super) fn server_name(registry: &str) -> String {
     match canonical_host(registry).as_str() {
         HUB => HUB_SERVER.to_owned(),
@@ -187,7 +187,7 @@ pub(super) fn server_name(registry: &str) -> String {
     }
 }
 
-/// Whether a key of `auths` stands for a whole registry.
+/// Whether a key of `auths` is for this whole registry, not for a single repository.
 pub(super) fn is_key_of(key: &str, registry: &str) -> bool {
     let key = Key::parse(key);
     key.path.is_empty() && key.host == canonical_host(registry)
@@ -202,7 +202,7 @@ fn decode(auth: &Secret) -> Result<Credential, &'static str> {
     let bytes = BASE64.decode(auth.expose().trim()).map(Zeroizing::new).map_err(|_| NOT_BASE64)?;
     let text = std::str::from_utf8(&bytes).map_err(|_| NOT_BASE64)?;
     let (username, password) = text.split_once(':').ok_or(NOT_BASE64)?;
-    // Some versions of docker pad with NUL.
+    // Some versions of docker append NUL bytes.
     let password = password.trim_matches('\0');
     if username.is_empty() || password.is_empty() {
         return Err("its \"auth\" lacks the user or the password");
@@ -221,12 +221,12 @@ impl<'a> Key<'a> {
         let bare = strip_scheme(text);
         let (host, path) = bare.split_once('/').unwrap_or((bare, ""));
         let path = path.trim_matches('/');
-        // With a scheme it is the URL of an API, not the name of a repository.
+        // A key with a scheme is the URL of an API, not the name of a repository.
         let is_api = bare.len() != text.len() || matches!(path, "v1" | "v2");
         Self { host: canonical_host(host), path: if is_api { "" } else { path } }
     }
 
-    /// How long the part of the repository's name is that the key covers.
+    /// The length of the part of the repository's name that the key covers.
     fn matches(&self, host: &str, repository: &str) -> Option<usize> {
         let rest = repository.strip_prefix(self.path)?;
         let whole = self.path.is_empty() || rest.is_empty() || rest.starts_with('/');
@@ -245,7 +245,7 @@ fn strip_scheme(text: &str) -> &str {
         .unwrap_or(text)
 }
 
-/// One spelling for each registry: small letters, no default port, one name for Docker Hub.
+/// A single spelling for each registry: lower case, no default port, one name for Docker Hub.
 fn canonical_host(text: &str) -> String {
     let host = text.to_ascii_lowercase();
     let host = host.strip_suffix(":443").unwrap_or(&host);

@@ -1,11 +1,11 @@
-//! The environment variables that credentials and their places come from.
+//! The environment variables that contain credentials or say where they are.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::secret::Secret;
 
-/// The environment variables that matter, taken as a value.
+/// The environment variables that matter for credentials.
 #[derive(Clone, Debug, Default)]
 pub struct Environment {
     /// `REGISTRY_AUTH_FILE`: a file.
@@ -20,7 +20,7 @@ pub struct Environment {
     /// The folder of `auth.json` that outlives a restart: `$XDG_CONFIG_HOME/containers`, or
     /// `$HOME/.config/containers`.
     pub containers_config: Option<PathBuf>,
-    /// `HOME`: the folder of `.docker/config.json`.
+    /// `HOME`: the folder that contains `.docker/config.json`.
     pub home: Option<PathBuf>,
     /// `FLY_ACCESS_TOKEN`.
     pub fly_access_token: Option<Secret>,
@@ -31,7 +31,7 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// The process's own. A variable that is empty counts as not set.
+    /// The variables of this process. An empty variable counts as not set.
     pub fn capture() -> Self {
         Self::of(|name| std::env::var_os(name), rustix::process::getuid().as_raw())
     }
@@ -39,7 +39,7 @@ impl Environment {
     pub(super) fn of(variable: impl Fn(&str) -> Option<OsString>, user_id: u32) -> Self {
         let text = |name| variable(name).filter(|value| !value.is_empty());
         let file = |name| text(name).map(PathBuf::from);
-        // Go's programs replace what is not UTF-8 too.
+        // Go's programs also replace invalid UTF-8.
         let secret = |name| Some(Secret::new(text(name)?.to_string_lossy().into_owned()));
         let runtime = file("XDG_RUNTIME_DIR").map(|folder| folder.join("containers"));
         let config = file("XDG_CONFIG_HOME").or_else(|| Some(file("HOME")?.join(".config")));

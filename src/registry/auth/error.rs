@@ -1,4 +1,4 @@
-//! What can go wrong on the way to a credential or a token, each with what to do about it.
+//! The errors of finding a credential or getting a token. Each message says what to do.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use reqwest::StatusCode;
 
 use crate::json;
 
-/// The search for a credential failed. Nothing secret is in it.
+/// The search for a credential failed. The error contains no secret.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CredentialError {
     /// A file cannot be read, or is missing although the user named it.
@@ -22,7 +22,7 @@ pub enum CredentialError {
         /// Why.
         source: Arc<io::Error>,
     },
-    /// A file is longer than any such file.
+    /// A file is too long to be a credentials file.
     #[error(
         "the credentials file {} is longer than {} MiB and was not read; is it the right file?",
         path.display(), limit / (1024 * 1024)
@@ -33,7 +33,7 @@ pub enum CredentialError {
         /// In bytes.
         limit: u64,
     },
-    /// A file is not what it should be. The offending text is not shown: it may be a password.
+    /// A file has invalid content. The invalid text is not shown, because it may be a password.
     #[error(
         "cannot read the credentials in {}: {source}; correct it, or remove it and log in again",
         path.display()
@@ -44,7 +44,7 @@ pub enum CredentialError {
         /// Which field, and what was expected.
         source: json::Error,
     },
-    /// A file cannot be changed; it is as it was.
+    /// A file could not be changed. It is as it was before.
     #[error("cannot change the credentials file {}: {source}", path.display())]
     Write {
         /// The file.
@@ -52,7 +52,7 @@ pub enum CredentialError {
         /// Why.
         source: Arc<io::Error>,
     },
-    /// There is no place for a file of credentials.
+    /// There is no place to store a login.
     #[error(
         "there is no place to keep a login: neither DOCKER_CONFIG nor HOME is set; name a file with \
          --auth-file"
@@ -71,13 +71,13 @@ pub enum CredentialError {
         /// What is wrong.
         problem: &'static str,
     },
-    /// A file names a credential program by something that is no name.
+    /// The name of a credential program in a file is not a valid name.
     #[error(
         "the credentials file {} names a credential program {name:?}, which is not run: \
          a name may hold only letters, digits, '-', '_' and '.'", config.display()
     )]
     ProgramName {
-        /// As in the file.
+        /// The name in the file.
         name: String,
         /// The file.
         config: PathBuf,
@@ -116,9 +116,9 @@ pub enum CredentialError {
         program: String,
         /// `get`, `store` or `erase`.
         verb: &'static str,
-        /// The server it was asked for.
+        /// The server whose login was requested.
         server: String,
-        /// The time it had.
+        /// How long the program was allowed to run.
         limit: Duration,
     },
     /// A credential program failed.
@@ -130,14 +130,15 @@ pub enum CredentialError {
         program: String,
         /// `get`, `store` or `erase`.
         verb: &'static str,
-        /// The server it was asked for.
+        /// The server whose login was requested.
         server: String,
-        /// How it ended.
+        /// Its exit status.
         status: String,
-        /// Its message.
+        /// What it printed.
         said: String,
     },
-    /// A credential program's answer cannot be read. It is not told: it may hold a password.
+    /// A credential program's answer cannot be read. The answer is not shown, because it may
+    /// contain a password.
     #[error(
         "the credential program {program} answered for {server}, but not with JSON that has a \
          Username and a Secret{}{said}", if said.is_empty() { "" } else { "; it said: " }
@@ -145,25 +146,25 @@ pub enum CredentialError {
     ProgramAnswer {
         /// `docker-credential-…`.
         program: String,
-        /// The server it was asked for.
+        /// The server whose login was requested.
         server: String,
         /// What it wrote to stderr.
         said: String,
     },
 }
 
-/// There is no authorization that the registry accepts. Nothing secret is in it.
+/// The login at the registry or its token server failed. The error contains no secret.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum AuthError {
     /// The search for a credential failed.
     #[error(transparent)]
     Credential(#[from] CredentialError),
-    /// The registry wants a user and password, and we have none that can be sent to it.
+    /// The registry asks for a user and a password, and there are none that may be sent to it.
     #[error("{host} wants a user and password, but was asked {origin}; {advice}")]
     NoCredentials {
         /// The registry, as the user wrote it.
         host: String,
-        /// Who we are.
+        /// As whom the request was sent.
         origin: String,
         /// What to do.
         advice: String,
@@ -173,22 +174,22 @@ pub enum AuthError {
     Refused {
         /// The registry, as the user wrote it.
         host: String,
-        /// Who we are.
+        /// As whom the request was sent.
         origin: String,
         /// What to do.
         advice: String,
     },
-    /// The credential cannot be put into a header.
+    /// The credential contains characters that a header cannot contain.
     #[error("cannot ask {host} {origin}: the token holds spaces or control characters; {advice}")]
     Unsendable {
         /// The registry, as the user wrote it.
         host: String,
-        /// Who we are.
+        /// As whom the request was sent.
         origin: String,
         /// What to do.
         advice: String,
     },
-    /// A 401 that asks for something that we cannot give, or does not say what it asks for.
+    /// A 401 without a challenge that this program can answer.
     #[error(
         "{host} answered 401 Unauthorized, {}; is it a registry, and is a proxy between?",
         no_challenge(.offered)
@@ -199,7 +200,7 @@ pub enum AuthError {
         /// The challenges, if there were any.
         offered: String,
     },
-    /// The registry names a token server to which credentials would travel in the open.
+    /// The registry names a token server to which credentials would be sent unencrypted.
     #[error(
         "{host} names {server} as its token server, to which a password would be sent \
          unencrypted; nothing was sent to it. The registry's configuration must name an https address"
@@ -210,8 +211,8 @@ pub enum AuthError {
         /// The token server.
         server: String,
     },
-    /// The token server gives no token for these scopes. Where they were widened for a mount, the
-    /// push can go on with narrower ones.
+    /// The token server gives no token for these scopes. If they were extended for a mount, the
+    /// push can continue with the smaller set.
     #[error(transparent)]
     Denied(Box<Denied>),
     /// The token server failed, could not be reached, or sent something other than a token.
@@ -224,22 +225,22 @@ pub enum AuthError {
         host: String,
         /// The token server.
         server: String,
-        /// What was asked for.
+        /// The scopes that were requested.
         scopes: String,
-        /// What came back; `None` where nothing did.
+        /// The status of the answer; `None` if there was no answer.
         status: Option<StatusCode>,
-        /// What came back, in words.
+        /// The answer in words.
         said: String,
         /// What to do about it.
         hint: Option<String>,
         /// Whether the same request may succeed later.
         transient: bool,
-        /// How long the server asks us to wait.
+        /// How long the server asks to wait.
         retry_after: Option<Duration>,
     },
 }
 
-/// A token server gave no token.
+/// A token server refused a token.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(
     "the token server {server} refused a token for {host} ({scopes}): {said}; it was asked {origin}; \
@@ -250,13 +251,13 @@ pub struct Denied {
     pub host: String,
     /// The token server.
     pub server: String,
-    /// What was asked for.
+    /// The scopes that were requested.
     pub scopes: String,
     /// 400, 401 or 403.
     pub status: StatusCode,
     /// Status and message.
     pub said: String,
-    /// Who we are.
+    /// As whom the request was sent.
     pub origin: String,
     /// What to do.
     pub advice: String,
@@ -268,7 +269,7 @@ impl AuthError {
         matches!(self, Self::TokenServer { transient: true, .. })
     }
 
-    /// Whether it is a refusal. Otherwise the token server is out of reach, or fails for now.
+    /// Whether it is a refusal. If not, the token server cannot be reached, or fails temporarily.
     pub fn is_refusal(&self) -> bool {
         !self.is_transient() && !matches!(self, Self::TokenServer { status: None, .. })
     }
@@ -281,7 +282,7 @@ impl AuthError {
         }
     }
 
-    /// How long the token server asks to be left alone.
+    /// How long the token server asks to wait.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::TokenServer { retry_after, .. } => *retry_after,
@@ -300,7 +301,7 @@ fn no_challenge(offered: &str) -> String {
     }
 }
 
-/// Text that others wrote, fit for a message: one line, no control characters, not long.
+/// Makes text from elsewhere fit for a message: one line, no control characters, limited length.
 pub(super) fn excerpt(text: &str) -> String {
     const MAX: usize = 300;
     let words =

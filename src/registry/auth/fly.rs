@@ -1,7 +1,7 @@
-//! Fly tokens: what registry.fly.io takes as a password, made from what Fly's tools call a token.
+//! Fly tokens: makes the password for registry.fly.io from what Fly's tools call a token.
 //!
-//! A token may come with a scheme word (`FlyV1 fm2_…`) and as a list in which macaroons are mixed
-//! with tokens of other kinds; the registry takes the macaroons alone.
+//! A token may begin with a scheme word (`FlyV1 fm2_…`), and may be a list of macaroons and other
+//! tokens. The registry accepts only the macaroons.
 
 use zeroize::Zeroizing;
 
@@ -9,7 +9,7 @@ use super::secret::Secret;
 const SCHEMES: [&str; 2] = ["FlyV1", "Bearer"];
 const MACAROONS: [&str; 3] = ["fm1r_", "fm1a_", "fm2_"];
 
-/// The password in a token; `None` where nothing is left of it.
+/// The password in a token; `None` if it contains none.
 pub fn password(token: &Secret) -> Option<Secret> {
     let text = token.expose().trim();
     let bare = match text.split_once(char::is_whitespace) {

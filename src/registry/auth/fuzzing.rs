@@ -1,5 +1,4 @@
-//! Fuzz targets for who we are to a registry: challenges, answers of token servers, files of
-//! credentials.
+//! Fuzz targets for authentication: challenges, answers of token servers, credentials files.
 
 use std::path::Path;
 
@@ -10,7 +9,7 @@ use super::docker_config::DockerConfig;
 use super::secret::Secret;
 use super::{fly, token};
 
-/// `WWW-Authenticate`, one line of it for each line of `data`.
+/// `WWW-Authenticate`: each line of `data` is one header line.
 pub fn challenge(data: &[u8]) {
     let headers: HeaderMap = data
         .split(|&byte| byte == b'\n')

@@ -1,8 +1,8 @@
-//! Credential programs: `docker-credential-<name> get`, with the server on stdin; `store` and
-//! `erase` likewise.
+//! Credential programs: `docker-credential-<name> get` reads the server from stdin; `store` and
+//! `erase` work likewise.
 //!
-//! A program is found by its name in the folders of `PATH`, never by a path from a file, and has
-//! [`LIMIT`] to answer. What it says when it fails is shown; what it answers is not.
+//! A program is searched by its name in the folders of `PATH`, never by a path from a file. It has
+//! to answer within [`LIMIT`]. Its error messages are shown; its answers are not.
 //!
 //! docker/docker-credential-helpers, "Development".
 
@@ -23,16 +23,16 @@ use super::error::{CredentialError, excerpt};
 use super::secret::Secret;
 use crate::json;
 
-/// How long a program may take: time enough to type a passphrase.
+/// How long a program may take: long enough to type a passphrase.
 pub(super) const LIMIT: Duration = Duration::from_secs(30);
-/// How long the outputs of a program are read after it has ended.
+/// How long the program's output is read after it has ended.
 const AFTER_END: Duration = Duration::from_millis(500);
 /// How much of a program's output is read.
 const MAX_OUTPUT: u64 = 1024 * 1024;
-/// What a program says on stdout when it has nothing for the server.
+/// What a program prints on stdout if it has no login for the server.
 const NOT_FOUND: &str = "credentials not found in native keychain";
 
-/// A program that keeps credentials.
+/// A credential program.
 #[derive(Debug)]
 pub(super) struct Program {
     /// `docker-credential-<name>`.
@@ -49,8 +49,8 @@ struct HelperAnswer {
 }
 
 impl Program {
-    /// Finds `docker-credential-<name>` in `path`; `None` where it is not installed. `config` is
-    /// the file that names it, for messages.
+    /// Finds `docker-credential-<name>` in `path`; `None` if it is not installed. `config` is the
+    /// file that names it, for messages.
     pub fn find(
         name: &str,
         path: Option<&OsStr>,
@@ -74,12 +74,11 @@ impl Program {
         Ok(file.map(|file| Self { name, file, limit: LIMIT }))
     }
 
-    /// The program's name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What the program has for a server; `None`: nothing.
+    /// The program's login for a server; `None` if it has none.
     pub async fn get(&self, server: &str) -> Result<Option<Credential>, CredentialError> {
         let Some(run) = self.run("get", server, server.as_bytes()).await? else {
             return Ok(None);
@@ -96,7 +95,7 @@ impl Program {
         Ok(Some(Credential::from_login(answer.username, answer.secret)))
     }
 
-    /// Gives the program a login to keep.
+    /// Gives the program a login to store.
     pub async fn store(
         &self,
         server: &str,
@@ -112,17 +111,17 @@ impl Program {
             secret: &'a str,
         }
         let login = HelperLogin { server, username, secret: password.expose() };
-        // Cannot fail: it is text.
+        // Cannot fail, because it contains only text.
         let input = Zeroizing::new(serde_json::to_vec(&login).unwrap_or_default());
         self.run("store", server, &input).await.map(drop)
     }
 
-    /// Makes the program forget the login for a server. Returns whether there was one.
+    /// Makes the program delete the login for a server. Returns whether there was one.
     pub async fn erase(&self, server: &str) -> Result<bool, CredentialError> {
         Ok(self.run("erase", server, server.as_bytes()).await?.is_some())
     }
 
-    /// Runs the program with an input. `None`: it knows nothing of the server.
+    /// Runs the program with an input. `None` if it has no login for the server.
     async fn run(
         &self,
         verb: &'static str,
@@ -150,7 +149,7 @@ impl Program {
         if message.contains(NOT_FOUND) || complaint.contains(NOT_FOUND) {
             return Ok(None);
         }
-        // A message is plain text; an answer, which is JSON, must not be shown.
+        // An error message is plain text. JSON may be an answer, which must not be shown.
         let message = if message.contains(['{', '"']) { String::new() } else { excerpt(&message) };
         let spoken: Vec<_> =
             [message, complaint].into_iter().filter(|text| !text.is_empty()).collect();
@@ -163,7 +162,7 @@ impl Program {
         })
     }
 
-    /// The program ends with the future.
+    /// Starts the program and reads its output. Dropping the future kills the program.
     async fn start(&self, verb: &str, input: &[u8]) -> std::io::Result<HelperRun> {
         let mut child = Command::new(&self.file)
             .arg(verb)
@@ -187,7 +186,8 @@ impl Program {
                 async { tokio::try_join!(read(stdout, &mut answer), read(stderr, &mut complaint)) };
             tokio::join!(ask, read).1
         };
-        // A process that the program has left behind may hold its outputs open.
+        // A process that the program has started may keep its outputs open, so do not wait for
+        // their end for long.
         let ended = async {
             let status = child.wait().await;
             tokio::time::sleep(AFTER_END).await;
@@ -202,7 +202,7 @@ impl Program {
     }
 }
 
-/// What one run of a program left.
+/// The result of one run of a program.
 struct HelperRun {
     status: ExitStatus,
     stdout: HelperOutput,

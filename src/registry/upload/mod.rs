@@ -29,11 +29,16 @@ pub trait UploadSource: Send + Sync + 'static {
     /// Digest and length, once they are known.
     fn whole(&self) -> Option<(Digest, u64)>;
 
-    /// How many bytes exist so far.
-    fn ready(&self) -> u64;
+    /// How many bytes exist so far. Default: all.
+    fn ready(&self) -> u64 {
+        self.whole().map_or(0, |(_, size)| size)
+    }
 
-    /// Waits until digest and length are known.
-    fn finished(&self) -> BoxFuture<'_, Result<(Digest, u64), UploadSourceError>>;
+    /// Waits until digest and length are known. Default: they are known from the beginning.
+    fn finished(&self) -> BoxFuture<'_, Result<(Digest, u64), UploadSourceError>> {
+        let whole = self.whole().ok_or_else(|| "the blob's digest is not known".into());
+        Box::pin(async { whole })
+    }
 
     /// At most `max` bytes from `offset` on, as soon as there are any; `None` at the end.
     fn chunk(

@@ -20,7 +20,8 @@ use super::schema;
 /// How long to wait for another process before going on without a cache.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// In the header of every cache file, so that no other program's database is touched: "push".
+/// Marks every cache file in its header ("push"), so that a database of another program is not
+/// touched.
 const APPLICATION_ID: i32 = 0x7075_7368;
 
 /// The schema's version. A file with a newer one belongs to a newer pushimg and is left alone.
@@ -31,17 +32,17 @@ const VERSION: i32 = 2;
 pub(super) enum Existing {
     /// Use it if it is whole.
     Keep,
-    /// Replace it: a query found it damaged.
+    /// Replace it, because a query found that it is damaged.
     Replace,
 }
 
 /// An open cache file.
 pub(super) struct OpenDatabase {
     pub(super) connection: Connection,
-    /// Held as long as the connection; `None` where the folder is read-only.
+    /// Held as long as the connection is open; `None` if the folder is read-only.
     pub(super) lock: Option<File>,
     pub(super) writable: bool,
-    /// Something that the user may want to know.
+    /// A message for the user, if there is one.
     pub(super) note: Option<String>,
 }
 
@@ -61,20 +62,19 @@ impl OpenDatabase {
 
 /// Why a file is not used.
 enum Unusable {
-    /// It is missing, or not finished.
+    /// It is missing, or was not completed.
     Missing,
     /// It is damaged, or of an older version.
     Damaged(String),
-    /// It must not be touched.
+    /// It belongs to another program or a newer version and must not be touched.
     LeftAlone(String),
 }
 
-/// The database's path.
 pub(super) fn database(folder: &Path) -> PathBuf {
     folder.join("cache.sqlite")
 }
 
-/// Opens the cache in `folder`. Makes the folder and the file where they are missing, and replaces a
+/// Opens the cache in `folder`. Creates the folder and the file if they are missing, and replaces a
 /// damaged file. The error is a note for the user.
 pub(super) fn open(folder: &Path, existing: Existing) -> Result<OpenDatabase, String> {
     let path = database(folder);
@@ -110,7 +110,7 @@ pub(super) fn open(folder: &Path, existing: Existing) -> Result<OpenDatabase, St
                 (replace, forced, made) = (false, false, true);
             }
             Ok(()) => match open_existing(&path) {
-                // Another process has made it meanwhile.
+                // Another process has created the file meanwhile.
                 Ok(_) if replace => replace = false,
                 Ok(connection) => {
                     return Ok(OpenDatabase::new(connection, Some(lock), note, &path));
@@ -126,7 +126,8 @@ pub(super) fn open(folder: &Path, existing: Existing) -> Result<OpenDatabase, St
                 Err(Unusable::Damaged(why)) => return Err(unusable(&why)),
             },
             Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < give_up => {
-                // A lock that is still held from before must not keep other processes waiting.
+                // Release the lock from the previous round, so that other processes need not wait
+                // for it.
                 let _ = flock(&lock, FlockOperation::Unlock);
                 thread::sleep(Duration::from_millis(2));
             }
@@ -139,7 +140,7 @@ pub(super) fn open(folder: &Path, existing: Existing) -> Result<OpenDatabase, St
     }
 }
 
-/// Opens the lock file; `None` where there is none and none can be made.
+/// Opens the lock file. `None` if it does not exist and cannot be created.
 fn open_lock(folder: &Path) -> io::Result<Option<File>> {
     let path = folder.join("cache.lock");
     let made =
@@ -168,8 +169,8 @@ fn open_existing(path: &Path) -> Result<Connection, Unusable> {
     let opened = Connection::open_with_flags(path, FLAGS | OpenFlags::SQLITE_OPEN_READ_WRITE)
         .and_then(|connection| judge(&connection).map(|verdict| (connection, verdict)));
     let judged = match opened {
-        // Reading needs files beside the database. In a read-only folder they cannot be made, so the
-        // database is read as it is.
+        // To read the database, SQLite needs files beside it. They cannot be created in a read-only
+        // folder, so open the database as immutable.
         Err(error)
             if matches!(
                 error.sqlite_error_code(),
@@ -192,7 +193,7 @@ fn open_existing(path: &Path) -> Result<Connection, Unusable> {
     }
 }
 
-/// The connection is used by one thread, and shares nothing.
+/// Only one thread uses the connection, and it shares no cache.
 const FLAGS: OpenFlags =
     OpenFlags::SQLITE_OPEN_NO_MUTEX.union(OpenFlags::SQLITE_OPEN_PRIVATE_CACHE);
 
@@ -212,7 +213,7 @@ fn open_immutable(path: &Path) -> Judged {
 /// Reads the header: is this a cache file of this version?
 fn judge(connection: &Connection) -> rusqlite::Result<Result<(), Unusable>> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    // NORMAL: in WAL mode a power cut may lose the last rows, but damages nothing.
+    // NORMAL: in WAL mode a power failure may lose the last rows, but does not damage the file.
     connection.execute_batch(
         "PRAGMA synchronous = NORMAL; PRAGMA cell_size_check = ON; PRAGMA trusted_schema = OFF",
     )?;
@@ -238,7 +239,7 @@ fn judge(connection: &Connection) -> rusqlite::Result<Result<(), Unusable>> {
 
 /// Makes an empty cache file, and removes any that exists. The caller holds the exclusive lock.
 fn make(path: &Path) -> Result<(), String> {
-    // The database goes first. If this is interrupted, the files that remain belong to no database.
+    // Remove the database first. If this is interrupted, the remaining files belong to no database.
     for suffix in ["", "-wal", "-shm", "-journal"] {
         let mut name = path.as_os_str().to_owned();
         name.push(suffix);
@@ -259,10 +260,10 @@ fn make(path: &Path) -> Result<(), String> {
         let connection =
             Connection::open_with_flags(path, FLAGS | OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
-        // An empty file is no loss after a power cut, and waiting for the disk takes long.
+        // Do not wait for the disk: losing an empty file in a power failure does no harm.
         connection.execute_batch("PRAGMA synchronous = OFF; PRAGMA auto_vacuum = INCREMENTAL")?;
         let mode = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
-        // In one transaction with the tables, so that a file with this version has them all.
+        // In one transaction with the tables, so that a file with this version has all tables.
         connection.execute_batch(&format!(
             "BEGIN IMMEDIATE;
              {}

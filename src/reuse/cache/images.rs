@@ -1,5 +1,5 @@
-//! The tables about whole images: `image`, whose rows carry a checksum, and `config`, whose rows have
-//! one in their digests.
+//! The tables about whole images: `image`, whose rows have a checksum, and `config`, whose rows are
+//! checked by their digests.
 
 use rusqlite::{OptionalExtension, Row};
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use super::row::{sum, text};
 use super::store::{CacheStore, RENEWAL};
 use crate::image::{Config, Digest};
 
-/// The most that the configs of one file's images may take.
+/// The maximum total size of the configs of one file's images.
 const MAX_BYTES: usize = 8 << 20;
 
 /// One image in the JSON of `image.contents`; its config is the next `config_bytes` bytes of
@@ -55,7 +55,7 @@ impl CacheStore {
                 layers: image.layers.clone(),
             });
         }
-        // Text, numbers and lists of them can always be written.
+        // Text, numbers and lists of them can always be serialized.
         let contents = serde_json::to_string(&entries).expect("text and numbers are JSON");
         let sum = sum(&[file.as_bytes(), contents.as_bytes(), &configs]);
         self.connection
@@ -96,7 +96,7 @@ impl CacheStore {
     }
 }
 
-/// Reads contents, configs and checksum; `None` where they are not what was written.
+/// Reads contents, configs and checksum. `None` if the row was damaged.
 fn images(file: &str, row: &Row<'_>) -> Option<Vec<CachedImage>> {
     let contents = text(row, 0)?;
     let mut configs = row.get_ref(1).ok()?.as_blob().ok()?;
@@ -118,7 +118,7 @@ fn images(file: &str, row: &Row<'_>) -> Option<Vec<CachedImage>> {
         .collect()
 }
 
-/// Reads a config; `None` where its digest is another.
+/// Reads a config. `None` if its digest does not match.
 fn config(digest: &Digest, row: &Row<'_>) -> Option<Config> {
     let bytes = row.get_ref(0).ok()?.as_blob().ok()?;
     Config::parse(bytes.to_vec()).ok().filter(|config| config.digest() == digest)

@@ -1,4 +1,4 @@
-//! The thread that owns the cache's file: it answers questions, and collects writes.
+//! The thread that owns the cache file. It answers queries, and collects writes.
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -18,7 +18,7 @@ pub(super) enum CacheRequest {
 
 pub(super) type Write = Box<dyn FnOnce(&CacheStore) -> rusqlite::Result<()> + Send>;
 
-/// The state of the thread: the file, as long as it is usable.
+/// The state of the thread: the cache file, as long as it can be used.
 pub(super) struct Keeper {
     folder: PathBuf,
     store: Option<CacheStore>,
@@ -45,8 +45,8 @@ impl Keeper {
         }
     }
 
-    /// Answers requests until the last handle is gone. Writes that have piled up share a
-    /// transaction; a question finds everything that was remembered before it.
+    /// Handles requests until the last handle is dropped. Writes that have accumulated share a
+    /// transaction. A query sees all writes that were requested before it.
     pub(super) fn serve(mut self, requests: &Receiver<CacheRequest>, limits: &Limits) {
         let mut writes = Vec::new();
         while let Ok(first) = requests.recv() {
@@ -95,14 +95,14 @@ impl Keeper {
     fn handle(&mut self, error: &rusqlite::Error) {
         self.note(&format!("local cache {}: {error}", file::database(&self.folder).display()));
         match error.sqlite_error_code() {
-            // Another process is writing: this write is lost.
+            // Another process is writing, so this write is lost.
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {}
             Some(ErrorCode::ReadOnly | ErrorCode::DiskFull) => {
                 if let Some(store) = &mut self.store {
                     store.stop_writing();
                 }
             }
-            // Tables that another program has changed give the last two.
+            // The last two occur if another program has changed the tables.
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown)
             | None => {
                 self.store = None;
@@ -115,7 +115,7 @@ impl Keeper {
     }
 
     fn note(&self, problem: &str) {
-        // Only the first problem is kept: the others follow from it.
+        // Keep only the first problem, because later ones usually follow from it.
         let _ = self.problem.set(problem.to_owned());
     }
 }

@@ -1,7 +1,7 @@
 //! The tables about layers and their blobs: `layer`, `made` and `blob_in`.
 //!
-//! Rows of `layer` and `made` decide what a manifest will say, so each carries a checksum: a row
-//! that a failing disk changed is not believed. Rows of `blob_in` only propose repositories to ask.
+//! Rows of `layer` and `made` decide what a manifest contains. So each has a checksum, and a row
+//! that a failing disk has changed is ignored. Rows of `blob_in` only suggest repositories to ask.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use super::row::{sum, text};
 use super::store::{CacheStore, RENEWAL};
 use crate::image::{Blob, Compression, DiffId, Digest, LayerKey};
 
-/// Repositories kept for a blob in a registry.
+/// How many repositories are kept for each blob of a registry.
 const REPOSITORIES: u32 = 8;
 
 impl CacheStore {
@@ -36,7 +36,7 @@ impl CacheStore {
             };
             used.push((row.get(5).unwrap_or(0), diff_id.to_string()));
             let blobs = known.entry(diff_id).or_default();
-            // A layer may have been asked for twice.
+            // The caller may have asked for a layer twice.
             if !blobs.contains(&blob) {
                 blobs.push(blob);
             }
@@ -153,7 +153,7 @@ impl CacheStore {
             "INSERT INTO blob_in VALUES (?1, ?2, ?3, ?4)
              ON CONFLICT DO UPDATE SET used = excluded.used WHERE abs(excluded.used - used) > ?5",
         )?;
-        // The new one stays even if a wrong clock makes it look old.
+        // Keep the new row even if a wrong clock makes it look old.
         let mut trim = self.connection.prepare_cached(
             "DELETE FROM blob_in WHERE registry = ?1 AND digest = ?2 AND repository IN (
                  SELECT repository FROM blob_in WHERE registry = ?1 AND digest = ?2
@@ -183,8 +183,7 @@ impl CacheStore {
     }
 }
 
-/// Reads diff ID, digest, size, compression and checksum; `None` where they are not what was
-/// written.
+/// Reads diff ID, digest, size, compression and checksum. `None` if the row was damaged.
 fn layer(row: &Row<'_>) -> Option<(DiffId, Blob)> {
     let (diff_id, digest) = (text(row, 0)?, text(row, 1)?);
     let size: i64 = row.get(2).ok()?;
@@ -208,19 +207,19 @@ fn layer_sum(diff_id: &str, digest: &str, size: i64, compression: &str) -> Strin
     sum(&parts)
 }
 
-/// Reads layer key, diff ID and checksum; `None` where they are not what was written.
+/// Reads layer key, diff ID and checksum. `None` if the row was damaged.
 fn made(row: &Row<'_>) -> Option<(Digest, DiffId)> {
     let (key, diff_id) = (text(row, 0)?, text(row, 1)?);
     let is_sound = text(row, 2)? == sum(&[key.as_bytes(), diff_id.as_bytes()]);
     is_sound.then(|| Some((key.parse().ok()?, diff_id.parse().ok()?)))?
 }
 
-/// Reads digest and repository; `None` where they are not a digest and a repository.
+/// Reads digest and repository. `None` if they are not valid.
 fn blob_in(row: &Row<'_>) -> Option<(Digest, String)> {
     let digest = text(row, 0)?.parse().ok()?;
     let repository = text(row, 1)?;
-    // OCI distribution-spec 1.1, "Pulling manifests", less strictly: it must not be more than a
-    // path.
+    // Less strict than OCI distribution-spec 1.1, "Pulling manifests": it is only checked that the
+    // name is a plain path.
     let sound = repository.len() <= 255
         && repository.split('/').all(|part| {
             part.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
@@ -230,6 +229,6 @@ fn blob_in(row: &Row<'_>) -> Option<(Digest, String)> {
 }
 
 fn json<T: Serialize + ?Sized>(value: &T) -> String {
-    // Digests are text, and lists of text can always be written.
+    // A list of texts can always be serialized.
     serde_json::to_string(value).expect("a list of text is JSON")
 }

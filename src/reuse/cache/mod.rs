@@ -1,14 +1,14 @@
-//! The local cache: what earlier pushes learned, kept in SQLite, only to go faster.
+//! The local cache: what earlier pushes learned, stored in SQLite. It only makes pushes faster.
 //!
-//! It may be deleted, damaged, read-only, full or used by other processes at any time: what cannot
-//! be read is not known, what cannot be written is forgotten, and nothing here returns an error. One
-//! thread owns the file; [`Cache`] is a handle to it, so that a caller waits for a disk only for a
-//! limited time.
+//! The cache may be deleted, damaged, read-only, full or used by other processes at any time. So
+//! nothing here returns an error: what cannot be read counts as unknown, and what cannot be written
+//! is lost. One thread owns the file. [`Cache`] is a handle to it, so that a caller waits for the
+//! disk only for a limited time.
 //!
-//! - `file`: finds the file, checks it, and replaces it where it is damaged.
-//! - `schema`: the tables, and how much of each is kept.
+//! - `file`: finds the file, checks it, and replaces it if it is damaged.
+//! - `schema`: the tables, and how many rows of each are kept.
 //! - `store`: transactions, and the deletion of old rows.
-//! - `layers`, `images`: what is read from the tables and written to them.
+//! - `layers`, `images`: the queries and writes for the tables.
 //! - `keeper`: the thread that owns the file.
 
 mod file;
@@ -35,7 +35,7 @@ use self::schema::Limits;
 use self::store::{CacheStore, now};
 use crate::image::{Blob, Config, DiffId, Digest, LayerKey};
 
-/// How long a question waits for its answer; a later answer is ignored.
+/// How long a query waits for its answer. A later answer is ignored.
 const READ_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 20 } else { 1 });
 
 /// How long closing waits for the last writes.
@@ -50,34 +50,35 @@ pub enum CacheLocation {
     Folder(PathBuf),
 }
 
-/// A handle to the local cache, which exists only to go faster: a cache that is missing, damaged,
-/// read-only, full or busy knows less, and is never an error.
+/// A handle to the local cache. The cache only makes pushes faster: if it is missing, damaged,
+/// read-only, full or busy, fewer things are known, but there is no error.
 ///
-/// Questions are asked within a tokio runtime; they wait a second at most. Writing does not wait.
-/// Dropping the cache waits up to 200 ms for the last writes; [`close`](Self::close) does that off
-/// the runtime's threads.
+/// Queries need a tokio runtime and wait for at most a second. Writes do not wait. Dropping the
+/// cache waits up to 200 ms for the last writes; [`close`](Self::close) does this off the runtime's
+/// threads.
 pub struct Cache {
     requests: Option<Sender<CacheRequest>>,
-    /// Nothing is sent; disconnected when the thread has closed the file.
+    /// No value is ever sent. It is disconnected when the thread has closed the file.
     finished: Receiver<()>,
     problem: Arc<OnceLock<String>>,
 }
 
-/// One image of an immutable file: enough to push it again if its layers are where they were.
+/// One image of a file that never changes. This is enough to push the image again if the registry
+/// still has its layers.
 ///
-/// The layers' diff IDs are the config's.
+/// The config lists the diff IDs of the layers.
 #[derive(Clone, Debug)]
 pub struct CachedImage {
-    /// The names that the file gives it, as written.
+    /// The names that the file gives the image, as written there.
     pub names: Vec<String>,
-    /// The image config.
     pub config: Config,
-    /// The place of each layer among those of the file, lowest layer first.
+    /// For each layer, lowest first, its position among the layers of the file.
     pub layers: Vec<usize>,
 }
 
 impl Cache {
-    /// Opens or makes the cache there. It returns at once: a thread does the work.
+    /// Opens or creates the cache at this location. Returns at once, because a thread does the
+    /// work.
     pub fn open(location: &CacheLocation) -> Self {
         match folder(location) {
             Some(folder) => Self::open_folder(folder, Limits::default()),
@@ -115,22 +116,22 @@ impl Cache {
         }
     }
 
-    /// The first problem that the cache had, in words; complete once a push is over.
+    /// The first problem of the cache, as a message; final when the push is over.
     #[cfg(test)]
     pub fn problem(&self) -> Option<String> {
         self.problem.get().cloned()
     }
 
-    /// The blobs that this recipe made of each of these layers, the most recently used first; layers
-    /// without one are left out. Whether a registry has them is for the registry to say.
+    /// The blobs that this recipe made of each of these layers, the most recently used first.
+    /// Layers without a known blob are left out. The registry may not have these blobs.
     pub async fn blobs_of(&self, recipe: &str, diff_ids: &[DiffId]) -> HashMap<DiffId, Vec<Blob>> {
         let recipe = recipe.to_owned();
         let diff_ids = diff_ids.to_vec();
         self.read(move |store| store.blobs_of(&recipe, &diff_ids)).await
     }
 
-    /// The repositories of `registry` that had each of these blobs, the most recent first (within a
-    /// day, in any order): at most eight, to try mounting from.
+    /// The repositories of `registry` that had each of these blobs, for mount attempts. At most
+    /// eight, the most recent first; within a day the order is arbitrary.
     pub async fn repositories_of(
         &self,
         registry: &str,
@@ -146,21 +147,21 @@ impl Cache {
         self.read(move |store| store.image(&file)).await
     }
 
-    /// Remembers that `recipe` makes `blob` of the layer `diff_id`: to be called only for bytes that
-    /// were hashed.
+    /// Remembers that `recipe` packs the layer `diff_id` into `blob`. Call this only if the layer's
+    /// bytes were hashed.
     pub fn remember_layer(&self, recipe: &str, diff_id: DiffId, blob: Blob) {
         let recipe = recipe.to_owned();
         let now = now();
         self.write(move |store| store.remember_layer(&recipe, &diff_id, &blob, now));
     }
 
-    /// The diff ID of the layer that was made of each of these; keys without one are left out.
+    /// The diff ID of the layer for each of these keys. Keys that are not known are left out.
     pub async fn made(&self, keys: &[LayerKey]) -> HashMap<LayerKey, DiffId> {
         let keys = keys.to_vec();
         self.read(move |store| store.made(&keys)).await
     }
 
-    /// Remembers the diff ID of the layer that was made of this.
+    /// Remembers the diff ID of the layer with this key.
     pub fn remember_made(&self, key: LayerKey, diff_id: DiffId) {
         let now = now();
         self.write(move |store| store.remember_made(&key, &diff_id, now));
@@ -181,13 +182,13 @@ impl Cache {
     }
 
     /// Remembers the images in a file that never changes. `file` identifies it (path, inode, size,
-    /// times). Images whose configs exceed 8 MiB together are not kept.
+    /// times). Nothing is kept if the configs together exceed 8 MiB.
     pub fn remember_image(&self, file: &str, images: Vec<CachedImage>) {
         let (file, now) = (file.to_owned(), now());
         self.write(move |store| store.remember_image(&file, &images, now));
     }
 
-    /// The config with this digest, of an image that was pushed from this machine.
+    /// The config with this digest, if it was remembered.
     pub async fn config(&self, digest: &Digest) -> Option<Config> {
         let digest = digest.clone();
         self.read(move |store| store.config(&digest)).await
@@ -199,11 +200,11 @@ impl Cache {
         self.write(move |store| store.remember_config(&config, now));
     }
 
-    /// Waits for the last writes, for at most 200 ms, and returns the first problem
-    /// that the cache had, in words.
+    /// Waits at most 200 ms for the last writes. Returns the first problem of the cache as a
+    /// message.
     pub async fn close(self) -> Option<String> {
         let problem = self.problem.clone();
-        // It fails only while the runtime shuts down, and the cache is dropped then, too.
+        // Fails only while the runtime shuts down, and then the cache is dropped too.
         let _ = tokio::task::spawn_blocking(move || drop(self)).await;
         problem.get().cloned()
     }
@@ -217,7 +218,7 @@ impl Cache {
         };
         let (answer, answered) = oneshot::channel();
         let read = Box::new(move |keeper: &mut Keeper| {
-            // A caller that has stopped waiting needs no answer.
+            // The caller may have stopped waiting; then no answer is needed.
             if !answer.is_closed() {
                 let _ = answer.send(keeper.attempt(query));
             }
@@ -237,7 +238,7 @@ impl Cache {
     fn write(&self, write: impl FnOnce(&CacheStore) -> rusqlite::Result<()> + Send + 'static) {
         if let Some(requests) = &self.requests {
             let write: Write = Box::new(write);
-            // It fails only if the thread has died, and then there is no cache.
+            // Fails only if the thread has died; then there is no cache.
             let _ = requests.send(CacheRequest::Write(write));
         }
     }
@@ -260,7 +261,7 @@ fn folder(location: &CacheLocation) -> Option<PathBuf> {
     }
 }
 
-/// XDG Base Directory Specification: a path that is not absolute counts as none.
+/// XDG Base Directory Specification: a relative path is ignored.
 fn user_folder(cache: Option<PathBuf>, home: Option<PathBuf>) -> Option<PathBuf> {
     let absolute = |path: &PathBuf| Path::is_absolute(path);
     cache

@@ -1,15 +1,15 @@
-//! What the readers of all tables need: text columns, and the checksum of a row.
+//! Helpers for reading the rows of all tables: text columns, and the checksum of a row.
 
 use rusqlite::Row;
 
 use crate::image::Hasher;
 
-/// A column that is text.
+/// The text in a column; `None` if it is not text.
 pub(super) fn text<'row>(row: &'row Row<'_>, column: usize) -> Option<&'row str> {
     row.get_ref(column).ok()?.as_str().ok()
 }
 
-/// A checksum of these parts in this order, against the mistakes of a disk.
+/// A checksum of these parts in this order, to detect disk errors.
 pub(super) fn sum(parts: &[&[u8]]) -> String {
     let mut hasher = Hasher::new();
     for part in parts {

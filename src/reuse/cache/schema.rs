@@ -1,15 +1,15 @@
-//! The tables of the cache, and how much of each is kept.
+//! The tables of the cache, and how many rows of each are kept.
 //!
-//! `used` is in milliseconds since 1970; it is renewed once a day at most, so that an unchanged push
-//! writes nothing.
+//! `used` is in milliseconds since 1970. It is renewed at most once a day, so that a push without
+//! changes writes nothing.
 
-/// A table, all of whose rows have the column `used`.
+/// A table. Every table also has the column `used`.
 pub(super) struct CacheTable {
     pub(super) name: &'static str,
-    /// Its columns but for `used`.
+    /// Its columns except `used`.
     columns: &'static str,
     pub(super) key: &'static str,
-    /// The columns that may be long; their bytes are counted.
+    /// The columns whose values may be long. Their bytes are counted.
     long: &'static [&'static str],
 }
 
@@ -22,7 +22,7 @@ const LAYER: CacheTable = CacheTable {
     long: &[],
 };
 
-/// Which diff ID a layer has that is made of what its key says.
+/// Which diff ID the layer with a key has.
 const MADE: CacheTable = CacheTable {
     name: "made",
     columns: "layer_key TEXT NOT NULL, diff_id TEXT NOT NULL, sum TEXT NOT NULL",
@@ -54,27 +54,27 @@ const CONFIG: CacheTable = CacheTable {
     long: &["config"],
 };
 
-/// How much is kept; beyond it, the rows that were not used for longest are deleted.
+/// How much is kept. Beyond that, the least recently used rows are deleted.
 pub(super) struct Limits {
-    /// Rows of `layer`, and as many of `made`.
+    /// Rows of `layer`; the same limit applies to `made`.
     pub(super) layers: u64,
     /// Rows of `blob_in`.
     pub(super) blobs: u64,
-    /// Rows of `image`, and as many of `config`.
+    /// Rows of `image`; the same limit applies to `config`.
     pub(super) images: u64,
-    /// Bytes of what is long in `image`, and as many of `config`.
+    /// Bytes in the long columns of `image`; the same limit applies to `config`.
     pub(super) bytes: u64,
 }
 
 impl Default for Limits {
-    /// Together some 200 MB on disk.
+    /// Together about 200 MB on disk.
     fn default() -> Self {
         Self { layers: 100_000, blobs: 200_000, images: 500, bytes: 64 << 20 }
     }
 }
 
 impl Limits {
-    /// The tables, each with the most rows and bytes of it, and how many rows to delete at once.
+    /// The tables, each with its maximum rows and bytes, and how many rows to delete at a time.
     pub(super) fn of_tables(&self) -> [(CacheTable, u64, u64, u64); 5] {
         [
             (LAYER, self.layers, u64::MAX, 500),
@@ -86,8 +86,8 @@ impl Limits {
     }
 }
 
-/// The statements that make the tables. `tally` counts rows and bytes, because SQLite would have to
-/// read a table to count them.
+/// The SQL that creates the tables. `tally` counts rows and bytes, because otherwise SQLite would
+/// have to read a whole table to count them.
 pub(super) fn create() -> String {
     let mut sql = "CREATE TABLE tally (
             name TEXT NOT NULL PRIMARY KEY, rows INTEGER NOT NULL, bytes INTEGER NOT NULL
@@ -98,7 +98,7 @@ pub(super) fn create() -> String {
             long.iter().map(|column| format!(" + length({row}.{column})")).collect()
         };
         let (new, old) = (bytes("new"), bytes("old"));
-        // Long rows would make every step through a table without row ids slow.
+        // Searching a table without row ids is slow if its rows are long.
         let without_row_id = if long.is_empty() { "WITHOUT ROWID" } else { "" };
         sql += &format!(
             "CREATE TABLE {name} ({columns}, used INTEGER NOT NULL, PRIMARY KEY ({key}))

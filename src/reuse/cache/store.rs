@@ -10,19 +10,19 @@ use super::Write;
 use super::file::OpenDatabase;
 use super::schema::{CacheTable, Limits};
 
-/// How old `used` may get before it is renewed.
+/// How old `used` may become before it is renewed.
 pub(super) const RENEWAL: i64 = 24 * 60 * 60 * 1000;
 
-/// How long deletion may take in one run; the next run goes on with it.
+/// How long one run may spend on deletion. The next run continues.
 const DELETION_TIME: Duration = Duration::from_millis(100);
 
 /// An open cache file.
 pub(super) struct CacheStore {
     pub(super) connection: Connection,
-    /// Released after the connection: fields are dropped in this order.
+    /// Dropped after the connection, because fields are dropped in this order.
     _lock: Option<File>,
     writable: bool,
-    /// Rows that were used and have an old stamp: the statement that renews it, and its key.
+    /// Rows that were used and have an old `used` value: the statement that renews it, and the key.
     stale: Vec<(&'static str, String)>,
 }
 
@@ -44,7 +44,7 @@ impl CacheStore {
         self.writable = false;
     }
 
-    /// Does all of these writes, or none.
+    /// Executes all of these writes in one transaction.
     pub(super) fn write_all(&self, writes: Vec<Write>) -> rusqlite::Result<()> {
         let transaction = self.begin()?;
         for write in writes {
@@ -53,15 +53,15 @@ impl CacheStore {
         transaction.commit()
     }
 
-    /// Notes that a row was used whose stamp is `used`. `renew` is the statement that sets the stamp
-    /// to `?1` where the key is `?2`.
+    /// Records that a row was used. `used` is its stored time. `renew` is the statement that sets
+    /// the time to `?1` for the key `?2`.
     pub(super) fn note_use(&mut self, used: i64, renew: &'static str, key: &str) {
         if now().abs_diff(used) > RENEWAL.unsigned_abs() {
             self.stale.push((renew, key.to_owned()));
         }
     }
 
-    /// Renews the stamps of rows that were used.
+    /// Updates `used` of the rows that were used.
     pub(super) fn renew(&mut self) -> rusqlite::Result<()> {
         let stale = std::mem::take(&mut self.stale);
         if stale.is_empty() {
@@ -74,8 +74,8 @@ impl CacheStore {
         transaction.commit()
     }
 
-    /// Deletes the rows that were not used for longest until the limits hold, a few at a time: each
-    /// deletion stays done if the program is killed.
+    /// Deletes the least recently used rows until the limits are met, a few at a time, so that
+    /// finished deletions are kept if the program is killed.
     pub(super) fn delete_oldest(&mut self, limits: &Limits) -> rusqlite::Result<()> {
         let give_up = Instant::now() + DELETION_TIME;
         for (CacheTable { name, key, .. }, most_rows, most_bytes, at_once) in limits.of_tables() {
@@ -96,7 +96,7 @@ impl CacheStore {
         }
         let pages =
             |pragma| self.connection.pragma_query_value(None, pragma, |row| row.get::<_, u64>(0));
-        // SQLite uses free pages again; the file is made shorter only where there are many.
+        // SQLite reuses free pages. The file is only made shorter if it has many.
         let (free, all) = (pages("freelist_count")?, pages("page_count")?);
         if free > 256 && free > all / 4 {
             // One step frees one page.
@@ -113,14 +113,14 @@ impl CacheStore {
             .query_row([table], |row| Ok((row.get(0)?, row.get(1)?)))
     }
 
-    /// Begins to write at once: SQLite refuses, without waiting, a reader that turns into a writer
-    /// after another process has written.
+    /// Begins a write transaction immediately. If a read transaction became a write transaction
+    /// after another process has written, SQLite would refuse without waiting.
     fn begin(&self) -> rusqlite::Result<Transaction<'_>> {
         Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)
     }
 }
 
-/// The stamp of a row that is used now.
+/// The value of `used` for a row that is used now.
 pub(super) fn now() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)

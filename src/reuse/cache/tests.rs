@@ -29,7 +29,7 @@ fn diff_id(name: &str) -> DiffId {
     digest(name).into()
 }
 
-/// The blob that [`diff_id`] of the same name is remembered with.
+/// The blob that is remembered for the [`diff_id`] with the same name.
 fn blob(name: &str) -> Blob {
     Blob {
         digest: digest(&format!("blob of {name}")),
@@ -52,7 +52,7 @@ fn image(name: &str, padding: usize) -> CachedImage {
     }
 }
 
-/// Closes the cache, however long that takes on a busy machine.
+/// Closes the cache, even if this takes long on a busy machine.
 fn finish(mut cache: Cache) {
     cache.requests = None;
     let _ = cache.finished.recv();
@@ -80,12 +80,12 @@ async fn filled() -> TempDir {
     folder
 }
 
-/// Opens the cache, and expects that it has been made anew and works.
+/// Opens the cache, and expects that it was replaced by an empty one and works.
 async fn expect_made_anew(folder: &Path) {
     let mut cache = open(folder);
     assert!(!knows(&cache, "old").await);
-    // A program that another test starts just now holds the lock until it replaces this process's
-    // image by its own.
+    // If another test is just starting a program, the new process holds the lock until it executes
+    // that program.
     for _ in 0..50 {
         if !cache.problem().is_some_and(|it| it.contains("another process has it open")) {
             break;
@@ -103,7 +103,7 @@ async fn expect_made_anew(folder: &Path) {
     assert_eq!(cache.problem(), None);
 }
 
-/// Opens the cache, and expects that it neither knows nor keeps anything, and says why.
+/// Opens the cache, and expects that it knows nothing, keeps nothing, and reports the reason.
 async fn expect_nothing(folder: &Path, why: &str) {
     let cache = open(folder);
     cache.remember_layer(RECIPE, diff_id("new"), blob("new"));
@@ -185,7 +185,7 @@ async fn what_layers_were_made_of_and_configs_are_known_in_the_next_run() {
     assert!(cache.config(&digest("none")).await.is_none());
     finish(cache);
 
-    // Neither is believed after a disk has changed it. Neither is a blob, or an image of a file.
+    // Rows that a disk error has changed are ignored.
     for damage in [
         "UPDATE made SET diff_id = 'sha256:' || replace(substr(diff_id, 8), 'a', 'b')",
         "UPDATE config SET config = CAST(replace(config, 'linux', 'minix') AS BLOB)",
@@ -279,7 +279,7 @@ async fn a_truncated_file_is_replaced() {
 async fn damage_found_while_reading_has_the_file_made_anew() {
     let folder = filled().await;
     let mut file = fs::File::options().write(true).open(file::database(folder.path())).unwrap();
-    // The header stays whole: opening cannot tell.
+    // The header stays valid, so opening the file does not find the damage.
     let length = file.metadata().unwrap().len() as usize;
     file.seek(SeekFrom::Start(4096)).unwrap();
     file.write_all(&vec![0xa5; length - 4096]).unwrap();
@@ -400,7 +400,7 @@ async fn values_of_any_type_in_any_column_are_survived() {
             assert!(known.is_empty() || (column == "used" && known.len() == 1));
             assert!(cache.image("key").await.is_none());
             let known = cache.repositories_of("r.example", &[digest("x")]).await;
-            // Of these values, two could be a repository's name.
+            // Two of these values could be the name of a repository.
             for repository in known.get(&digest("x")).into_iter().flatten() {
                 assert!(["text", "1.5"].contains(&repository.as_str()), "{repository}");
             }
@@ -468,11 +468,11 @@ async fn what_was_not_used_for_longest_is_forgotten_beyond_the_limits() {
         |sql: &str| sqlite(folder.path()).query_row(sql, [], |row| row.get::<_, u64>(0)).unwrap();
     assert_eq!(count("PRAGMA auto_vacuum"), 2);
 
-    // Of equal age by now, except for what is used.
+    // All rows get the same age. Then only the rows that are used below become newer.
     sqlite(folder.path())
         .execute_batch("UPDATE layer SET used = 1; UPDATE image SET used = 1")
         .unwrap();
-    // On a busy machine, a run does not get to the end of it.
+    // On a busy machine, one run does not finish the deletion.
     for _ in 0..20 {
         let cache = limited();
         assert!(knows(&cache, "500").await);
@@ -538,7 +538,7 @@ async fn a_run_that_learns_nothing_writes_nothing() {
     assert!(after.iter().zip(before).all(|(after, before)| *after >= before));
 }
 
-/// Another process that does what `child_process` is told.
+/// Another process that runs a task of `child_process`.
 fn child(task: &str, folder: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
@@ -553,7 +553,7 @@ fn integrity(folder: &Path) -> String {
     sqlite(folder).query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap()
 }
 
-/// Not a test: what the tests below run in processes of their own.
+/// Not a test: the tests below run it in separate processes.
 #[tokio::test]
 #[ignore = "run by other tests, in a process of its own"]
 async fn child_process() {
@@ -608,7 +608,7 @@ async fn eight_processes_at_once_lose_no_file_and_fail_no_run() {
     for round in 0..3 {
         let folder = tempfile::tempdir().unwrap();
         if round == 2 {
-            // All of them find it damaged.
+            // All processes find the file damaged.
             fs::write(file::database(folder.path()), [7; 9000]).unwrap();
         }
         let children: Vec<Child> =
@@ -669,7 +669,8 @@ async fn being_killed_while_the_file_is_made_costs_nothing() {
 #[tokio::test]
 async fn a_read_only_folder_is_read_and_not_written() {
     let parent = tempfile::tempdir().unwrap();
-    // Where another user can run it, for root may write everywhere.
+    // Copy the test program to a place where another user can run it, because root may write
+    // everywhere.
     let program = parent.path().join("test");
     fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
     let chmod = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
