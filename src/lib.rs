@@ -18,15 +18,16 @@
 //!
 //! [`push`] pushes one image, [`push_all`] several at once, and [`push_index`] several with an
 //! index over them. [`inspect::inspect`] looks at an image without pushing it, [`changes`] compares
-//! two images, and [`tag`] points tags to an image that is in a registry. [`event`] is what happens
-//! meanwhile, as data. A [`Report`](report::Report) says what a push did, an [`Error`] why it
-//! failed. All need a tokio runtime.
+//! two images, and [`tag`] points tags to an image that is in a registry. [`event`] reports
+//! progress as data. A [`Report`](report::Report) says what a push did, an [`Error`] why it failed.
+//! All of them need a tokio runtime.
 //!
 //! # What happens to a layer
 //!
-//! A docker archive holds uncompressed layers, known by their *diff ID*. A registry holds compressed
-//! blobs, known by their digest. The image that was pushed before knows which blob is which layer:
-//! its config lists the diff IDs, and its manifest, in the same order, the blobs.
+//! A docker archive contains uncompressed layers, which are identified by their *diff ID*. A
+//! registry contains compressed blobs, which are identified by their digest. The image that was
+//! pushed before shows which blob belongs to which layer: its config lists the diff IDs, and its
+//! manifest lists the blobs in the same order.
 //!
 //! ```text
 //!  source ──► IncomingLayer ──► reuse: which blobs may be this diff ID?
@@ -42,26 +43,27 @@
 //!  config ───────────────────► manifest ─► PUT under each tag ─► report
 //! ```
 //!
-//! 1. The source yields the layers in the order of storage, on a thread of its own. With each comes
-//!    what is known of it unread, such as its diff ID.
+//! 1. The source yields the layers in the order in which they are stored, on a thread of its own.
+//!    Each layer comes with what is known before it is read, such as its diff ID.
 //! 2. `reuse` reads the images that the destination's tags point to (if none exists, `latest`), the
 //!    images of `--reuse-from`, those of the run's other destinations, and the local cache. It names
 //!    candidates: blobs that may be the layer.
-//! 3. The *ledger* knows which repository has which blob, and asks, mounts and uploads. If the repository has a candidate (a HEAD
-//!    request asks), or the registry mounts it from another repository, the layer's bytes are
-//!    skipped.
+//! 3. The *ledger* knows which repository has which blob. It asks the registry, mounts and uploads.
+//!    If the repository has a candidate (this is asked with a HEAD request), or if the registry
+//!    mounts it from another repository, the layer's bytes are skipped.
 //! 4. Otherwise `pack` hashes the layer, which shows whether its diff ID is right, and makes a blob
 //!    of it, in memory or in a temporary file. The ledger looks for that blob in the same way, and
-//!    uploads it if need be. A big layer is uploaded while it is being packed: its digest is known
-//!    only at the end, and the upload is given up if the blob is there by then.
-//! 5. The config is one more blob. When all blobs are there, the manifest is put under each tag. If
-//!    the registry refuses its format, it is put in Docker's.
-//! 6. Something may have been untrue: the registry refuses the manifest because it does not have a
-//!    blob that an earlier image lists, or a layer is not what its entry's name says. Then there is a
-//!    second attempt, the last one, which believes only what the registry has shown in this run.
+//!    uploads it if necessary. A big layer is uploaded while it is being packed. Its digest is
+//!    known only at the end; if the repository turns out to have the blob, the upload is cancelled.
+//! 5. The config is one more blob. When the repository has all blobs, the manifest is put under
+//!    each tag. If the registry rejects OCI's format, the manifest is put in Docker's format.
+//! 6. Some information may have been wrong: the registry refuses the manifest because it does not
+//!    have a blob that an earlier image lists, or a layer's name in the archive is not its diff ID.
+//!    Then there is a second and last attempt, which relies only on what the registry has shown in
+//!    this run.
 //!
-//! An OCI layout holds blobs as a registry does: its blobs are neither looked up by diff ID nor
-//! packed, only brought by the ledger.
+//! An OCI layout already contains blobs, as a registry does. They are not looked up by diff ID and
+//! not packed; the ledger finds, mounts or uploads them.
 
 pub mod changes;
 #[doc(hidden)]

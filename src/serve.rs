@@ -1,15 +1,15 @@
-//! A read-only registry over local images: the pull side of the OCI distribution-spec 1.1.
+//! A read-only registry for local images: the pull side of the OCI distribution-spec 1.1.
 //!
-//! Images come in, and any runtime can pull them. Where layers are not compressed, which is the
-//! default, a blob is the layer itself and its digest is the diff ID. Then nothing is packed or
-//! copied: a layer of a plain tar is read where it lies, and one made of the Nix store is made while
-//! it is sent. A layer is read only when a client asks for it.
+//! It serves images to any runtime. By default layers are not compressed. Then a blob is the layer
+//! itself, and its digest is the diff ID, so nothing is packed or copied: a layer of a plain tar is
+//! read from its file, and a layer of Nix store paths is made while it is sent. A layer is read
+//! only when a client requests it.
 //!
 //! - `options`: what to serve, and under which name.
-//! - `open`, `layers`: images to a `catalog` of manifests and `blob`s; `packing` and `later`: blobs
-//!   that have to be packed.
+//! - `open`, `layers`: make a `catalog` of manifests and `blob`s from images. `packing` and
+//!   `later`: blobs that have to be packed.
 //! - `connection`, `stall`, `routes`, `answer`, `range`: HTTP.
-//! - `sending`: the bytes of a blob on their way out. `pulls`, `counted`: when a pull is complete.
+//! - `sending`: sends the bytes of a blob. `pulls`, `counted`: find out when a pull is complete.
 
 mod answer;
 mod blob;
@@ -45,19 +45,20 @@ pub use self::connection::Listener;
 pub(crate) use self::open::{Which, open};
 pub use self::options::{Offer, PullName, ServeOptions};
 
-/// A registry over images that are open.
+/// A registry for images that are open.
 pub struct ImageServer {
     shared: Arc<Shared>,
-    /// Open until the server is gone, so that what it was told is written.
+    /// Kept until the server is dropped, so that everything in it is written.
     _cache: Option<Arc<Cache>>,
 }
 
 impl ImageServer {
-    /// Opens the images. Their manifests are complete after it: a layer whose digest or length
-    /// cannot be known otherwise is read or packed here.
+    /// Opens the images. Afterwards their manifests are complete: a layer is read or packed here if
+    /// its digest or length is not known otherwise.
     ///
-    /// `events` hears of each blob that is asked for ([`BlobAsked`](crate::event::Event::BlobAsked))
-    /// and sent ([`BlobSent`](crate::event::Event::BlobSent)).
+    /// `events` receives an event for each blob that is requested
+    /// ([`BlobAsked`](crate::event::Event::BlobAsked)) and sent
+    /// ([`BlobSent`](crate::event::Event::BlobSent)).
     pub async fn open(
         offers: &[Offer],
         options: &ServeOptions,
@@ -68,7 +69,7 @@ impl ImageServer {
         Ok(Self { _cache: Some(cache), ..Self::over(Arc::new(catalog), events) })
     }
 
-    /// A registry over what was opened already.
+    /// A registry for a catalog that is already open.
     pub(crate) fn over(catalog: Arc<Catalog>, events: &Events) -> Self {
         let shared = Shared {
             catalog,
@@ -80,17 +81,17 @@ impl ImageServer {
         Self { shared: Arc::new(shared), _cache: None }
     }
 
-    /// What can be pulled.
+    /// The images that can be pulled.
     pub fn images(&self) -> &[ServedImage] {
         &self.shared.catalog.images
     }
 
-    /// Bytes of blobs that were given to the network.
+    /// Bytes of blobs that were handed to the network.
     pub fn bytes_sent(&self) -> u64 {
         self.shared.bytes_sent.load(Ordering::Relaxed)
     }
 
-    /// Answers requests until `shutdown` is ready. All connections are closed then.
+    /// Answers requests until `shutdown` is ready. Then all connections are closed.
     pub async fn serve(&self, listener: impl Into<Listener>, shutdown: impl Future<Output = ()>) {
         let listener = listener.into();
         tokio::select! {
@@ -99,9 +100,9 @@ impl ImageServer {
         }
     }
 
-    /// Waits until one pull is complete: a manifest was sent, every blob that was asked for was sent
-    /// to its end, and nothing was asked for a second if the config and all layers were sent, and
-    /// for ten seconds if the puller left some of them out.
+    /// Waits until one pull is complete: a manifest was sent, every requested blob was sent to its
+    /// end, and then there were no requests for a while. This is one second if the config and all
+    /// layers were sent, and ten seconds if the client left some of them out.
     pub async fn pulled(&self) {
         self.shared.pulls.complete().await;
     }

@@ -1,15 +1,18 @@
-//! To a machine over SSH: an image goes into Docker, podman or containerd there, without a registry.
+//! Sends an image to a machine over SSH, into Docker, podman or containerd there, without a
+//! registry.
 //!
-//! A connection runs a script there, which finds the runtime and lists the layers that it has. Then
-//! the runtime loads an archive without these layers; or, if it has some and cannot do without the
-//! blobs of the others, it pulls from a registry of this program, through a port that a connection
-//! forwards. Of an archive that did not arrive whole, the machine keeps the beginning for a day, so
-//! that the next connection sends only the rest.
+//! A connection runs a script on the machine, which finds the runtime and lists the layers that it
+//! has. Then the runtime loads an archive without these layers. A runtime that has some layers but
+//! cannot load such an archive pulls from a registry in this program, through a port that a
+//! connection forwards. If an archive did not arrive completely, the machine keeps its beginning
+//! for a day, so that the next connection sends only the rest.
 //!
-//! - [`Host`]: `ssh://[user@]host[:port]`; [`Options`]: how it is reached, and who gets the image
-//! - `runtime`: the table of runtimes, and the script; `session`, `stderr`: a
-//!   connection; `there`: what was found
-//! - `image`: what is brought; `sending`, `archive`, `transfer`: as an archive; `pulling`: by a pull
+//! - [`Host`]: `ssh://[user@]host[:port]`. [`Options`]: how it is reached, and which runtime gets
+//!   the image.
+//! - `runtime`: the table of runtimes, and the script. `session`, `stderr`: a connection. `there`:
+//!   what was found on the machine.
+//! - `image`: the image to send. `sending`, `archive`, `transfer`: send it as an archive.
+//!   `pulling`: lets the machine pull it.
 
 mod archive;
 mod error;
@@ -46,37 +49,37 @@ use self::session::{Connect, HostSession};
 use self::there::There;
 use self::transfer::Encoding;
 
-/// How often a connection is begun for one image.
+/// How many connections are tried for one image.
 const ATTEMPTS: usize = 3;
-/// How long the first pause between connections is; each further one is twice as long.
+/// The pause before the second connection. Each further pause is twice as long.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How long the end of a connection is waited for.
+/// How long to wait for the end of a connection.
 const GRACE: Duration = Duration::from_secs(5);
 /// After this many lost pulls, the image is sent as an archive, whose transfer can be resumed.
 const LOST_PULLS: usize = 2;
-/// How many more bytes must have arrived for a connection to count as the first one again.
+/// If at least this many more bytes have arrived, the next attempt counts as the first one.
 const PROGRESS: u64 = 1 << 20;
 
-/// The runtime that users call so.
+/// The runtime with this name on the command line.
 pub(crate) fn runtime_by_word(word: &str) -> Option<RuntimeName> {
     Runtime::by_word(word).map(|row| row.name)
 }
 
-/// The words for all runtimes.
+/// The names of all runtimes on the command line.
 pub(crate) fn runtime_words() -> impl Iterator<Item = &'static str> {
     let words = RUNTIMES.iter().map(|row| row.word).enumerate();
     let is_first = |place: usize, word| RUNTIMES[..place].iter().all(|row| row.word != word);
     words.filter(move |(place, word)| is_first(*place, *word)).map(|(_, word)| word)
 }
 
-/// Whether text is a namespace of containerd.
+/// Whether the text is a valid namespace of containerd.
 pub(crate) fn is_namespace(text: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     !text.is_empty() && text.len() <= 76 && !text.starts_with('-') && text.chars().all(fits)
 }
 
 impl Host {
-    /// What people call an image there.
+    /// The readable name of an image on the machine.
     pub(crate) fn reference(&self, image: &Reference, tag: &str) -> String {
         let docker = Runtime::by_word("docker");
         let name = docker.map(|row| row.name_of(image, tag)).unwrap_or_default();
@@ -84,9 +87,9 @@ impl Host {
     }
 }
 
-/// An image on its way to a machine.
+/// The push of an image to a machine.
 pub(crate) struct HostPush<'a> {
-    /// Several are those of an index: the one for the machine's platform is brought.
+    /// Several images belong to an index. The one for the machine's platform is sent.
     images: Vec<IndexItem>,
     destination: Option<&'a Reference>,
     /// Tags besides the destination's own.
@@ -96,16 +99,16 @@ pub(crate) struct HostPush<'a> {
     events: &'a Events,
 }
 
-/// How an image is brought.
+/// How an image is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
-    /// Only what the machine lacks.
+    /// Only the layers that the machine does not have.
     WhatIsMissing,
-    /// As an archive with all layers.
+    /// An archive with all layers.
     Whole,
 }
 
-/// What outlasts an attempt.
+/// What is kept between attempts.
 #[derive(Default)]
 struct State {
     image: Option<Arc<HostImage>>,
@@ -121,9 +124,9 @@ enum AttemptFailure {
     /// Another attempt may succeed.
     Machine {
         error: Error,
-        /// Whether less than the whole image was sent, or it was to be pulled.
+        /// Whether only a part of the image was sent, or the machine had to pull it.
         was_partial: bool,
-        /// How many bytes of the archive were there already.
+        /// How many bytes of the archive the machine already had.
         kept: u64,
     },
 }
@@ -141,7 +144,7 @@ impl From<Error> for AttemptFailure {
 }
 
 impl<'a> HostPush<'a> {
-    /// The push of an image that goes to a machine.
+    /// The push of an item whose destination is a machine.
     pub fn of_item(item: &'a Item, options: &'a PushOptions, events: &'a Events) -> Option<Self> {
         let Item { image, selection, destination, tags, host } = item;
         let (image, selection) = (image.clone(), selection.clone());
@@ -150,7 +153,7 @@ impl<'a> HostPush<'a> {
         Some(Self { images, destination, tags, host, options, events })
     }
 
-    /// The same for an index, of which the image for the machine's platform goes there.
+    /// The push of an index. Only the image for the machine's platform is sent.
     pub fn of_index(
         index: &'a Index,
         options: &'a PushOptions,
@@ -161,7 +164,7 @@ impl<'a> HostPush<'a> {
         Some(Self { images, destination, tags, host, options, events })
     }
 
-    /// Brings it.
+    /// Sends the image.
     pub async fn run(&self) -> Result<Report, crate::Error> {
         let began = Instant::now();
         let host = self.host;
@@ -195,7 +198,7 @@ impl<'a> HostPush<'a> {
             }
             let can_repeat = attempts < ATTEMPTS;
             match &error {
-                // What was kept is deleted there by now.
+                // The machine has deleted the bytes that it had kept.
                 Error::Load { .. } if kept > 0 && can_repeat => {
                     self.warn(format!("{}; it is sent from the start", headline(&error)));
                 }
@@ -224,7 +227,7 @@ impl<'a> HostPush<'a> {
         (self.events)(Event::Warning(warning));
     }
 
-    /// The destination's tag and the further ones, each once.
+    /// The destination's tag and the further tags, each once.
     fn all_tags(&self, name: &Reference) -> Vec<String> {
         let own = name.tag().map(str::to_owned);
         let mut tags: Vec<String> = own.into_iter().chain(self.tags.iter().cloned()).collect();
@@ -238,16 +241,16 @@ fn headline(error: &Error) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
-/// One attempt to bring an image.
+/// One attempt to send an image.
 struct Attempt<'a> {
     push: &'a HostPush<'a>,
-    /// What the image is called there.
+    /// The image's name on the machine.
     name: &'a Reference,
     tags: &'a [String],
     began: Instant,
 }
 
-/// What came of the layers.
+/// The result for the layers.
 struct LayersBrought {
     layers: Vec<LayerReport>,
     config_sent: bool,
@@ -303,7 +306,7 @@ impl Attempt<'_> {
         Connect { host, options: &options.ssh, image: self.name, tags: self.tags }
     }
 
-    /// Opens the image that is for the machine.
+    /// Opens the image for the machine's platform.
     async fn open(&self, there: &There) -> Result<HostImage, crate::Error> {
         let HostPush { images, options, host, events, .. } = self.push;
         let fits = |image: &&IndexItem| match (&image.platform, &there.platform) {
@@ -344,7 +347,7 @@ impl Attempt<'_> {
         LayersBrought { layers: layers.collect(), config_sent: true, bytes_sent: 0 }
     }
 
-    /// Lets the runtime pull what it lacks.
+    /// Lets the runtime pull the layers that it does not have.
     async fn pull(
         &self,
         image: &Arc<HostImage>,
@@ -372,7 +375,8 @@ impl Attempt<'_> {
         })
     }
 
-    /// An error if a layer is missing or damaged: a runtime's words for that do not name the file.
+    /// An error if a layer is missing or damaged. This is checked here, because the runtime's
+    /// message would not name the file.
     async fn check_layers(&self, image: &Arc<HostImage>) -> Result<(), crate::Error> {
         let image = image.clone();
         let checked = tokio::task::spawn_blocking(move || {
@@ -381,7 +385,7 @@ impl Attempt<'_> {
         checked.await.map_err(|error| self.failed(&error.to_string()))?
     }
 
-    /// Sends the runtime an archive without the layers that are there.
+    /// Sends an archive to the runtime, without the layers that the machine has.
     async fn send(
         &self,
         session: HostSession,
@@ -398,7 +402,7 @@ impl Attempt<'_> {
         };
         let form = there.runtime.form;
         let names = there.runtime.names_in_archive(self.name, self.tags);
-        // All that the archive's bytes depend on.
+        // Everything that determines the archive's bytes.
         let version = env!("CARGO_PKG_VERSION");
         let what = (&image.manifest.digest, &is_there, form, encoding, &names, version);
         let key = Digest::of(format!("{what:?}").as_bytes()).hex().to_owned();
@@ -414,7 +418,7 @@ impl Attempt<'_> {
         let layers = tokio::task::spawn_blocking(move || sending.send(&theirs, out)).await;
         let layers = match layers.map_err(|error| self.failed(&error.to_string()))? {
             Err(SendFailure::Image(error)) => {
-                // The machine hears that it need not keep what it has.
+                // Tells the machine that it need not keep the bytes.
                 let _ = tokio::time::timeout(GRACE, loading.finish()).await;
                 return Err(error.into());
             }
@@ -432,8 +436,8 @@ impl Attempt<'_> {
         Ok(LayersBrought { layers, config_sent: true, bytes_sent })
     }
 
-    /// Whether the image that the machine has is the one that it was brought. Runtimes call it by the
-    /// digest of its config or of its manifest.
+    /// Checks that the machine has the image that was sent. Runtimes identify it by the digest of
+    /// its config or of its manifest.
     fn check(&self, id: Option<Digest>, image: &HostImage) -> Result<(), AttemptFailure> {
         let is_ours = |id: &Digest| [&image.part.config, &image.manifest.digest].contains(&id);
         match id.filter(|id| !is_ours(id)) {
@@ -449,7 +453,7 @@ impl Attempt<'_> {
         crate::Error::Failed(format!("{}: {why}", self.push.host))
     }
 
-    /// The first name, for people.
+    /// The first name, to be shown to the user.
     fn reference(&self) -> String {
         self.push.host.reference(self.name, self.tags.first().map_or("latest", String::as_str))
     }

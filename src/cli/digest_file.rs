@@ -1,4 +1,5 @@
-//! Files that a push writes: `--digest-file`, replaced atomically, and `--summary`, appended to.
+//! Writes the files of a push: `--digest-file`, which is replaced atomically, and `--summary`,
+//! which is appended to.
 
 use std::fs::Permissions;
 use std::io::{self, Write};
@@ -7,14 +8,14 @@ use std::path::Path;
 
 use crate::image::Digest;
 
-/// Appends `text` to `path`, which is created if missing.
+/// Appends `text` to `path`. The file is created if it is missing.
 pub fn append(path: &Path, text: &str) -> io::Result<()> {
     let mut file = fs_err::OpenOptions::new().append(true).create(true).open(path)?;
     file.write_all(text.as_bytes())
 }
 
-/// Writes `digest` and a newline to `path`. A file is replaced atomically, through symlinks; a pipe
-/// or a device is written to.
+/// Writes `digest` and a newline to `path`. A file is replaced atomically, and symlinks are
+/// followed. A pipe or a device is written directly.
 pub fn write_digest(path: &Path, digest: &Digest) -> io::Result<()> {
     let line = format!("{digest}\n");
     let target = match fs_err::canonicalize(path) {
@@ -26,7 +27,7 @@ pub fn write_digest(path: &Path, digest: &Digest) -> io::Result<()> {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
-    // Temporary files are private; this one gets the usual permissions, less the umask.
+    // A temporary file is private by default. This one gets the usual permissions with the umask.
     let mut file = tempfile::Builder::new()
         .prefix(".pushimg-digest-")
         .permissions(Permissions::from_mode(0o666))

@@ -16,7 +16,7 @@ use crate::tag::Tagged;
 pub enum Done {
     /// One image, or an index, was pushed.
     One(Box<Report>),
-    /// Several images were pushed, or some of them, in this time.
+    /// The results of several images, some of which may have failed, and the total time.
     Several(Vec<ImageOutcome>, Duration),
     /// An image was inspected.
     Inspected(Inspection),
@@ -24,7 +24,7 @@ pub enum Done {
     Compared(Comparison),
     /// An image got tags.
     Tagged(Tagged),
-    /// The result is this text.
+    /// A text to be printed.
     Text(Vec<u8>),
 }
 
@@ -88,7 +88,7 @@ impl Done {
         }
     }
 
-    /// What `--summary` gets.
+    /// The text for `--summary`.
     pub fn markdown(&self) -> String {
         match self {
             Done::One(report) => markdown::pushed(report),
@@ -106,7 +106,7 @@ impl Done {
     }
 }
 
-/// Appends to the file of `--summary`, if there is one, and returns the exit code: `code`, unless
+/// Appends to the file of `--summary`, if one was given. Returns `code`, or another exit code if
 /// the file cannot be written.
 pub fn append_summary(path: Option<&Path>, text: &str, code: Code, output: &Output) -> Code {
     let Some(path) = path else { return code };

@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use super::name::InvalidValue;
 
-/// Longer than any push. Points in time that far ahead can be computed on every system.
+/// The longest duration that is accepted. Every system can compute a time that far ahead.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
-/// A duration; `0` needs no unit.
+/// Parses a duration; `0` needs no unit.
 pub fn duration(text: &str) -> Result<Duration, InvalidValue> {
     parse(text, "expected a number with its unit, such as 90s, 5m or 1h; 0 turns it off")
 }
 
-/// The shortest time after which a connection may count as idle. A round trip may take half of it.
+/// The shortest idle timeout. A round trip may take half of this time.
 const SHORTEST_IDLE: Duration = Duration::from_secs(1);
 
-/// How long a connection may be idle.
+/// Parses an idle timeout.
 pub fn idle_timeout(text: &str) -> Result<Duration, InvalidValue> {
     let expected = "expected a number with its unit, such as 90s or 5m";
     match parse(text, expected)? {
@@ -73,7 +73,7 @@ mod tests {
         #[test]
         fn no_text_is_a_panic(text in "([0-9]{0,22} ?(ns|us|ms|s|m|h|d|days|w|M|y)? ?){0,3}|\\PC{0,20}") {
             if let Ok(duration) = duration(&text) {
-                // Timers add five times a limit to the present.
+                // Timers add up to five times a limit to the current time.
                 prop_assert!(std::time::Instant::now().checked_add(duration * 5).is_some());
             }
         }

@@ -1,4 +1,4 @@
-//! Exit codes, and which one an error has.
+//! Exit codes, and the mapping from errors to them.
 
 use std::process::ExitCode;
 
@@ -12,13 +12,13 @@ use crate::{pack, registry, source};
 pub enum Code {
     /// Success.
     Pushed = 0,
-    /// Another failure, such as a full disk.
+    /// Any other failure, such as a full disk.
     Failed = 1,
-    /// The command line is wrong, or contradicts the image.
+    /// The command line is wrong, or does not fit the image.
     Usage = 2,
     /// The image cannot be read, or is not what it claims to be.
     Image = 3,
-    /// The registry refused: credentials, permission, a name that does not exist.
+    /// The registry refused: wrong credentials, missing permission, or a missing repository.
     Refused = 4,
     /// The network or the registry failed, after retries.
     Network = 5,
@@ -37,14 +37,15 @@ impl Error {
     pub fn exit_code(&self) -> Code {
         match self {
             Self::Usage(_) | Self::Manifest(ManifestError::Unsayable { .. }) => Code::Usage,
-            // The image is good, but the user must choose another one, or choose at all.
+            // The image is valid, but the user must choose one of several, or another one.
             Self::Source(source::Error::Choice(_)) => Code::Usage,
             Self::Source(source::Error::Image(_)) => Code::Image,
             Self::Source(source::Error::Machine(_)) => Code::Failed,
             Self::NotInRegistry { .. } => Code::Refused,
             Self::Registry(error) | Self::TagKept { source: error, .. } => match &**error {
                 registry::Error::Settings(_) => Code::Usage,
-                // The spooled bytes cannot be read back: a disk problem, not the network.
+                // The spooled bytes cannot be read again. This is a disk problem, not a network
+                // problem.
                 registry::Error::Content { .. } => Code::Failed,
                 error if error.is_refusal() => Code::Refused,
                 _ => Code::Network,

@@ -1,11 +1,11 @@
-//! The fuzz targets for what people type, and for the lists of images that `--file` reads.
+//! Fuzz targets for command line values, and for the lists of images of `--file`.
 
 use std::path::Path;
 
 use super::{command, duration, name, platform};
 use crate::image::parse_reference;
 
-/// A list of images. What is wrong with it is said; what is right has names that are.
+/// A list of images: it is rejected with a message, or all its names are valid.
 pub fn image_list(data: &[u8]) {
     match command::parse_list(data, Path::new("")) {
         Err(wrong) => assert!(!wrong.is_empty()),
@@ -18,15 +18,16 @@ pub fn image_list(data: &[u8]) {
     }
 }
 
-/// References, tags, durations and platforms. References are what `oci-client` takes them for.
+/// References, tags, durations and platforms. References must be parsed as `oci-client` does.
 pub fn reference(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
     };
     let ours = parse_reference(text).map(|ours| ours.whole());
     let theirs = oci_client::Reference::try_from(text).ok().map(|theirs| theirs.whole());
-    // Theirs takes the `Foo` of `Foo/bar` and the `a.b_c` of `a.b_c/d` for hosts, any letter for
-    // one of a tag, and digests that nobody uses; ours takes addresses in brackets.
+    // oci-client accepts some names that we reject: `Foo` in `Foo/bar` and `a.b_c` in `a.b_c/d` as
+    // hosts, non-ASCII letters in tags, and rare kinds of digests. We accept addresses in brackets,
+    // which oci-client rejects.
     let host_has_underscore = text.split_once('/').is_some_and(|(host, _)| host.contains('_'));
     let is_known = theirs.is_some()
         && ours.is_none()

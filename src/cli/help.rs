@@ -1,4 +1,5 @@
-//! What `--help` adds to `-h`. The man pages and `docs/usage.md` print the same sections.
+//! The text that `--help` adds to `-h`. The man pages and `docs/usage.md` contain the same
+//! sections.
 
 /// A part of the help, with a heading.
 pub struct Section {
@@ -217,7 +218,7 @@ pub fn sections(command: &str) -> &'static [Section] {
 
 /// The width of the help's text.
 const COLUMNS: usize = 80;
-/// A longer name in a table gets a line of its own.
+/// The longest name in a table; a longer one is on a line of its own.
 const LONGEST_NAME: usize = 27;
 
 /// The sections as `--help` prints them.
@@ -251,7 +252,7 @@ fn section_text(section: &Section) -> String {
     lines.join("\n")
 }
 
-/// The lines of a text, none wider than `columns` unless a single word is.
+/// Wraps a text into lines. A line is longer than `columns` only if it is a single word.
 fn wrap(text: &str, columns: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {

@@ -1,4 +1,4 @@
-//! Man pages and shell completions, made from the same definitions as `--help`.
+//! Makes man pages and shell completions from the same definitions as `--help`.
 
 use std::io;
 use std::path::Path;
@@ -11,7 +11,7 @@ use roff::{Roff, bold, roman};
 use super::args::Args;
 use super::help::{Body, Section, sections};
 
-/// The script that completes `pushimg`'s arguments in a shell.
+/// The completion script for a shell.
 pub fn completions(shell: Shell) -> Vec<u8> {
     let mut script = Vec::new();
     generate(shell, &mut Args::command(), "pushimg", &mut script);
@@ -22,8 +22,9 @@ pub fn completions(shell: Shell) -> Vec<u8> {
     }
 }
 
-/// Clap's script for fish takes the image for a subcommand: it completes no options after it, and
-/// no files. A subcommand of `pushimg` is always the first word, so the conditions are simple.
+/// Corrects clap's script for fish. It takes the image for a subcommand, and then completes no
+/// options and no files after it. A subcommand of `pushimg` is always the first word, so simple
+/// conditions are enough.
 fn fish(script: &str) -> String {
     let definitions = script.lines().filter(|line| !line.starts_with('#'));
     let definitions = definitions.skip_while(|line| !line.starts_with("complete "));
@@ -44,7 +45,8 @@ fn fish(script: &str) -> String {
     conditions + &definitions.collect::<String>()
 }
 
-/// Writes `pushimg.1` and a page for each subcommand into a folder, which is created if missing.
+/// Writes `pushimg.1` and a page for each subcommand into a folder. The folder is created if it is
+/// missing.
 pub fn write_man_pages(folder: &Path) -> io::Result<()> {
     fs_err::create_dir_all(folder)?;
     let mut command = Args::command();
@@ -57,7 +59,7 @@ pub fn write_man_pages(folder: &Path) -> io::Result<()> {
 }
 
 fn man_page(command: &Command) -> io::Result<Vec<u8>> {
-    // The package's version stands in the page's footer; no date, so that the page is reproducible.
+    // The version is in the page's footer. There is no date, so that the page is reproducible.
     let man = Man::new(command.clone()).date("").manual("User Commands");
     let mut page = Vec::new();
     man.render_title(&mut page)?;

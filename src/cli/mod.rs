@@ -1,14 +1,14 @@
-//! The command line program: arguments, progress, log lines, the summary, errors, exit codes.
+//! The command line program: arguments, progress, log lines, the summary, errors and exit codes.
 //!
-//! Arguments come in; text and an exit code go out. Nothing else in the crate prints.
+//! Only this module prints.
 //!
-//! - `args` and `options` are the arguments as clap reads them; `name`, `platform` and `duration`
-//!   read single values. `command` checks them all: the result is an [`Invocation`].
-//! - `run` runs an invocation, and stops it at a signal. `done` is what a command gives.
-//! - `output` turns events, reports and errors into text on standard error. `result` prints the
-//!   result on standard output.
-//! - `help` is the text of `--help`; `manual` makes man pages and completions from it.
-//! - [`Code`] maps errors to exit codes; `outcome` holds the report or the error of each image.
+//! - `args` and `options` define the arguments for clap; `name`, `platform` and `duration` parse
+//!   single values. `command` checks all of them and makes an [`Invocation`].
+//! - `run` runs an invocation, and stops it at a signal. `done` has the results of the commands.
+//! - `output` prints events, reports and errors on standard error. `result` prints the result on
+//!   standard output.
+//! - `help` is the text of `--help`. `manual` makes man pages and completions from it.
+//! - [`Code`] maps errors to exit codes. `outcome` holds the report or the error of each image.
 
 mod args;
 mod command;

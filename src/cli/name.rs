@@ -1,5 +1,4 @@
-//! Names that people type: references by Docker's rules, and tags; and what is wrong with a name
-//! that is neither.
+//! Parses references by Docker's rules, and tags, and explains what is wrong with an invalid name.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -13,7 +12,7 @@ use crate::ssh::Host;
 /// The example that messages about a wrong reference show.
 const EXAMPLE: &str = "registry.fly.io/app:latest";
 
-/// What is wrong with a value on the command line. Clap's message around it quotes the value.
+/// Why a value on the command line is invalid. Clap adds the value to the message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidValue(String);
@@ -24,8 +23,8 @@ impl InvalidValue {
     }
 }
 
-/// Where an image is pushed to: `host[:port]/repository[:tag][@digest]`. The digest must be SHA-256,
-/// because the manifest is compared with it. `host/repository@` is a push without a tag.
+/// Parses a destination: `host[:port]/repository[:tag][@digest]`. The digest must be SHA-256,
+/// because it is compared with the manifest's. `host/repository@` is a push without a tag.
 pub fn destination(text: &str) -> Result<Reference, InvalidValue> {
     if let Some(repository) = text.strip_suffix('@').filter(|text| !has_tag(text)) {
         return reference(repository).map(untagged);
@@ -42,19 +41,20 @@ pub fn destination(text: &str) -> Result<Reference, InvalidValue> {
 /// Where a push may go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PushTarget {
-    /// A machine; `None`: the registry of the name.
+    /// The machine that gets the image. `None`: it goes to the registry in the name.
     pub host: Option<Host>,
     /// The image's name there.
     pub name: Reference,
 }
 
-/// Reads the rest of a destination after its scheme.
+/// Parses a destination without its scheme.
 type ReadTarget = fn(&str) -> Result<PushTarget, InvalidValue>;
 
-/// Destinations that are no registries, by how they begin.
+/// The schemes of destinations that are not registries.
 const SCHEMES: [(&str, ReadTarget); 1] = [("ssh://", on_host)];
 
-/// Where an image is pushed to: a [`destination`] in a registry, or one of [`SCHEMES`].
+/// Parses the target of a push: a [`destination`] in a registry, or one with a scheme of
+/// [`SCHEMES`].
 pub fn target(text: &str) -> Result<PushTarget, InvalidValue> {
     let row = SCHEMES.iter().find_map(|(scheme, read)| Some((read, after(text, scheme)?)));
     match row {
@@ -63,13 +63,13 @@ pub fn target(text: &str) -> Result<PushTarget, InvalidValue> {
     }
 }
 
-/// What follows a scheme, which may be written in capitals.
+/// The text after a scheme. The scheme may be in upper case.
 fn after<'a>(text: &'a str, scheme: &str) -> Option<&'a str> {
     let (begin, rest) = text.split_at_checked(scheme.len())?;
     begin.eq_ignore_ascii_case(scheme).then_some(rest)
 }
 
-/// `[user@]host[:port]/name[:tag]`.
+/// Parses `[user@]host[:port]/name[:tag]`.
 fn on_host(text: &str) -> Result<PushTarget, InvalidValue> {
     let (host, name) = text.split_once('/').unwrap_or((text, ""));
     let host = Host::parse(host).map_err(|error| InvalidValue(error.to_string()))?;
@@ -91,12 +91,13 @@ fn on_host(text: &str) -> Result<PushTarget, InvalidValue> {
     }
 }
 
-/// The parts of a target that may be missing.
+/// Splits an optional target into its two parts.
 pub fn unzip(target: Option<PushTarget>) -> (Option<Host>, Option<Reference>) {
     target.map_or((None, None), |target| (target.host, Some(target.name)))
 }
 
-/// An image in a registry, by Docker's rules: `name` is `docker.io/library/name:latest`.
+/// Parses the reference of an image by Docker's rules: `name` means
+/// `docker.io/library/name:latest`.
 pub fn reference(text: &str) -> Result<Reference, InvalidValue> {
     if let Some(masked) = mask_login(text) {
         let name = masked.rsplit_once('@').map_or("", |(_, name)| name);
@@ -123,7 +124,7 @@ pub fn reference(text: &str) -> Result<Reference, InvalidValue> {
         check_port(host, text)?;
     }
     if let Some(host) = lone_host(text) {
-        // `registry.fly.io:latest`: what follows the colon is a tag, not a port.
+        // In `registry.fly.io:latest`, the text after the colon is a tag, not a port.
         let (host, tag) = match host.rsplit_once(':') {
             Some((name, tag)) if is_tag(tag) && tag.parse::<u16>().is_err() => (name, tag),
             _ => (host, ""),
@@ -136,8 +137,8 @@ pub fn reference(text: &str) -> Result<Reference, InvalidValue> {
     parse_reference(text).ok_or_else(|| explain(text, host, name))
 }
 
-/// A registry alone: `host[:port]`. The scheme and the slash that people copy from a browser are
-/// left out.
+/// Parses a registry without a repository: `host[:port]`. A scheme and a slash at the end, which
+/// people copy from a browser, are removed.
 pub fn registry(text: &str) -> Result<String, InvalidValue> {
     let name = text.split_once("://").map_or(text, |(_, rest)| rest).trim_end_matches('/');
     let is_host = parse_reference(&format!("{name}/a")).is_some_and(|it| it.registry() == name);
@@ -147,7 +148,8 @@ pub fn registry(text: &str) -> Result<String, InvalidValue> {
     }
 }
 
-/// A tag alone (OCI distribution-spec 1.1, "Pulling manifests"): `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`.
+/// Parses a tag (OCI distribution-spec 1.1, "Pulling manifests"):
+/// `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`.
 pub fn tag(text: &str) -> Result<String, InvalidValue> {
     if is_tag(text) {
         return Ok(text.to_owned());
@@ -163,7 +165,7 @@ pub fn tag(text: &str) -> Result<String, InvalidValue> {
     ))
 }
 
-/// A namespace of containerd.
+/// Parses a namespace of containerd.
 pub fn namespace(text: &str) -> Result<String, InvalidValue> {
     match crate::ssh::is_namespace(text) {
         true => Ok(text.to_owned()),
@@ -171,7 +173,7 @@ pub fn namespace(text: &str) -> Result<String, InvalidValue> {
     }
 }
 
-/// The tags without repetitions and without the tag of the destination itself.
+/// The tags without duplicates and without the destination's own tag.
 pub fn other_tags(mut tags: Vec<String>, destination: Option<&Reference>) -> Vec<String> {
     let mut seen = HashSet::new();
     let own = destination.and_then(Reference::tag);
@@ -184,17 +186,17 @@ pub fn has_tag(text: &str) -> bool {
     text.rsplit('/').next().is_some_and(|last| last.contains([':', '@']))
 }
 
-/// Whether a name begins with a registry's host, and not with a folder: `r.io/app`, not `./app`.
+/// Whether a name begins with a registry's host and not with a folder: `r.io/app`, not `./app`.
 pub fn has_host(text: &str) -> bool {
     let host = text.split_once('/').map(|(host, _)| host);
     host.is_some_and(|host| is_host(host) && !host.starts_with('.'))
 }
 
-/// The text with `***` in place of the login in it: `user:password@host/name`, with or without a
-/// scheme. `None` if it has no login.
+/// Replaces the login in a text by `***`: `user:password@host/name`, with or without a scheme.
+/// `None` if there is no login.
 pub fn mask_login(text: &str) -> Option<String> {
     let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
-    // The last @ may belong to a digest.
+    // The last `@` may be the one before a digest.
     let end = match rest.rsplit_once('@') {
         Some((name, digest)) if looks_like_digest(digest) => name.len(),
         _ => rest.len(),
@@ -205,14 +207,15 @@ pub fn mask_login(text: &str) -> Option<String> {
     (is_login && !name.is_empty()).then(|| format!("***@{name}"))
 }
 
-/// `sha256:1234`, or a misspelt one. A host and its port are followed by a repository.
+/// Whether the text is `sha256:1234` or a similar digest, even a misspelt one. It is not a host
+/// with a port, because that is followed by a repository.
 fn looks_like_digest(text: &str) -> bool {
     text.split_once(':').is_some_and(|(algorithm, hex)| {
         algorithm.starts_with("sha") && hex.bytes().all(|b| b.is_ascii_alphanumeric())
     })
 }
 
-/// The registry, if the text names one and no repository: `registry.fly.io`, `localhost:5000`,
+/// The registry, if the text names one but no repository: `registry.fly.io`, `localhost:5000`,
 /// `r.io/`. A single name without a dot is an image of Docker Hub.
 fn lone_host(text: &str) -> Option<&str> {
     let (host, name) = text.split_once('/').unwrap_or((text, ""));
@@ -222,7 +225,7 @@ fn lone_host(text: &str) -> Option<&str> {
     (name.is_empty() && is_host && !host.contains('@')).then_some(host)
 }
 
-/// Whether a digest is one that manifests are checked against.
+/// Whether a digest has the kind with which manifests are checked.
 fn is_sha256(digest: &str) -> bool {
     digest.starts_with("sha256:") && Digest::from_str(digest).is_ok()
 }
@@ -241,7 +244,7 @@ fn check_port(host: &str, text: &str) -> Result<(), InvalidValue> {
             }
             Err(InvalidValue(format!("{port:?} is no port: a port is a number from 1 to 65535")))
         }
-        // Otherwise one registry would have two names.
+        // Otherwise one registry could have two names.
         Some(port) if port.starts_with('0') => {
             let port = port.trim_start_matches('0');
             Err(InvalidValue(format!("a port has no leading zeros: write {name}:{port}/...")))
@@ -261,7 +264,7 @@ fn has_uppercase(text: &str) -> bool {
     text.contains(|c: char| c.is_ascii_uppercase())
 }
 
-/// What is wrong with a text that is not a reference; `name` is the part after the host.
+/// Explains why a text is not a valid reference. `name` is the part after the host.
 fn explain(text: &str, host: Option<&str>, name: &str) -> InvalidValue {
     let repository = name.split([':', '@']).next().unwrap_or(name);
     if has_uppercase(repository) {
@@ -297,7 +300,7 @@ fn explain(text: &str, host: Option<&str>, name: &str) -> InvalidValue {
     InvalidValue(format!("expected host[:port]/repository[:tag], such as {EXAMPLE}"))
 }
 
-/// Reads `[HOST:]PORT`, where the host is an address or `localhost`.
+/// Parses `[HOST:]PORT`, where the host is an address or `localhost`.
 pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
     if let Ok(port) = text.parse() {

@@ -1,4 +1,4 @@
-//! The result of each of several images, for the summary, the JSON and the exit code.
+//! The results of several images, for the summary, the JSON and the exit code.
 
 use super::exit::Code;
 use crate::Error;
@@ -8,11 +8,11 @@ use crate::report::Report;
 /// The result of one of several images.
 #[derive(Debug)]
 pub enum ImageOutcome {
-    /// It was pushed, or would be.
+    /// It was pushed, or would be with a real push.
     Pushed(Box<Report>),
     /// It failed.
     Failed {
-        /// Its destination; if that is not known, where the image is.
+        /// Its destination, or the image's location if the destination is not known.
         name: String,
         /// Why.
         error: Error,
@@ -30,7 +30,7 @@ impl ImageOutcome {
                     None => name.to_string(),
                 });
                 let name = destination.unwrap_or_else(|| item.image.to_string());
-                // A destination without a tag.
+                // If the destination has no tag, remove the colon.
                 let name = name.trim_end_matches(':').to_owned();
                 Self::Failed { name, error }
             }
@@ -46,12 +46,12 @@ impl ImageOutcome {
     }
 }
 
-/// Bytes sent for the images that were pushed.
+/// The bytes that were sent for the images that were pushed.
 pub fn bytes_sent(outcomes: &[ImageOutcome]) -> u64 {
     outcomes.iter().filter_map(ImageOutcome::report).map(|report| report.bytes_sent).sum()
 }
 
-/// The exit code of the first image that failed, in the order given.
+/// The exit code of the first image that failed, in the order of the command line.
 pub fn exit_code(outcomes: &[ImageOutcome]) -> Code {
     let failure = outcomes.iter().find_map(|outcome| match outcome {
         ImageOutcome::Pushed(_) => None,

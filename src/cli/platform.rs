@@ -1,16 +1,16 @@
-//! Platforms as people type them: `amd64`, `linux/arm64`, `linux/arm/v7`.
+//! Parses platforms: `amd64`, `linux/arm64`, `linux/arm/v7`.
 
 use super::name::InvalidValue;
 use crate::image::Platform;
 
-/// The operating system if the platform names none.
+/// The operating system if none is given.
 const OS: &str = "linux";
 
-/// Names of architectures by `uname -m` and Nix, and the names that images use.
+/// The names of architectures in `uname -m` and Nix, with the names in images.
 const ALIASES: &[(&str, &str)] =
     &[("x86_64", "amd64"), ("aarch64", "arm64"), ("i686", "386"), ("armv7l", "arm/v7")];
 
-/// Reads `[os/]arch[/variant]`.
+/// Parses `[os/]arch[/variant]`.
 pub fn parse(text: &str) -> Result<Platform, InvalidValue> {
     let is_word = |word: &str| {
         let is_letter = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
@@ -40,7 +40,8 @@ pub fn parse(text: &str) -> Result<Platform, InvalidValue> {
     })
 }
 
-/// `v7`, `v8.1`: what makes `arm/v7` an architecture with its variant, and not an operating system.
+/// Whether a word is a variant such as `v7` or `v8.1`. Then `arm/v7` is an architecture with its
+/// variant, and not an operating system.
 fn is_variant(word: &str) -> bool {
     let digits = word.strip_prefix('v').unwrap_or_default();
     digits.starts_with(|c: char| c.is_ascii_digit())

@@ -1,5 +1,5 @@
-//! Questions at the terminal. A signal that ends the program while it waits for a password leaves the
-//! terminal as it was.
+//! Asks questions at the terminal. If a signal ends the program during a question, the settings of
+//! the terminal are restored.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use crate::error::Error;
 
-/// What the terminal was set to; it is set to that again when this is dropped.
+/// The settings of the terminal. They are restored when this value is dropped.
 struct Settings(Option<Termios>);
 
 impl Settings {
@@ -25,12 +25,12 @@ impl Drop for Settings {
     }
 }
 
-/// Asks for a name.
+/// Asks for a user name.
 pub async fn name() -> Result<String, Error> {
     ask("User name: ", Term::read_line).await
 }
 
-/// Asks for a password, which the terminal does not show.
+/// Asks for a password. The terminal does not show what is typed.
 pub async fn password() -> Result<String, Error> {
     ask("Password: ", Term::read_secure_line).await
 }
@@ -41,7 +41,7 @@ async fn ask(prompt: &'static str, read: fn(&Term) -> io::Result<String>) -> Res
         let terminal = Term::stderr();
         terminal.write_str(prompt).and_then(|()| read(&terminal))
     };
-    // The thread waits on if a signal ends this; the program does not wait for it.
+    // If a signal ends this future, the thread keeps waiting, but the program does not wait for it.
     match tokio::task::spawn_blocking(asking).await {
         Ok(Ok(answer)) if !answer.trim().is_empty() => {
             Ok(answer.trim_end_matches(['\r', '\n']).to_owned())

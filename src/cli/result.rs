@@ -1,4 +1,4 @@
-//! The result of a push on standard output.
+//! Prints the result of a push on standard output.
 
 use std::error::Error as _;
 use std::io::{self, Write};
@@ -10,7 +10,7 @@ use super::outcome::{ImageOutcome, bytes_sent};
 use crate::Error;
 use crate::report::Report;
 
-/// The pinned name of an image, or a JSON document. After a dry run there is no such name.
+/// Prints the pinned name of an image, or a JSON document. After a dry run there is no such name.
 pub fn print_one(report: &Report, json: bool, stdout: &mut dyn Write) -> io::Result<()> {
     if json {
         return print_json(report, stdout);
@@ -19,8 +19,8 @@ pub fn print_one(report: &Report, json: bool, stdout: &mut dyn Write) -> io::Res
     print(line.as_bytes(), stdout)
 }
 
-/// The same for several images, in their order: a line for each image that was pushed, or one
-/// document.
+/// Prints the results of several images in their order: a line for each image that was pushed, or a
+/// single JSON document.
 pub fn print_all(
     outcomes: &[ImageOutcome],
     took: Duration,
@@ -36,23 +36,23 @@ pub fn print_all(
     print(lines.as_bytes(), stdout)
 }
 
-/// A document, indented.
+/// Prints an indented JSON document.
 pub fn print_json(document: &impl Serialize, stdout: &mut dyn Write) -> io::Result<()> {
     let mut text = serde_json::to_vec_pretty(document)?;
     text.push(b'\n');
     print(&text, stdout)
 }
 
-/// Text as it is.
+/// Prints text unchanged.
 pub fn print(text: &[u8], stdout: &mut dyn Write) -> io::Result<()> {
     match stdout.write_all(text).and_then(|()| stdout.flush()) {
-        // The reader of the pipe needs no more.
+        // The reader has closed the pipe and needs no more.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         printed => printed,
     }
 }
 
-/// `--json` for several images.
+/// The document of `--json` for several images.
 #[derive(Serialize)]
 struct JsonReport<'a> {
     images: Vec<JsonImage<'a>>,
@@ -85,7 +85,7 @@ impl<'a> JsonReport<'a> {
     }
 }
 
-/// An error's message, and those of its causes that it does not contain.
+/// An error's message, with the messages of its causes that it does not already contain.
 fn with_causes(error: &Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
     use crate::report::{Known, Outcome};
 
-    /// A sink that fails with one kind of error.
+    /// A sink that always fails with this kind of error.
     struct Broken(io::ErrorKind);
 
     impl Write for Broken {

@@ -1,4 +1,5 @@
-//! Runs an invocation: the work on one side, the terminal and the signals on the other.
+//! Runs an invocation: the command itself, its output on the terminal, and the signals that stop
+//! it.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -28,7 +29,7 @@ use crate::registry::auth::{Secret, store};
 use crate::source::Location;
 use crate::tag::tag;
 
-/// How long a stopped push waits for the registry to close its upload sessions.
+/// How long a stopped push may take to cancel its upload sessions.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Runs the command, prints its result, and returns the exit code.
@@ -51,7 +52,7 @@ pub async fn run(invocation: Invocation) -> ExitCode {
     let pushes_several = command.pushes_several();
     let is_serving = matches!(command, Command::Serve { .. });
     let runner = Runner { options, output: &output, tagging: &tagging, keep_tag };
-    // Boxed, because the compiler's recursion limit is too low for the whole type.
+    // Boxed, because the type is too deep for the compiler's recursion limit.
     let running = Box::pin(runner.run(command));
     let outcome = signals
         .stop(with_ticks(&output, running), async || {
@@ -80,25 +81,25 @@ pub async fn run(invocation: Invocation) -> ExitCode {
     code.into()
 }
 
-/// Prepares the process for the runtime, which panics where no file can be opened.
+/// Prepares the process for the runtime. The runtime panics if no file can be opened.
 pub fn prepare() -> io::Result<()> {
     open_files::raise_limit();
     open_files::check()
 }
 
-/// Reports that the process could not be set up, and returns the exit code.
+/// Reports that the process could not start, and returns the exit code.
 pub fn cannot_start(error: &io::Error) -> ExitCode {
-    // If standard error is closed there is nowhere to say so.
+    // If standard error is closed, the error cannot be reported.
     let advice = open_files::advice(error, "check what limits this process");
     let _ = writeln!(io::stderr(), "error: cannot start: {error}\nhint: {advice}");
     Code::Failed.into()
 }
 
-/// What running a command needs.
+/// The options and the output for running a command.
 struct Runner<'a> {
     options: PushOptions,
     output: &'a Output,
-    /// Set before the first manifest is put: from then on a tag may have changed.
+    /// Set before the first manifest is put, because from then on a tag may have changed.
     tagging: &'a Arc<AtomicBool>,
     /// `--keep-tag`.
     keep_tag: bool,
@@ -176,13 +177,13 @@ impl Runner<'_> {
         }
     }
 
-    /// With `--keep-tag`, gives the destinations the tags of the images' own names.
+    /// With `--keep-tag`, gives each destination the tags in the image's own names.
     async fn keep_tags(&self, items: &mut [Item]) -> Result<(), Error> {
         for item in items.iter_mut().filter(|_| self.keep_tag) {
             let image = AnyImage::Local(item.image.clone(), item.selection.clone());
             let images = self.inspect(&image, None).await?.images;
             let names = images.iter().flat_map(|image| &image.names);
-            // A name in a layout may be a tag alone.
+            // In a layout, a name may be only a tag.
             let mut tags: Vec<String> = names
                 .map(|name| name.rsplit(':').next().unwrap_or(name).to_owned())
                 .filter(|tag| is_tag(tag))
@@ -215,7 +216,7 @@ impl Runner<'_> {
         }
     }
 
-    /// The same for a place that must hold a single image.
+    /// Inspects a location that must contain a single image.
     async fn inspect_one(&self, image: &AnyImage) -> Result<InspectedImage, Error> {
         let images = self.inspect(image, None).await?.images;
         let count = images.len();
@@ -242,14 +243,14 @@ impl Runner<'_> {
     async fn several(&self, items: &[Item]) -> Done {
         let started = Instant::now();
         self.output.set_labels(labels::of_items(items));
-        // Events of the whole run have no image; they are printed without a label in any case.
+        // Events of the whole run belong to no image, but they are printed without a label anyway.
         let events = |image: Option<usize>| self.events_of(image.unwrap_or(0));
         let results = push_all(items, &self.options, &events).await;
         let outcomes = items.iter().zip(results).map(|(item, done)| ImageOutcome::of(item, done));
         Done::Several(outcomes.collect(), started.elapsed())
     }
 
-    /// The images of an archive. The destination of each is its own name.
+    /// The images of an archive, each with its own name as its destination.
     async fn all(
         &self,
         archive: &Location,
@@ -287,7 +288,7 @@ fn interrupted(tagging: bool, pushes_several: bool) -> String {
     }
 }
 
-/// Runs `work`, and lets the output refresh meanwhile.
+/// Runs `work`, and refreshes the output while it runs.
 async fn with_ticks<T>(output: &Output, work: impl Future<Output = T>) -> T {
     let mut ticks = tokio::time::interval(output::TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);

@@ -1,4 +1,4 @@
-//! Runs `pushimg serve`: opens the images, listens, says what can be pulled, and serves.
+//! Runs `pushimg serve`: opens the images, listens, prints what can be pulled, and serves.
 
 use std::io;
 use std::net::SocketAddr;
@@ -30,7 +30,7 @@ pub async fn serve(
              free one"
         ))
     };
-    // Before the images are read, which may take a while.
+    // Bind before the images are read, because reading may take long and binding may fail.
     let listener = TcpListener::bind(listen).await.map_err(cannot_listen)?;
     let address = listener.local_addr().map_err(cannot_listen)?;
     let options = ServeOptions {
@@ -64,7 +64,7 @@ pub async fn serve(
 /// `--until-pulled`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UntilPulled {
-    /// Serve until a signal comes.
+    /// Serve until a signal arrives.
     No,
     /// Serve until one pull is complete.
     Yes,

@@ -1,4 +1,4 @@
-//! Ctrl-C, SIGTERM and SIGHUP: work that a signal stops.
+//! Stops work at Ctrl-C, SIGTERM or SIGHUP.
 
 use std::io;
 
@@ -12,7 +12,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// From now on, the signals do not end the process.
+    /// Starts to receive the signals. From now on they do not end the process.
     pub fn listen() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
@@ -30,7 +30,7 @@ impl Signals {
         }
     }
 
-    /// Runs `work`. A signal drops it and runs `clean_up`, which a second signal stops as well.
+    /// Runs `work`. A signal drops it and starts `clean_up`, which a second signal stops. Returns
     /// `None` if there was a signal.
     pub async fn stop<T>(
         &mut self,
@@ -56,7 +56,7 @@ mod tests {
 
     use super::*;
 
-    /// Says whether it was dropped.
+    /// Records whether it was dropped.
     struct Dropped<'a>(&'a AtomicBool);
 
     impl Drop for Dropped<'_> {
@@ -73,7 +73,7 @@ mod tests {
         assert!(status.unwrap().success());
     }
 
-    // One test, as signals go to the whole process.
+    // A single test, because a signal goes to the whole process.
     #[tokio::test]
     async fn a_signal_drops_the_work_then_cleans_up_and_a_second_one_stops_that() {
         let mut signals = Signals::listen().unwrap();

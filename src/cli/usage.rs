@@ -1,4 +1,4 @@
-//! A command line that runs nothing: a wrong one, `--help` or `--version`.
+//! A command line for which nothing is run: a mistake, `--help` or `--version`.
 
 use std::process::ExitCode;
 
@@ -9,21 +9,21 @@ use super::args::Args;
 use super::exit::Code;
 use super::name::mask_login;
 
-/// A mistake on the command line, or the help or the version that was asked for.
+/// A mistake on the command line, or the requested help or version.
 #[derive(Debug)]
 pub struct Usage {
     pub(super) error: clap::Error,
-    /// The message of a mistake that clap did not find.
+    /// The message of a mistake, if clap did not find it itself.
     own: Option<(ErrorKind, String)>,
 }
 
 impl Usage {
-    /// A mistake: what is wrong, and what to do instead.
+    /// A mistake: what is wrong, and a tip.
     pub(super) fn new(kind: ErrorKind, what: &str, tip: &str) -> Self {
         Self::own(kind, format!("{what}\n\n  tip: {tip}"))
     }
 
-    /// A value that is wrong for its argument, in clap's words.
+    /// An invalid value of an argument, in clap's words.
     pub(super) fn invalid(value: &str, argument: &str, why: &str) -> Self {
         let value = mask_login(value).unwrap_or_else(|| value.to_owned());
         let what = format!("invalid value '{value}' for '{argument}': {why}");
@@ -35,7 +35,7 @@ impl Usage {
         Self { error, own: Some((kind, message)) }
     }
 
-    /// The same mistake, shown with the form of a subcommand.
+    /// The same mistake, with the usage line of a subcommand.
     pub(super) fn of(self, subcommand: &str) -> Self {
         let mut command = Args::command();
         command.build();
@@ -48,9 +48,9 @@ impl Usage {
         }
     }
 
-    /// Prints it, help on stdout and mistakes on stderr, and returns the exit code.
+    /// Prints help on stdout, or a mistake on stderr, and returns the exit code.
     pub fn show(&self) -> ExitCode {
-        // A closed pipe is fine, and if stderr is closed there is nowhere to report it.
+        // If the pipe or stderr is closed, nothing more can be done.
         let _ = match self.long_help() {
             Some(mut command) => command.print_help(),
             None => self.error.print(),
@@ -62,8 +62,8 @@ impl Usage {
         if self.error.use_stderr() { Code::Usage } else { Code::Pushed }
     }
 
-    /// If `--help` was asked for: the command whose `-h`, with the details after it, is the answer.
-    /// Clap's own `--help` has a blank line between all options.
+    /// If `--help` was given: the command to print. Its short help is used, with the details added,
+    /// because clap's own `--help` puts a blank line between all options.
     pub(super) fn long_help(&self) -> Option<clap::Command> {
         if self.error.kind() != ErrorKind::DisplayHelp {
             return None;
@@ -77,12 +77,12 @@ impl Usage {
         let asked = command.get_subcommands().find(|command| text.contains(&usage(command)));
         let asked = asked.unwrap_or(&command).clone();
         let details = asked.get_after_long_help()?.to_string();
-        // Only `--help` has the details, not `-h`.
+        // `-h` does not contain the details, only `--help` does.
         text.contains(details.lines().next()?).then(|| asked.after_help(details))
     }
 }
 
-/// The form that an error shows; `--help` shows all.
+/// The usage line in an error; `--help` shows all forms.
 const FORM: &str = "pushimg [OPTIONS] <IMAGE> [DESTINATION]";
 
 impl From<clap::Error> for Usage {

@@ -454,8 +454,8 @@ impl<'a> Layers<'a> {
                 return Err(source::Error::from(mismatch()).into());
             }
             if layer.diff_id != *listed {
-                // The entry is named by the diff ID of another layer, which the registry has. These
-                // bytes need a blob of their own.
+                // The entry's name is the diff ID of another layer, so the blob of that layer was
+                // used. These bytes need another blob.
                 return Err(Failure::Untrue(source::Error::from(mismatch()).into()));
             }
             // Written only if the user asks for it. Otherwise the manifest would depend on whether

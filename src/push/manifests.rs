@@ -77,7 +77,7 @@ impl<'a> PutTarget<'a> {
         }
     }
 
-    /// Puts a manifest under each tag, or by its digest if there are none.
+    /// Puts a manifest under each tag, or under its digest if there are no tags.
     pub async fn put(&self, manifest: &Manifest) -> Result<(), Error> {
         (self.events)(Event::Tagging);
         let references = self.destination.references(&manifest.digest);
@@ -85,10 +85,11 @@ impl<'a> PutTarget<'a> {
     }
 }
 
-/// Puts a manifest under each reference that does not point to it already. All are tried, even if
-/// one fails: a reference whose request is broken off may be put or not.
+/// Puts a manifest under each reference that does not already point to it. All requests are
+/// finished even if one fails: after a cancelled request it would be unknown whether the tag was
+/// set.
 ///
-/// `now` tells what a reference points to, if that is known.
+/// `now` returns what a reference points to, if that is known.
 pub async fn put_under(
     references: &[String],
     manifest: &Manifest,
@@ -104,7 +105,7 @@ pub async fn put_under(
             return Ok(());
         };
         let now = match now {
-            // It could not be read at the beginning.
+            // It is not known what the reference pointed to at the beginning, so ask now.
             None if error.is_refusal() => repository.manifest_digest(reference).await.ok(),
             now => Some(now),
         };

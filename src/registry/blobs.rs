@@ -1,4 +1,4 @@
-//! Blobs that are there: asking for them, reading small ones, mounting those of a sibling
+//! Blobs in a registry: checking that they exist, reading them, and mounting them from another
 //! repository.
 
 use std::sync::atomic::Ordering;
@@ -13,26 +13,26 @@ use super::send::request::{ReadBody, Request};
 use super::upload::session::{Opening, Session};
 use crate::image::Digest;
 
-/// What came of asking for a mount.
+/// The result of a mount request.
 #[derive(Debug)]
 pub enum Mount {
-    /// The blob is in this repository now.
+    /// The blob is now in this repository.
     Mounted,
     /// The registry opened an upload session instead.
     Opened(Session),
-    /// The registry did neither.
+    /// The registry did not mount the blob and opened no session.
     Refused,
 }
 
-/// The answer to a HEAD for a blob that is there.
+/// The answer to a HEAD request for a blob that exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Present {
-    /// Its length, where the registry tells it.
+    /// Its length, if the registry gives it.
     pub size: Option<u64>,
 }
 
 impl Repository {
-    /// Whether a blob is there (OCI distribution-spec 1.1, "Checking if content exists in the
+    /// Whether a blob exists (OCI distribution-spec 1.1, "Checking if content exists in the
     /// registry").
     pub async fn head_blob(&self, digest: &Digest) -> Result<Option<Present>, Error> {
         let doing = format!("ask {self} for blob {digest}");
@@ -51,7 +51,7 @@ impl Repository {
             match answer.status {
                 StatusCode::NOT_FOUND => return Ok(None),
                 StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => {
-                    // Some gateways let only GET, POST, PUT and PATCH through.
+                    // Some gateways allow only GET, POST, PUT and PATCH.
                     refuses_head.store(true, Ordering::Relaxed);
                 }
                 _ => return Ok(Some(Present { size: answer.number("content-length") })),
@@ -75,7 +75,7 @@ impl Repository {
         Ok(Some(Present { size }))
     }
 
-    /// Reads a blob of at most `limit` bytes, and checks that it is the one asked for.
+    /// Reads a blob of at most `limit` bytes, and checks its digest.
     pub async fn blob(&self, digest: &Digest, limit: u64) -> Result<Option<Bytes>, Error> {
         let doing = format!("get blob {digest} of {self}");
         let request = Request {
@@ -83,7 +83,7 @@ impl Repository {
             read: ReadBody::Success(limit),
             ..self.request(doing.clone(), Method::GET, &format!("blobs/{digest}"))
         };
-        // It does not queue behind a hundred HEADs: others wait for what it says.
+        // Do not wait behind a hundred HEAD requests, because other work waits for this blob.
         let answer = self.registry().send(&self.call(request), &mut self.budget()).await?;
         if answer.status == StatusCode::NOT_FOUND {
             return Ok(None);
@@ -95,7 +95,7 @@ impl Repository {
         Ok(Some(answer.body))
     }
 
-    /// Reads `length` bytes of a blob, from the offset `from` on. The blob must have them.
+    /// Reads `length` bytes of a blob, starting at the offset `from`. The blob must have them.
     pub async fn blob_part(&self, digest: &Digest, from: u64, length: u64) -> Result<Bytes, Error> {
         let doing = format!("get a part of blob {digest} of {self}");
         let mut request = Request {
@@ -120,22 +120,24 @@ impl Repository {
         Ok(answer.body)
     }
 
-    /// Asks the registry to take a blob over from another of its repositories (OCI
-    /// distribution-spec 1.1, "Mounting a blob from another repository"). A refusal is no error;
-    /// the blob is uploaded then.
+    /// Asks the registry to mount a blob from another of its repositories (OCI distribution-spec
+    /// 1.1, "Mounting a blob from another repository"). A refusal is not an error, because then the
+    /// blob can be uploaded.
     pub async fn mount(&self, digest: &Digest, from: &str) -> Result<Mount, Error> {
         let opening = Opening {
             doing: format!("mount blob {digest} from {from} in {self}"),
             path: format!("blobs/uploads/?mount={digest}&from={from}"),
             scopes: self.scopes().clone().with_pull(from),
         };
-        // Before the deadline is set: that mounts wait for each other is no time that is lost.
+        // Wait for the permit before the deadline is set: waiting for other mounts does not count
+        // as lost time.
         let _permit = self.registry().small_permit().await;
-        // A mount saves an upload and is worth no long wait. Whatever prevents it, no right to read
-        // over there or no such request here, the upload shows what matters.
+        // A mount only saves an upload, so it is not worth a long wait. If it fails, for example
+        // because reading from the other repository is not allowed, the upload shows the real
+        // problems.
         let why = match self.for_mounts().post(opening).await {
             Ok(opened) if opened.status == StatusCode::CREATED => return Ok(Mount::Mounted),
-            // Whatever else it says, with a place to send the bytes to it is an open session.
+            // With any other status, a valid location means that a session is open.
             Ok(opened) => match opened.session {
                 Ok(session) => return Ok(Mount::Opened(session)),
                 Err(why) => why,

@@ -1,4 +1,5 @@
-//! Requests that failed for good: what was attempted, on what, what came back, what to do.
+//! Requests that finally failed: what the request was for, what the server answered, and what to
+//! do.
 
 use reqwest::StatusCode;
 
@@ -6,32 +7,33 @@ use super::auth::AuthError;
 use super::message::ErrorMessage;
 use super::send::mask::SafeUrl;
 
-/// A request that failed for good.
+/// A request that finally failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No connection: the host is unknown or down, one side does not trust the other, or the host
-    /// has never answered over it. The message names no request, as any other would fail, too.
+    /// There was no connection: the host is unknown or down, one side does not trust the other, or
+    /// the host has never answered. The message names no request, because any other request would
+    /// fail too.
     #[error("cannot reach {host}: {reason}{}", hint_line(.hint))]
     Unreachable {
-        /// The host, with its port where it is not the usual one.
+        /// The host, with its port if it is not the default port.
         host: String,
         /// What went wrong, innermost cause included.
         reason: String,
         /// What to do about it.
         hint: Option<String>,
     },
-    /// No answer: the connection broke, or nothing moved on it.
+    /// There was no answer: the connection broke, or no bytes moved on it.
     #[error("cannot {doing}: {reason}")]
     Transport {
-        /// What was attempted, on what.
+        /// What the request was for.
         doing: String,
         /// What went wrong, innermost cause included.
         reason: String,
     },
-    /// The registry's answer was a refusal or a failure.
+    /// The registry answered with a refusal or an error.
     #[error(transparent)]
     Status(Box<StatusError>),
-    /// What answers at this address is no registry.
+    /// The server at this address is not a registry.
     #[error(
         "{host} does not look like a registry: {answered}\nhint: check the registry's name and \
          port; an image's name begins with the host that serves the registry's API"
@@ -39,22 +41,21 @@ pub enum Error {
     NotARegistry {
         /// The registry, as the user wrote it.
         host: String,
-        /// Where it answered, and what.
+        /// The URL that answered, and the answer.
         answered: String,
     },
-    /// There is no authorization: the credentials are missing or wrong, or the token server
-    /// failed.
+    /// Authentication failed: the credentials are missing or wrong, or the token server failed.
     #[error("cannot log in to {host}: {source}")]
     Auth {
         /// The registry, as the user wrote it.
         host: String,
-        /// Why there is none.
+        /// Why it failed.
         source: Box<AuthError>,
     },
-    /// An answer that the distribution specification does not allow.
+    /// The answer violates the distribution specification.
     #[error("cannot {doing}: {problem}")]
     Protocol {
-        /// What was attempted, on what.
+        /// What the request was for.
         doing: String,
         /// What is wrong with the answer.
         problem: String,
@@ -62,12 +63,12 @@ pub enum Error {
     /// The bytes to be sent could not be read.
     #[error("cannot {doing}: {reason}")]
     Content {
-        /// What was attempted, on what.
+        /// What the request was for.
         doing: String,
-        /// Why there are no bytes.
+        /// Why the bytes could not be read.
         reason: String,
     },
-    /// A redirect has led the request away from the registry, and there it failed.
+    /// The request was redirected away from the registry and failed there.
     #[error(transparent)]
     Elsewhere(Box<Error>),
     /// It was retried for as long as the user allows, or the registry asks for a longer pause.
@@ -78,7 +79,8 @@ pub enum Error {
         /// What the user can do.
         hint: String,
     },
-    /// A manifest's PUT was not answered, and neither was the question whether it was stored.
+    /// The PUT of a manifest was not answered, and the registry could not be asked whether it was
+    /// stored.
     #[error("{0}\nit is not known whether the tag points to the new image now")]
     OutcomeUnknown(Box<Error>),
     /// A setting is unusable: a CA file without certificates, a key without its certificate.
@@ -86,17 +88,17 @@ pub enum Error {
     Settings(String),
 }
 
-/// An answer that is a refusal or a failure.
+/// An answer that is a refusal or an error.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {doing}: {url} answered {status}{}{}", message_text(.message), hint_line(.hint))]
 pub struct StatusError {
-    /// What was attempted, on what.
+    /// What the request was for.
     pub doing: String,
-    /// Where.
+    /// The URL that answered.
     pub url: SafeUrl,
     /// The answer's status.
-    pub status: StatusCode,
-    /// What the registry wrote, its `errors[]` if it sent any.
+    pub(crate) status: StatusCode,
+    /// The registry's message: its `errors[]` if it sent any.
     pub message: ErrorMessage,
     /// What to do about it.
     pub hint: Option<String>,
@@ -117,7 +119,7 @@ impl StatusError {
 }
 
 impl Error {
-    /// Whether the registry refused (exit code 4), rather than failed or was out of reach (5).
+    /// Whether the registry refused (exit code 4). If not, it failed or could not be reached (5).
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Status(answer) => {
@@ -146,7 +148,7 @@ impl Error {
         }
     }
 
-    /// Whether only this request has failed: the registry answers, and has not refused the login.
+    /// Whether only this request failed: the registry answers, and has not rejected the login.
     pub fn is_of_one_request(&self) -> bool {
         match self {
             Self::Status(answer) => answer.status != StatusCode::UNAUTHORIZED,
@@ -156,7 +158,8 @@ impl Error {
         }
     }
 
-    /// What is wrong, without what was attempted: the same for all requests that fail together.
+    /// The cause without what the request was for. It is equal for requests that fail for the same
+    /// reason.
     pub(super) fn cause(&self) -> String {
         match self {
             Self::Transport { reason, .. } => reason.clone(),
@@ -168,12 +171,12 @@ impl Error {
         }
     }
 
-    /// The message without hints, for a note or a line about a retry.
+    /// The first line of the message, without hints, for a note or a line about a retry.
     pub fn summary(&self) -> String {
         self.to_string().lines().next().unwrap_or_default().to_owned()
     }
 
-    /// The answer's status, where there was an answer.
+    /// The status of the answer, if there was an answer.
     pub fn status(&self) -> Option<StatusCode> {
         match self {
             Self::Status(answer) => Some(answer.status),
@@ -184,12 +187,12 @@ impl Error {
         }
     }
 
-    /// Whether the registry named this code in `errors[]`.
+    /// Whether the registry's `errors[]` contains this code.
     pub fn has_code(&self, code: &str) -> bool {
         self.said().is_some_and(|message| message.has_code(code))
     }
 
-    /// What the registry wrote.
+    /// The registry's message.
     pub fn said(&self) -> Option<&ErrorMessage> {
         match self {
             Self::Status(answer) => Some(&answer.message),
@@ -201,7 +204,7 @@ impl Error {
     }
 }
 
-/// Whether the same request may well succeed later.
+/// Whether the same request may succeed later.
 pub fn is_transient(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504)
 }

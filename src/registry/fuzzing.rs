@@ -9,7 +9,7 @@ use super::send::redirect::location;
 use super::send::retry::retry_after;
 use super::upload::arrived;
 
-/// `Location`, `Range` and `Retry-After`, each with `data` for its value.
+/// Uses `data` as the value of `Location`, `Range` and `Retry-After`.
 pub fn headers(data: &[u8]) {
     const NAMES: [HeaderName; 3] = [LOCATION, RANGE, RETRY_AFTER];
     let Ok(value) = HeaderValue::from_bytes(data) else {

@@ -1,44 +1,46 @@
-//! What is known of particular registries: one row each, the first that fits counts.
+//! What is known about particular registries: one row for each; the first matching row is used.
 //!
-//! Comes in: a registry's name as the user wrote it. Goes out: where its API is, how to log in
-//! there, how to create a repository there.
+//! For a registry's name as the user wrote it, this module returns the host of its API, how to log
+//! in, and how to create a repository.
 
 use super::auth::{Environment, Secret, fly};
 
-/// One registry, or one kind of registries.
+/// One registry, or one kind of registry.
 struct HostRow {
-    /// Whether a host is of this kind; the name is in lower case.
+    /// Whether a host belongs to this row; the name is in lower case.
     is: fn(&str) -> bool,
-    /// The host that serves the API, where it is not the one in image names.
+    /// The host of the API, if it is not the host in image names.
     api: Option<&'static str>,
-    /// How a token is a login, where it needs no user name from the user.
+    /// How to log in with only a token, if no user name is needed.
     token_login: Option<TokenLogin>,
     /// How to log in. `{host}` is the registry, `{label N}` the Nth part of its name, from 0.
     log_in: &'static str,
     /// How to create a repository. `{repository}` is its name, `{part 1}` the second part of it.
     create: &'static str,
-    /// How a user gets the right to push to a repository. `{repository}` is its name.
+    /// The registry answers a push to a missing repository with 404 or 403, without the code
+    /// `NAME_UNKNOWN`.
     permission: &'static str,
     /// The registry answers 404 or 403 to a push to a repository that must be created first,
     /// without saying so by the code `NAME_UNKNOWN`.
     says_not_found: bool,
 }
 
-/// A variable of the environment, and the token in it.
+/// An environment variable, and the token in it.
 pub type NamedToken<'a> = (&'static str, Option<&'a Secret>);
 
-/// The login of a registry that takes a token alone.
+/// The login for a registry that needs only a token.
 pub struct TokenLogin {
-    /// The user name that goes with every token.
+    /// The user name that is sent with every token.
     pub username: &'static str,
-    /// The password in a token, whose form differs by where the user got it; `None` if it has none.
+    /// The password in a token. The form of the token depends on where the user got it. `None` if
+    /// it contains no password.
     pub password: fn(&Secret) -> Option<Secret>,
-    /// The tokens in the environment, the most important first, by their variables.
+    /// The tokens in the environment with their variables, the most important first.
     pub tokens: fn(&Environment) -> [NamedToken<'_>; 2],
 }
 
 impl TokenLogin {
-    /// The user name and the password that the environment has.
+    /// The user name and the password from the environment.
     pub fn find(&self, environment: &Environment) -> Option<(String, Secret)> {
         let tokens = (self.tokens)(environment);
         let password = tokens.into_iter().find_map(|(_, token)| (self.password)(token?))?;
@@ -76,7 +78,7 @@ const ROWS: &[HostRow] = &[
         says_not_found: true,
         ..OTHERS
     },
-    // An account's registry: <account>.dkr.ecr.<region>.amazonaws.com.
+    // The registry of an account: <account>.dkr.ecr.<region>.amazonaws.com.
     HostRow {
         is: |host| host.contains(".dkr.ecr.") && host.contains(".amazonaws.com"),
         log_in: "log in with `aws ecr get-login-password --region {label 3} | pushimg login \
@@ -106,7 +108,7 @@ const ROWS: &[HostRow] = &[
                  gcloud artifacts repositories create {part 1} --repository-format=docker",
         ..OTHERS
     },
-    // GitLab's own, and inside a job of GitLab CI that of any GitLab.
+    // GitLab's own registry, and within a GitLab CI job the registry of that GitLab.
     HostRow {
         is: |host| host == "registry.gitlab.com" || is_gitlab_ci(host),
         log_in: "log in with `pushimg login {host}`, or give --username with --password-stdin; in \
@@ -135,7 +137,7 @@ const ROWS: &[HostRow] = &[
     OTHERS,
 ];
 
-/// Whether this process is a job of GitLab CI, and this is the registry of that GitLab.
+/// Whether this process runs in a GitLab CI job, and this is the registry of that GitLab.
 fn is_gitlab_ci(host: &str) -> bool {
     std::env::var("CI_REGISTRY").is_ok_and(|registry| registry.eq_ignore_ascii_case(host))
 }
@@ -150,7 +152,7 @@ pub(super) fn api_host(host: &str) -> &str {
     row(host).api.unwrap_or(host)
 }
 
-/// How a token alone is a login there, if it is one.
+/// How to log in with only a token, if the registry supports it.
 pub fn token_login(host: &str) -> Option<&'static TokenLogin> {
     row(host).token_login.as_ref()
 }
@@ -163,7 +165,7 @@ pub(super) fn log_in(host: &str) -> String {
     advice.replace("{label 0}", label(0)).replace("{label 3}", label(3))
 }
 
-/// The same, where this registry has a way of its own.
+/// How to log in, if this registry has its own way.
 pub(super) fn own_log_in(host: &str) -> Option<String> {
     (row(host).log_in != OTHERS.log_in).then(|| log_in(host))
 }
@@ -179,7 +181,7 @@ pub(super) fn permission(host: &str, repository: &str) -> String {
     row(host).permission.replace("{repository}", repository)
 }
 
-/// What a registry is that takes no pushes, and where to push instead.
+/// The hint for a registry that accepts no pushes: what it may be, and where to push instead.
 pub(super) fn read_only(host: &str) -> String {
     format!(
         "{host} takes no pushes here: it may be read-only, or a mirror (pull-through cache) of \

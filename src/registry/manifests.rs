@@ -1,4 +1,4 @@
-//! Manifests: getting the one that a tag points to, and putting ours.
+//! Manifests: reading the one that a tag points to, and putting new ones.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use super::send::request::{Payload, ReadBody, Request};
 use super::send::retry::RetryBudget;
 use crate::image::{Digest, Format, Manifest};
 
-/// The longest manifest that is read; registries take 4 MiB.
+/// The longest manifest that is read; registries accept 4 MiB.
 const MAX_MANIFEST_BYTES: u64 = 8 << 20;
 
-/// The header that tells a manifest's digest.
+/// The header with a manifest's digest.
 const DIGEST: &str = "docker-content-digest";
 
 const ACCEPTED: &str = "application/vnd.oci.image.manifest.v1+json, \
@@ -24,17 +24,17 @@ const ACCEPTED: &str = "application/vnd.oci.image.manifest.v1+json, \
     application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json";
 
-/// A manifest that a registry gave.
+/// A manifest that was read from a registry.
 #[derive(Clone, Debug)]
 pub struct FetchedManifest {
     /// Its bytes.
     pub bytes: Bytes,
-    /// Their digest, computed.
+    /// Their digest, computed here.
     pub digest: Digest,
 }
 
 impl Repository {
-    /// The manifest or index that a tag or a digest stands for; `None` where there is none (OCI
+    /// The manifest or index that a tag or digest points to; `None` if it does not exist (OCI
     /// distribution-spec 1.1, "Pulling manifests").
     pub async fn manifest(&self, reference: &str) -> Result<Option<FetchedManifest>, Error> {
         let doing = format!("get manifest {reference} of {self}");
@@ -51,8 +51,8 @@ impl Repository {
         Ok(Some(FetchedManifest { digest: Digest::of(&answer.body), bytes: answer.body }))
     }
 
-    /// The digest of the manifest that a tag stands for, without the manifest; `None` where there
-    /// is none, or where the registry does not tell.
+    /// The digest of the manifest that a tag points to, without reading it. `None` if it does not
+    /// exist, or if the registry does not return its digest.
     pub async fn manifest_digest(&self, reference: &str) -> Result<Option<Digest>, Error> {
         let doing = format!("ask {self} for manifest {reference}");
         let mut request = Request {
@@ -60,7 +60,7 @@ impl Repository {
             ..self.request(doing, Method::HEAD, &format!("manifests/{reference}"))
         };
         request.headers.insert(ACCEPT, HeaderValue::from_static(ACCEPTED));
-        // The caller has another way to find out.
+        // Do not retry, because the caller has another way to find out.
         let mut budget = RetryBudget::new(Duration::ZERO).until(self.budget().deadline());
         let answer = self.registry().send_small(&self.call(request), &mut budget).await?;
         let digest = answer.header(DIGEST).filter(|_| answer.status.is_success());
@@ -69,12 +69,12 @@ impl Repository {
 
     /// Puts a manifest under a tag or its digest (OCI distribution-spec 1.1, "Pushing manifests").
     ///
-    /// Every blob that it names must be there.
+    /// The registry must already have every blob that it lists.
     pub async fn put_manifest(&self, reference: &str, manifest: &Manifest) -> Result<(), Error> {
         self.put(reference, manifest).await.map(drop)
     }
 
-    /// The same; returns the answer's headers, if there was an answer.
+    /// Puts a manifest, and returns the answer's headers. They are empty if the answer was lost.
     pub(super) async fn put(
         &self,
         reference: &str,
@@ -93,7 +93,7 @@ impl Repository {
         let answer = match self.small(request).await {
             Ok(answer) => answer,
             Err(error) if error.is_refusal() => return Err(with_format_hint(error, manifest)),
-            // It may have been stored although no answer said so.
+            // The manifest may have been stored although the answer was lost.
             Err(error) => {
                 return match self.holds(reference, manifest).await {
                     Ok(true) => Ok(HeaderMap::new()),
@@ -102,8 +102,8 @@ impl Repository {
                 };
             }
         };
-        // Not all registries tell the digest, and some tell one of another algorithm; neither does a
-        // page of something in between.
+        // Some registries do not return the digest, and some return one of another algorithm. A
+        // page from a server in between has none either.
         let stored = answer.header(DIGEST).filter(|stored| stored.starts_with("sha256:"));
         let problem = match stored {
             Some(stored) if stored == manifest.digest.as_str() => return Ok(answer.headers),
@@ -124,20 +124,21 @@ impl Repository {
         Err(Error::Protocol { doing, problem })
     }
 
-    /// The same after the registry has accepted the PUT.
+    /// Whether the manifest was stored, after the registry has accepted the PUT.
     async fn has_stored(&self, reference: &str, manifest: &Manifest) -> Result<bool, Error> {
         let stored = self.holds(reference, manifest).await;
         stored.map_err(|error| Error::OutcomeUnknown(Box::new(error)))
     }
 
-    /// Whether the reference stands for this very manifest.
+    /// Whether the reference points to exactly this manifest.
     async fn holds(&self, reference: &str, manifest: &Manifest) -> Result<bool, Error> {
         let stored = self.inquiring().manifest(reference).await?;
         Ok(stored.is_some_and(|stored| stored.digest == manifest.digest))
     }
 }
 
-/// Registries that are older than OCI's media types say only that a manifest with them is invalid.
+/// Adds a hint about the format: registries that do not know OCI's media types only say that the
+/// manifest is invalid.
 fn with_format_hint(error: Error, manifest: &Manifest) -> Error {
     let Error::Status(mut answer) = error else { return error };
     let is_zstd = manifest.bytes.windows(5).any(|part| part == b"+zstd");

@@ -1,4 +1,4 @@
-//! What a registry wrote about an error (OCI distribution-spec 1.1, "Error Codes").
+//! The registry's text about an error (OCI distribution-spec 1.1, "Error Codes").
 
 use std::collections::HashSet;
 use std::fmt;
@@ -9,8 +9,7 @@ use serde::Deserialize;
 use crate::image::Digest;
 use crate::json;
 
-/// Codes that stay true however often a request is sent again, also where the status says that the
-/// registry failed.
+/// Codes for which a retry is useless, even if the status is that of a server error.
 const FINAL_CODES: [&str; 14] = [
     "BLOB_UNKNOWN",
     "DENIED",
@@ -33,7 +32,7 @@ const FINAL_CODES: [&str; 14] = [
 pub struct ErrorMessage {
     /// The `errors[]` of the body.
     pub errors: Vec<ApiError>,
-    /// The start of a body that was not of that form.
+    /// The beginning of a body that has another form.
     pub text: Option<String>,
 }
 
@@ -45,13 +44,13 @@ pub struct ApiError {
     pub code: String,
     /// For people; may be empty.
     pub message: String,
-    /// Anything.
+    /// Any JSON value.
     pub detail: serde_json::Value,
 }
 
 impl ErrorMessage {
-    /// Reads the body of an error answer. Takes anything, an HTML page included. Of what is no text
-    /// nothing is kept.
+    /// Reads the body of an error answer. It accepts any body, such as an HTML page. A body that is
+    /// not text is ignored.
     pub fn parse(body: &[u8]) -> Self {
         #[derive(Deserialize)]
         struct ErrorsJson {
@@ -70,7 +69,7 @@ impl ErrorMessage {
         Self { errors: Vec::new(), text: (!text.is_empty()).then_some(text) }
     }
 
-    /// The same with every text changed by `mask`, which hides secrets.
+    /// The same message with all texts passed through `mask`, which hides secrets.
     #[must_use]
     pub fn masked(mut self, mask: impl Fn(&str) -> String) -> Self {
         for error in &mut self.errors {
@@ -86,7 +85,7 @@ impl ErrorMessage {
         self
     }
 
-    /// The digests that it names, in whatever form.
+    /// The digests in the message, wherever they occur.
     pub fn digests(&self) -> HashSet<Digest> {
         let text = self.to_string();
         let starts = text.match_indices("sha256:").map(|(start, _)| start);
@@ -103,21 +102,21 @@ impl ErrorMessage {
         self.has_code("UNAUTHORIZED") || self.has_code("DENIED")
     }
 
-    /// Whether it speaks of the login itself, as Amazon ECR does that answers a login of yesterday
-    /// with `DENIED: Your authorization token has expired`.
+    /// Whether it is about the login itself. For example, Amazon ECR answers an expired login with
+    /// `DENIED: Your authorization token has expired`.
     pub fn is_about_login(&self) -> bool {
         let text = self.to_string().to_ascii_lowercase();
         ["expired", "credential", "password", "authenticat"].iter().any(|word| text.contains(word))
     }
 
-    /// Whether it speaks of a quota or a policy, which is not about who asks.
+    /// Whether it is about a quota or a policy, not about the user.
     pub fn is_about_limits(&self) -> bool {
         let text = self.to_string().to_ascii_lowercase();
         ["quota", "exceed", "limit", "policy", "immutable"].iter().any(|word| text.contains(word))
     }
 
-    /// Whether it says by a code that the request can never succeed, although the status is that of
-    /// a failing server.
+    /// Whether a code says that the request can never succeed, although the status is that of a
+    /// server error.
     pub fn is_final(&self, status: StatusCode) -> bool {
         status.is_server_error() && FINAL_CODES.iter().any(|code| self.has_code(code))
     }
@@ -149,8 +148,8 @@ impl fmt::Display for ErrorMessage {
     }
 }
 
-/// Code and message of a storage service's XML. The rest of it describes the signature that it did
-/// not like.
+/// Code and message in the XML of a storage service. The rest describes the signature that it
+/// rejected.
 fn storage_error(text: &str) -> Option<String> {
     let inner = |tag: &str| {
         let (_, rest) = text.split_once(&format!("<{tag}>"))?;
@@ -178,7 +177,7 @@ fn strip_markup(text: &str) -> String {
     words.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Cuts a text that is too long for a message; only after masking, as a part of a secret would not
+/// Shortens a text for a message. Call it only after masking, because a part of a secret would not
 /// be recognised.
 fn shorten(text: &str) -> String {
     text.chars().take(300).collect()

@@ -1,9 +1,9 @@
-//! The wire: the OCI distribution protocol as registries really speak it.
+//! The OCI distribution protocol, including the ways in which real registries differ from it.
 //!
-//! A [`Registry`] is one host; a [`Repository`] one repository there. Every request goes through
-//! `send`, which knows of authorization, redirects, retries and errors; [`upload`](mod@upload)
-//! gets bytes across and goes on where a broken connection left off. Nothing here knows of images'
-//! sources.
+//! A [`Registry`] is one host; a [`Repository`] is one repository there. Every request goes through
+//! `send`, which handles authorization, redirects, retries and errors. [`upload`](mod@upload) sends
+//! the bytes of blobs and resumes after a broken connection. This module does not know where images
+//! come from.
 
 pub mod auth;
 mod blobs;

@@ -1,4 +1,4 @@
-//! How registries are talked to.
+//! Options for talking to registries.
 
 use std::time::Duration;
 
@@ -6,26 +6,26 @@ use super::auth;
 use super::connect::TlsOptions;
 use super::upload::sessions::Sessions;
 
-/// How long a request may fail before the push does, unless the user says otherwise.
+/// How long a failing request is retried by default.
 pub const DEFAULT_RETRY_FOR: Duration = Duration::from_secs(120);
 
-/// How to talk to registries.
+/// Options for talking to registries.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Plain HTTP for every host. Default: only loopback addresses are tried so.
+    /// Use plain HTTP for every host. Default: plain HTTP is only tried for loopback addresses.
     pub plain_http: bool,
-    /// Where credentials come from. Default: what the environment offers.
+    /// Where credentials come from. Default: no credentials.
     pub credentials: auth::Sources,
-    /// How long a request may fail before the push does. Default: [`DEFAULT_RETRY_FOR`]; zero: no
-    /// retry.
+    /// How long a failing request is retried before the push fails. Default: [`DEFAULT_RETRY_FOR`];
+    /// zero means no retries.
     pub retry_for: Duration,
-    /// How long nothing may move on a connection, in either direction; never a limit on a whole
-    /// upload. The answer to a blob's last byte may take five times as long: registries hash and
-    /// store gigabytes then. Default: one minute.
+    /// How long a connection may be idle, with no bytes in either direction. It does not limit the
+    /// total time of an upload. The answer to a blob's last byte may take five times as long,
+    /// because registries hash and store gigabytes then. Default: one minute.
     pub idle_timeout: Duration,
-    /// Trust at the TLS level.
+    /// Which servers to trust in TLS.
     pub tls: TlsOptions,
-    /// The upload sessions that are open at any moment, so that they can be cancelled.
+    /// The upload sessions that are open, so that they can be cancelled.
     pub sessions: Sessions,
     /// Whether events carry headers (`-vv`). Default: no.
     pub show_headers: bool,

@@ -1,6 +1,6 @@
-//! Manifests that refer to others, put so that they are found from those: at registries that keep
-//! a list of them, and at those that do not (OCI distribution-spec 1.1, "Pushing Manifests with
-//! Subject" and "Referrers Tag Schema").
+//! Puts manifests that refer to others, so that clients can find them from those. Some registries
+//! keep the list of referrers themselves; for the others it is put as a tag (OCI distribution-spec
+//! 1.1, "Pushing Manifests with Subject" and "Referrers Tag Schema").
 
 use std::collections::BTreeMap;
 
@@ -11,15 +11,15 @@ use super::error::Error;
 use super::repository::Repository;
 use crate::image::{Digest, Manifest};
 
-/// The header by which a registry says that it has noted the subject.
+/// With this header a registry confirms that it has recorded the subject.
 const SUBJECT: &str = "oci-subject";
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
-/// The longest list of referrers that is read: a longer one could not be put back.
+/// The longest list of referrers that is read. A longer one could not be put again.
 const MAX_LIST_BYTES: usize = 4 << 20;
 
-/// A manifest that refers to another, and what a list of referrers says about it.
+/// A manifest that refers to another one, with what a list of referrers contains about it.
 #[derive(Clone, Copy, Debug)]
 pub struct Referrer<'a> {
     /// The manifest.
@@ -33,12 +33,13 @@ pub struct Referrer<'a> {
 }
 
 impl Repository {
-    /// Puts a manifest that refers to another under its digest. Where the registry does not say
-    /// that it lists referrers itself, the list is put, too, under the tag that the specification
-    /// defines for it.
+    /// Puts a manifest that refers to another one, under its digest. If the registry does not
+    /// confirm that it lists referrers itself, the list is also put, under the tag that the
+    /// specification defines.
     ///
-    /// Every blob that the manifest names must be there. Others may change the list at the same
-    /// time: if what they put has lost this referrer, it is added once more.
+    /// The registry must already have every blob that the manifest lists. Another client may change
+    /// the list at the same time. If its change has removed this referrer, the referrer is added
+    /// again.
     pub async fn put_referrer(&self, referrer: &Referrer<'_>) -> Result<(), Error> {
         let answer = self.put(referrer.manifest.digest.as_str(), referrer.manifest).await?;
         if answer.contains_key(SUBJECT) {
@@ -64,7 +65,7 @@ impl Repository {
         }
     }
 
-    /// The list of referrers under a tag; an empty one where there is none.
+    /// The list of referrers under a tag; empty if the tag does not exist.
     async fn referrers(&self, tag: &str) -> Result<ReferrerList, Error> {
         let Some(there) = self.manifest(tag).await? else {
             return Ok(ReferrerList(
@@ -78,7 +79,7 @@ impl Repository {
     }
 }
 
-/// An index of referrers, with everything that other programs have put into it.
+/// An index of referrers, including everything that other programs have put into it.
 struct ReferrerList(Value);
 
 impl ReferrerList {
@@ -122,8 +123,8 @@ impl ReferrerList {
     }
 }
 
-/// The tag under which the referrers of a manifest are listed: no longer than a tag may be, and
-/// SHA-512's digits are.
+/// The tag for the list of referrers of a manifest. It is shortened, because a SHA-512 digest is
+/// longer than a tag may be.
 fn tag_of(subject: &Digest) -> String {
     let hex: String = subject.hex().chars().take(64).collect();
     let algorithm = subject.as_str().split(':').next().unwrap_or_default();

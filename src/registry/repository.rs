@@ -20,32 +20,33 @@ use super::upload::method::UploadMethods;
 use crate::event::Events;
 use crate::open_files;
 
-/// How many small requests to one registry are under way at the same time, as long as it answers at
-/// once: more connections to a near registry only cost work.
+/// How many small requests to a registry may run at the same time, as long as it answers quickly.
+/// More connections to a near registry would only cost time.
 const SMALL_REQUESTS_NEAR: usize = 16;
-/// The same once an answer took a while. Over HTTP/2 they share a connection; over HTTP/1.1 each
-/// needs one, and a hundred layers are then asked for in two round trips.
+/// The same limit once the answers were slow. Over HTTP/2 the requests share a connection. Over
+/// HTTP/1.1 each needs its own, and a hundred layers need two round trips.
 const SMALL_REQUESTS_FAR: usize = 128;
 
-/// How long it is tried to find out what became of a request whose answer was lost.
+/// How long to try to find out the result of a request whose answer was lost.
 const INQUIRY_TIME: Duration = Duration::from_secs(10);
 
-/// One registry host: the way to it, our authorization there, and what was learnt about it.
+/// One registry host: how to reach it, the login there, and what was learnt about it.
 pub struct Registry {
     pub(super) door: Arc<Door>,
     pub(super) auth: Authenticator,
     small_requests: Semaphore,
-    /// More small requests were allowed, because the registry is far away.
+    /// Whether the higher limit is used, because the registry is distant.
     is_far: AtomicBool,
-    /// How it takes the bytes of blobs.
+    /// How the registry accepts the bytes of blobs.
     pub(super) upload_methods: UploadMethods,
-    /// It does not take HEAD for blobs.
+    /// Whether the registry rejects HEAD for blobs.
     pub(super) refuses_head: AtomicBool,
-    /// The time that looks at previous images have lost.
+    /// The time that was lost on reading previous images.
     looks: OptionalTime,
-    /// The time that mounts have lost.
+    /// The time that was lost on mounts.
     mounts: OptionalTime,
-    /// Held while a list of referrers is changed: two changes at once would each undo the other.
+    /// Held while a list of referrers is changed, because one of two concurrent changes would be
+    /// lost.
     pub(super) referrers: Mutex<()>,
 }
 
@@ -55,16 +56,16 @@ pub struct Repository {
     registry: Arc<Registry>,
     name: Arc<str>,
     scopes: Scopes,
-    /// How long a request may fail.
+    /// How long a failing request is retried.
     retry_for: Duration,
-    /// When all requests must be over, if they are optional.
+    /// The time by which all requests must be finished, if they are optional.
     deadline: Option<Deadline>,
-    /// Bytes of request bodies handed to the network.
+    /// Bytes of request bodies that were handed to the network.
     pub(super) sent: Arc<AtomicU64>,
 }
 
 impl Registry {
-    /// A registry by the name that users write. Nothing is sent yet.
+    /// A registry with the name that the user wrote. Nothing is sent yet.
     pub fn new(host: &str, options: Arc<Options>, events: Events) -> Arc<Self> {
         let credentials = options.credentials.clone();
         let door = Arc::new(Door::new(host, options, events));
@@ -81,14 +82,14 @@ impl Registry {
         })
     }
 
-    /// The registry's name as users write it.
+    /// The registry's name as the user wrote it.
     pub fn host(&self) -> &str {
         self.door.host()
     }
 
-    /// Asks the registry whether it takes the login that the options give (OCI distribution-spec
-    /// 1.1, "Determining Support"). One that asks for no login takes any; whether it has asked is
-    /// returned.
+    /// Checks that the registry accepts the login in the options (OCI distribution-spec 1.1,
+    /// "Determining Support"). A registry that asks for no login accepts any. Returns whether it
+    /// asked for one.
     pub async fn check_login(&self) -> Result<bool, Error> {
         let to = RequestTarget::Path("/v2/".to_owned());
         let request = Request::new(format!("log in to {}", self.host()), Method::GET, to);
@@ -98,18 +99,18 @@ impl Registry {
         Ok(self.auth.was_challenged())
     }
 
-    /// Whether an answer took so long that it pays to ask ahead of time.
+    /// Whether answers are so slow that it is useful to send requests early.
     pub fn is_far(&self) -> bool {
         self.door.is_far()
     }
 
-    /// Waits until the registry has answered something, if only that it wants a login.
+    /// Waits until the registry has answered at all; the answer may be that it requires a login.
     pub async fn was_heard(&self) {
         self.door.first.heard().await;
     }
 
-    /// Opens connections for the bodies of blobs to come, while the registry's first answers are
-    /// awaited. A failure is no error: an upload opens a connection of its own then.
+    /// Opens connections for the bodies of later blobs, while the registry's first answers are
+    /// awaited. A failure is ignored, because an upload can open its own connection.
     pub async fn open_connections(&self, count: usize) {
         self.door.open_connections(count).await;
     }
@@ -119,7 +120,7 @@ impl Registry {
         self.repository_for(name, Scopes::push(name))
     }
 
-    /// A repository here, for pulling only: no right to push is asked for that is not needed.
+    /// A repository here, for pulling only. It does not ask for permission to push.
     pub fn readable_repository(self: &Arc<Self>, name: &str) -> Repository {
         self.repository_for(name, Scopes::pull(name))
     }
@@ -135,7 +136,7 @@ impl Registry {
         }
     }
 
-    /// Sends a small request when not too many others are under way.
+    /// Sends a small request when few enough others are running.
     pub(super) async fn send_small(
         &self,
         call: &Call<'_>,
@@ -145,7 +146,7 @@ impl Registry {
         self.send(call, budget).await
     }
 
-    /// Waits until not too many small requests are under way.
+    /// Waits until few enough small requests are running.
     pub(super) async fn small_permit(&self) -> Option<SemaphorePermit<'_>> {
         if self.door.is_far() && !self.is_far.swap(true, Ordering::Relaxed) {
             let most = open_files::connections(SMALL_REQUESTS_FAR);
@@ -162,7 +163,7 @@ impl Repository {
         &self.name
     }
 
-    /// The same, for keeping.
+    /// Its name as a shared text.
     pub fn shared_name(&self) -> Arc<str> {
         self.name.clone()
     }
@@ -172,15 +173,15 @@ impl Repository {
         &self.registry
     }
 
-    /// The same repository, for looking at what was pushed before. All looks that are made with this
-    /// value and its clones have five seconds together, from now on, whatever the registry answers;
-    /// less where such looks have lost time in this run already.
+    /// The same repository, for reading previous images. All requests through this value and its
+    /// clones share five seconds, starting now. It is less if such requests have already lost time
+    /// in this run.
     #[must_use]
     pub fn hastily(&self) -> Self {
         self.until(self.registry.looks.deadline())
     }
 
-    /// The same repository, for mounts, which have as much time as looks have.
+    /// The same repository, for mounts, which have the same time limit as reading previous images.
     #[must_use]
     pub(super) fn for_mounts(&self) -> Self {
         self.until(self.registry.mounts.deadline())
@@ -191,13 +192,13 @@ impl Repository {
         Self { deadline: Some(deadline.or(self.deadline.as_ref())), ..self.clone() }
     }
 
-    /// The same repository, for asking what became of a request whose answer was lost.
+    /// The same repository, for finding out the result of a request whose answer was lost.
     pub(super) fn inquiring(&self) -> Self {
         Self { retry_for: self.retry_for.min(INQUIRY_TIME), ..self.clone() }
     }
 
-    /// Bytes of request bodies handed to the network so far through this value and its clones,
-    /// those sent again included.
+    /// Bytes of request bodies that were handed to the network through this value and its clones,
+    /// including repeated ones.
     pub fn bytes_sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
@@ -216,12 +217,12 @@ impl Repository {
         Request { sent: self.sent.clone(), ..Request::new(doing, method, to) }
     }
 
-    /// A request of this repository, for its own scopes.
+    /// A request with the scopes of this repository.
     pub(super) fn call(&self, request: Request) -> Call<'_> {
         Call { request, repository: &self.name, scopes: &self.scopes }
     }
 
-    /// Sends a small request, when not too many others are under way.
+    /// Sends a small request when few enough others are running.
     pub(super) async fn small(&self, request: Request) -> Result<Answer, Error> {
         self.registry.send_small(&self.call(request), &mut self.budget()).await
     }
@@ -261,7 +262,7 @@ mod tests {
     fn a_request_that_waits_for_its_turn_takes_little_memory() {
         let registry = Registry::new("h.example", Arc::default(), crate::event::ignore());
         let repository = registry.repository("app");
-        // A thousand layers may wait at once, of all images that are pushed together.
+        // A thousand layers of several images may wait at the same time.
         let digest = crate::image::Digest::of(b"");
         assert!(size_of_val(&repository.head_blob(&digest)) < 3 << 10);
         assert!(size_of_val(&repository.mount(&digest, "other")) < 3 << 10);

@@ -1,5 +1,5 @@
-//! HTTPS, but for loopback addresses, which are tried over plain HTTP first, and for
-//! `--plain-http`.
+//! Which scheme a registry uses: HTTPS, except with `--plain-http`, and except for loopback
+//! addresses, where plain HTTP is tried first.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -8,7 +8,7 @@ use url::Host;
 
 use super::auth::is_loopback_host;
 
-/// How a registry is spoken to; for a loopback address it is found out by the first request.
+/// The scheme of a registry. For a loopback address, the first request finds it out.
 #[derive(Debug)]
 pub struct Scheme(AtomicU8);
 
@@ -19,12 +19,12 @@ pub enum Speaks {
     Tls,
     /// Plain HTTP.
     Plain,
-    /// Plain HTTP until an answer tells otherwise.
+    /// Not known yet; plain HTTP is tried first.
     Unknown,
 }
 
 impl Scheme {
-    /// What the host's name and the user's options tell.
+    /// What follows from the host's name and the user's options.
     pub fn of(host: &str, plain_http: bool) -> Self {
         let speaks = if plain_http {
             Speaks::Plain
@@ -45,7 +45,7 @@ impl Scheme {
         }
     }
 
-    /// Records what an answer told.
+    /// Records what an answer has shown.
     pub fn settle(&self, speaks: Speaks) {
         self.0.store(speaks as u8, Ordering::Release);
     }
@@ -60,8 +60,8 @@ pub fn is_loopback(host: &str) -> bool {
     Host::parse(name).is_ok_and(|host| is_loopback_host(&host))
 }
 
-/// Whether an answer to plain HTTP may be that of a TLS server: Go, nginx and Apache all say 400,
-/// and to a HEAD nothing more.
+/// Whether an answer to plain HTTP may come from a TLS server: Go, nginx and Apache answer 400, and
+/// a HEAD request gets no further text.
 pub fn may_want_tls(status: StatusCode) -> bool {
     status == StatusCode::BAD_REQUEST
 }

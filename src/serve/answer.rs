@@ -1,4 +1,4 @@
-//! Answers: status, headers and bodies as the specification has them.
+//! Answers with status, headers and body, as the specification defines them.
 
 use std::convert::Infallible;
 use std::io;
@@ -13,8 +13,8 @@ use serde_json::json;
 /// The body of an answer.
 pub type AnswerBody = UnsyncBoxBody<Bytes, io::Error>;
 
-/// Begins an answer. Its headers are made of digests, numbers, and media types that were checked,
-/// so they are valid.
+/// Begins an answer. Its headers are always valid, because they contain only digests, numbers, and
+/// checked media types.
 pub fn begin(status: StatusCode) -> Builder {
     Response::builder().status(status).header("docker-distribution-api-version", "registry/2.0")
 }
@@ -22,14 +22,14 @@ pub fn begin(status: StatusCode) -> Builder {
 /// Ends an answer.
 pub fn end(builder: Builder, body: AnswerBody) -> Response<AnswerBody> {
     builder.body(body).unwrap_or_else(|_| {
-        // Only an invalid header leads here, such as a media type with a line break.
+        // Only an invalid header value leads here, such as a media type with a line break.
         let mut answer = Response::new(text("this cannot be said in a header\n"));
         *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
         answer
     })
 }
 
-/// A body that is at hand.
+/// A body whose bytes are in memory.
 pub fn text(body: impl Into<Bytes>) -> AnswerBody {
     Full::new(body.into()).map_err(|never: Infallible| match never {}).boxed_unsync()
 }
@@ -40,7 +40,7 @@ pub fn json(document: &serde_json::Value) -> Response<AnswerBody> {
     end(builder, text(document.to_string()))
 }
 
-/// An error of the specification ("Error Codes"). What the client sent is not repeated.
+/// An error of the specification ("Error Codes"). It does not repeat what the client sent.
 pub fn error(status: StatusCode, code: &str, message: &str) -> Response<AnswerBody> {
     let mut builder = begin(status).header("content-type", "application/json");
     if status == StatusCode::METHOD_NOT_ALLOWED {

@@ -1,4 +1,4 @@
-//! A blob that can be pulled: what it is, and where its bytes come from when a client asks for it.
+//! A blob that can be pulled, and the source of its bytes.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::pack::Spool;
 use crate::source::MakeLayer;
 use crate::source::layout::{Region, RegionReader};
 
-/// How many bytes of a spool are read at once.
+/// How many bytes of a spool are read at a time.
 const CHUNK: usize = 256 << 10;
 
 /// A blob that can be pulled.
@@ -22,35 +22,35 @@ pub struct ServedBlob {
     pub digest: Digest,
     /// Its length in bytes.
     pub size: u64,
-    /// What it is, for people: a package, where that is known.
+    /// A readable name, such as a package, if it is known.
     pub name: Option<String>,
-    /// What the source calls it.
+    /// Its name in the source.
     pub entry: String,
     pub bytes: BlobBytes,
 }
 
-/// Where a blob's bytes come from.
+/// The source of a blob's bytes.
 #[derive(Clone)]
 pub enum BlobBytes {
     /// A config.
     Held(Bytes),
     /// A part of a file.
     Stored(Region),
-    /// They are made anew for each reader, from the beginning.
+    /// The bytes are made again for each reader, from the beginning.
     Made(MakeLayer),
-    /// They were packed.
+    /// The bytes were packed into a spool.
     Spooled(Spool),
-    /// The cache knows what they are; they are packed when the first reader comes.
+    /// The cache knows the digest. The blob is packed when the first client requests it.
     Later(Arc<PackedLater>),
 }
 
 impl ServedBlob {
-    /// The package, or what the source calls it.
+    /// The package name, or else the name in the source.
     pub fn label(&self) -> &str {
         self.name.as_ref().unwrap_or(&self.entry)
     }
 
-    /// Reads it from its beginning. Call it, and read, on a thread of the runtime that may block.
+    /// Reads the blob from its beginning. Call this, and read, only on a thread that may block.
     pub fn reader(&self) -> Result<Box<dyn Read + Send>, Error> {
         let spooled = |spool: Spool| SpoolReader {
             spool,
@@ -68,12 +68,12 @@ impl ServedBlob {
     }
 }
 
-/// Reads a blob that is in a spool, or still grows there.
+/// Reads a blob in a spool, which may still be growing.
 struct SpoolReader {
     spool: Spool,
     runtime: Handle,
     position: u64,
-    /// What was read and not yet handed out.
+    /// Bytes that were read but not returned yet.
     chunk: Bytes,
 }
 
@@ -96,7 +96,7 @@ pub struct ServedManifest {
     pub media_type: String,
     /// The JSON.
     pub bytes: Bytes,
-    /// What a list of referrers calls it.
+    /// The artifact type for a list of referrers.
     pub(super) artifact_type: Option<String>,
     /// Its annotations, for a list of referrers.
     pub(super) annotations: std::collections::BTreeMap<String, String>,
@@ -109,11 +109,11 @@ pub struct ServedManifest {
 /// An image, or an index of several, that can be pulled.
 #[derive(Clone, Debug)]
 pub struct ServedImage {
-    /// What it can be pulled as. There is at least one.
+    /// The names under which it can be pulled; at least one.
     pub names: Vec<super::PullName>,
     /// The digest of its manifest or index.
     pub digest: Digest,
-    /// The images that it consists of: itself, or those that the index lists.
+    /// The images of the index, or the single image itself.
     pub parts: Vec<ServedPart>,
 }
 
@@ -122,9 +122,9 @@ pub struct ServedImage {
 pub struct ServedPart {
     /// The digest of its manifest.
     pub manifest: Digest,
-    /// The digest of its config, which Docker calls the image's id.
+    /// The digest of its config, which is Docker's image ID.
     pub config: Digest,
-    /// What it runs on.
+    /// The platform that it runs on.
     pub platform: Platform,
     /// Its layers, lowest first.
     pub layers: Vec<ServedLayer>,
@@ -143,7 +143,7 @@ pub struct ServedLayer {
     pub media_type: String,
 }
 
-/// Reads exactly the bytes of a region from `at` into `buffer`.
+/// Fills `buffer` with the bytes of a region that start at `at`.
 pub(super) fn read_region(region: &Region, buffer: &mut [u8], at: u64) -> io::Result<()> {
     match region.read_at(buffer, at)? {
         read if read == buffer.len() => Ok(()),

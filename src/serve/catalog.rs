@@ -15,7 +15,7 @@ use crate::source::{self, Image, LayerId};
 #[derive(Default)]
 pub struct Catalog {
     pub images: Vec<ServedImage>,
-    /// By their names, sorted, as the catalog is listed.
+    /// The repositories by name, sorted as the catalog request lists them.
     pub repositories: BTreeMap<String, ServedRepository>,
 }
 
@@ -28,7 +28,7 @@ pub struct ServedRepository {
 }
 
 impl ServedRepository {
-    /// The manifest of a tag or of a digest.
+    /// The manifest with a tag or a digest.
     pub fn manifest(&self, reference: &str) -> Option<(&Digest, &Arc<ServedManifest>)> {
         match self.tags.get(reference) {
             Some(digest) => self.manifests.get_key_value(digest),
@@ -38,7 +38,7 @@ impl ServedRepository {
 }
 
 impl Catalog {
-    /// Adds an image that is read layer by layer: its manifest is made here.
+    /// Adds an image that was read layer by layer, and makes its manifest.
     pub fn add_image(
         &mut self,
         names: Vec<PullName>,
@@ -83,7 +83,7 @@ impl Catalog {
         self.add(image, &manifests, &served)
     }
 
-    /// Adds what a layout stores, as it is.
+    /// Adds the contents of a layout unchanged.
     pub fn add_tree(&mut self, names: Vec<PullName>, tree: &Tree) -> Result<(), Error> {
         let mut manifests = Vec::new();
         let mut blobs = Vec::new();
@@ -160,7 +160,7 @@ fn config_blob(config: &Config) -> Arc<ServedBlob> {
     })
 }
 
-/// The blobs of a manifest of a layout, without those that only others may hand out.
+/// The blobs of a manifest in a layout, without foreign layers.
 fn stored_blobs(node: &Node) -> Vec<Arc<ServedBlob>> {
     let names = node.config.as_ref().map(names_of_layers).unwrap_or_default();
     let blobs = node.blobs.iter().enumerate().filter_map(|(place, stored)| {
@@ -176,7 +176,7 @@ fn stored_blobs(node: &Node) -> Vec<Arc<ServedBlob>> {
     blobs.collect()
 }
 
-/// What the config's history calls the layers, as far as it says.
+/// The layers' names in the config's history, as far as it has them.
 pub fn names_of_layers(config: &Config) -> Vec<Option<String>> {
     config.layer_history().map(source::name_from_history).collect()
 }

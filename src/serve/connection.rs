@@ -1,4 +1,4 @@
-//! Connections: accepted, served with HTTP/1.1, and closed when they make no progress.
+//! Accepts connections, serves them with HTTP/1.1, and closes those without progress.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,24 +15,24 @@ use super::routes;
 use super::shared::Shared;
 use super::stall::StallTimer;
 
-/// How many connections are served at once; others wait until they are accepted.
+/// How many connections are served at the same time. Further ones wait to be accepted.
 const CONNECTIONS: usize = 512;
 
-/// How long a client may take to send the headers of a request, and how long it may stay connected
-/// between two.
+/// How long a client may take to send the headers of a request, and how long a connection may be
+/// idle between two requests.
 const HEADERS: Duration = Duration::from_secs(60);
 
-/// The longest header, and how many bytes wait to be written besides a piece of a blob.
+/// The longest header, and how many bytes may wait to be written in addition to a piece of a blob.
 const BUFFER: usize = 32 << 10;
 
-/// How long to wait where no connection can be accepted, such as for want of open files.
+/// How long to wait if no connection can be accepted, for example because too many files are open.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Where connections come in.
+/// A socket that accepts connections.
 pub enum Listener {
     /// A TCP port.
     Tcp(TcpListener),
-    /// A Unix socket, such as one that `ssh -R` forwards a port to.
+    /// A Unix socket, such as the one to which `ssh -R` forwards a port.
     Unix(UnixListener),
 }
 
@@ -48,7 +48,7 @@ impl From<UnixListener> for Listener {
     }
 }
 
-/// Serves all connections that come. Dropping the future closes them.
+/// Serves all connections. Dropping the future closes them.
 pub async fn serve(shared: &Arc<Shared>, listener: &Listener) {
     let mut connections = JoinSet::new();
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
@@ -58,7 +58,7 @@ pub async fn serve(shared: &Arc<Shared>, listener: &Listener) {
         let shared = shared.clone();
         let accepted = match listener {
             Listener::Tcp(listener) => listener.accept().await.map(|(stream, _)| {
-                // Without it, the last bytes of an answer may wait.
+                // Otherwise the last bytes of an answer may be delayed.
                 let _ = stream.set_nodelay(true);
                 connections.spawn(async move {
                     serve_one(shared, stream).await;
@@ -95,7 +95,7 @@ async fn serve_one(
         .max_buf_size(BUFFER)
         .serve_connection(TokioIo::new(stream), service);
     tokio::select! {
-        // A client that breaks off, or sends what is not HTTP, is no error of ours.
+        // A client that disconnects, or does not send HTTP, is not an error of the server.
         _ = serving => {}
         () = progress.stalled() => {}
     }

@@ -1,4 +1,4 @@
-//! A request that counts as running until its answer is gone.
+//! Counts a request as running until its answer was sent.
 
 use std::io;
 use std::pin::Pin;
@@ -20,7 +20,7 @@ impl Counted {
         Self(shared.clone())
     }
 
-    /// The same, until the body was sent or given up.
+    /// Makes the request count as running until the body was sent or dropped.
     pub fn body(self, body: AnswerBody) -> CountedBody {
         CountedBody { body, _counted: self }
     }

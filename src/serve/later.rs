@@ -1,4 +1,4 @@
-//! A blob that the cache knows the digest of: its layer is packed only when a client asks for it.
+//! A blob whose digest the cache knows. Its layer is packed only when a client requests it.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -20,15 +20,15 @@ pub struct PackedLater {
     pub image: String,
     pub entry: String,
     pub layer: LayerBytes,
-    /// What the cache says that it will be.
+    /// The blob that packing should produce, according to the cache.
     pub expected: Blob,
     pub events: Events,
-    /// Where it grows, once somebody has asked.
+    /// The spool in which the blob grows, once a client has requested it.
     pub spool: Mutex<Option<Spool>>,
 }
 
 impl PackedLater {
-    /// The spool that the blob is in, or grows in from now on.
+    /// The spool with the blob. Starts to pack the blob if that has not begun yet.
     pub fn spool(self: &Arc<Self>) -> Result<Spool, Error> {
         let mut place = self.spool.lock();
         if let Some(spool) = &*place {
@@ -56,7 +56,7 @@ impl PackedLater {
                 Ok(Err(error)) => error.to_string(),
                 Err(error) => error.to_string(),
             };
-            // The next request tries again.
+            // Clear it, so that the next request tries again.
             *later.spool.lock() = None;
             (later.events)(Event::Warning(failed));
         });

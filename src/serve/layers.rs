@@ -1,5 +1,5 @@
-//! The layers of a source, each as a blob that can be pulled. A layer is read only where its blob's
-//! digest and length cannot be known otherwise.
+//! Turns the layers of a source into blobs that can be pulled. A layer is read only if its blob's
+//! digest and length are not known otherwise.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -17,15 +17,15 @@ use crate::pack;
 use crate::reuse::Cache;
 use crate::source::{self, Claim, Image, Layer, LayerBytes, LayerId, LayerMismatch, Source};
 
-/// How many of a layer's first bytes tell whether it is compressed.
+/// How many of a layer's first bytes are enough to see whether it is compressed.
 const HEAD: usize = 10;
 
-/// Reads the layers of one source. Everything here blocks.
+/// Reads the layers of one source. All functions here block.
 pub struct LayerReader {
     /// The image, for messages.
     pub image: String,
     pub compression: Compression,
-    /// How layers are packed, as the cache names it.
+    /// The name of these packing options in the cache.
     pub recipe: String,
     pub cache: Arc<Cache>,
     pub packer: Arc<LayerPacker>,
@@ -33,7 +33,7 @@ pub struct LayerReader {
     pub runtime: Handle,
 }
 
-/// Chooses those of the images of a source that are meant.
+/// Chooses the images to serve among the images of a source.
 pub type ChooseImages<'a> = dyn Fn(&[Image]) -> Result<Vec<Image>, Error> + 'a;
 
 /// A layer, and its blob.
@@ -82,7 +82,7 @@ impl LayerReader {
         Ok((images, layers))
     }
 
-    /// Makes a blob of a layer, whose diff ID may be known.
+    /// Makes a blob of a layer. `diff_id` is given if it is known.
     fn layer(&self, layer: Layer<'_>, diff_id: Option<DiffId>) -> Result<ReadLayer, Error> {
         let Layer { entry, content, bytes, .. } = layer;
         let in_entry = |error| source::Error::from_read(error, &entry);
@@ -133,7 +133,7 @@ impl LayerReader {
                 })?;
                 let (diff_id, blob) = (packed.diff_id, packed.blob);
                 let bytes = match tar {
-                    // It is compressed already, and was only hashed.
+                    // The layer was already compressed and was only hashed.
                     Err(Some(LayerBytes::Stored(region))) if region.length == blob.size => {
                         BlobBytes::Stored(region)
                     }
@@ -147,7 +147,7 @@ impl LayerReader {
         }
     }
 
-    /// What the cache says that packing makes of a layer.
+    /// The blob that packing a layer should produce, according to the cache.
     fn known(&self, diff_id: &DiffId) -> Option<Blob> {
         let asked = [diff_id.clone()];
         let mut blobs = self.runtime.block_on(self.cache.blobs_of(&self.recipe, &asked));
@@ -155,10 +155,10 @@ impl LayerReader {
         blobs.remove(diff_id)?.into_iter().find(fits)
     }
 
-    /// Whether the layers that were read are those that the config lists.
+    /// Checks that the layers that were read are those that the config lists.
     fn check(&self, image: &Image, layers: &HashMap<LayerId, ReadLayer>) -> Result<(), Error> {
         for (place, (id, listed)) in image.layers.iter().zip(image.config.diff_ids()).enumerate() {
-            // Each layer that an image lists was yielded.
+            // The source has yielded each layer that an image lists.
             let Some(read) = layers.get(id) else { continue };
             if read.diff_id != *listed {
                 let mismatch = LayerMismatch {

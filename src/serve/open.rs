@@ -1,4 +1,4 @@
-//! Images opened to be served: offers in, a [`Catalog`] out.
+//! Opens images to serve them: makes a [`Catalog`] from offers.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,18 +18,18 @@ use crate::reuse::Cache;
 use crate::source::layout::Tree;
 use crate::source::{self, Contents, Image, ImagesKnown, LayerId, Selection};
 
-/// What a location holds, read as far as its manifests need it.
+/// The contents of a location, read as far as the manifests require it.
 enum OpenedOffer {
     Images(Vec<Image>, HashMap<LayerId, ReadLayer>),
     Trees(Vec<Tree>),
 }
 
-/// Which of an offer's images are opened.
+/// Which images of an offer are opened.
 #[derive(Clone)]
 pub enum Which {
-    /// All that its selection leaves.
+    /// All images of its selection.
     All,
-    /// The only one, or the one that is called so; of an index, the one for this platform.
+    /// The only image, or the one with this name. In an index, the image for this platform.
     One { name: Reference, platform: Option<Platform> },
 }
 
@@ -62,7 +62,7 @@ pub async fn open(
         let (opened, which) = (offer.clone(), which.clone());
         let may_run = options.may_run;
         let reading = tokio::task::spawn_blocking(move || read(&opened, &which, &reader, may_run));
-        // Fails by itself only where the runtime is shutting down, or where the work panicked.
+        // The task itself fails only while the runtime shuts down, or if the work panicked.
         match reading.await.unwrap_or_else(|error| Err(Error::Failed(error.to_string())))? {
             OpenedOffer::Images(images, layers) => {
                 add_images(&mut catalog, offer, &images, layers, options.format)?;
@@ -158,7 +158,7 @@ fn add_trees(catalog: &mut Catalog, offer: &Offer, trees: &[Tree]) -> Result<(),
     Ok(())
 }
 
-/// What one of `count` images can be pulled as.
+/// The names under which one of `count` images can be pulled.
 fn names_of(
     offer: &Offer,
     count: usize,
@@ -184,8 +184,8 @@ fn names_of(
     Ok(names)
 }
 
-/// Docker's format where all layers are gzip, as `docker push` makes it. OCI's format names the
-/// others.
+/// Docker's format if all layers are gzip, as with `docker push`. Otherwise OCI's, which also has
+/// media types for other layers.
 fn fitting_format<'a>(layers: impl IntoIterator<Item = &'a ReadLayer>) -> Format {
     let is_gzip = |layer: &ReadLayer| layer.blob.compression == Compression::Gzip;
     if layers.into_iter().all(is_gzip) { Format::Docker } else { Format::Oci }

@@ -10,14 +10,14 @@ use crate::{reuse, source};
 pub struct Offer {
     /// Where they are.
     pub image: source::Location,
-    /// Which of them, if there are several. The default is all.
+    /// Which images, if there are several. The default is all.
     pub selection: source::Selection,
-    /// What to call the only one of them; `None`: by the names that they carry, or else by the
-    /// name of the file.
+    /// The name of the only image. `None`: the images have their own names, or else the name of the
+    /// file.
     pub name: Option<PullName>,
 }
 
-/// What an image can be pulled as: a repository and a tag of the server.
+/// The name under which an image can be pulled: a repository and a tag.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PullName {
     /// The repository.
@@ -29,9 +29,9 @@ pub struct PullName {
 /// How to serve.
 #[derive(Clone, Debug)]
 pub struct ServeOptions {
-    /// The format of manifests that are made here; `None` (the default): OCI's for layers that are
-    /// not compressed or compressed with zstd, else Docker's. Manifests of layouts are served as
-    /// they are stored.
+    /// The format of manifests that are made here. `None` (the default): OCI's if a layer is not
+    /// compressed or is compressed with zstd, else Docker's. Manifests in a layout are served
+    /// unchanged.
     pub format: Option<Format>,
     /// How layers are compressed. Default: not at all, so that a blob is the layer itself.
     pub compression: Compression,
@@ -39,7 +39,7 @@ pub struct ServeOptions {
     pub level: Option<i32>,
     /// Whether an image that is a program may be run. Default: yes.
     pub may_run: bool,
-    /// Where the local cache is. Default: `None`, none is used.
+    /// Where the local cache is. Default: `None`, no cache is used.
     pub cache: Option<reuse::CacheLocation>,
 }
 
@@ -56,8 +56,8 @@ impl Default for ServeOptions {
 }
 
 impl PullName {
-    /// The name of an image that is called so: its repository without the registry's host, and its
-    /// tag. `None` for text that names no image.
+    /// The pull name of an image with this name: the repository without the registry's host, and
+    /// the tag. `None` if the text is not a valid image name.
     pub fn of(text: &str) -> Option<Self> {
         let reference: Reference = parse_reference(text)?;
         let repository = short_repository(&reference).unwrap_or(reference.repository());
@@ -65,7 +65,8 @@ impl PullName {
         Some(Self { repository: repository.to_owned(), tag })
     }
 
-    /// A name made of a file's: what a repository cannot be called is left out.
+    /// A pull name made from a file name. Characters that a repository name cannot contain are left
+    /// out.
     pub fn of_file(location: &source::Location) -> Self {
         let file = match location {
             source::Location::Path(path) => path.file_name().unwrap_or_default().to_string_lossy(),
@@ -82,7 +83,7 @@ impl PullName {
         Self { repository, tag: "latest".to_owned() }
     }
 
-    /// The names of an image of a layout, where a name may be a tag alone.
+    /// The pull name for a name in a layout, which may be only a tag.
     pub(super) fn of_layout(name: &str, location: &source::Location) -> Option<Self> {
         match !name.contains(['/', ':']) && is_tag(name) {
             true => Some(Self { tag: name.to_owned(), ..Self::of_file(location) }),

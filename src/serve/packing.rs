@@ -1,5 +1,5 @@
-//! Layers packed where a blob is not the layer itself: compressed ones, and those whose source
-//! gives their bytes only once.
+//! Packs layers whose blob is not the layer itself: because it is compressed, or because the source
+//! can give the bytes only once.
 
 use std::io::Read;
 
@@ -9,13 +9,13 @@ use crate::error::Error;
 use crate::pack::{self, Packer, Packing, Spool};
 use crate::source;
 
-/// Memory, in bytes, that serving takes besides; packing does with less.
+/// How many bytes of memory the server needs for other things. The packer uses that much less.
 const TAKEN: usize = 32 << 20;
 
-/// Packs layers, for all images that are served.
+/// Packs layers for all images that are served.
 pub struct LayerPacker {
     options: pack::Options,
-    /// Started for the first layer: most servers pack nothing.
+    /// Started for the first layer, because most servers pack nothing.
     packer: Mutex<Option<Packer>>,
 }
 
@@ -34,7 +34,7 @@ impl LayerPacker {
         }
     }
 
-    /// Begins a layer of the image `image`.
+    /// Begins to pack a layer of the image `image`.
     pub fn begin(&self, image: &str, entry: &str) -> Result<(LayerPacking, Spool), Error> {
         let (image, entry) = (image.to_owned(), entry.to_owned());
         let begun = self.packer().and_then(|packer| Ok((packer.clone(), packer.begin()?)));
@@ -47,7 +47,7 @@ impl LayerPacker {
     }
 }
 
-/// A layer being packed. Dropped early, it leaves its spool abandoned.
+/// A layer being packed. If it is dropped early, its spool counts as abandoned.
 pub struct LayerPacking {
     image: String,
     entry: String,

@@ -1,9 +1,9 @@
-//! When a pull is complete: what `--until-pulled` waits for.
+//! Finds out when a pull is complete, for `--until-pulled`.
 //!
-//! A puller does not say that it is done, and skips layers that it has. So a pull counts as complete
-//! when a manifest was sent, no request runs, every blob that was asked for was sent to its end, and
-//! nothing was asked for a while: a short one if the image's config and all its layers were sent, a
-//! longer one if some were not.
+//! A client does not say when it is done, and it skips layers that it already has. So a pull counts
+//! as complete when a manifest was sent, no request is running, every requested blob was sent to
+//! its end, and there were no requests for a while. This time is short if the image's config and
+//! all its layers were sent, and longer if some were not.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -15,13 +15,13 @@ use tokio::time::Instant;
 
 use crate::image::Digest;
 
-/// How long it is quiet after a pull that took everything.
+/// How long there must be no requests after a pull of all blobs.
 const QUIET_AFTER_ALL: Duration = Duration::from_secs(1);
 
-/// How long it is quiet after a pull that left something out.
+/// How long there must be no requests after a pull that left out some blobs.
 const QUIET_AFTER_SOME: Duration = Duration::from_secs(10);
 
-/// What pullers have asked for so far.
+/// What clients have requested so far.
 pub struct Pulls {
     state: Mutex<PullState>,
     changed: Notify,
@@ -32,11 +32,11 @@ struct PullState {
     last: Instant,
     /// The blobs of each manifest that was sent.
     manifests: Vec<Vec<Digest>>,
-    /// Blobs that were asked for, and not sent to their end.
+    /// Blobs that were requested, but not sent to their end.
     unfinished: HashSet<Digest>,
-    /// The parts of other blobs that were sent, in order.
+    /// For other blobs, the parts that were sent, in order.
     parts: HashMap<Digest, Vec<Range<u64>>>,
-    /// Blobs of which every byte was sent.
+    /// Blobs that were sent completely.
     whole: HashSet<Digest>,
 }
 
@@ -63,17 +63,17 @@ impl Pulls {
         self.changed.notify_one();
     }
 
-    /// A request begins to be answered.
+    /// A request has arrived.
     pub fn begin(&self) {
         self.change(|state| state.running += 1);
     }
 
-    /// Its answer was sent, or given up.
+    /// The answer to a request was sent or dropped.
     pub fn end(&self) {
         self.change(|state| state.running = state.running.saturating_sub(1));
     }
 
-    /// The manifest of an image is sent.
+    /// The manifest of an image is being sent. `blobs` are the blobs that it lists.
     pub fn manifest(&self, blobs: &[Digest]) {
         let blobs = blobs.to_vec();
         self.change(|state| {
@@ -83,7 +83,7 @@ impl Pulls {
         });
     }
 
-    /// A blob is asked for.
+    /// A blob was requested.
     pub fn asked(&self, blob: &Digest) {
         self.change(|state| {
             if !state.whole.contains(blob) {
@@ -92,7 +92,7 @@ impl Pulls {
         });
     }
 
-    /// A part of a blob of `size` bytes was sent. `asked` is the part that was asked for.
+    /// A part of a blob of `size` bytes was sent. `asked` is the requested part.
     pub fn sent(&self, blob: &Digest, part: Range<u64>, asked: &Range<u64>, size: u64) {
         self.change(|state| {
             if part.end == asked.end {
@@ -127,7 +127,7 @@ impl Pulls {
 }
 
 impl PullState {
-    /// When a pull is complete if nothing is asked for until then.
+    /// When the pull is complete if there are no further requests.
     fn complete_at(&self) -> Option<Instant> {
         if self.manifests.is_empty() || self.running > 0 || !self.unfinished.is_empty() {
             return None;
@@ -141,7 +141,7 @@ impl PullState {
     }
 }
 
-/// The same parts in order; those that touch or overlap are one.
+/// The same parts in order. Parts that touch or overlap are merged.
 fn joined(mut parts: Vec<Range<u64>>) -> Vec<Range<u64>> {
     parts.sort_by_key(|part| part.start);
     let mut joined: Vec<Range<u64>> = Vec::new();

@@ -1,13 +1,14 @@
 //! The `Range` header of a request for a blob (RFC 9110, section 14.2): one range of bytes.
 
-/// What part of a blob is asked for.
+/// The part of a blob that was requested.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Asked {
-    /// All of it. So is anything but one range: a server may ignore the header.
+    /// The whole blob. It is also used for anything but a single range, because a server may ignore
+    /// the header.
     Whole,
-    /// The bytes from the first to before the second.
+    /// The bytes from the first position up to, but not including, the second.
     Part(u64, u64),
-    /// A part that the blob has not got.
+    /// A part outside the blob.
     Beyond,
 }
 
@@ -38,7 +39,8 @@ impl Asked {
     }
 }
 
-/// A number of digits only; none where there is no text. One too great for 64 bits is the greatest.
+/// A number of digits; `Some(None)` for an empty text. A number that does not fit in 64 bits
+/// becomes the greatest one.
 fn number(text: &str) -> Option<Option<u64>> {
     let text = text.trim();
     match text {

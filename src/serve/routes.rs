@@ -1,5 +1,5 @@
-//! Requests: a path, a method and headers in, an answer out (OCI distribution-spec 1.1, the pull
-//! side).
+//! Answers requests: from path, method and headers to a response (OCI distribution-spec 1.1, the
+//! pull side).
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use super::shared::Shared;
 use super::stall::{BlobOnItsWay, StallTimer};
 use crate::image::Digest;
 
-/// A list of referrers is an index.
+/// The media type of a list of referrers, which is an index.
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 type Answered = Response<AnswerBody>;
@@ -41,7 +41,7 @@ pub fn answer<B>(
     };
     let (mut parts, body) = answered.into_parts();
     if let Some(length) = body.size_hint().exact().filter(|_| is_head) {
-        // What a GET would say, unless the answer has said so itself.
+        // The length that a GET would have, unless the header is already set.
         parts.headers.entry(CONTENT_LENGTH).or_insert(length.into());
     }
     match is_head {
@@ -65,8 +65,7 @@ fn route<B>(shared: &Arc<Shared>, request: &Request<B>, progress: &Arc<StallTime
             None => return not_found(),
         },
     };
-    // A name has no part that begins with an underscore, and none that is called like these and
-    // followed by one part.
+    // A repository name may have several parts, so read the path from its end.
     if let Some(name) = rest.strip_suffix("/tags/list") {
         return with(shared, name, |repository| {
             let tags = repository.tags.keys().map(String::as_str);
@@ -113,7 +112,7 @@ fn with(
     }
 }
 
-/// Headers that say which content it is, and the answer to one who has it already.
+/// The headers that identify the content, or a "not modified" answer if the client has it already.
 fn content<B>(request: &Request<B>, digest: &Digest) -> Result<Builder, Box<Answered>> {
     let tag = format!("\"{digest}\"");
     let known = request.headers().get("if-none-match").and_then(|value| value.to_str().ok());
@@ -143,7 +142,7 @@ fn manifest<B>(
         let what = "no manifest of this tag or digest is served";
         return answer::error(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", what);
     };
-    // A puller that has the manifest from elsewhere only asks whether it is still this one.
+    // Count it even if the client already has the manifest and only asks whether it is current.
     if !manifest.blobs.is_empty() {
         shared.pulls.manifest(&manifest.blobs);
     }
@@ -174,7 +173,7 @@ fn blob<B>(
         Err(known) => return *known,
     };
     let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
-    // A range of another version of the content is no use; a blob has no versions but its digest.
+    // `If-Range` must name this digest, which is the only version of the blob.
     let is_same = header("if-range").is_none_or(|tag| tag == format!("\"{digest}\""));
     let asked = match header("range") {
         Some(range) if is_same => Asked::parse(range, blob.size),
@@ -214,7 +213,7 @@ fn blob<B>(
     }
 }
 
-/// The manifests that refer to one ("Listing Referrers").
+/// The manifests that refer to this one ("Listing Referrers").
 fn referrers(repository: &ServedRepository, subject: &str, query: &str) -> Answered {
     let Ok(subject) = subject.parse::<Digest>() else { return bad_digest() };
     let wanted = parameter(query, "artifactType");
@@ -241,7 +240,7 @@ fn referrers(repository: &ServedRepository, subject: &str, query: &str) -> Answe
     answer::end(builder, answer::text(index.to_string()))
 }
 
-/// A part of a sorted list: `n` entries after `last`, and a link to the next part.
+/// A part of a sorted list: `n` entries after `last`, with a link to the next part.
 fn page<'a>(
     title: &str,
     name: Option<&str>,
@@ -275,7 +274,7 @@ fn page<'a>(
     answered
 }
 
-/// The first parameter of this name in a query.
+/// The first query parameter with this name.
 fn parameter(query: &str, name: &str) -> Option<String> {
     let mut pairs = url::form_urlencoded::parse(query.as_bytes());
     pairs.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())

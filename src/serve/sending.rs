@@ -1,7 +1,7 @@
-//! A blob on its way out: its bytes in pieces, read on threads where they may block.
+//! Sends a blob in pieces, which are read on threads that may block.
 //!
-//! Memory is bounded: of each blob two pieces at most are held, and pieces become shorter when many
-//! blobs go out at once. A slow reader only makes its own blob wait.
+//! Memory is limited: at most two pieces of each blob are in memory, and pieces are shorter when
+//! many blobs are sent at the same time. A slow client delays only its own blob.
 
 use std::io::{self, Read};
 use std::ops::Range;
@@ -27,7 +27,7 @@ use crate::pack::Spool;
 use crate::source::MakeLayer;
 use crate::source::layout::Region;
 
-/// How much memory the pieces of all blobs should take.
+/// The total memory for the pieces of all blobs.
 const MEMORY: usize = 8 << 20;
 
 /// The shortest and the longest piece.
@@ -36,7 +36,7 @@ const PIECE: (usize, usize) = (16 << 10, 256 << 10);
 /// How many pieces are read at the same time.
 const READS: usize = 8;
 
-/// How blobs are read, for all of them.
+/// The state that all blob reads share.
 pub struct BlobReads {
     active: AtomicUsize,
     reads: Semaphore,
@@ -52,7 +52,7 @@ impl BlobReads {
     }
 }
 
-/// The bytes of a blob from `first` to before `end`, as the body of an answer.
+/// The bytes of a blob from `first` up to, but not including, `end`, as the body of an answer.
 pub struct BlobBody {
     pieces: BoxStream<'static, io::Result<Bytes>>,
     left: u64,
@@ -75,7 +75,7 @@ impl BlobBody {
     ) -> Result<Self, Error> {
         let pieces = match &blob.bytes {
             BlobBytes::Held(bytes) => {
-                // A range lies within the blob, whose size is that of its bytes.
+                // A range is always within the blob, and the blob has exactly these bytes.
                 let part = bytes.slice(first as usize..end as usize);
                 stream::once(async { Ok(part) }).boxed()
             }
@@ -162,7 +162,7 @@ impl Drop for BlobBody {
     }
 }
 
-/// The pieces of a region: while one is sent, the next is read.
+/// The pieces of a region. While one is sent, the next one is read.
 fn stored(
     shared: &Arc<Shared>,
     region: Region,
@@ -173,7 +173,7 @@ fn stored(
     stream::iter(Cuts { shared: shared.clone(), at: first, end })
         .map(move |(at, length)| {
             let (shared, region) = (shared.clone(), region.clone());
-            // Spawned, so that it is read while the piece before it is sent.
+            // Spawned, so that it is read while the previous piece is sent.
             async move { tokio::spawn(read(shared, region, at, length)).await }
         })
         .buffered(1)
@@ -209,7 +209,8 @@ impl Iterator for Cuts {
     }
 }
 
-/// The pieces of a layer that is made: the bytes before the range are made, too, and dropped.
+/// The pieces of a layer that is made while it is sent. The bytes before the range are made too,
+/// and dropped.
 fn made(
     shared: &Arc<Shared>,
     make: MakeLayer,
@@ -240,14 +241,14 @@ fn made(
         };
         if let Err(error) = make() {
             (shared.events)(Event::Warning(format!("a layer could not be made: {error}")));
-            // Nobody reads it any more, or it gets the error.
+            // The receiver gets the error, or was dropped.
             let _ = sender.blocking_send(Err(error));
         }
     });
     stream::unfold(receiver, |mut receiver| async { Some((receiver.recv().await?, receiver)) })
 }
 
-/// The pieces of a blob that is in a spool, or still grows there.
+/// The pieces of a blob in a spool, which may still be growing.
 fn spooled(
     shared: &Arc<Shared>,
     spool: Spool,

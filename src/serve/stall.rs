@@ -1,4 +1,4 @@
-//! Ends connections whose clients take none of the bytes that they asked for.
+//! Ends connections whose clients do not take the bytes that they requested.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,10 +7,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// How long a client that was sent a blob may take none of its bytes.
+/// How long a client may take no bytes of a blob that is being sent.
 const STALLED: Duration = Duration::from_secs(300);
 
-/// How far the blobs of one connection are.
+/// The progress of the blobs on one connection.
 pub struct StallTimer {
     blobs: AtomicUsize,
     last: Mutex<Instant>,
@@ -22,7 +22,7 @@ impl Default for StallTimer {
     }
 }
 
-/// A blob that a connection sends.
+/// A blob that is being sent on a connection.
 pub struct BlobOnItsWay(Arc<StallTimer>);
 
 impl BlobOnItsWay {
@@ -33,7 +33,7 @@ impl BlobOnItsWay {
         progressing
     }
 
-    /// More of the blob is asked for.
+    /// Records that the client wants more of the blob.
     pub fn touch(&self) {
         *self.0.last.lock() = Instant::now();
     }
@@ -46,7 +46,7 @@ impl Drop for BlobOnItsWay {
 }
 
 impl StallTimer {
-    /// Waits until a blob was not taken any further for too long.
+    /// Waits until a client has taken no bytes of a blob for too long.
     pub async fn stalled(&self) {
         let mut every = tokio::time::interval(STALLED / 10);
         loop {

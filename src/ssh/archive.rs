@@ -1,4 +1,4 @@
-//! The archive that a machine gets: an image, without the layers that are there.
+//! The archive that is sent to a machine: an image without the layers that it already has.
 
 use std::collections::HashSet;
 use std::io::{self, Read};
@@ -10,8 +10,8 @@ use super::transfer::Transfer;
 use crate::image::{Digest, Manifest};
 use crate::serve::ServedPart;
 
-/// An archive that is being written. What says that it is an image comes last, so that one which was
-/// cut off is none.
+/// An archive that is being written. The files that make it an image come last, so that an
+/// incomplete archive is not a valid image.
 pub struct ArchiveWriter<'a> {
     tar: tar::Builder<Transfer<'a>>,
     form: ArchiveForm,
@@ -28,7 +28,7 @@ impl<'a> ArchiveWriter<'a> {
         self.written.contains(&self.path_of(digest))
     }
 
-    /// Writes a layer of `size` bytes, unless it was written before.
+    /// Writes a layer of `size` bytes, unless it was written already.
     pub fn layer(&mut self, digest: &Digest, size: u64, content: &mut dyn Read) -> io::Result<()> {
         self.file(&self.path_of(digest), size, content)
     }
@@ -61,7 +61,7 @@ impl<'a> ArchiveWriter<'a> {
                             "mediaType": manifest.media_type,
                             "digest": manifest.digest,
                             "size": manifest.bytes.len(),
-                            // containerd reads the first, podman the second.
+                            // containerd reads the first annotation, podman the second.
                             "annotations": {
                                 "io.containerd.image.name": name,
                                 "org.opencontainers.image.ref.name": name,

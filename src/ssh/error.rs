@@ -1,11 +1,11 @@
-//! Why an image did not get to a machine.
+//! Why an image could not be sent to a machine.
 
 use std::io;
 
-/// An image did not get to a machine.
+/// An image could not be sent to a machine.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The program that connects cannot be started.
+    /// The ssh program cannot be started.
     #[error(
         "cannot start {program}: {source}\nhint: install OpenSSH's client (Debian: apt-get install \
          openssh-client), or name another one with --ssh"
@@ -23,7 +23,7 @@ pub enum Error {
         host: String,
         /// What failed.
         what: &'static str,
-        /// What ssh said.
+        /// What ssh printed.
         said: String,
         /// What to do about it.
         hint: &'static str,
@@ -35,12 +35,12 @@ pub enum Error {
         host: String,
         /// What failed.
         what: &'static str,
-        /// What ssh, or the runtime there, said.
+        /// What ssh, or the runtime on the machine, printed.
         said: String,
         /// What to do about it.
         hint: &'static str,
     },
-    /// There is nothing there that keeps images.
+    /// The machine has no runtime for images.
     #[error(
         "{host}: found no {wanted}\nhint: install one there (docker, podman, containerd), or choose \
          another one with --runtime; a program outside of the PATH of non-interactive logins is not found (try: ssh HOST 'command \
@@ -52,16 +52,16 @@ pub enum Error {
         /// What was looked for.
         wanted: String,
     },
-    /// The runtime did not take the image.
+    /// The runtime did not load the image.
     #[error("{host}: {runtime} did not take the image: {said}{hint}")]
     Load {
         /// The machine.
         host: String,
         /// The runtime.
         runtime: &'static str,
-        /// What it said.
+        /// What it printed.
         said: String,
-        /// What to do about it, with a line break before it.
+        /// What to do about it, beginning with a line break.
         hint: String,
     },
     /// The runtime could not pull from this program.
@@ -72,28 +72,28 @@ pub enum Error {
         /// Why.
         said: String,
     },
-    /// The machine could not keep the archive until the runtime reads it.
+    /// The machine could not store the archive for the runtime.
     #[error("{host}: the archive cannot be written to a file there: {said}\nhint: {hint}")]
     Unkept {
         /// The machine.
         host: String,
-        /// What the programs there said.
+        /// What the programs on the machine printed.
         said: String,
         /// What to do about it.
         hint: &'static str,
     },
 }
 
-/// What makes room on a machine.
+/// The hint for a full disk on a machine.
 const MAKE_ROOM: &str =
     "the disk there is full; free some space, for example with docker system prune";
 
-/// What ssh says, whose fault it is, and what to do about it.
+/// A text that ssh prints, what it means, and what to do about it.
 struct HintRow {
     says: &'static str,
     what: &'static str,
     hint: &'static str,
-    /// Whether trying again later can help.
+    /// Whether a later attempt may succeed.
     is_passing: bool,
 }
 
@@ -164,7 +164,8 @@ const REFUSALS: [HintRow; 10] = [
 ];
 
 impl Error {
-    /// What a connection that ended means. `has_begun`: whether the machine had answered before.
+    /// What the end of a connection means. `has_begun` says whether the machine had answered
+    /// before.
     pub(super) fn ended(host: String, said: &str, has_begun: HasBegun) -> Self {
         let row = REFUSALS.iter().find(|row| said.contains(row.says));
         let said = last_lines(said);
@@ -188,7 +189,7 @@ impl Error {
         }
     }
 
-    /// Why a runtime that is there does not answer.
+    /// Why a runtime that was found does not answer.
     pub(super) fn silent(host: String, said: &str) -> Self {
         let said = last_lines(said);
         let is_permission = ["permission denied", "Permission denied", "a password is required"]
@@ -210,7 +211,7 @@ impl Error {
         Self::Refused { host, what: "the runtime does not answer", said, hint }
     }
 
-    /// Why a runtime did not take an archive.
+    /// Why a runtime did not load an archive.
     pub(super) fn load(host: String, runtime: &'static str, said: &str) -> Self {
         let said = last_lines(said);
         let hint = match said.contains("no space left") {
@@ -220,9 +221,9 @@ impl Error {
         Self::Load { host, runtime, said, hint }
     }
 
-    /// Why an archive could not be kept.
+    /// Why an archive could not be stored.
     pub(super) fn unkept(host: String, said: &str) -> Self {
-        // dd counts bytes and blocks as well.
+        // dd also prints how many bytes and blocks it copied; leave these lines out.
         let counts = |line: &&str| line.contains(" records ") || line.contains(" copied");
         let lines: Vec<&str> = said.lines().filter(|line| !counts(line)).collect();
         let said = last_lines(&lines.join("\n"));
@@ -237,12 +238,12 @@ impl Error {
         Self::Unkept { host, said, hint }
     }
 
-    /// Whether the connection failed in a way that may pass.
+    /// Whether the connection failed in a way that may be temporary.
     pub(super) fn may_pass(&self) -> bool {
         matches!(self, Self::Connection { .. })
     }
 
-    /// Whether it is a refusal, and no fault of a network or a disk.
+    /// Whether it is a refusal, and not a failure of a network or a disk.
     pub(crate) fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused { .. } | Self::NoRuntime { .. })
     }
@@ -255,7 +256,7 @@ pub enum HasBegun {
     No,
 }
 
-/// The most lines of what others said that a message repeats.
+/// The most lines of foreign text in a message.
 const MAX_LINES: usize = 12;
 
 fn last_lines(text: &str) -> String {

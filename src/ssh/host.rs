@@ -12,19 +12,19 @@ pub struct Host {
     port: Option<u16>,
 }
 
-/// Text names no machine.
+/// Why a text is not a valid host.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidHost {
-    /// The host is missing, or has a character that no host has.
+    /// The host is missing, or contains an invalid character.
     #[error("{0:?} is no host; write ssh://[user@]host[:port]/name[:tag]")]
     Name(String),
-    /// The part before `@` is no user name.
+    /// The part before `@` is not a valid user name.
     #[error(
         "the part before '@' is no user name; a password does not belong here: ssh asks for it, or \
          use a key"
     )]
     User,
-    /// The port is no number from 1 to 65535.
+    /// The port is not a number from 1 to 65535.
     #[error("{0:?} is no port: a port is a number from 1 to 65535")]
     Port(String),
 }
@@ -36,7 +36,7 @@ impl Host {
             Some((user, rest)) => (Some(user), rest),
             None => (None, text),
         };
-        // A user name that begins with '-' would be an option of ssh.
+        // ssh would take a user name that begins with '-' for an option.
         if user.is_some_and(|user| !is_word(user, "._-+\\")) {
             return Err(InvalidHost::User);
         }
@@ -73,7 +73,7 @@ impl Host {
         Ok(Self { user: user.map(str::to_owned), name: name.to_owned(), port })
     }
 
-    /// The arguments by which `ssh` reaches it.
+    /// The arguments of `ssh` for this host.
     pub(super) fn arguments(&self) -> Vec<String> {
         let mut arguments = Vec::new();
         if let Some(user) = &self.user {
@@ -87,7 +87,7 @@ impl Host {
     }
 }
 
-/// Letters, digits and `others`, and not `-` first.
+/// Whether a text has only letters, digits and `others`, and does not begin with `-`.
 fn is_word(text: &str, others: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || others.contains(c);
     !text.is_empty() && !text.starts_with('-') && text.chars().all(fits)

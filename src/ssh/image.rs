@@ -1,4 +1,4 @@
-//! An image that is open, to be brought to a machine, and what became of its layers.
+//! An open image that is sent to a machine, and the results for its layers.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -17,22 +17,21 @@ use crate::serve::{
 use crate::source::layout::LayoutError;
 use crate::source::{self, LayerMismatch};
 
-/// An image that is open. Its layers are as they are, without compression; those of a layout as they
-/// are stored.
+/// An open image. Its layers are not compressed, except in a layout, where they are used as stored.
 pub struct HostImage {
     /// The image's file, for messages.
     pub file: String,
     pub catalog: Arc<Catalog>,
     pub manifest: Manifest,
     pub part: ServedPart,
-    /// The config, and the layers that come with the image.
+    /// The config, and the layers that the image contains.
     blobs: HashMap<Digest, Arc<ServedBlob>>,
-    /// The layers whose end was told: an attempt may bring one again.
+    /// The layers whose result was reported. An attempt may send a layer again.
     settled: Mutex<HashSet<LayerId>>,
 }
 
 impl HostImage {
-    /// Opens the image. `name` chooses one of several, and `platform` one of an index.
+    /// Opens the image. `name` chooses one of several images, and `platform` one of an index.
     pub async fn open(
         image: &IndexItem,
         name: &Reference,
@@ -50,7 +49,7 @@ impl HostImage {
         let which = Which::One { name: name.clone(), platform };
         let format = Some(Format::Oci);
         let options = ServeOptions { may_run, format, ..ServeOptions::default() };
-        // Without a cache: what it says of a store's paths may no longer be so.
+        // Without a cache, because what it says about store paths may be outdated.
         let cache = Arc::new(Cache::disabled());
         let catalog = serve::open(&[offer], &which, &options, &cache, events).await?;
         let only = catalog.images.first().map(|image| image.parts.as_slice());
@@ -89,14 +88,14 @@ impl HostImage {
         package.unwrap_or_else(|| layer.diff_id.digest().short())
     }
 
-    /// The layers of a digest.
+    /// The layers whose blob has this digest.
     pub fn layers_of(&self, blob: &Digest) -> impl Iterator<Item = LayerId> {
         let layers = self.part.layers.iter().enumerate();
         layers.filter(move |(_, layer)| layer.blob == *blob).map(|(place, _)| LayerId(place))
     }
 
-    /// Tells what became of a layer, and returns it. One that is the same as an earlier one is not
-    /// sent again.
+    /// Reports the result for a layer, and returns it. If a layer is equal to an earlier one, it is
+    /// not sent again.
     pub fn settle(&self, layer: LayerId, outcome: Outcome, events: &Events) -> LayerReport {
         let is_first = self.layers_of(&self.part.layers[layer.0].blob).next() == Some(layer);
         let outcome = match is_first {
@@ -126,7 +125,7 @@ impl HostImage {
         self.part.layers.iter().all(|layer| compression(layer) != Some(Compression::None))
     }
 
-    /// Reads a layer to its end; an error if it is not what it should be. Blocks.
+    /// Reads a layer to its end, and returns an error if its digest is wrong. Blocks.
     pub fn check(&self, layer: LayerId) -> Result<(), Error> {
         let blob = self.blob(&self.part.layers[layer.0].blob)?;
         let mut content = blob.reader()?;
@@ -135,7 +134,7 @@ impl HostImage {
         self.compare(layer, actual)
     }
 
-    /// An error if a layer's bytes have another digest than they should.
+    /// An error if a layer's bytes have the wrong digest.
     pub fn compare(&self, layer: LayerId, actual: Digest) -> Result<(), Error> {
         let served = &self.part.layers[layer.0];
         if actual == served.blob {

@@ -1,13 +1,13 @@
-//! How a machine is reached, and which of its runtimes gets the image.
+//! How to reach a machine, and which of its runtimes gets the image.
 
-/// How an image is brought to a machine over SSH.
+/// Options for sending an image to a machine over SSH.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// The program that connects, and its first arguments. Default: `ssh`.
+    /// The ssh program and its first arguments. Default: `ssh`.
     pub command: Vec<String>,
-    /// The runtime that gets the image. Default: the first one there that answers.
+    /// The runtime that gets the image. Default: the first one on the machine that answers.
     pub runtime: Option<RuntimeName>,
-    /// Whether the runtime is called through `sudo` there. Default: no.
+    /// Whether to call the runtime through `sudo` on the machine. Default: no.
     pub sudo: bool,
     /// The namespace of containerd; `None` (the default): `k8s.io` for k3s and crictl, else
     /// containerd's `default`.

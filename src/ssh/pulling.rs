@@ -1,5 +1,5 @@
-//! An image that a machine pulls: a registry on a socket of this machine, to which the connection
-//! forwards a port of the other one.
+//! Lets a machine pull an image: a registry listens on a socket of this machine, and the connection
+//! forwards a port of the other machine to it.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
@@ -19,7 +19,7 @@ use crate::image::{Compression, Digest, LayerId};
 use crate::report::{Known, LayerReport, Outcome};
 use crate::serve::ImageServer;
 
-/// The longest path of a socket on every system.
+/// The longest path of a socket that every system allows.
 const MAX_SOCKET: usize = 100;
 
 /// A registry with one image, for one machine.
@@ -30,7 +30,7 @@ pub struct PullServer {
     server: ImageServer,
 }
 
-/// What the machine has taken.
+/// What the machine has pulled.
 #[derive(Default)]
 struct Taken {
     layers: BTreeMap<LayerId, LayerReport>,
@@ -49,7 +49,7 @@ impl PullServer {
         Self { image: image.clone(), events: events.clone(), taken, server }
     }
 
-    /// Lets the runtime pull. `compression`: whether the connection compresses what it carries.
+    /// Lets the runtime pull. `compression` says whether the connection compresses its data.
     pub async fn pull(
         &self,
         connect: Connect<'_>,
@@ -65,7 +65,7 @@ impl PullServer {
         let (session, port) = session.port().await?;
         let (digest, platform) = (&self.image.manifest.digest, &self.image.part.platform);
         let mut pull = session.pull(port, digest, platform).await?;
-        // After it, the connections to the port are closed.
+        // Afterwards the connections to the port are closed.
         self.server.serve(listener, pull.hear()).await;
         pull.end().await.map_err(|error| match error {
             Error::Load { said, .. } if self.taken.lock().layers.is_empty() => cannot(said),
@@ -78,12 +78,12 @@ impl PullServer {
         self.server.bytes_sent()
     }
 
-    /// Whether the machine took the config.
+    /// Whether the machine pulled the config.
     pub fn config_sent(&self) -> bool {
         self.taken.lock().config
     }
 
-    /// What became of each layer, when the pull is complete.
+    /// The result for each layer, when the pull is complete.
     pub fn layers(&self) -> Vec<LayerReport> {
         let taken = self.taken.lock();
         let there = || Outcome::Reused { why: Known::OnHost };
@@ -95,8 +95,8 @@ impl PullServer {
     }
 }
 
-/// A folder that only its owner may enter, and a socket in it. Its path has nothing that ssh would
-/// read as something else.
+/// A folder that only its owner may enter, and a socket in it. Its path has no characters with a
+/// special meaning for ssh.
 fn socket_folder() -> std::io::Result<(TempDir, PathBuf)> {
     let is_plain = |path: &Path| {
         let text = path.to_string_lossy();
@@ -112,7 +112,7 @@ fn socket_folder() -> std::io::Result<(TempDir, PathBuf)> {
     Ok((folder, socket))
 }
 
-/// Tells what the registry says of blobs as what happens to layers.
+/// Translates the registry's events about blobs into events about layers.
 fn translate(image: &HostImage, events: &Events, taken: &mut Taken, event: Event) {
     let first = |digest: &Digest| image.layers_of(digest).next();
     match event {

@@ -1,26 +1,26 @@
-//! What can be done with the runtimes of a machine: a table of commands, and the script that runs
-//! them there.
+//! The runtimes on a machine: a table of their commands, and the script that runs these commands
+//! there.
 //!
-//! Most runtimes load an archive without the layers that they list. Those that need the blobs of all
-//! layers, and cannot list blobs, pull: through a port that the connection forwards to a registry of
-//! this program. They know by themselves which blobs they lack.
+//! Most runtimes load an archive without the layers that they list. Some need the blobs of all
+//! layers, and cannot list blobs. They pull through a port that the connection forwards to a
+//! registry in this program, because then they know which blobs they need.
 
 use super::options::{Options, RuntimeName};
 use crate::image::{Reference, short_repository};
 
-/// What a runtime lists, and so how it knows a layer.
+/// What a runtime lists. This decides how its layers are recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListKind {
-    /// Each image's diff IDs, as a JSON list in a line. Docker's graph drivers know a layer only
-    /// together with those below it.
+    /// The diff IDs of each image, one JSON list on each line. Docker's graph drivers know a layer
+    /// only together with all layers below it.
     Chains,
-    /// The same, but a layer is known wherever it is.
+    /// The same list, but a layer is known in any position.
     DiffIds,
-    /// The digests of blobs, one a line.
+    /// The digests of blobs, one on each line.
     Blobs,
 }
 
-/// The form of the archive that a runtime takes with layers left out.
+/// The format of the archive that a runtime can load with layers left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ArchiveForm {
     /// As `docker save` writes it.
@@ -34,9 +34,9 @@ pub enum ArchiveForm {
 pub struct PullCommands {
     /// Pulls `$P`. `$x` is the platform, or nothing.
     pull: &'static str,
-    /// Gives what was pulled the name `$w`.
+    /// Gives the pulled image the name `$w`.
     tag: &'static str,
-    /// Takes the name `$P` away again.
+    /// Removes the name `$P`.
     untag: &'static str,
 }
 
@@ -46,32 +46,32 @@ pub struct PullCommands {
 /// No command has a `'`, a `\`, a `!` or a line break: the script is one quoted word for the login
 /// shell there, which may be any.
 pub struct Runtime {
-    /// What the script calls it.
+    /// Its key in the script.
     key: &'static str,
     pub name: RuntimeName,
-    /// How users write it.
+    /// Its name on the command line.
     pub word: &'static str,
-    /// The program that must be there.
+    /// The program that must exist.
     program: &'static str,
     /// Succeeds if the runtime answers.
     check: &'static str,
-    /// Lists what it has.
+    /// Lists its layers.
     list: &'static str,
     pub lists: ListKind,
-    /// For one that pulls what it lacks. Its archives have all layers.
+    /// For a runtime that pulls missing layers. An archive for it contains all layers.
     pub pull: Option<PullCommands>,
     pub form: ArchiveForm,
-    /// Reads an archive, which is not compressed, from standard input.
+    /// Loads an uncompressed archive from standard input.
     load: &'static str,
-    /// For one that takes an archive under one name only: gives `$1` the name `$w`.
+    /// For a runtime that takes only one name from an archive: gives `$1` the name `$w`.
     tag: Option<&'static str>,
-    /// Prints the id of the image `$1`, where the runtime tells one; fails if it is not there.
+    /// Prints the ID of the image `$1`, if the runtime has one. Fails if the image does not exist.
     id: &'static str,
-    /// Whether `auto` may choose it.
+    /// Whether `--runtime auto` may choose it.
     is_automatic: bool,
 }
 
-/// containerd by its own client.
+/// containerd with its own client.
 const CTR: Runtime = Runtime {
     key: "ctr",
     name: RuntimeName::Ctr,
@@ -95,7 +95,7 @@ const DOCKER_CONTAINERD: Runtime = Runtime {
     word: "docker",
     program: "docker",
     check: "$S docker info --format \"{{.DriverStatus}}\" | grep containerd.snapshotter",
-    // To list all images takes long here. Those of the same name show enough, if there are any.
+    // Listing all images is slow here. Images with the same name are enough, if there are any.
     list: "m=${T%% *}; m=$($S docker image ls -q --no-trunc ${m%:*} | head -n 3); \
            [ -n \"$m\" ] || m=$($S docker image ls -q --no-trunc); [ -z \"$m\" ] || \
            $S docker image inspect --format \"{{json .RootFS.Layers}}\" $(echo \"$m\" | sort -u)",
@@ -112,7 +112,7 @@ const DOCKER_CONTAINERD: Runtime = Runtime {
     is_automatic: true,
 };
 
-/// In the order in which `auto` tries them.
+/// In the order in which `--runtime auto` tries them.
 pub const RUNTIMES: [Runtime; 7] = [
     DOCKER_CONTAINERD,
     Runtime {
@@ -183,44 +183,45 @@ impl Runtime {
         RUNTIMES.iter().find(|runtime| runtime.word == word)
     }
 
-    /// The one that the script calls so.
+    /// The runtime with this key in the script.
     pub fn by_key(key: &str) -> Option<&'static Self> {
         RUNTIMES.iter().find(|runtime| runtime.key == key)
     }
 
-    /// The name that the runtime's users give an image. Docker and podman leave out what is the
-    /// default; containerd has whole names.
+    /// The usual name of an image in this runtime. Docker and podman leave out the default
+    /// registry; containerd uses full names.
     pub fn name_of(&self, image: &Reference, tag: &str) -> String {
         match (self.name, short_repository(image)) {
             (RuntimeName::Docker, Some(short)) => format!("{short}:{tag}"),
-            // What podman calls an image that it built or loaded under a short name.
+            // podman gives this name to an image that was built or loaded under a short name.
             (RuntimeName::Podman, Some(short)) => format!("localhost/{short}:{tag}"),
             _ => format!("{}/{}:{tag}", image.registry(), image.repository()),
         }
     }
 
-    /// The names that an archive gives the image.
+    /// The names of the image in an archive.
     pub fn names_in_archive(&self, image: &Reference, tags: &[String]) -> Vec<String> {
         let (registry, repository) = (image.registry(), image.repository());
         let names = tags.iter().map(|tag| match (self.name, self.form) {
-            // Its containerd store takes a name as it is, and finds only whole ones.
+            // Docker's containerd store takes a name unchanged, and finds only full names.
             (RuntimeName::Docker, ArchiveForm::Oci) => format!("{registry}/{repository}:{tag}"),
             _ => self.name_of(image, tag),
         });
         names.take(if self.tag.is_some() { 1 } else { usize::MAX }).collect()
     }
 
-    /// The namespace that it puts images into unless told otherwise.
+    /// The default namespace for its images.
     fn namespace(&self) -> Option<&'static str> {
         matches!(self.name, RuntimeName::K3s | RuntimeName::Crictl).then_some("k8s.io")
     }
 }
 
-/// Lists what earlier connections left of archives: its name and length. `$D` is the folder for that,
-/// and for nothing else: the cache of a `pushimg` that runs there has another one.
+/// Lists the parts of archives that earlier connections have left: file name and length. `$D` is a
+/// folder only for them. A `pushimg` that runs on the machine has its cache in another folder.
 ///
-/// A name without a dot is that of an archive. While a connection writes to it, the name has dots
-/// and numbers besides; one that was not written to for a minute is no longer in use.
+/// A name without a dot belongs to an archive that can be resumed. While a connection writes a
+/// file, its name also has dots and numbers. If it was not written to for a minute, it is no longer
+/// in use.
 const LIST_KEPT: &str = "\
     D=\"${XDG_CACHE_HOME:-$HOME/.cache}/pushimg-incoming\"; \
     find \"$D\" -type f -mmin +1440 -exec rm -f {} + 2>/dev/null; \
@@ -231,10 +232,10 @@ const LIST_KEPT: &str = "\
 
 /// After the line `load ENCODING KEY NUMBER [KEPT LENGTH]`, reads frames into the file `$f`.
 ///
-/// What is kept is copied, because a connection that seems dead may still write to it. One whose file
-/// was taken ends. `$t` is a folder that is deleted later, so no other command may set it. At the
-/// end, `$n` is 0 if the archive is whole, and `unkept` if it could not be
-/// written.
+/// Kept bytes are copied, because a connection that seems dead may still write to their file. A
+/// connection ends if its file was taken away. `$t` is a folder that is deleted later, so no other
+/// command may set it. At the end, `$n` is 0 if the archive is complete, and `unkept` if it could
+/// not be written.
 const RECEIVE: &str = "\
     umask 077; t=; n=; \
     mkdir -p \"$D\" 2>/dev/null; if [ -w \"$D\" ] && [ -d \"$D\" ]; then :; else \
@@ -245,18 +246,18 @@ const RECEIVE: &str = "\
     if m=$(dd bs=\"$n\" count=1 iflag=fullblock 2>&1 >>\"$f\"); then n=; else \
     echo \"$m\" >&2; n=unkept; fi; done; ";
 
-/// Keeps what has arrived of an archive that is not whole, if it is worth it. KEY is `once` for one
-/// that cannot be sent a second time.
+/// Keeps an incomplete archive if it is big enough. KEY is `once` for an archive that cannot be
+/// sent again.
 const KEEP: &str = "\
     case \"$n\" in 0|drop) rm -f \"$f\";; unkept) rm -f \"$f\"; echo pushimg:unkept;; \
     *) if [ \"$k\" = once ] || [ $(wc -c <\"$f\") -lt 8388608 ]; then rm -f \"$f\"; \
     else mv \"$f\" \"$D/$k\"; fi;; esac; [ -z \"$t\" ] || rm -rf \"$t\"";
 
-/// The command line for the machine: it finds the runtime, lists what that has, and waits for a line
-/// on its standard input: `pull PORT DIGEST [PLATFORM]`, or `load …` and an archive. Lines that begin
+/// The command line for the machine. It finds the runtime, lists its layers, and waits for a line
+/// on standard input: `pull PORT DIGEST [PLATFORM]`, or `load …` and an archive. Lines that begin
 /// with `pushimg:` are for this program.
 ///
-/// `found` is the runtime that an earlier connection found, where its list is not needed again.
+/// `found` is the runtime that an earlier connection found. Then its list is not needed again.
 pub fn script(
     options: &Options,
     image: &Reference,
@@ -309,7 +310,8 @@ pub fn script(
     script += "esac; ";
     script += LIST_KEPT;
     script += "echo pushimg:ready; read -r go e k x o l; case $go in pull) ";
-    // The name has the digest in it: whatever listens on the port, the image is ours.
+    // The name contains the digest, so even if another program listens on the port, only the right
+    // image can be pulled.
     let repository = image.repository();
     script += &format!("P=\"127.0.0.1:$e/{repository}@$k\"; case $r in {pulling}esac;; ");
     script += "load) ";
@@ -319,13 +321,13 @@ pub fn script(
     script += &format!("case $r in {loading}esac; fi; ");
     script += KEEP;
     script += ";; esac; set -- $T; ";
-    // What was pulled has the digest of its name.
+    // A pulled image has the digest in its name, so its ID is not needed.
     script += &format!(
         "if [ \"$go\" = load ] && [ \"$c\" = 0 ]; then \
          i=$(case $r in {ids}esac </dev/null) || c=$?; fi; "
     );
     script += "[ -z \"$c\" ] || { echo \"pushimg:id $i\"; echo pushimg:status $c; }";
-    // `env` is no shell's builtin or alias, and every login shell runs it.
+    // `env` is not a builtin or an alias in any shell, so every login shell can run it.
     format!("env LC_ALL=C sh -c '{script}'")
 }
 
@@ -343,7 +345,7 @@ mod tests {
             let script = script(&options, &image, &["v1".to_owned(), "v2".to_owned()], None);
             assert_eq!(script.matches('\'').count(), 2, "{script}");
             assert!(!script.contains(['\\', '!', '\n']), "{script}");
-            // `$t` is deleted.
+            // `$t` is deleted, so only these commands may set it.
             let others = script.replace("umask 077; t=; n=;", "").replace("t=$(mktemp -d)", "");
             assert!(!others.contains(" t=") && !others.contains("for t "), "{script}");
             let inner = script.split('\'').nth(1).unwrap();

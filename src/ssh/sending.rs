@@ -1,4 +1,4 @@
-//! An image written as an archive without the layers that are there.
+//! Writes an image as an archive, without the layers that the machine has.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -19,13 +19,13 @@ use crate::source;
 /// How an archive is sent.
 pub struct Sending {
     pub events: Events,
-    /// For each layer, lowest first, whether it is left out because it is there.
+    /// For each layer, lowest first, whether it is left out because the machine has it.
     pub is_there: Vec<bool>,
     pub form: ArchiveForm,
     pub encoding: Encoding,
-    /// How many bytes of the archive are there, from an earlier connection.
+    /// How many bytes of the archive the machine has from an earlier connection.
     pub kept: u64,
-    /// What the image is called there.
+    /// The image's names on the machine.
     pub names: Vec<String>,
     /// Counts the bytes that are sent.
     pub sent: Arc<AtomicU64>,
@@ -33,7 +33,7 @@ pub struct Sending {
 
 /// Why an archive could not be sent.
 pub enum SendFailure {
-    /// It could not be written: the machine says why.
+    /// Writing failed; the machine reports the reason.
     Pipe,
     Image(Error),
 }
@@ -46,7 +46,7 @@ impl Sending {
             Ok(layers) => Ok(layers),
             Err(_) if pipe.is_broken => Err(SendFailure::Pipe),
             Err(error) => {
-                // The machine need not keep what it has of an image that cannot be read.
+                // Tells the machine not to keep its part of an image that cannot be read.
                 let _ = (&mut pipe).write_all(b"drop\n");
                 Err(SendFailure::Image(error))
             }
@@ -111,7 +111,7 @@ fn read(blob: &ServedBlob, into: &mut Vec<u8>) -> io::Result<u64> {
     io::copy(&mut content.take(blob.size), into)
 }
 
-/// The bytes of a layer on their way: hashed, and reported.
+/// Reads the bytes of a layer for sending, hashes them, and reports progress.
 struct CountedLayer<'a> {
     content: Box<dyn Read + Send>,
     hasher: Hasher,

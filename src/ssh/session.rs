@@ -1,5 +1,5 @@
-//! One connection to a machine: a script that finds the runtime there, and then waits for an archive
-//! or for a port to pull from.
+//! One connection to a machine. It runs a script that finds the runtime, and then waits for an
+//! archive or for a port to pull from.
 
 use std::fs::File;
 use std::path::Path;
@@ -19,14 +19,14 @@ use super::there::{LayersThere, There, platform_of};
 use super::transfer::Encoding;
 use crate::image::{Digest, Platform, Reference};
 
-/// The most that is read of what a machine says.
+/// The most bytes that are read of a machine's output.
 const MAX_STDOUT: u64 = 64 << 20;
-/// How long ssh's word on a forwarded port is waited for after the machine's greeting.
+/// How long to wait, after the machine's greeting, until ssh reports the forwarded port.
 const PORT_WITHIN: Duration = Duration::from_secs(5);
-/// What tells this program's lines from what login scripts and loaders print.
+/// Marks the lines for this program, among the output of login scripts and loaders.
 const MARK: &str = "pushimg:";
 
-/// What a machine says, in lines. A login script may print what is no UTF-8.
+/// The output of a machine as lines. A login script may print invalid UTF-8.
 struct Said(BufReader<Take<ChildStdout>>);
 
 impl Said {
@@ -38,7 +38,7 @@ impl Said {
     }
 }
 
-/// How a machine is connected to, and what the image will be called there.
+/// How to connect to a machine, and the image's name there.
 #[derive(Clone, Copy)]
 pub struct Connect<'a> {
     pub host: &'a Host,
@@ -54,31 +54,33 @@ struct Connection {
     stdin: ChildStdin,
     lines: Said,
     stderr: SshErrors,
-    /// Gets the port that ssh forwards, or `None` if the machine's server lets none be forwarded.
+    /// Receives the port that ssh forwards, or `None` if the machine's SSH server does not allow
+    /// forwarding.
     port: oneshot::Receiver<Option<u16>>,
 }
 
-/// A machine that is ready to take an image.
+/// A machine that is ready to receive an image.
 pub struct HostSession {
     connection: Connection,
     pub there: There,
 }
 
-/// How loading or pulling an image ended.
+/// The result of loading or pulling an image.
 pub struct Loaded {
-    /// The image's id, where the runtime tells it.
+    /// The image's ID, if the runtime reports it.
     pub id: Option<Digest>,
 }
 
 impl Connect<'_> {
-    /// Connects, and finds out what is there.
+    /// Connects, and finds out what the machine has.
     pub async fn open(self) -> Result<HostSession, Error> {
-        // Forwards of the configuration are for people.
+        // Forwards in the user's SSH configuration are not needed here.
         self.start(&["-o", "ClearAllForwardings=yes"], None).await
     }
 
-    /// Connects to a runtime that was found, with a free port of the machine forwarded to a socket of
-    /// this one. The port is gone with the connection, so that has to be one of its own.
+    /// Connects to a runtime that was found before, and forwards a free port of the machine to a
+    /// socket of this machine. The port closes with the connection, so this is a separate
+    /// connection.
     pub async fn forwarding(
         self,
         found: &'static Runtime,
@@ -88,7 +90,7 @@ impl Connect<'_> {
         let forward = format!("127.0.0.1:0:{}", socket.display());
         let own = ["-S", "none", "-o", "ClearAllForwardings=no", "-o", "ExitOnForwardFailure=no"];
         let compression = if compresses { "Compression=yes" } else { "Compression=no" };
-        // ssh tells the port at this level.
+        // ssh reports the port at this log level.
         let told = ["-o", "LogLevel=INFO", "-o", compression, "-R", &forward];
         self.start(&[&own[..], &told].concat(), Some(found)).await
     }
@@ -102,10 +104,11 @@ impl Connect<'_> {
         let mut words = options.command.iter();
         let program = words.next().map_or("ssh", String::as_str);
         let mut child = Command::new(program)
-            // The words may be those of a program that calls ssh, so ours come after them.
+            // The user's words may call ssh through another program, so our options come after
+            // them.
             .args(words)
-            // No terminal and no agent for the script. A connection that is shared already may be
-            // used, but none is begun: it would stay open.
+            // The script needs no terminal and no agent. An existing shared connection may be used,
+            // but none is created, because it would stay open.
             .args(["-T", "-a", "-x", "-o", "ControlMaster=no", "-o", "RemoteCommand=none"])
             .args(["-o", "ConnectTimeout=30"])
             .args(["-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4"])
@@ -156,7 +159,7 @@ impl Connection {
                         said.push_str(&line);
                         said.push('\n');
                     }
-                    // A login script, or why there is no shell.
+                    // The output of a login script, or the reason why there is no shell.
                     (None, None) => last = line,
                 }
                 continue;
@@ -175,7 +178,7 @@ impl Connection {
                 }
                 ("runtime", key) => runtime = Runtime::by_key(key),
                 ("unlisted", _) => is_unlisted = true,
-                // The best one comes last.
+                // The script lists the best encoding last.
                 ("encoding", word) => encoding = Encoding::by_word(word).unwrap_or(encoding),
                 ("kept", file) => {
                     let file = file.split_once(' ');
@@ -197,7 +200,7 @@ impl Connection {
         Greeting::Ended(begun, last)
     }
 
-    /// What the end of the connection means. `last` is what standard output had at last.
+    /// What the end of the connection means. `last` is the last line of standard output.
     async fn ended(self, begun: HasBegun, last: &str) -> Error {
         let Self { host, child, stderr, .. } = self;
         Error::ended(host, &format!("{}\n{last}", stderr.last(child).await), begun)
@@ -205,7 +208,7 @@ impl Connection {
 }
 
 impl HostSession {
-    /// The machine's port that is forwarded.
+    /// The port of the machine that is forwarded.
     pub async fn port(mut self) -> Result<(Self, u16), Error> {
         let said = match tokio::time::timeout(PORT_WITHIN, &mut self.connection.port).await {
             Ok(Ok(Some(port))) => return Ok((self, port)),
@@ -219,15 +222,16 @@ impl HostSession {
         Err(Error::Pull { host, said: said.to_owned() })
     }
 
-    /// Tells the machine to wait for the archive with this key, or for what is missing of it, and
-    /// returns where to write it. `kept` is the file that has the beginning.
+    /// Tells the machine to receive the archive with this key, or the rest of it, and returns where
+    /// to write it. `kept` is the file on the machine with the beginning.
     pub async fn load(
         self,
         encoding: Encoding,
         key: &str,
         kept: Option<&(String, u64)>,
     ) -> Result<(File, Loading), Error> {
-        // Two connections may be processes of one number, one after the other or in containers.
+        // Two connections may have the same process ID on the machine, at different times or in
+        // containers, so add a random number.
         let number: u32 = rand::random();
         let kept = kept.map(|(name, length)| format!("{name} {length}")).unwrap_or_default();
         let (pipe, loading) =
@@ -238,7 +242,7 @@ impl HostSession {
         }
     }
 
-    /// Tells the machine to pull the image of this digest from its port.
+    /// Tells the machine to pull the image with this digest from its port.
     pub async fn pull(
         self,
         port: u16,
@@ -247,7 +251,7 @@ impl HostSession {
     ) -> Result<RunningPull, Error> {
         let is_named = !platform.os.is_empty() && !platform.architecture.is_empty();
         let platform = platform.to_string();
-        // An image may say anything.
+        // An image's config may contain any text as its platform.
         let is_word = platform.chars().all(|c| c.is_ascii_alphanumeric() || "._/-".contains(c));
         let platform = if is_word && is_named { platform.as_str() } else { "" };
         let (stdin, loading) = self.tell(format!("pull {port} {image} {platform}\n")).await?;
@@ -263,14 +267,14 @@ impl HostSession {
         Ok((stdin, Loading { host, child, lines, stderr, runtime, heard: Heard::default() }))
     }
 
-    /// Ends without an image.
+    /// Ends the connection without sending an image.
     pub async fn leave(mut self) {
         drop(self.connection.stdin);
         let _ = self.connection.child.wait().await;
     }
 }
 
-/// A machine that is being sent an archive.
+/// A machine that is receiving an archive.
 pub struct Loading {
     host: String,
     child: Child,
@@ -280,14 +284,14 @@ pub struct Loading {
     heard: Heard,
 }
 
-/// A machine that pulls.
+/// A machine that is pulling.
 pub struct RunningPull {
     loading: Loading,
-    /// It is sent nothing meanwhile.
+    /// Kept open during the pull; nothing is written to it.
     _stdin: ChildStdin,
 }
 
-/// What the script has said of its end.
+/// What the script has reported at its end.
 #[derive(Default)]
 struct Heard {
     id: Option<Digest>,
@@ -296,7 +300,7 @@ struct Heard {
 }
 
 impl Loading {
-    /// Waits for the script's last word.
+    /// Waits until the script reports its result.
     async fn hear(&mut self) {
         while let Some(line) = self.lines.next().await {
             let ours = line.strip_prefix(MARK).unwrap_or_default();
@@ -312,7 +316,7 @@ impl Loading {
         }
     }
 
-    /// Waits for the runtime's word, after the archive was written or could not be.
+    /// Waits for the runtime's result, after the archive was written or writing failed.
     pub async fn finish(mut self) -> Result<Loaded, Error> {
         self.hear().await;
         self.end().await
@@ -334,12 +338,12 @@ impl Loading {
 }
 
 impl RunningPull {
-    /// Waits for the end of the pull. The connections to the forwarded port may still be open.
+    /// Waits for the end of the pull. Connections to the forwarded port may still be open then.
     pub async fn hear(&mut self) {
         self.loading.hear().await;
     }
 
-    /// What came of it.
+    /// The result of the pull.
     pub async fn end(self) -> Result<Loaded, Error> {
         self.loading.end().await
     }
@@ -349,9 +353,9 @@ impl RunningPull {
 enum Greeting {
     Ready(There),
     NoRuntime,
-    /// A runtime is there, and does not answer.
+    /// A runtime was found, but it does not answer.
     Silent(String),
-    /// The connection ended, and the last line before it.
+    /// The connection ended. The text is the last line before that.
     Ended(HasBegun, String),
 }
 

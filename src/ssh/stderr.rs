@@ -1,4 +1,4 @@
-//! What ssh says on standard error: why it failed, and which port it forwards.
+//! What ssh prints on standard error: why it failed, and which port it forwards.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,19 +9,19 @@ use tokio::process::Child;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// The most that is kept.
+/// The most bytes that are kept.
 const MAX_KEPT: usize = 64 << 10;
-/// How long ssh may take to end after the script has, and to say why.
+/// How long ssh may take to end, and to print its reason, after the script has ended.
 const END_WITHIN: Duration = Duration::from_secs(2);
 
-/// The last that ssh says on standard error, however much it is.
+/// The last part of ssh's standard error.
 pub struct SshErrors {
     said: Arc<Mutex<Vec<u8>>>,
     reading: JoinHandle<()>,
 }
 
 impl SshErrors {
-    /// Begins to read. ssh's word on the port that it forwards is passed on.
+    /// Begins to read. The port that ssh reports is sent to `port`.
     pub fn of(mut from: impl AsyncRead + Unpin + Send + 'static, port: PortSender) -> Self {
         let said = Arc::<Mutex<Vec<u8>>>::default();
         let kept = said.clone();
@@ -35,7 +35,7 @@ impl SshErrors {
                     && let Some(told) = forwarded(&String::from_utf8_lossy(&kept))
                     && let Some(port) = port.take()
                 {
-                    // The session may be over by now.
+                    // Fails if the session is already over.
                     let _ = port.send(told);
                 }
                 if kept.len() > MAX_KEPT {
@@ -47,7 +47,8 @@ impl SshErrors {
         Self { said, reading }
     }
 
-    /// All of it, when ssh ends. If it was called by another program, that may end before it.
+    /// The kept output, after ssh has ended. If another program started ssh, that program may end
+    /// before ssh does.
     pub async fn last(self, mut child: Child) -> String {
         if tokio::time::timeout(END_WITHIN, child.wait()).await.is_err() {
             let _ = child.kill().await;
@@ -62,10 +63,12 @@ impl SshErrors {
     }
 }
 
-/// Gets the port that ssh forwards, or `None` if the machine's server lets none be forwarded.
+/// Sends the port that ssh forwards, or `None` if the machine's SSH server does not allow
+/// forwarding.
 pub type PortSender = oneshot::Sender<Option<u16>>;
 
-/// What OpenSSH says of a port that it was to choose and to forward: the port, or that there is none.
+/// The port in OpenSSH's message about a forward to a free port: `Some(None)` if forwarding failed,
+/// `None` if there is no such message yet.
 fn forwarded(said: &str) -> Option<Option<u16>> {
     let (complete, _) = said.rsplit_once('\n')?;
     complete.lines().find_map(|line| {

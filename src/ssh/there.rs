@@ -1,4 +1,4 @@
-//! What was found on a machine: its runtime, its platform, and the layers that it has.
+//! What was found on a machine: its runtime, its platform, and its layers.
 
 use std::collections::HashSet;
 
@@ -14,14 +14,14 @@ pub struct There {
     pub layers: LayersThere,
     /// The last line of a list that the runtime could not finish.
     pub unlisted: Option<String>,
-    /// The best way to compress an archive that the machine can undo.
+    /// The best compression that the machine can undo.
     pub encoding: Encoding,
-    /// What earlier connections left of archives: names and lengths.
+    /// Parts of archives that earlier connections have left: names and lengths.
     pub kept: Vec<(String, u64)>,
 }
 
 impl There {
-    /// What is left of the archive with this key: the file's name, and how many bytes it has.
+    /// The longest kept part of the archive with this key: the file's name and length.
     pub fn kept(&self, key: &str) -> Option<(String, u64)> {
         let is_of = |name: &str| name.split('.').next() == Some(key);
         let of_key = self.kept.iter().filter(|(name, _)| is_of(name));
@@ -32,19 +32,20 @@ impl There {
 /// The layers that a runtime has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum LayersThere {
-    /// None that could be left out.
+    /// No layer that could be left out.
     #[default]
     None,
-    /// The layers of its images, lowest first. A layer counts only upon the same lower ones.
+    /// The layers of its images, lowest first. A layer counts only if all layers below it are the
+    /// same.
     Chains(Vec<Vec<DiffId>>),
-    /// Layers that are found by their diff IDs.
+    /// Layers that are identified by their diff IDs.
     DiffIds(HashSet<DiffId>),
-    /// Blobs that are found by their digests.
+    /// Blobs that are identified by their digests.
     Blobs(HashSet<Digest>),
 }
 
 impl LayersThere {
-    /// Reads a runtime's list. Lines that are none of it are left out: they are a login script's.
+    /// Reads a runtime's list. Other lines are ignored, because a login script may print them.
     pub fn read(lists: ListKind, lines: &[String]) -> Self {
         let chains = || {
             lines.iter().filter_map(|line| serde_json::from_str::<Vec<DiffId>>(line.trim()).ok())
@@ -58,7 +59,7 @@ impl LayersThere {
         }
     }
 
-    /// For each layer of an image, lowest first, whether it is there.
+    /// For each layer of an image, lowest first, whether the machine has it.
     pub fn have(&self, layers: &[ServedLayer]) -> Vec<bool> {
         match self {
             Self::None => vec![false; layers.len()],
@@ -70,7 +71,7 @@ impl LayersThere {
                 let longest = chains.iter().map(shared).max().unwrap_or(0);
                 (0..layers.len()).map(|place| place < longest).collect()
             }
-            // Of a compressed blob, podman does not know which layer it is.
+            // podman does not know the diff ID of a compressed blob.
             Self::DiffIds(ids) => {
                 let has = |layer: &ServedLayer| {
                     ids.contains(&layer.diff_id) && layer.blob == *layer.diff_id.digest()
@@ -82,7 +83,7 @@ impl LayersThere {
     }
 }
 
-/// What `uname -m` means.
+/// The platform for the output of `uname -m`.
 pub fn platform_of(machine: &str) -> Option<Platform> {
     let (architecture, variant) = match machine.trim() {
         "x86_64" | "amd64" => ("amd64", None),

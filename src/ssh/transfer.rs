@@ -1,8 +1,8 @@
-//! The bytes of an archive on their way to a machine: compressed for the line, and in frames, so that
-//! the machine knows where the archive ends.
+//! Sends the bytes of an archive to a machine. They are compressed for the line, and sent in
+//! frames, so that the machine knows where the archive ends.
 //!
-//! The machine keeps what arrived. The same archive is compressed into the same bytes each time, so
-//! a later connection leaves out those that the machine has.
+//! The machine keeps the bytes that arrived. The same archive is compressed into the same bytes
+//! each time, so a later connection leaves out the bytes that the machine has.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -12,10 +12,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use flate2::write::GzEncoder;
 use zstd::stream::write::Encoder as ZstdEncoder;
 
-/// How many bytes are compressed, or are a frame, at a time.
+/// How many bytes are compressed at a time, and the size of a frame.
 const BLOCK: usize = 1 << 20;
-/// The fastest levels, which keep up with a fast line. gzip's very first one makes data that does not
-/// compress 5 % longer.
+/// Fast levels, which can keep up with a fast line. gzip's level 1 makes incompressible data 5 %
+/// longer.
 const ZSTD_LEVEL: i32 = 1;
 const GZIP_LEVEL: u32 = 2;
 
@@ -41,8 +41,8 @@ impl Encoding {
     }
 }
 
-/// The connection to a machine. It remembers whether it broke, so that its errors can be told from
-/// those of reading the image.
+/// The connection to a machine. It records whether writing failed, so that such an error can be
+/// distinguished from an error while reading the image.
 pub struct Pipe {
     file: File,
     sent: Arc<AtomicU64>,
@@ -71,7 +71,7 @@ impl Write for &mut Pipe {
 /// Compresses an archive, and sends it in frames.
 pub struct Transfer<'a> {
     encoder: LineEncoder<Frames<'a>>,
-    /// What is not yet a whole block.
+    /// Bytes that are not a whole block yet.
     block: Vec<u8>,
 }
 
@@ -82,7 +82,7 @@ enum LineEncoder<W: Write> {
 }
 
 impl<'a> Transfer<'a> {
-    /// Begins after the first `kept` bytes, which the machine has.
+    /// Leaves out the first `kept` bytes of the compressed archive, because the machine has them.
     pub fn new(pipe: &'a mut Pipe, encoding: Encoding, kept: u64) -> io::Result<Self> {
         let frames = Frames { pipe, left_out: kept, frame: Vec::with_capacity(BLOCK) };
         let encoder = match encoding {
@@ -95,7 +95,7 @@ impl<'a> Transfer<'a> {
         Ok(Self { encoder, block: Vec::with_capacity(BLOCK) })
     }
 
-    /// Sends what is left, and says that this is all.
+    /// Sends the rest, and marks the end of the archive.
     pub fn finish(mut self) -> io::Result<()> {
         self.encode()?;
         let mut frames = match self.encoder {
@@ -107,8 +107,8 @@ impl<'a> Transfer<'a> {
         frames.pipe.write_all(b"0\n")
     }
 
-    /// Compresses a block. Blocks of one length make the same bytes each time, however the archive is
-    /// written.
+    /// Compresses a block. All blocks have the same length, so the result does not depend on how
+    /// the archive is written.
     fn encode(&mut self) -> io::Result<()> {
         match &mut self.encoder {
             LineEncoder::Plain(out) => out.write_all(&self.block)?,
@@ -135,10 +135,10 @@ impl Write for Transfer<'_> {
     }
 }
 
-/// Sends frames: the length in digits, a line break, and so many bytes.
+/// Sends frames: the length in digits, a line break, and that many bytes.
 struct Frames<'a> {
     pipe: &'a mut Pipe,
-    /// How many bytes are still not sent, because the machine has them.
+    /// How many more bytes to leave out, because the machine has them.
     left_out: u64,
     frame: Vec<u8>,
 }
@@ -180,7 +180,7 @@ mod tests {
 
     use super::*;
 
-    /// The bytes that a machine has after it took the frames; they end with an empty one.
+    /// The bytes that a machine has after it read the frames. A frame of length 0 marks the end.
     fn sent(encoding: Encoding, kept: u64, writes: &[&[u8]]) -> Vec<u8> {
         let mut file = tempfile::tempfile().unwrap();
         let count = Arc::<AtomicU64>::default();

@@ -1,4 +1,4 @@
-//! Checks across options: do they fit each other, the command, and the files they name?
+//! Checks that options fit each other, the command, and the files that they name.
 
 use std::ffi::OsStr;
 use std::io;
@@ -16,12 +16,12 @@ use crate::image::{Compression, Format, is_untagged};
 use crate::source::Location;
 use crate::ssh::RuntimeName;
 
-/// The format must support the compression, and the compression the level.
+/// Checks that the format supports the compression, and the compression the level.
 pub fn compression(args: &ImageArgs) -> Result<(), Usage> {
     compression_of(args.format, args.compression, args.compression_level)
 }
 
-/// The same, of options that stand alone.
+/// The same check for separate options.
 pub fn compression_of(
     format: Option<Format>,
     compression: Compression,
@@ -55,7 +55,7 @@ pub fn compression_of(
     ))
 }
 
-/// `pushimg OPTIONS inspect` would otherwise push a file called `inspect`.
+/// Without this check, `pushimg OPTIONS inspect` would push a file with the name `inspect`.
 pub fn not_a_subcommand(image: Option<&OsStr>) -> Result<(), Usage> {
     let args = Args::command();
     let mut names = args.get_subcommands().map(clap::Command::get_name);
@@ -69,7 +69,7 @@ pub fn not_a_subcommand(image: Option<&OsStr>) -> Result<(), Usage> {
     }
 }
 
-/// Some options are for a single image only, others for several images only.
+/// Checks options that are only for a single image, or only for several.
 pub fn options_fit(args: &PushArgs, command: &Command) -> Result<(), Usage> {
     let conflict = |argument: &str, other: &str, tip: &str| {
         let what = format!("the argument '{argument}' cannot be used with {other}");
@@ -108,7 +108,7 @@ pub fn options_fit(args: &PushArgs, command: &Command) -> Result<(), Usage> {
     }
 }
 
-/// Some options are for registries only, others for machines only.
+/// Checks options that are only for registries, or only for machines.
 pub fn destinations_fit(args: &PushArgs, command: &Command) -> Result<(), Usage> {
     if args.ssh.remote_namespace.is_some()
         && matches!(args.ssh.runtime, Some(RuntimeName::Docker | RuntimeName::Podman))
@@ -149,7 +149,7 @@ pub fn destinations_fit(args: &PushArgs, command: &Command) -> Result<(), Usage>
     }
 }
 
-/// `--keep-tag` needs destinations without tags, and images that can be read twice.
+/// Checks that with `--keep-tag` no destination has a tag, and that the images can be read twice.
 pub fn keep_tag(command: &Command) -> Result<(), Usage> {
     let conflict = |other: &str, tip: &str| {
         let what = format!("the argument '--keep-tag' cannot be used with {other}");
@@ -179,8 +179,8 @@ pub fn keep_tag(command: &Command) -> Result<(), Usage> {
     Ok(())
 }
 
-/// Standard input can be an image or hold the password, but not both, and an image is not read
-/// from a terminal. Layers can be reused only within the registry of the destination.
+/// Checks that standard input is used only once, that no image is read from a terminal, and that
+/// layers are reused only within the destination's registry.
 pub fn command(
     command: &Command,
     reuse: &ReuseArgs,
@@ -211,7 +211,7 @@ pub fn command(
     Ok(())
 }
 
-/// `other` names what else standard input is; the password cannot be there too.
+/// Checks that standard input is not needed for both the password and `other`.
 pub fn password(registry: &RegistryArgs, other: Option<&str>) -> Result<(), Usage> {
     match other {
         Some(other) if registry.password_stdin => Err(Usage::new(
@@ -226,7 +226,7 @@ pub fn password(registry: &RegistryArgs, other: Option<&str>) -> Result<(), Usag
     }
 }
 
-/// Checked now, because after the push it would be too late.
+/// Checks the file before the push, because afterwards it would be too late.
 pub fn output_file(option: &str, file: &Path) -> Result<(), Usage> {
     let folder = match file.parent() {
         Some(parent) if parent != Path::new("") => parent,
@@ -242,12 +242,13 @@ pub fn output_file(option: &str, file: &Path) -> Result<(), Usage> {
     ))
 }
 
-/// Checked now, because a registry that asks for no credentials would never show the mistake.
+/// Checks the file before the push, because a registry that asks for no credentials would never
+/// show the mistake.
 pub fn auth_file(file: &Path) -> Result<(), Usage> {
     let readable = std::fs::metadata(file).and_then(|metadata| match metadata.file_type() {
         kind if kind.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
         kind if kind.is_file() => std::fs::File::open(file).map(drop),
-        // Opening a pipe here would use up its content.
+        // Opening a pipe here would consume its content.
         _ => Ok(()),
     });
     readable.map_err(|error| {

@@ -1,4 +1,4 @@
-//! Images that conflict: two for the same tag, or two that are both standard input.
+//! Finds images that conflict: two with the same tag, or two from standard input.
 
 use std::collections::HashMap;
 
@@ -11,9 +11,9 @@ use crate::source::Location;
 /// The tip for two images with the same destination.
 pub const SAME_DESTINATION: &str = "give each a repository or a tag of its own";
 
-/// Describes two of the items that would move the same tag; `None` if there are no such two.
+/// Describes two items that would put the same tag; `None` if there are no such items.
 ///
-/// Items without a destination are not compared: the image's own name is read later.
+/// Items without a destination are not compared, because the image's own name is not read yet.
 pub fn same_destination(items: &[Item]) -> Option<String> {
     let mut taken = HashMap::new();
     for item in items {
@@ -39,7 +39,7 @@ pub fn same_destination(items: &[Item]) -> Option<String> {
     None
 }
 
-/// Fails if more than one of the images is standard input.
+/// An error if more than one of the images comes from standard input.
 pub fn check_stdin<'a>(images: impl Iterator<Item = &'a Location>) -> Result<(), Usage> {
     match images.filter(|image| **image == Location::Stdin).count() {
         0 | 1 => Ok(()),
@@ -47,7 +47,7 @@ pub fn check_stdin<'a>(images: impl Iterator<Item = &'a Location>) -> Result<(),
     }
 }
 
-/// The error if two inputs are both standard input.
+/// The error if two inputs come from standard input.
 pub fn stdin_twice(one: &str, other: &str) -> Usage {
     Usage::new(
         ErrorKind::ArgumentConflict,

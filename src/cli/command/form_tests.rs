@@ -1,4 +1,4 @@
-//! Every form of the command line, and every way to mix them up.
+//! Tests of every form of the command line, and of wrong mixtures of them.
 
 use std::io::Write;
 
@@ -26,7 +26,7 @@ fn mistake(arguments: &[&str], stdin: &str) -> String {
     usage.error.to_string()
 }
 
-/// Images and where they go.
+/// The images with their destinations.
 fn shown(items: &[Item]) -> Vec<(String, String)> {
     let to = |item: &Item| item.destination.as_ref().map(|to| to.whole()).unwrap_or_default();
     items.iter().map(|item| (item.image.to_string(), to(item))).collect()

@@ -1,5 +1,5 @@
-//! The forms of a push command line, one function for each: positional arguments in, a
-//! [`Command`] out.
+//! The forms of a push command line, one function for each. Each turns the positional arguments
+//! into a [`Command`].
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -21,14 +21,14 @@ use crate::image::Reference;
 use crate::push::{Index, IndexItem, Item};
 use crate::source::{Location, Selection, printable};
 
-/// What several images look like on a command line.
+/// The command line for several images, for messages.
 pub const PAIRS: &str = "pushimg IMAGE=DESTINATION IMAGE=DESTINATION ...";
 
 /// Paths on the command line are relative to the current folder.
 const HERE: &str = "";
 
-/// `IMAGE [DESTINATION]`, or any number of `IMAGE=DESTINATION`. A single pair is the same as
-/// `IMAGE DESTINATION`.
+/// `IMAGE [DESTINATION]`, or several `IMAGE=DESTINATION`. A single pair means the same as `IMAGE
+/// DESTINATION`.
 pub fn images(args: &PushArgs, given: &[&OsStr]) -> Result<Command, Usage> {
     let pairs: Vec<_> = given.iter().map(|text| image_name::split_last(text)).collect();
     match (given, pairs.as_slice()) {
@@ -51,8 +51,8 @@ pub fn images(args: &PushArgs, given: &[&OsStr]) -> Result<Command, Usage> {
     }
 }
 
-/// The position of the first argument that has another form than the first one, or of the third
-/// argument if none of them is a pair.
+/// The position of the first argument that does not have the form of the first one. If no argument
+/// is a pair, it is the position of the third one.
 fn unexpected<T>(pairs: &[Option<T>]) -> Option<usize> {
     match pairs.first() {
         Some(Some(_)) => pairs.iter().position(Option::is_none),
@@ -95,7 +95,7 @@ pub fn listed(
 
 fn read_list(file: &Path) -> Result<Vec<Item>, String> {
     let opened = File::open(file).map_err(|error| format!("cannot be read: {error}"))?;
-    // A shell's `<(...)` is a pipe in /dev/fd: paths are then relative to the current folder.
+    // A shell's `<(...)` is a pipe in /dev/fd. Then paths are relative to the current folder.
     let is_file = opened.metadata().is_ok_and(|metadata| metadata.is_file());
     let folder = file.parent().filter(|_| is_file).unwrap_or(Path::new(HERE));
     list_file::read(opened, folder)
@@ -163,7 +163,7 @@ fn index_item(text: &OsStr, target: &PushTarget) -> Result<IndexItem, Usage> {
     Ok(IndexItem { image, selection, platform })
 }
 
-/// An image of an index that is in a registry already: in the one that the index goes to.
+/// An image of an index that is already in a registry. It must be the registry of the index.
 fn remote_item(reference: Reference, target: &PushTarget) -> Result<Location, Usage> {
     let host = target.name.registry();
     let given = reference.to_string();
@@ -186,7 +186,7 @@ fn item(args: &PushArgs, image: &OsStr, destination: Option<&OsStr>) -> Result<I
     let destination = destination
         .map(|text| {
             let text = text.to_string_lossy();
-            // With --keep-tag, the tag comes from the image later.
+            // With --keep-tag, the tag is read from the image later.
             let read = match args.image_args.keep_tag && !name::has_tag(&text) {
                 true => name::target(&format!("{text}@")),
                 false => name::target(&text),
@@ -199,7 +199,8 @@ fn item(args: &PushArgs, image: &OsStr, destination: Option<&OsStr>) -> Result<I
     Ok(Item { image, selection, destination, tags, host })
 }
 
-/// Where the image is, and which one the argument or the options choose if there are several.
+/// The location of the image. If there are several images, also the one that the argument or the
+/// options choose.
 pub fn select(image: &OsStr, options: &SelectionArgs) -> Result<(Location, Selection), Usage> {
     let (location, mut selection) = image_of(image)?;
     if let Some(name) = &options.image_name {
@@ -220,7 +221,8 @@ pub fn select(image: &OsStr, options: &SelectionArgs) -> Result<(Location, Selec
     Ok((location, selection))
 }
 
-/// An image that may also be in a registry: if no file has this name, and it begins with a host.
+/// An image that may also be in a registry: this is so if no file has the name, and the name begins
+/// with a host.
 pub fn any_image(text: &OsStr, options: &SelectionArgs) -> Result<AnyImage, Usage> {
     let (location, selection) = select(text, options)?;
     let Some(reference) = reference_of(text, &location)? else {
@@ -236,7 +238,8 @@ pub fn any_image(text: &OsStr, options: &SelectionArgs) -> Result<AnyImage, Usag
     Ok(AnyImage::Remote(reference, selection.platform))
 }
 
-/// The reference that an image's name is, if no file has this name, and it begins with a host.
+/// The reference of an image in a registry. `None` if a file has this name, or if the name does not
+/// begin with a host.
 fn reference_of(text: &OsStr, location: &Location) -> Result<Option<Reference>, Usage> {
     let named = text.to_string_lossy();
     let is_local = match location {

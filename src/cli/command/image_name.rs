@@ -1,5 +1,5 @@
-//! An image as people type it: `PATH`, `-`, or, for one of several images in a file, `PATH:NAME`
-//! or `PATH@sha256:…`.
+//! Parses an image argument: `PATH`, `-`, or, for one of several images in a file, `PATH:NAME` or
+//! `PATH@sha256:…`.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use crate::image::Digest;
 use crate::source::{Location, Selection};
 
-/// Reads where an image is. A relative path starts from `folder`.
+/// Parses the location of an image. A relative path starts from `folder`.
 ///
 /// If a file has exactly this name, it is the image, even if the name contains `:` or `@`.
-/// Otherwise the longest prefix that is a file is the path, and the rest chooses the image in it.
+/// Otherwise the longest beginning that is a file is the path, and the rest chooses the image in
+/// it.
 pub fn parse(text: &OsStr, folder: &Path) -> (Location, Selection) {
     let only = Selection::default();
     if text == "-" {
@@ -33,7 +34,7 @@ pub fn parse(text: &OsStr, folder: &Path) -> (Location, Selection) {
             b':' => Selection { name: Some(rest.to_owned()), ..only },
             _ => match rest.parse::<Digest>() {
                 Ok(digest) => Selection { digest: Some(digest), ..only },
-                // No image has this name; the error about that lists the names there are.
+                // This is not a valid image name. The later error lists the names that exist.
                 Err(_) => Selection { name: Some(rest.to_owned()), ..only },
             },
         };
@@ -42,13 +43,14 @@ pub fn parse(text: &OsStr, folder: &Path) -> (Location, Selection) {
     (Location::Path(path), only)
 }
 
-/// Splits `IMAGE=DESTINATION` at the last `=`, since a destination has none. `None` if there is no
-/// `=`, or if a file has the whole name.
+/// Splits `IMAGE=DESTINATION` at the last `=`, because a destination contains none. `None` if there
+/// is no `=`, or if a file has the whole name.
 pub fn split_last(text: &OsStr) -> Option<(&OsStr, &OsStr)> {
     split(text, text.as_bytes().iter().rposition(|byte| *byte == b'=')?)
 }
 
-/// Splits `PLATFORM=IMAGE` at the first `=`, since a platform has none. `None` as above.
+/// Splits `PLATFORM=IMAGE` at the first `=`, because a platform contains none. `None` in the same
+/// cases as in [`split_last`].
 pub fn split_first(text: &OsStr) -> Option<(&OsStr, &OsStr)> {
     split(text, text.as_bytes().iter().position(|byte| *byte == b'=')?)
 }
@@ -58,7 +60,7 @@ fn split(text: &OsStr, at: usize) -> Option<(&OsStr, &OsStr)> {
     (!exists(&PathBuf::from(text))).then(|| (OsStr::from_bytes(left), OsStr::from_bytes(right)))
 }
 
-/// Whether there is a file of this name; a symlink whose target is gone counts.
+/// Whether there is a file with this name. A symlink without a target counts.
 fn exists(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
 }

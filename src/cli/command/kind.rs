@@ -1,4 +1,4 @@
-//! The commands, with what each needs.
+//! The commands with their arguments.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,18 +14,16 @@ use crate::serve::Offer;
 use crate::source::{Location, Selection};
 use crate::ssh::Host;
 
-/// What to do.
+/// The command to run.
 #[derive(Debug)]
 pub enum Command {
     /// Push one image.
     Push(Item),
-    /// Push several images in one run.
     PushSeveral(Vec<Item>),
     /// Push every image of an archive under its own name.
     PushAll {
-        /// The archive.
         archive: Location,
-        /// Which image of a multi-platform image.
+        /// The platform to choose from a multi-platform image.
         platform: Option<Platform>,
     },
     /// Push images for several platforms, and an index that lists them.
@@ -36,78 +34,69 @@ pub enum Command {
     Man(PathBuf),
     /// Show what is in an image.
     Inspect {
-        /// The image.
         image: AnyImage,
         /// `--against`.
         against: Option<Reference>,
     },
     /// Compare two images.
     Diff {
-        /// The old image.
         old: AnyImage,
-        /// The new image.
         new: AnyImage,
     },
     /// Check a login, and keep it.
     Login {
-        /// The registry.
         registry: String,
-        /// The user; `None`: to be asked for at the terminal.
+        /// The user; `None` if it must be asked for at the terminal.
         username: Option<String>,
-        /// The password; `None`: likewise.
+        /// The password; `None` if it must be asked for at the terminal.
         password: Option<Secret>,
     },
     /// Forget a login.
     Logout {
-        /// The registry.
         registry: String,
     },
     /// Serve images.
     Serve {
-        /// The images.
         offers: Vec<Offer>,
-        /// Where to listen.
         listen: SocketAddr,
         /// `--until-pulled`.
         until_pulled: UntilPulled,
     },
     /// Point tags to an image in a registry.
     Tag {
-        /// The image.
         image: Reference,
-        /// The tags.
         tags: Vec<String>,
     },
 }
 
-/// An image to look at, here or in a registry.
+/// An image for `inspect` or `diff`, local or in a registry.
 #[derive(Debug)]
 pub enum AnyImage {
     /// A local image.
     Local(Location, Selection),
-    /// An image in a registry; of an index, the one for a platform.
+    /// An image in a registry. In an index, the image for this platform.
     Remote(Reference, Option<Platform>),
 }
 
 impl Command {
-    /// Whether it may move the tags of several images.
+    /// Whether it may put tags for several images.
     pub fn pushes_several(&self) -> bool {
         matches!(self, Self::PushSeveral(_) | Self::PushAll { .. })
     }
 
-    /// The machines that it pushes to, and for each of its other pushes `None`.
+    /// For each push the machine that it goes to, or `None` if it goes to a registry.
     pub fn hosts(&self) -> Vec<Option<&Host>> {
         match self {
             Self::Push(item) => vec![item.host.as_ref()],
             Self::PushSeveral(items) => items.iter().map(|item| item.host.as_ref()).collect(),
             Self::PushIndex(index) => vec![index.host.as_ref()],
-            // Each image goes to the name that it carries.
+            // Each image goes to its own name, which is in a registry.
             Self::PushAll { .. } => vec![None],
             _ => vec![],
         }
     }
 
-    /// The images it reads.
+    /// The images that it reads.
     pub fn images(&self) -> Vec<&Location> {
         match self {
             Self::Push(item) => vec![&item.image],
@@ -125,7 +114,7 @@ impl Command {
         }
     }
 
-    /// The destinations that the command line or the list names.
+    /// The destinations in the command line or in the list.
     pub fn destinations(&self) -> Vec<&Reference> {
         match self {
             Self::Push(item) => item.destination.iter().collect(),

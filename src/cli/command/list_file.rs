@@ -1,4 +1,4 @@
-//! `--file`: a JSON list of images and where they go.
+//! Reads the list for `--file`: JSON with images and their destinations.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -15,10 +15,10 @@ use crate::json;
 use crate::push::Item;
 use crate::source::printable;
 
-/// Longer lists are refused.
+/// The longest list that is accepted.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// A list with more images is refused.
+/// The most images that a list may have.
 const MAX_IMAGES: usize = 1024;
 
 /// The fields of an element.
@@ -34,7 +34,7 @@ struct ListedImage {
     tags: Vec<String>,
 }
 
-/// Reads a list. Relative paths in it start from `folder`. The error says what is wrong with it.
+/// Reads a list. Relative paths in it start from `folder`. The error says what is wrong.
 pub fn read(list: impl Read, folder: &Path) -> Result<Vec<Item>, String> {
     let mut bytes = Vec::new();
     list.take(MAX_BYTES + 1)
@@ -65,7 +65,7 @@ pub fn parse(bytes: &[u8], folder: &Path) -> Result<Vec<Item>, String> {
         .collect()
 }
 
-/// A field that is misspelt would be passed over in silence.
+/// Rejects unknown fields, because a misspelt field would otherwise be ignored.
 fn check_names(names: &HashMap<String, IgnoredAny>) -> Result<(), String> {
     let is_known = |name: &str| FIELDS.iter().any(|field| field.eq_ignore_ascii_case(name));
     match names.keys().filter(|name| !is_known(name)).min() {

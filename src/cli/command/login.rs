@@ -1,5 +1,5 @@
-//! `pushimg login` and `pushimg logout`: which registry, which user, and the password from standard
-//! input, from the terminal, or for registry.fly.io from the environment.
+//! `pushimg login` and `pushimg logout`: the registry, the user, and the password, which comes from
+//! standard input, the terminal, or for registry.fly.io from the environment.
 
 use std::io::BufRead;
 
@@ -19,7 +19,7 @@ impl Invocation {
     ) -> Result<Self, Usage> {
         let environment = Environment::capture();
         let token = token_login(&args.registry);
-        // The user name that goes with every token of this registry.
+        // The registry's user name for all tokens, if it has one.
         let user = || token.map(|login| login.username.to_owned());
         let found = token.and_then(|login| login.find(&environment));
         let (username, password) = match (args.username, found) {

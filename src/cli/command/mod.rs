@@ -1,12 +1,11 @@
-//! The command line as a checked value: raw arguments in, [`Invocation`] or [`Usage`] out.
+//! Turns the raw arguments into a checked [`Invocation`], or into [`Usage`] if they are wrong.
 //!
 //! - `kind` has the commands.
-//! - `forms` reads the positional arguments, `image_name` one image of them, `list_file` the file
-//!   of `--file`.
+//! - `forms` reads the positional arguments, `image_name` a single image argument, and `list_file`
+//!   the file of `--file`.
 //! - `checks` and `conflict` reject options and images that do not fit together.
-//! - `settings` turns options into the library's options; `password` reads `--password-stdin`.
-//! - `serve` reads what to serve.
-//! - `login` reads the login to keep.
+//! - `settings` converts options into the library's options. `password` reads `--password-stdin`.
+//! - `serve` and `login` read the arguments of these commands.
 
 mod checks;
 mod conflict;
@@ -39,12 +38,11 @@ use super::usage::Usage;
 use crate::push::PushOptions;
 use crate::source::Location;
 
-/// A command and how to run it. Everything that can be checked before it starts has been checked.
+/// A command with its options. Everything that can be checked before it starts has been checked.
 #[derive(Debug)]
 pub struct Invocation {
-    /// What to do.
     pub(super) command: Command,
-    /// How to push, and how to talk to the registry.
+    /// How to push, and how to talk to registries.
     pub(super) options: PushOptions,
     /// `--json`.
     pub(super) json: bool,
@@ -58,8 +56,8 @@ pub struct Invocation {
     pub(super) verbosity: Verbosity,
 }
 
-/// The arguments, with the habits of other programs' users understood: `help` is `--help`, and
-/// `push` is said to be no command.
+/// Adapts arguments that users of other programs type: `help` becomes `--help`, and `push` is an
+/// error that explains the right form.
 fn as_meant(
     arguments: impl IntoIterator<Item = impl Into<OsString>>,
 ) -> Result<Vec<OsString>, Usage> {
@@ -79,12 +77,12 @@ fn as_meant(
 }
 
 impl Invocation {
-    /// Reads this process's arguments. The password, or the list of images, is read from standard
-    /// input if an option asks for that.
+    /// Reads the arguments of this process. If an option asks for it, also reads the password or
+    /// the list of images from standard input.
     pub fn from_env() -> Result<Self, Usage> {
         let stdin = io::stdin();
         let is_terminal = stdin.is_terminal();
-        // Not locked: a question at the terminal reads from there, too.
+        // Not locked, because a question at the terminal also reads from standard input.
         let mut stdin = io::BufReader::new(stdin);
         Self::parse(std::env::args_os(), &mut stdin, is_terminal)
     }
@@ -221,7 +219,7 @@ impl Invocation {
     }
 }
 
-/// A command that pushes nothing and asks no registry.
+/// A command that pushes nothing and contacts no registry.
 impl From<Command> for Invocation {
     fn from(command: Command) -> Self {
         Self {
@@ -236,7 +234,7 @@ impl From<Command> for Invocation {
     }
 }
 
-/// What a push command line asks for. `stdin` holds the list if `--file -` is given.
+/// The command of a push command line. With `--file -`, the list is read from `stdin`.
 fn push_command(args: &PushArgs, stdin: &mut dyn BufRead) -> Result<Command, Usage> {
     let positional = [&args.image, &args.destination].into_iter().flatten().chain(&args.more);
     let positional: Vec<&OsStr> = positional.map(OsString::as_os_str).collect();

@@ -1,4 +1,4 @@
-//! Every way to use the command line wrongly, and what is said; and what the right ways come to.
+//! Tests of wrong command lines with their messages, and of right ones with their results.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn parse(arguments: &str) -> Invocation {
     parse_with(arguments, b"").unwrap_or_else(|usage| panic!("{arguments}: {}", usage.error))
 }
 
-/// The one image that is pushed.
+/// The only image that is pushed.
 fn item(invocation: &Invocation) -> &Item {
     match &invocation.command {
         Command::Push(item) => item,
@@ -30,7 +30,7 @@ fn item(invocation: &Invocation) -> &Item {
     }
 }
 
-/// The text of a mistake, which ends the process with 2.
+/// The message for a wrong command line, which has the exit code 2.
 fn mistake(arguments: &str) -> String {
     mistake_with(arguments, b"")
 }
@@ -121,7 +121,7 @@ fn a_password_is_all_of_standard_input_but_its_last_line_end() {
         let push = parse_with(arguments, input).unwrap().options;
         let (name, _) = push.registry.credentials.explicit.as_ref().unwrap();
         assert_eq!(name, "me");
-        // Read again, as a secret does not tell what it is.
+        // Read it again here, because the text of a `Secret` cannot be compared.
         let read = read(&mut &input[..]).unwrap();
         assert_eq!(read.as_str(), word);
         assert!(!format!("{push:?}").contains(word));
@@ -277,7 +277,7 @@ fn the_examples_of_the_help_are_right() {
             continue;
         };
         let command = command.split('#').next().unwrap();
-        // What a pipe follows is another program's.
+        // The part after `|` or `>` does not belong to pushimg.
         let command = command.split(['|', '>']).next().unwrap();
         parse(command);
         checked += 1;
@@ -297,7 +297,8 @@ fn an_image_can_be_looked_at() {
     assert_eq!(selection.name.as_deref(), Some("app"));
     assert_eq!(against.as_ref().unwrap().whole(), "r.io/app:latest");
     assert!(invocation.json && invocation.options.dry_run && !invocation.options.may_run);
-    // A file of that name is pushed by its path, and anything may go to a repository of that name.
+    // A file with the name of a command can be pushed by its path, and a repository may have such a
+    // name.
     assert_eq!(item(&parse("./inspect")).image, Location::Path("./inspect".into()));
     let destination = item(&parse("a inspect")).destination.as_ref().unwrap().whole();
     assert_eq!(destination, "docker.io/library/inspect:latest");

@@ -8,10 +8,10 @@ use zeroize::Zeroizing;
 use crate::cli::usage::Usage;
 use crate::registry::auth;
 
-/// No password is longer; the key of a Google service account has some 2,400 bytes.
+/// The longest password. The key of a Google service account has about 2,400 bytes.
 const MAX_PASSWORD: u64 = 64 * 1024;
 
-/// The password on standard input.
+/// Reads the password from standard input.
 pub fn password(stdin: &mut dyn BufRead) -> Result<auth::Secret, Usage> {
     read(stdin).map(|text| auth::Secret::new(text.as_str())).map_err(|what| {
         Usage::new(
@@ -22,8 +22,8 @@ pub fn password(stdin: &mut dyn BufRead) -> Result<auth::Secret, Usage> {
     })
 }
 
-/// All of `stdin` but its last line end, as docker reads it: some passwords have several lines, such
-/// as the JSON key of a Google service account. Or what is wrong with it.
+/// Reads all of `stdin` except its last line end, as docker does, because some passwords have
+/// several lines, such as the JSON key of a Google service account. The error says what is wrong.
 pub fn read(stdin: &mut dyn BufRead) -> Result<Zeroizing<String>, String> {
     let mut bytes = Zeroizing::new(Vec::new());
     stdin

@@ -1,4 +1,4 @@
-//! `pushimg serve`: which images, and under which names.
+//! Reads the arguments of `pushimg serve`: which images to serve, and under which names.
 
 use std::ffi::{OsStr, OsString};
 

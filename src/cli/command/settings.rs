@@ -1,4 +1,4 @@
-//! The library's options, from the options of the command line.
+//! Converts the options of the command line into the library's options.
 
 use std::io::BufRead;
 
@@ -15,7 +15,7 @@ use crate::registry::{self, auth};
 use crate::reuse::CacheLocation;
 use crate::ssh;
 
-/// The options that all commands have in common. The others have their defaults.
+/// The options that all commands have. The others have their default values.
 pub fn options(
     reuse: ReuseArgs,
     registry: RegistryArgs,
@@ -58,7 +58,7 @@ pub fn default_options() -> PushOptions {
     }
 }
 
-/// How machines are reached.
+/// The options for reaching machines.
 pub fn ssh_options(args: SshArgs) -> ssh::Options {
     let named = args.ssh.or_else(|| std::env::var("PUSHIMG_SSH").ok()).unwrap_or_default();
     let command: Vec<String> = named.split_whitespace().map(str::to_owned).collect();

@@ -1,11 +1,11 @@
-//! The man pages and `docs/usage.md` say what `--help` says.
+//! Tests that the man pages and `docs/usage.md` agree with `--help`.
 
 use super::*;
 
-/// Where the usage document is; with PUSHIMG_WRITE_DOCS its generated parts are written anew.
+/// The usage document. If PUSHIMG_WRITE_DOCS is set, the test rewrites its generated parts.
 const USAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/usage.md");
 
-/// A command's options as Markdown tables, one for each heading, and then its other sections.
+/// A command's options as Markdown tables, one for each heading, followed by its other sections.
 fn markdown(command: &Command) -> String {
     let mut text = String::new();
     let mut heading = None;

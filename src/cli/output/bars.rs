@@ -19,11 +19,11 @@ use crate::image::LayerId;
 pub const DRAWS: u8 = 10;
 /// How often a bar is redrawn without an event.
 const TICK: Duration = Duration::from_millis(100);
-/// The length of the bar for the whole push, which shows a fraction.
+/// The maximum of the bar for the whole push, which shows a fraction.
 const WHOLE: u64 = 10_000;
-/// From this width on, totals and rates are shown too.
+/// With at least this many columns, totals and rates are shown.
 const WIDE: usize = 80;
-/// From this width on, the time left is shown.
+/// With at least this many columns, the remaining time is shown.
 const MEDIUM: usize = 56;
 
 /// The bars, and the lines above them.
@@ -47,11 +47,11 @@ impl Bars {
 
     /// Prints a line above the bars.
     pub fn line(&self, text: &str) {
-        // If standard error is closed, the push goes on all the same.
+        // If standard error is closed, the push continues nevertheless.
         let _ = self.multi.println(text);
     }
 
-    /// Updates the bars after an event of an image.
+    /// Updates the bars for an event of an image.
     pub fn update(&mut self, image: usize, event: &Event, progress: &PushProgress, now: Instant) {
         match event {
             Event::UploadStarted { layer, name, total } => {
@@ -90,7 +90,7 @@ impl Bars {
         whole.set_position((progress.fraction() * WHOLE as f64) as u64);
     }
 
-    /// Removes all bars; printed lines stay.
+    /// Removes all bars. Lines that were printed stay.
     pub fn clear(&mut self) {
         for (_, bar) in self.uploads.drain() {
             bar.finish_and_clear();
@@ -132,12 +132,12 @@ impl Bars {
         self.multi.remove(bar);
     }
 
-    /// The width of names: at most 32 columns, and a third of a narrow terminal.
+    /// The width of names: at most 32 columns, and about a third of a narrow terminal.
     pub fn name_columns(&self) -> usize {
         (self.columns / 3).clamp(8, 32)
     }
 
-    /// Name, bar or spinner, and bytes; on a wide terminal also their total and the rate.
+    /// Name, bar or spinner, and bytes. On a wide terminal also the total bytes and the rate.
     fn upload_style(&self, length_known: bool) -> ProgressStyle {
         let mut template = String::from("{prefix} ");
         template +=
@@ -148,13 +148,13 @@ impl Bars {
             template += " {rate:>11}";
         }
         if self.columns >= MEDIUM {
-            // The column of the time left, which only the whole push has.
+            // Leaves room for the remaining time, which only the bar of the whole push shows.
             template += "            ";
         }
         style(&template)
     }
 
-    /// `12 of 43 layers, 8 there`, as wide as the names above it.
+    /// `12 of 43 layers, 8 there`, with the same width as the names above it.
     fn heading(&self, progress: &PushProgress) -> String {
         let columns = self.name_columns();
         let short = progress.heading();
@@ -173,7 +173,7 @@ impl Bars {
         }
     }
 
-    /// Bytes, rate and the time left, in the columns of the uploads above.
+    /// Bytes, rate and remaining time, in the same columns as the uploads above.
     fn figures(&self, progress: &PushProgress, now: Instant) -> String {
         let sent = size(progress.sent());
         if self.columns < MEDIUM {
@@ -196,7 +196,7 @@ impl Bars {
 
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template)
-        // Only a template that is not well-formed is an error, and a test draws each.
+        // Fails only if the template is malformed, and a test draws every template.
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("━╸─")
         .with_key("sent", |state: &ProgressState, to: &mut dyn std::fmt::Write| {
@@ -218,7 +218,7 @@ mod tests {
     use super::*;
     use crate::report::Outcome;
 
-    /// What a terminal of this width shows during a push, and after it.
+    /// What a terminal with this width shows during a push and after it.
     fn shown(columns: u16) -> (String, String) {
         let term = InMemoryTerm::new(20, columns);
         let target = ProgressDrawTarget::term_like(Box::new(term.clone()));
@@ -239,7 +239,7 @@ mod tests {
         feed(sent(1, 10_000_000, Some(40_000_000)), 4);
         feed(sent(0, 50_000_000, None), 4);
         bars.line("glibc  10 B  uploaded");
-        // Positions are drawn with the next tick.
+        // Positions are drawn at the next tick.
         let patience = Instant::now() + Duration::from_secs(10);
         let is_drawn = |shown: &str| shown.contains("50.0 MB") && shown.contains("10.0 MB");
         while !is_drawn(&term.contents()) && Instant::now() < patience {

@@ -1,4 +1,4 @@
-//! What a push changes, in a line: `openssl 3.0.13 → 3.0.14, +zlib-1.3.1, -curl-8.5.0`.
+//! One line about what a push changes: `openssl 3.0.13 → 3.0.14, +zlib-1.3.1, -curl-8.5.0`.
 
 use super::text::{counted, escape};
 use crate::changes::Changes;
@@ -6,8 +6,8 @@ use crate::changes::Changes;
 /// The longest line in a log, in characters.
 pub const LOG_COLUMNS: usize = 120;
 
-/// The packages that differ, as many as fit into `columns`; of an image that does not list its
-/// packages, how many layers differ.
+/// As many different packages as fit into `columns`. If the image lists no packages, the number of
+/// different layers.
 pub fn line(changes: &Changes, columns: usize) -> String {
     let all: Vec<String> = items(changes).collect();
     for shown in (1..=all.len()).rev() {
@@ -22,7 +22,7 @@ pub fn line(changes: &Changes, columns: usize) -> String {
     layers(changes)
 }
 
-/// Each package that differs. Empty for an image that does not list them.
+/// Each package that differs. Empty if the image lists no packages.
 pub fn items(changes: &Changes) -> impl Iterator<Item = String> {
     changes.packages.iter().map(|package| escape(&package.to_string()).into_owned())
 }

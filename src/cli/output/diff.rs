@@ -1,4 +1,4 @@
-//! The output of `pushimg diff`: the layers of only one image, and the packages that differ.
+//! The output of `pushimg diff`: the layers that only one image has, and the packages that differ.
 
 use super::inspect::contents;
 use super::text::{escape, layers, size};
@@ -7,7 +7,7 @@ use crate::inspect::{Comparison, LayerState};
 /// The width of the columns before a layer's contents.
 const BEFORE_CONTENTS: usize = 25;
 
-/// The whole output; each line ends with a newline.
+/// The complete output. Each line ends with a newline.
 pub fn text(comparison: &Comparison, columns: usize) -> String {
     let state = |wanted| comparison.layers.iter().filter(move |layer| layer.state == wanted);
     let same = state(LayerState::Same);

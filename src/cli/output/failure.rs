@@ -1,4 +1,4 @@
-//! Errors in words: what went wrong, why, and what to do.
+//! Formats errors: what went wrong, why, and what to do.
 
 use std::error::Error;
 
@@ -7,14 +7,14 @@ use super::text::{Paint, escape};
 /// The label of the error that ends the program.
 pub const ERROR: &str = "error:";
 
-/// The start of a line in an error's message that says what to do.
+/// The beginning of a line in an error's message that says what to do.
 const HINT: &str = "hint: ";
 
-/// An error and its causes as lines: the label and the error, `caused by: …` for each cause that
-/// says something new, and the hints at the end.
+/// Formats an error and its causes as lines: the label and the error, `caused by: …` for each cause
+/// with new information, and the hints at the end.
 ///
-/// A message may have several lines. Those that begin with `hint: ` are moved to the end, others
-/// are indented below the first.
+/// A message may have several lines. Lines that begin with `hint: ` are moved to the end; other
+/// lines are indented below the first one.
 pub fn lines(label: &str, error: &dyn Error, paint: Paint) -> Vec<String> {
     let mut lines = Vec::new();
     let mut hints: Vec<String> = Vec::new();
@@ -23,7 +23,7 @@ pub fn lines(label: &str, error: &dyn Error, paint: Paint) -> Vec<String> {
     while let Some(error) = next {
         next = error.source();
         let message = error.to_string();
-        // An error often quotes its cause.
+        // Many errors already contain the message of their cause.
         if !lines.is_empty() && said.contains(message.trim()) {
             continue;
         }

@@ -11,11 +11,11 @@ use crate::source::store_path_name;
 
 /// The width of a line if standard output is not a terminal.
 const COLUMNS: usize = 120;
-/// The least width of the column with a layer's contents.
+/// The minimum width of the column with a layer's contents.
 const FEWEST: usize = 24;
-/// The width of the names of properties.
+/// The width of the column with the names of properties.
 const WORDS: usize = 12;
-/// The heading above what the registry has.
+/// The heading of the column with the registry's state.
 const REGISTRY: &str = "registry";
 
 /// The width of standard output.
@@ -26,7 +26,7 @@ pub fn columns() -> usize {
     }
 }
 
-/// The whole output; each line ends with a newline.
+/// The complete output. Each line ends with a newline.
 pub fn text(inspection: &Inspection, columns: usize) -> String {
     let mut lines = Vec::new();
     for image in &inspection.images {
@@ -74,7 +74,7 @@ fn properties(image: &InspectedImage, lines: &mut Vec<String>) {
     }
 }
 
-/// A command as one would type it in a shell.
+/// A command with the quotes that a shell needs.
 fn command(words: &[String]) -> String {
     let is_plain = |c: char| c.is_alphanumeric() || "-_./:=@%+,".contains(c);
     let quoted = |word: &String| match !word.is_empty() && word.chars().all(is_plain) {
@@ -84,7 +84,7 @@ fn command(words: &[String]) -> String {
     words.iter().map(quoted).collect::<Vec<_>>().join(" ")
 }
 
-/// A row for each layer: number, size, diff ID, what the registry has, and its contents.
+/// A row for each layer: number, size, diff ID, the registry's state, and the contents.
 fn table(image: &InspectedImage, columns: usize, lines: &mut Vec<String>) {
     let number = image.layers.len().to_string().len();
     let states: Vec<String> = image.layers.iter().map(state).collect();
@@ -107,7 +107,7 @@ fn table(image: &InspectedImage, columns: usize, lines: &mut Vec<String>) {
     lines.push(format!("{}, {}", counted(image.layers.len(), "layer"), size(image.size)));
 }
 
-/// What the registry has of a layer, in few words.
+/// The registry's state of a layer, in a few words.
 fn state(layer: &InspectedLayer) -> String {
     let Some(registry) = &layer.registry else {
         return String::new();
@@ -124,7 +124,7 @@ fn state(layer: &InspectedLayer) -> String {
     escape(&state).into_owned()
 }
 
-/// The names of as many store paths as fit, or the command that made the layer.
+/// The names of as many store paths as fit, or else the command that made the layer.
 pub fn contents(layer: &InspectedLayer, room: usize) -> String {
     if layer.store_paths.is_empty() {
         let command = layer.created_by.as_deref().unwrap_or_default();
@@ -148,7 +148,7 @@ pub fn contents(layer: &InspectedLayer, room: usize) -> String {
         }
         text = longer;
     }
-    // A single name may be too long.
+    // A single name may be too long, so it is shortened.
     truncate_str(&text, room, "…").into_owned()
 }
 

@@ -1,4 +1,5 @@
-//! Labels for the images of one run, which begin their log lines: as short as tells them apart.
+//! Labels for the images of a run, at the beginning of their log lines. They are as short as
+//! possible, but different.
 
 use std::collections::HashSet;
 
@@ -14,7 +15,7 @@ const MAX_COLUMNS: usize = 32;
 
 /// A label for each image, padded to the same width. Empty if there is only one image.
 pub fn of_items(items: &[Item]) -> Vec<String> {
-    // Tried from short to long until all labels differ.
+    // The forms are tried from short to long until all labels are different.
     type LabelForm = fn(&Reference, Option<&Host>) -> String;
     let forms: [LabelForm; 4] = [
         |to, _| last(to.repository()).to_owned(),
@@ -39,7 +40,7 @@ pub fn of_items(items: &[Item]) -> Vec<String> {
     aligned(labels.unwrap_or_else(|| by(&forms[3])))
 }
 
-/// The same for the images of an index: their platforms, or their files.
+/// Labels for the images of an index: their platforms, or else their files.
 pub fn of_index(images: &[IndexItem]) -> Vec<String> {
     let label = |image: &IndexItem| match &image.platform {
         Some(platform) => platform.to_string(),

@@ -1,4 +1,4 @@
-//! Progress without a terminal: plain lines for a log.
+//! Progress without a terminal, as plain lines for a log.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::progress::{PushProgress, UploadLine};
 use super::text::{escape, size, to_send, whole_time};
 
-/// After this much silence, a line says how far the push is.
+/// After this time without a line, a line reports the progress.
 const SILENCE: Duration = Duration::from_secs(10);
 
 /// Writes plain lines.
@@ -23,14 +23,14 @@ impl<W: Write + Send> Lines<W> {
 
     /// Writes one line.
     pub fn line(&mut self, text: &str, now: Instant) {
-        // If standard error is closed, the push goes on all the same. One write for each line
-        // keeps the lines of several processes apart.
+        // If standard error is closed, the push continues nevertheless. Each line is a single
+        // write, so that lines of several processes are not mixed.
         let _ = self.out.write_all(format!("{text}\n").as_bytes());
         let _ = self.out.flush();
         self.last = now;
     }
 
-    /// Writes how far the push is if nothing was written for [`SILENCE`].
+    /// Writes the progress if nothing was written for [`SILENCE`].
     pub fn tick(&mut self, progress: &PushProgress, now: Instant) {
         if progress.is_under_way() && now.duration_since(self.last) >= SILENCE {
             self.line(&status(progress, now), now);
@@ -52,7 +52,8 @@ fn status(progress: &PushProgress, now: Instant) -> String {
     if let Some(left) = progress.time_left(now).filter(|left| !left.is_zero()) {
         text += &format!(", {} left", whole_time(left.as_secs_f64().ceil()));
     }
-    // Show the upload with the most bytes left: the push ends when it does.
+    // Show the upload with the most bytes left, because the push lasts at least as long as this
+    // one.
     let missing = |upload: &&UploadLine| {
         let total = upload.total.unwrap_or(u64::MAX);
         total.saturating_sub(upload.position)

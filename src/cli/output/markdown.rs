@@ -1,4 +1,4 @@
-//! `--summary`: what was pushed, in Markdown, for the summary page of a CI job.
+//! The text for `--summary`: the result of a push in Markdown, for the summary page of a CI job.
 
 use std::error::Error;
 
@@ -7,7 +7,7 @@ use super::summary::layer_counts;
 use super::text::{escape, size, time};
 use crate::report::Report;
 
-/// The part about an image that was pushed.
+/// The section for an image that was pushed.
 pub fn pushed(report: &Report) -> String {
     let verb = if report.dry_run { "Would push" } else { "Pushed" };
     let own = format!(":{}", report.tags.first().map_or("", String::as_str));
@@ -35,7 +35,7 @@ pub fn pushed(report: &Report) -> String {
     format!("### {verb} {}\n\n| | |\n|---|---|\n{rows}\n", code(reference))
 }
 
-/// The part about an image that failed. `name` is its destination, if known.
+/// The section for an image that failed. `name` is its destination, if known.
 pub fn failed(name: Option<&str>, error: &dyn Error) -> String {
     let name = name.map(|name| format!(": {}", code(name))).unwrap_or_default();
     let text: String =
@@ -43,7 +43,7 @@ pub fn failed(name: Option<&str>, error: &dyn Error) -> String {
     format!("### Push failed{name}\n\n{text}\n")
 }
 
-/// Text as code that is valid in a table.
+/// Text as inline code that is also valid in a table.
 fn code(text: &str) -> String {
     format!("`{}`", escape(text).replace('`', "'").replace('|', "\\|"))
 }

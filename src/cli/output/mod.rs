@@ -1,5 +1,4 @@
-//! What is printed during a push and after it: events, reports and errors come in, text goes to
-//! standard error.
+//! Everything that is printed on standard error during and after a push: events, reports, errors.
 
 mod bars;
 mod changes;
@@ -59,11 +58,12 @@ pub struct Output {
 struct OutputState {
     progress: PushProgress,
     screen: Screen,
-    /// The labels of the images, by their positions; empty if there is one image.
+    /// The labels of the images, by their positions. Empty for a single image.
     labels: Vec<String>,
-    /// The destinations that were named. An index has several images, and an image several attempts.
+    /// The destinations that were already shown. A destination may be reported several times, by
+    /// the images of an index or by repeated attempts.
     named: HashSet<String>,
-    /// Later events are dropped: threads that still run have nothing to add.
+    /// Whether later events are ignored. Threads that still run may send some.
     finished: bool,
 }
 
@@ -75,11 +75,12 @@ enum Screen {
 impl Output {
     /// Bars if standard error is an interactive terminal, plain lines otherwise.
     pub fn stderr(verbosity: Verbosity, dry_run: bool) -> Self {
-        // With `console`, CLICOLOR_FORCE overrides NO_COLOR; https://no-color.org wants the opposite.
+        // In `console`, CLICOLOR_FORCE overrides NO_COLOR, but https://no-color.org requires the
+        // opposite.
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let colours = !refused && console::colors_enabled_stderr();
         console::set_colors_enabled_stderr(colours);
-        // The bars ask for the colours of standard output, which has none.
+        // The bars use the colour setting of standard output, so set it to that of standard error.
         console::set_colors_enabled(colours);
         let screen = if verbosity > Verbosity::Quiet && is_watched() {
             let (_, columns) = console::Term::stderr().size();
@@ -105,7 +106,7 @@ impl Output {
         }
     }
 
-    /// Sets the labels that lines of several images begin with.
+    /// Sets the labels of several images, which are printed before their lines.
     pub fn set_labels(&self, labels: Vec<String>) {
         let mut state = self.state.lock();
         state.progress = PushProgress::new(labels.len().max(1));
@@ -143,7 +144,8 @@ impl Output {
         }
     }
 
-    /// Must be called at least every [`TICK`], also without events.
+    /// Refreshes the progress. It must be called at least every [`TICK`], even if there are no
+    /// events.
     pub fn tick(&self, now: Instant) {
         let mut state = self.state.lock();
         if state.finished || self.verbosity == Verbosity::Quiet {
@@ -164,9 +166,9 @@ impl Output {
                 let doing = if self.dry_run { "checking" } else { "pushing" };
                 vec![format!("{doing} {}", escape(reference))]
             }
-            // A plan is printed when it is complete, with the layers in order.
+            // A dry run prints all layers at the end, in order.
             Event::LayerDone { .. } if self.dry_run => vec![],
-            // At a terminal, layers that are already there are only counted, in the bar.
+            // On a terminal, layers that are already there are not listed; the bar counts them.
             Event::LayerDone { report, .. }
                 if is_log
                     || self.verbosity > Verbosity::Normal
@@ -222,14 +224,14 @@ impl Output {
         }
     }
 
-    /// Prints a line that is no result, unless only errors are wanted.
+    /// Prints a line that is not part of the result, unless only errors are printed.
     pub fn inform(&self, line: &str) {
         if self.verbosity > Verbosity::Quiet {
             self.print(line);
         }
     }
 
-    /// Removes the bars. From now on only [`report`](Self::report) and [`fail`](Self::fail) print.
+    /// Removes the bars and ignores all later events.
     pub fn finish(&self) {
         let mut state = self.state.lock();
         state.finished = true;
@@ -282,7 +284,7 @@ impl Output {
             }
         }
         let whole = summary::whole(report, self.paint);
-        // With one image, its name stands above the plan already.
+        // With a single image, its name was already printed above the layers.
         let name = if self.dry_run && !label.is_empty() {
             format!("{}: ", escape(&report.reference))
         } else {
@@ -312,7 +314,7 @@ impl Output {
         }
     }
 
-    /// Prints a line as it is.
+    /// Prints a line unchanged.
     pub fn print(&self, line: &str) {
         self.state.lock().screen.line(line, Instant::now());
     }
@@ -334,8 +336,8 @@ impl Screen {
     }
 }
 
-/// The lines of a message, escaped. All but the first are indented: they are causes and hints.
-/// There is at least one.
+/// The escaped lines of a message; at least one. Lines after the first are indented, because they
+/// are causes and hints.
 fn message(text: &str) -> Vec<String> {
     let mut lines = text.lines().filter(|line| !line.trim().is_empty());
     let first = escape(lines.next().unwrap_or_default()).into_owned();
@@ -343,13 +345,14 @@ fn message(text: &str) -> Vec<String> {
     std::iter::once(first).chain(others).collect()
 }
 
-/// Whether the lines of an event get the image's label. Requests do not: a connection may serve
-/// several images.
+/// Whether the lines of an event begin with the image's label. Requests have no label, because a
+/// connection may be used for several images.
 fn is_of_one_image(event: &Event) -> bool {
     matches!(event, Event::LayerDone { .. } | Event::Warning(_) | Event::Note(_))
 }
 
-/// Whether standard error is a terminal that can move its cursor, and not that of a CI job.
+/// Whether standard error is a terminal that supports cursor movement, and not the output of a CI
+/// job.
 fn is_watched() -> bool {
     let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let ci = set("CI") && std::env::var("CI").is_ok_and(|value| value != "false");

@@ -1,23 +1,23 @@
-//! How fast bytes move at present.
+//! Measures the current speed.
 
 use std::time::{Duration, Instant};
 
-/// A longer time without a byte is a wait, for a retry for example.
+/// After this time without a byte, the push counts as waiting, for example for a retry.
 const LULL: Duration = Duration::from_secs(5);
 
-/// The rate is an average over about this time. What moved earlier counts little: the first bytes
-/// only fill the buffers of the system, and a line may become slower.
+/// The rate is an average over about this many seconds. Earlier bytes count little: the first ones
+/// only fill the system's buffers, and the connection may become slower.
 const MEMORY: f64 = 5.0;
 
-/// There is no rate before so many seconds of work.
+/// No rate is given before this many seconds of work.
 const TOO_SHORT: f64 = 0.5;
 
-/// Bytes per second, over the time in which there was something to move.
+/// Bytes per second, counting only the time in which there was something to send.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// The bytes that moved, earlier ones counted less.
+    /// The bytes that moved; earlier ones have less weight.
     bytes: f64,
-    /// The seconds in which they moved, earlier ones counted less by the same factor.
+    /// The seconds in which they moved; earlier ones have less weight by the same factor.
     seconds: f64,
     last: Instant,
 }
@@ -27,17 +27,17 @@ impl Pace {
         Self { bytes: 0.0, seconds: 0.0, last: now }
     }
 
-    /// Takes note that there was nothing to move since the last call.
+    /// Records that there was nothing to move since the last call.
     pub fn rested(&mut self, now: Instant) {
         self.last = now;
     }
 
-    /// Takes note of bytes that moved since the last call.
+    /// Records the bytes that moved since the last call.
     pub fn moved(&mut self, bytes: u64, now: Instant) {
         *self = self.at(now, bytes as f64);
     }
 
-    /// Bytes per second; `None` before half a second of work, and while nothing has moved for long.
+    /// Bytes per second. `None` before half a second of work, and after a long time without a byte.
     pub fn per_second(&self, now: Instant) -> Option<f64> {
         if now.duration_since(self.last) > LULL {
             return None;
@@ -46,11 +46,11 @@ impl Pace {
         (seconds >= TOO_SHORT && bytes > 0.0).then(|| bytes / seconds)
     }
 
-    /// The same at a later time, when `bytes` more have moved.
+    /// The state at a later time, after `bytes` more have moved.
     fn at(&self, now: Instant, bytes: f64) -> Self {
         let passed = now.duration_since(self.last).min(LULL).as_secs_f64();
         let kept = (-passed / MEMORY).exp();
-        // The time that has passed, its beginning counted less than its end.
+        // The time that has passed; its beginning has less weight than its end.
         let weighted = MEMORY * (1.0 - kept);
         let weight = if passed > 0.0 { weighted / passed } else { 1.0 };
         Self {
@@ -73,7 +73,7 @@ mod tests {
     fn the_rate_of_a_steady_line_is_found_and_a_change_is_followed() {
         let begin = Instant::now();
         let mut pace = Pace::begin(begin);
-        // Buffers take some megabytes at once.
+        // At the beginning, buffers take several megabytes at once.
         pace.moved(10_000_000, at(begin, 0.01));
         let steps = |pace: &mut Pace, from: u32, to: u32, bytes: u64| {
             for step in from..to {

@@ -1,4 +1,4 @@
-//! How far a push is: events come in; layers, bytes, speed and time left come out.
+//! Computes from events how far a push is: layers, bytes, speed and remaining time.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -8,16 +8,16 @@ use crate::event::Event;
 use crate::image::LayerId;
 use crate::report::Outcome;
 
-/// There is no estimate before the images were read for so long.
+/// There is no estimate before the images were read for this long.
 const TOO_SHORT: Duration = Duration::from_secs(1);
 
-/// A longer time without a byte is a wait, for the registry for example.
+/// After this time without a byte, the reading counts as waiting, for example for the registry.
 const LULL: Duration = Duration::from_secs(5);
 
-/// Time spent reading, without the waits.
+/// Measures the time spent reading, without waiting times.
 #[derive(Clone, Copy, Debug)]
 struct WorkTime {
-    /// The work up to `last`.
+    /// The reading time up to `last`.
     until_last: Duration,
     /// When the last byte was read.
     last: Instant,
@@ -44,13 +44,13 @@ pub struct PushProgress {
     count: usize,
     /// The images that had an event, by their positions.
     images: BTreeMap<usize, ImageProgress>,
-    /// Layers that were not sent, because the registry had them.
+    /// Layers that were not sent, because the registry already had them.
     there: usize,
     /// Blobs that are being uploaded, or will be.
     uploads: BTreeMap<(usize, LayerId), UploadLine>,
     /// Bytes of the blobs whose upload has finished.
     uploaded: u64,
-    /// The time that was spent reading.
+    /// The time spent reading.
     reading: Option<WorkTime>,
     /// How fast bytes are sent, including those of uploads that were started again.
     sending: Option<Pace>,
@@ -63,7 +63,7 @@ struct ImageProgress {
     layers: Option<usize>,
     /// Layers that are finished: uploaded, mounted or found.
     settled: usize,
-    /// Bytes of the image's file read so far, and its length.
+    /// Bytes of the image's file that were read so far, and its length.
     reading: Option<(u64, Option<u64>)>,
 }
 
@@ -76,7 +76,7 @@ pub struct UploadLine {
     pub position: u64,
     /// The blob's length, once known.
     pub total: Option<u64>,
-    /// Bytes of the blob that exist.
+    /// Bytes of the blob that exist so far.
     ready: u64,
     stage: UploadStage,
 }
@@ -88,7 +88,7 @@ enum UploadStage {
 }
 
 impl UploadLine {
-    /// The bytes that are known to be sent for it.
+    /// The bytes of this upload that are known so far: its length, or what exists of it.
     fn known(&self) -> u64 {
         self.total.unwrap_or(self.ready).max(self.position)
     }
@@ -98,12 +98,12 @@ impl UploadLine {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ToSend {
     Exactly(u64),
-    /// More may follow.
+    /// At least this many; more may follow.
     AtLeast(u64),
 }
 
 impl PushProgress {
-    /// The progress of this many images before the first event.
+    /// The progress of this many images, before the first event.
     pub fn new(count: usize) -> Self {
         Self {
             count,
@@ -203,7 +203,7 @@ impl PushProgress {
         self.uploaded + self.uploads.values().map(|upload| upload.position).sum::<u64>()
     }
 
-    /// Bytes of blobs that were sent or are known to have to be.
+    /// Bytes of blobs that were sent, or are known to be needed.
     fn known(&self) -> u64 {
         self.uploaded + self.uploads.values().map(UploadLine::known).sum::<u64>()
     }
@@ -224,7 +224,7 @@ impl PushProgress {
         self.images.values().map(|image| image.settled).sum()
     }
 
-    /// Bytes to send that are known now; `None` if they are all sent and more may follow.
+    /// Bytes to send that are known so far. `None` if all of them are sent and more may follow.
     pub fn to_send(&self) -> Option<ToSend> {
         let known = self.known();
         match self.is_all_known() {
@@ -233,13 +233,13 @@ impl PushProgress {
         }
     }
 
-    /// Whether it is known for each layer whether it must be sent, and how long it is.
+    /// Whether it is known which layers must be sent, and how long each is.
     fn is_all_known(&self) -> bool {
         self.layers().is_some_and(|layers| layers <= self.settled() + self.uploads.len())
             && self.uploads.values().all(|upload| upload.total.is_some())
     }
 
-    /// Bytes to send per second, at present.
+    /// The current speed in bytes per second.
     pub fn pace(&self, now: Instant) -> Option<f64> {
         let mut pace = self.sending?;
         if self.is_idle() {
@@ -248,16 +248,17 @@ impl PushProgress {
         pace.per_second(now)
     }
 
-    /// How much of the push is done, 0 to 1: what is sent of what is expected to be sent.
+    /// How much of the push is done, from 0 to 1: the bytes sent, compared with the bytes that are
+    /// expected in total.
     pub fn fraction(&self) -> f64 {
         let known = self.known();
         let sent = if known == 0 { 1.0 } else { self.sent() as f64 / known as f64 };
         self.found_out().unwrap_or(0.0) * sent
     }
 
-    /// The estimated time left, if there is an estimate: that of reading or that of sending,
-    /// whichever is longer. It is assumed that as much must be sent of the part of the images that
-    /// is not read yet as of the part that is.
+    /// The estimated remaining time for reading or for sending, whichever is longer; `None` without
+    /// an estimate. It assumes that the unread part of the images needs as many bytes as the part
+    /// that was read.
     pub fn time_left(&self, now: Instant) -> Option<Duration> {
         let (mut reading, mut to_send) = (0.0, self.known() as f64);
         if !self.is_all_known() {
@@ -276,11 +277,11 @@ impl PushProgress {
             None if self.is_idle() => 0.0,
             None => return None,
         };
-        // At a speed near zero, the seconds do not fit in a Duration.
+        // If the speed is almost zero, the seconds may not fit in a Duration.
         Duration::try_from_secs_f64(f64::max(reading, sending)).ok()
     }
 
-    /// `12 of 43 layers`. If the number of layers is not yet known: `12 layers done`, or how much
+    /// `12 of 43 layers`. If the number of layers is not known yet: `12 layers done`, or how much
     /// was read.
     pub fn heading(&self) -> String {
         let counted: Vec<(usize, usize)> = self
@@ -310,12 +311,12 @@ impl PushProgress {
         self.there
     }
 
-    /// Whether anything is left to do before the manifest.
+    /// Whether something is left to do before the manifest can be put.
     pub fn is_under_way(&self) -> bool {
         !self.uploads.is_empty() || self.found_out().is_none_or(|part| part < 1.0)
     }
 
-    /// For which part of the images, 0 to 1, it is known what must be uploaded.
+    /// The part of the images, from 0 to 1, for which it is known what must be uploaded.
     fn found_out(&self) -> Option<f64> {
         let parts = (0..self.count).filter_map(|image| self.found_out_of(image));
         let known = parts.clone().next().is_some();
@@ -378,11 +379,12 @@ mod tests {
         progress.apply(0, &sent(0, 200, None), at(2));
         let left = progress.time_left(at(2)).unwrap();
         assert!((7..10).contains(&left.as_secs()), "{left:?}");
-        // The connection breaks, and nothing moves for minutes.
+        // The connection breaks, and no bytes move for minutes.
         progress.apply(0, &sent(0, 0, None), at(3));
         assert_eq!(progress.time_left(at(100)), None);
         progress.apply(0, &layer(1, "b", 100, Outcome::Uploaded), at(200));
-        // The wait counts as 5 seconds, in which 100 bytes were sent, and those before count less.
+        // The wait counts as 5 seconds in which 100 bytes were sent. Earlier bytes have less
+        // weight.
         let left = progress.time_left(at(200)).unwrap();
         assert!((20..32).contains(&left.as_secs()), "{left:?}");
     }
@@ -427,9 +429,9 @@ mod tests {
         progress.apply(0, &Event::Reading { position: 50, total: Some(100) }, now);
         progress.apply(0, &grown(400, 1000), now);
         assert_eq!(progress.to_send(), Some(ToSend::AtLeast(1000)));
-        // 2000 bytes are expected, of which 1600 are left, at 100 per second.
+        // 2000 bytes are expected, and 1600 of them are left, at 100 bytes per second.
         assert_eq!(progress.time_left(now).map(|left| left.as_secs_f64().round()), Some(16.0));
-        // The line is fast, and the rest of the image takes 4 seconds to read.
+        // Sending is fast, and reading the rest of the image takes 4 seconds.
         progress.apply(0, &sent(0, 1_000_000, None), now);
         assert_eq!(progress.time_left(now).map(|left| left.as_secs()), Some(4));
     }

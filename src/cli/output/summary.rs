@@ -1,4 +1,4 @@
-//! The summary of a push: a line for each layer, for the image, and for all images.
+//! The summary of a push: a line for each layer, for each image, and for all images together.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -26,7 +26,7 @@ pub fn layer(layer: &LayerReport, name_columns: usize, paint: Paint) -> String {
     format!("{}  {:>7}  {outcome}", fit(&escape(&layer.name), name_columns), size(layer.size))
 }
 
-/// `linux/amd64  sha256:…`: another manifest of the push.
+/// `linux/amd64  sha256:…`: a further manifest of the push.
 pub fn manifest(manifest: &ManifestReport) -> String {
     let what = manifest.artifact_type.as_ref().or(manifest.platform.as_ref());
     let what = escape(what.unwrap_or(&manifest.media_type)).into_owned();
@@ -69,7 +69,7 @@ pub fn whole(report: &Report, paint: Paint) -> String {
     )
 }
 
-/// `1 of 43 layers`. Of an artifact that is not an image `1 of 2 blobs`, or `no layers`.
+/// `1 of 43 layers`. For an artifact that is not an image, `1 of 2 blobs` or `no layers`.
 pub fn layer_counts(report: &Report) -> String {
     let is_image = report.layers.iter().any(|layer| layer.diff_id.is_some());
     match report.layers.len() {
@@ -98,13 +98,13 @@ fn other_manifests(report: &Report) -> String {
     }
 }
 
-/// Whether it is an image, and not an attestation or another artifact.
+/// Whether the manifest is an image, and not an attestation or another artifact.
 fn is_image(manifest: &ManifestReport) -> bool {
     let platform = manifest.platform.as_deref().filter(|platform| *platform != "unknown/unknown");
     platform.is_some() && manifest.artifact_type.is_none() && manifest.subject.is_none()
 }
 
-/// The last line if there are several images.
+/// The last line, if there are several images.
 pub fn total(outcomes: &[ImageOutcome], took: Duration, dry_run: bool, paint: Paint) -> String {
     let reports: Vec<&Report> = outcomes.iter().filter_map(ImageOutcome::report).collect();
     let is_new =

@@ -1,26 +1,26 @@
-//! What is printed for each event, and values that other tests build on.
+//! Tests of what is printed for each event, and values that other tests use.
 
 use super::*;
 use crate::image::LayerId;
 use crate::image::{Compression, Digest, Format};
 use crate::report::{Known, LayerReport};
 
-/// An upload that begins.
+/// The event that an upload begins.
 pub fn started(id: usize, name: &str, total: Option<u64>) -> Event {
     Event::UploadStarted { layer: LayerId(id), name: name.into(), total }
 }
 
-/// An upload of which this much is sent, and no more exists.
+/// The event that this many bytes of an upload are sent, and that no more exist yet.
 pub fn sent(id: usize, position: u64, total: Option<u64>) -> Event {
     Event::UploadProgress { layer: LayerId(id), position, ready: position, total }
 }
 
-/// A layer that is settled.
+/// The event that a layer is done.
 pub fn layer(id: usize, name: &str, size: u64, outcome: Outcome) -> Event {
     Event::LayerDone { layer: LayerId(id), report: layer_report(name, size, outcome) }
 }
 
-/// What became of a layer.
+/// The report of a layer.
 pub fn layer_report(name: &str, size: u64, outcome: Outcome) -> LayerReport {
     LayerReport {
         name: name.into(),
@@ -33,7 +33,7 @@ pub fn layer_report(name: &str, size: u64, outcome: Outcome) -> LayerReport {
     }
 }
 
-/// A push of these layers.
+/// The report of a push with these layers.
 pub fn report(layers: Vec<LayerReport>) -> Report {
     let digest = Digest::of(b"manifest");
     Report {
@@ -58,7 +58,7 @@ pub fn report(layers: Vec<LayerReport>) -> Report {
     }
 }
 
-/// A sink whose content can be looked at.
+/// A sink whose content can be read by the test.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -72,7 +72,7 @@ impl Write for Log {
     }
 }
 
-/// What a log holds after everything that can happen has happened.
+/// The content of a log after one event of each kind.
 fn log_of(verbosity: Verbosity, dry_run: bool) -> String {
     let log = Log::default();
     let begin = Instant::now();
@@ -184,7 +184,7 @@ fn a_dry_run_tells_its_plan_in_order_at_the_end() {
     );
 }
 
-/// What a log holds after two images were pushed, of which the second failed.
+/// The content of a log after two images, of which the second failed.
 fn log_of_two(verbosity: Verbosity) -> String {
     let log = Log::default();
     let begin = Instant::now();

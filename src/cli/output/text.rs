@@ -1,4 +1,4 @@
-//! Text for people: sizes, times, escaped foreign text, colours.
+//! Formats text for the user: sizes, times, colours, and escaped text from elsewhere.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -9,8 +9,8 @@ use super::progress::ToSend;
 use crate::source::is_harmful;
 
 /// Escapes text from an image or a registry. Characters that move the cursor, change colours, or
-/// hide or reorder text are shown as `\u{1b}`. All foreign text passes through here before it is
-/// printed.
+/// hide or reorder text are shown as `\u{1b}`. All text from elsewhere must pass through here
+/// before it is printed.
 pub fn escape(text: &str) -> Cow<'_, str> {
     if !text.contains(is_harmful) {
         return Cow::Borrowed(text);
@@ -37,7 +37,7 @@ pub fn size(bytes: u64) -> String {
     for next in ["kB", "MB", "GB", "TB", "PB", "EB"] {
         value /= 1000.0;
         unit = next;
-        // A value that would be rounded to 1000 is 1.0 of the next unit.
+        // A value that would be rounded to 1000 is shown as 1.0 of the next unit.
         if value < 999.5 {
             break;
         }
@@ -53,7 +53,7 @@ pub fn to_send(bytes: ToSend) -> String {
     }
 }
 
-/// A duration; the longer, the less precise: `0.9 s`, `2 min 05 s`, `1 h 02 min`.
+/// A duration; a longer one is shown less precisely: `0.9 s`, `2 min 05 s`, `1 h 02 min`.
 pub fn time(seconds: f64) -> String {
     if seconds < 0.1 {
         return format!("{seconds:.2} s");
@@ -64,7 +64,7 @@ pub fn time(seconds: f64) -> String {
     whole_time(seconds)
 }
 
-/// As [`time`], without tenths: `12 s`.
+/// Like [`time`], but without tenths of a second: `12 s`.
 pub fn whole_time(seconds: f64) -> String {
     let seconds = seconds.round() as u64;
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
@@ -84,40 +84,40 @@ pub fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-/// Cuts or pads `text`, which is already escaped, to this many columns.
+/// Shortens or pads `text`, which must be escaped already, to this many columns.
 pub fn fit(text: &str, columns: usize) -> String {
     console::pad_str(&truncate_str(text, columns, "…"), columns, console::Alignment::Left, None)
         .into_owned()
 }
 
-/// Colours, or none.
+/// Adds colours to text, if they are enabled.
 #[derive(Clone, Copy, Debug)]
 pub struct Paint {
     pub colours: bool,
 }
 
 impl Paint {
-    /// Errors.
+    /// The style of errors.
     pub fn bad(self, text: &str) -> String {
         self.apply(Style::new().red().bold(), text)
     }
 
-    /// Warnings.
+    /// The style of warnings.
     pub fn doubtful(self, text: &str) -> String {
         self.apply(Style::new().yellow().bold(), text)
     }
 
-    /// Hints.
+    /// The style of hints.
     pub fn helpful(self, text: &str) -> String {
         self.apply(Style::new().cyan().bold(), text)
     }
 
-    /// Successes.
+    /// The style of successes.
     pub fn good(self, text: &str) -> String {
         self.apply(Style::new().green(), text)
     }
 
-    /// Details.
+    /// The style of details.
     pub fn faint(self, text: &str) -> String {
         self.apply(Style::new().dim(), text)
     }

@@ -164,8 +164,8 @@ impl Authenticator {
                 let scopes = scopes.clone().with_challenged(scope.as_deref().unwrap_or_default());
                 let header = self.token(repository, scopes, endpoint).await?;
                 let login = self.login(repository).await?;
-                // The registry refused this same header, so there is nothing else to try. A token
-                // server that returns the same token only confirms the login.
+                // The registry refused this very registry token, and there is no other one. A token
+                // from a token server is different: that server has accepted the login.
                 if let Some(Credential::RegistryToken(_)) = &login.found.credential
                     && sent == Some(&header)
                 {

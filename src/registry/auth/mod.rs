@@ -1,4 +1,4 @@
-//! Who we are to a registry: credentials, challenges, tokens.
+//! Authentication at a registry: credentials, challenges, tokens.
 //!
 //! ```text
 //!  flags, files, programs, environment ──► Sources::find ──► Found{credential, origin}
@@ -8,9 +8,9 @@
 //!                                 token server ◄───┘  └──── tokens, kept by scopes
 //! ```
 //!
-//! An [`Authenticator`] serves one registry. Nothing is sent before the registry has asked for it.
-//! What is sent goes to this registry and to the token server that it named over TLS, through the
-//! same door as every other request.
+//! An [`Authenticator`] is for one registry. It sends no credential before the registry has asked
+//! for it. Credentials are sent only to this registry and to its token server, through the same
+//! door as every other request.
 
 mod authenticator;
 mod cache;

@@ -1,7 +1,7 @@
-//! Where a credential may go: scheme, host and port of a URL.
+//! Where a credential may be sent: scheme, host and port of a URL.
 //!
-//! Two URLs with the same realm are the same server to us. A URL that differs in one of the three
-//! (a redirect to a storage host, an upload location on another port) gets no credential.
+//! URLs with the same realm count as the same server. A URL that differs in one of the three parts,
+//! such as a redirect to a storage host or an upload location on another port, gets no credential.
 
 use std::fmt;
 
@@ -25,7 +25,7 @@ impl Realm {
         }
     }
 
-    /// Whether what is sent there cannot be read on the way.
+    /// Whether the connection is encrypted.
     pub fn is_tls(&self) -> bool {
         self.scheme == "https"
     }
@@ -35,7 +35,7 @@ impl Realm {
         self.host.as_ref().is_some_and(is_loopback_host)
     }
 
-    /// Whether both are on one host, on whichever port.
+    /// Whether both are on the same host; the ports may differ.
     pub fn is_same_host(&self, other: &Self) -> bool {
         self.host.is_some() && self.host == other.host
     }

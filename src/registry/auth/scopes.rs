@@ -1,12 +1,12 @@
-//! What a token is to allow: a set of resources with actions.
+//! What a token must allow: a set of resources with actions.
 //!
-//! Written `repository:<name>:<action>,<action>`, sorted, so that the same set is always the same
-//! text (distribution's "Token Scope Documentation").
+//! The text form is `repository:<name>:<action>,<action>`, sorted, so that equal sets have equal
+//! texts (distribution's "Token Scope Documentation").
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// Scopes that a registry may add by its challenge; more are skipped.
+/// How many scopes of a challenge are added; more are skipped.
 const MAX_CHALLENGED: usize = 32;
 
 /// A set of resources, each with the actions wanted on it.
@@ -17,23 +17,23 @@ pub struct Scopes {
 }
 
 impl Scopes {
-    /// To read from a repository.
+    /// The scopes for reading from a repository.
     pub fn pull(repository: &str) -> Self {
         Self::default().with(&format!("repository:{repository}"), ["pull"])
     }
 
-    /// To read from and write to a repository.
+    /// The scopes for reading from and writing to a repository.
     pub fn push(repository: &str) -> Self {
         Self::default().with(&format!("repository:{repository}"), ["pull", "push"])
     }
 
-    /// These and reading from another repository, from which a blob is mounted.
+    /// These scopes and reading from another repository, from which a blob is mounted.
     #[must_use]
     pub fn with_pull(self, repository: &str) -> Self {
         self.with(&format!("repository:{repository}"), ["pull"])
     }
 
-    /// These and those that a challenge's `scope` asks for. Malformed scopes are skipped.
+    /// These scopes and those in a challenge's `scope`. Malformed scopes are skipped.
     #[must_use]
     pub fn with_challenged(self, scope: &str) -> Self {
         scope
@@ -50,7 +50,7 @@ impl Scopes {
             })
     }
 
-    /// Whether a token for these also serves where `needed` are needed.
+    /// Whether a token with these scopes can be used where `needed` is required.
     pub fn contains(&self, needed: &Self) -> bool {
         needed.actions.iter().all(|(resource, actions)| {
             self.actions
@@ -59,7 +59,7 @@ impl Scopes {
         })
     }
 
-    /// Whether nothing is asked for.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.actions.is_empty()
     }

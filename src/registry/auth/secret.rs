@@ -1,8 +1,8 @@
-//! Text that cannot be printed: passwords and tokens.
+//! Text that is never printed: passwords and tokens.
 //!
 //! `Debug` shows `***`, there is no `Display`, and the memory is overwritten when the value is
-//! dropped. The only way to the text is [`Secret::expose`], so a search for that word finds every
-//! place where a secret leaves the program.
+//! dropped. Only [`Secret::expose`] returns the text, so a search for that word finds every place
+//! where a secret leaves the program.
 
 use std::fmt;
 
@@ -19,12 +19,12 @@ impl Secret {
         Self(Zeroizing::new(text.into()))
     }
 
-    /// The text, for the one request or program that it is meant for.
+    /// The text, to be passed only to the request or program that needs it.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether there is nothing in it.
+    /// Whether the text is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,8 +1,9 @@
-//! The search for a credential: which places, in which order, and what to say afterwards.
+//! The search for a credential: which places are searched, in which order, and what messages say
+//! about it.
 //!
-//! The first place that has a credential for the registry wins. A place that does not exist or
-//! says nothing of this registry is passed over; one that is broken stops the search, since going
-//! on would push under another name than the user meant.
+//! The first place with a credential for the registry is used. A place that does not exist or has
+//! no entry for this registry is skipped. A broken place is an error, because otherwise the push
+//! might use another user than the user of this program wanted.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -25,25 +26,25 @@ const MAX_FILE: u64 = 8 * 1024 * 1024;
 /// Where credentials are looked for, in the order of the fields.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
-    /// `--username` with its password. It is used at every registry that these sources are given
-    /// to.
+    /// `--username` with its password. It is sent to every registry that these sources are used
+    /// for.
     pub explicit: Option<(String, Secret)>,
     /// `--auth-file`.
     pub auth_file: Option<PathBuf>,
-    /// The environment. Default: an empty one; [`Environment::capture`] takes the process's.
+    /// The environment. Default: empty; [`Environment::capture`] reads that of the process.
     pub environment: Environment,
 }
 
-/// A file to look into.
+/// A place with credentials: a file, or a variable with the content of a file.
 struct CredentialFile {
     path: PathBuf,
     content: FileContent,
 }
 
 enum FileContent {
-    /// On the disk, in its usual place.
+    /// A file in its usual place.
     Usual,
-    /// On the disk, named by the user in this way: it must exist.
+    /// A file that the user named by this option or variable; it must exist.
     Named(&'static str),
     /// The value of a variable.
     Value(Secret),
@@ -138,7 +139,7 @@ impl Sources {
         let shown = place.path.display();
         let Some(bytes) = read(place).await? else {
             return Ok(Looked::Nothing(match place.path.parent() {
-                // As if DOCKER_CONFIG were the file, and not its folder.
+                // The user probably set DOCKER_CONFIG to the file in place of its folder.
                 Some(folder) if folder.is_file() => {
                     format!("{shown} ({} is a file, not a folder)", folder.display())
                 }
@@ -188,7 +189,8 @@ impl Sources {
                         registry: registry.to_owned(),
                     });
                 }
-                // The file was written elsewhere, and nobody logged in to this registry there.
+                // The file was probably copied from another machine, and it has no entry for this
+                // registry.
                 None => {
                     return Ok(Looked::Nothing(format!(
                         "{shown} (no entry; its docker-credential-{name} is not installed)"
@@ -206,7 +208,7 @@ impl Sources {
 
 enum Looked {
     Found(Found),
-    /// The place, and why it has nothing.
+    /// The place, and why it has no credential.
     Nothing(String),
 }
 
@@ -219,7 +221,7 @@ async fn ask(program: &Program, servers: &[String]) -> Result<Option<Credential>
     Ok(None)
 }
 
-/// The file's content; `None` where it does not exist and need not.
+/// The file's content; `None` if the file does not exist and need not exist.
 async fn read(place: &CredentialFile) -> Result<Option<Zeroizing<Vec<u8>>>, CredentialError> {
     let mut bytes = Zeroizing::new(Vec::new());
     if let FileContent::Value(value) = &place.content {
@@ -227,7 +229,7 @@ async fn read(place: &CredentialFile) -> Result<Option<Zeroizing<Vec<u8>>>, Cred
         return Ok(Some(bytes));
     }
     let read = async {
-        // Opening a pipe waits for a writer. Only the user may name one.
+        // Opening a pipe would wait for a writer, so only a file that the user named may be one.
         if matches!(place.content, FileContent::Usual)
             && !tokio::fs::metadata(&place.path).await?.is_file()
         {
@@ -264,7 +266,7 @@ mod tests {
     use super::*;
     use std::ffi::OsString;
 
-    /// A home with a folder for every place, and a `PATH` of its own.
+    /// A home folder with a folder for each place, and its own `PATH`.
     struct Machine {
         root: tempfile::TempDir,
         sources: Sources,

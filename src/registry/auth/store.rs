@@ -1,8 +1,8 @@
-//! Keeps and forgets logins where docker, podman and skopeo look for them: in Docker's
-//! `config.json` or the file that the user names, or in the credential program that this file names.
+//! Saves and removes logins where docker, podman and skopeo look for them: in Docker's
+//! `config.json` or a file that the user names, or in the credential program that this file names.
 //!
-//! A file is replaced as a whole by a rename, by one process at a time, with mode 0600. A symlink
-//! stays, and its target is replaced. Everything else in the file stays as it is, byte for byte.
+//! A file is replaced by a rename, by one process at a time, with mode 0600. If it is a symlink,
+//! its target is replaced. All other content of the file stays the same, byte for byte.
 
 mod file;
 
@@ -24,22 +24,22 @@ use super::sources::Sources;
 use crate::event::{Event, Events};
 use crate::registry::{Error, Options, Registry};
 
-/// A login that cannot be checked or kept.
+/// A login could not be checked or saved.
 #[derive(Debug, thiserror::Error)]
 pub enum LoginError {
-    /// The registry refused it, or could not be asked. Nothing was kept.
+    /// The registry refused the login, or could not be asked. Nothing was saved.
     #[error(transparent)]
     Check(#[from] Error),
-    /// It cannot be written.
+    /// The login could not be written.
     #[error(transparent)]
     Keep(#[from] CredentialError),
 }
 
-/// Checks a user and a password with a registry, and keeps them if it does not refuse them. Returns
-/// where they are: a file, or a credential program and the file that names it.
+/// Checks a user and a password with a registry, and saves them if the registry accepts them.
+/// Returns where they were saved: a file, or a credential program and the file that names it.
 ///
-/// `options.credentials` tell which file: `--auth-file`, `$REGISTRY_AUTH_FILE`, or else Docker's
-/// `config.json`. For registry.fly.io the password may be any form of a Fly token.
+/// `options.credentials` determine the file: `--auth-file`, `$REGISTRY_AUTH_FILE`, or else Docker's
+/// `config.json`. For registry.fly.io the password may be a Fly token in any form.
 pub async fn login(
     registry: &str,
     username: &str,
@@ -58,7 +58,7 @@ pub async fn login(
     Ok(keep(registry, username, &password, &sources).await?)
 }
 
-/// Keeps a login without asking the registry.
+/// Saves a login without asking the registry.
 async fn keep(
     registry: &str,
     username: &str,
@@ -72,7 +72,7 @@ async fn keep(
     let (entry, place) = match &program {
         Some(program) => {
             program.store(&server, username, password).await?;
-            // As docker does, so that it is known that the program has one.
+            // docker writes an empty entry too; it shows that the program has the login.
             let place = format!("{} (named in {})", program.name(), path.display());
             (Zeroizing::new("{}".to_owned()), place)
         }
@@ -94,7 +94,7 @@ async fn keep(
     Ok(place)
 }
 
-/// Forgets the login for a registry. Returns where it was; `None`: there was none.
+/// Removes the login for a registry. Returns where it was; `None` if there was none.
 pub async fn logout(registry: &str, sources: &Sources) -> Result<Option<String>, CredentialError> {
     let path = path(sources)?;
     let file = LockedConfig::lock(&path).await?;
@@ -114,7 +114,7 @@ pub async fn logout(registry: &str, sources: &Sources) -> Result<Option<String>,
     Ok(place.or_else(|| removed.then(|| path.display().to_string())))
 }
 
-/// The file that logins are kept in.
+/// The file in which logins are saved.
 fn path(sources: &Sources) -> Result<PathBuf, CredentialError> {
     let environment = &sources.environment;
     let named = sources.auth_file.as_ref().or(environment.registry_auth_file.as_ref()).cloned();

@@ -1,5 +1,5 @@
-//! The authenticator against a token server on loopback: what it asks, how often, and what it
-//! says when it gets nothing.
+//! Tests of the authenticator with a token server on loopback: what it requests, how often, and
+//! which errors it returns.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -43,14 +43,14 @@ impl Seen {
     }
 }
 
-/// Ends with the test's runtime.
+/// It ends with the test's runtime.
 struct TokenServer {
     address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
 impl TokenServer {
-    /// `answer` gets each request and its number, from 1.
+    /// `answer` is called with each request and its number, starting with 1.
     async fn start<R: IntoResponse>(
         answer: impl Fn(&Seen, usize) -> R + Send + Sync + 'static,
     ) -> Self {
@@ -64,7 +64,7 @@ impl TokenServer {
             async move {
                 let (parts, body) = request.into_parts();
                 let body = axum::body::to_bytes(body, 65536).await.unwrap();
-                // Long enough for others to arrive meanwhile.
+                // Long enough for other requests to arrive meanwhile.
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 let pairs = |bytes: &[u8]| form_urlencoded::parse(bytes).into_owned().collect();
                 let one = Seen {
@@ -88,7 +88,7 @@ impl TokenServer {
         Self { address, seen }
     }
 
-    /// One that gives `token-1`, `token-2`, … for as many seconds.
+    /// A server that gives `token-1`, `token-2` and so on, each valid for this many seconds.
     async fn generous(seconds: u64) -> Self {
         Self::start(move |_, number| {
             format!(r#"{{"token":"token-{number}","expires_in":{seconds}}}"#)
@@ -128,7 +128,7 @@ fn user() -> Sources {
     Sources { explicit: Some(("me".into(), Secret::new("hunter2"))), ..Sources::default() }
 }
 
-/// Credentials from a file, which goes with the folder.
+/// Credentials from a file. The file exists as long as the returned folder.
 fn file(json: &str) -> (tempfile::TempDir, Sources) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("auth.json");
@@ -145,7 +145,7 @@ fn push() -> Scopes {
     Scopes::push(REPOSITORY)
 }
 
-/// What the answer to a challenge is.
+/// The header that answers a challenge.
 async fn answer(auth: &Authenticator, headers: &HeaderMap, scopes: &Scopes) -> String {
     let header = auth.challenged(REPOSITORY, scopes, headers, None).await;
     text(&header.unwrap())
@@ -356,7 +356,7 @@ async fn a_token_is_replaced_before_it_ends() {
         tokio::time::advance(Duration::from_secs(seconds)).await;
         tokio::time::resume();
     };
-    // A long life is cut by ten seconds, a short one by a quarter.
+    // A long lifetime is shortened by ten seconds, a short one by a quarter.
     for (life, served) in [(300, 285), (8, 5)] {
         let server = TokenServer::generous(life).await;
         let auth = authenticator(user());
@@ -417,7 +417,7 @@ async fn each_repository_goes_with_its_own_credential() {
     let auth = authenticator(sources);
     let headers = challenge(&format!(r#"Bearer realm="http://{}/t""#, server.address));
     for repository in ["one/app", "two/app"] {
-        // The same scopes: it is the credential that must tell the tokens apart.
+        // The scopes are equal, so the tokens must be distinguished by the credential.
         auth.challenged(repository, &pull(), &headers, None).await.unwrap();
     }
     let accounts: Vec<_> =
@@ -577,14 +577,14 @@ async fn a_registry_on_this_machine_cannot_send_us_elsewhere_in_the_open() {
     let headers = challenge(r#"Bearer realm="http://192.0.2.1:1/t""#);
     let error = refusal(&authenticator(user()), &headers).await;
     assert!(matches!(error, AuthError::InsecureRealm { .. }), "{error:?}");
-    // Nor with --plain-http, as long as there is a password that would go there.
+    // It is also refused with `--plain-http` if a password would be sent there.
     let with = |credentials| {
         let options = Options { plain_http: true, credentials, ..Options::default() };
         authenticator_at("h.example", options, event::ignore())
     };
     let error = refusal(&with(user()), &headers).await;
     assert!(matches!(error, AuthError::InsecureRealm { .. }), "{error:?}");
-    // Anonymously it is tried; nothing listens at this address.
+    // Without a password it is tried, but nothing listens at this address.
     let (auth, scopes) = (with(Sources::default()), push());
     let attempt = auth.challenged(REPOSITORY, &scopes, &headers, None);
     let outcome = tokio::time::timeout(Duration::from_millis(300), attempt).await;
@@ -636,7 +636,8 @@ async fn nothing_secret_is_told_by_errors_events_or_debug_formats() {
         let told = Arc::clone(&told);
         Arc::new(move |event: Event| log(&told, format!("{event:?}\n")))
     };
-    // The server repeats all that it was sent, in every form, and its token where none belongs.
+    // The server repeats everything that it received, in every form, and puts its token into wrong
+    // fields.
     let server = TokenServer::start(|seen, number| {
         let status = match number % 3 {
             0 => StatusCode::FORBIDDEN,
@@ -683,7 +684,7 @@ async fn nothing_secret_is_told_by_errors_events_or_debug_formats() {
 #[tokio::test]
 async fn a_secret_that_a_server_repeats_is_not_shown_even_in_part() {
     const PASSWORD: &str = "pass  word&more";
-    // A message is cut after 300 bytes, here amid the password.
+    // A message is cut after 300 bytes. Here that is within the password.
     for fill in 285..300 {
         for echo in [PASSWORD, "pass++word%26more", "bWU6cGFzcyAgd29yZCZtb3Jl"] {
             let body = format!("{}{echo}", "x".repeat(fill));

@@ -1,9 +1,9 @@
 //! One request to a token server: scopes and a credential go in, a bearer token comes out.
 //!
-//! A GET with the password (or with nothing), or a POST with an identity token, as distribution's
-//! "Token Authentication Specification" and "OAuth2 Token Authentication" have it. The request goes
-//! through the same door as all others; it is sent once, no redirect is followed, and of the answer
-//! only its complaints are shown.
+//! It is a GET with a password or anonymous, or a POST with an identity token, as described in
+//! distribution's "Token Authentication Specification" and "OAuth2 Token Authentication". The
+//! request goes through the same door as all others. It is sent once, and no redirect is followed.
+//! Of the answer only error messages are shown.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,29 +29,29 @@ use super::scopes::Scopes;
 use super::secret::Secret;
 use crate::json;
 
-/// What we call ourselves to token servers.
+/// The name of this client for token servers.
 const CLIENT_ID: &str = "pushimg";
 /// The longest answer that is read, in bytes.
 const MAX_ANSWER: u64 = 1024 * 1024;
-/// How long a token lives where the server does not say.
+/// The lifetime of a token if the server does not give one.
 const DEFAULT_LIFE: Duration = Duration::from_secs(60);
-/// The longest life that is believed.
+/// The longest lifetime that is accepted.
 const MAX_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long before its end a token is replaced, unless its life is short.
+/// How long before it expires a token is replaced, unless its lifetime is short.
 const MARGIN: Duration = Duration::from_secs(10);
 
 /// A bearer token, ready to be sent.
 #[derive(Clone, Debug)]
 pub(super) struct Token {
-    /// `Bearer …`; no debug format shows it.
+    /// `Bearer …`, marked as sensitive so that debug output hides it.
     pub header: HeaderValue,
-    /// What was asked for.
+    /// The scopes that were requested.
     pub scopes: Scopes,
-    /// From then on a new one is fetched.
+    /// When to fetch a new token.
     pub stale_at: Instant,
 }
 
-/// Where tokens come from.
+/// A token server's endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Endpoint {
     /// The challenge's realm.
@@ -66,7 +66,7 @@ pub(super) struct TokenRequest {
     pub endpoint: Endpoint,
     pub scopes: Scopes,
     pub found: Arc<Found>,
-    /// What the server may repeat and must not be shown.
+    /// Texts that the server may repeat and that must not be shown.
     pub secrets: Secrets,
 }
 
@@ -96,7 +96,8 @@ impl TokenRequest {
             return Ok(Token {
                 header,
                 scopes: self.scopes,
-                // The time starts when we asked: the server may have made the token then.
+                // The lifetime counts from the time of the request, because the server may have
+                // made the token then.
                 stale_at: sent_at + (life - MARGIN.min(life / 4)),
             });
         }
@@ -159,12 +160,12 @@ impl TokenRequest {
         };
         request.headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         request.read = ReadBody::Always(MAX_ANSWER);
-        // A credential could go along.
+        // A redirect could receive a credential.
         request.redirects = Redirects::Return;
         request
     }
 
-    /// 401 is about the login; some token servers say 403 to a wrong password, too.
+    /// A 401 is about the login. Some token servers also answer 403 to a wrong password.
     fn advice(&self, status: StatusCode) -> String {
         let log_in = hosts::log_in(self.door.host());
         match status {
@@ -216,7 +217,7 @@ impl TokenRequest {
     }
 }
 
-/// The token and its life. The error says what is wrong with the answer, and nothing of it.
+/// The token and its lifetime. The error says what is wrong with the answer, but does not quote it.
 pub(super) fn parse(body: &[u8]) -> Result<(Secret, Duration), String> {
     let answer: TokenAnswer = json::from_slice(body)
         .map_err(|_| "it answered 200, but not with the JSON of a token".to_owned())?;
@@ -237,17 +238,17 @@ pub(super) fn parse(body: &[u8]) -> Result<(Secret, Duration), String> {
     Ok((token, life))
 }
 
-/// Status and the server's own words.
+/// The status and the server's message.
 fn complaint(status: StatusCode, words: &str) -> String {
     let words = excerpt(words);
     if words.is_empty() { status.to_string() } else { format!("{status}: {words}") }
 }
 
-/// The server's own words, whole: cut short, a secret might no longer be known as one.
+/// The server's message, not shortened: in a shortened text a secret might not be recognised.
 pub(super) fn words(body: &[u8]) -> String {
     match serde_json::from_slice::<Value>(body) {
         Ok(json) => json_words(&json).join("; "),
-        // A page made for a browser by something in between tells nothing.
+        // An HTML page comes from something between us and the server, and says nothing useful.
         Err(_) if body.trim_ascii_start().starts_with(b"<") => String::new(),
         Err(_) => String::from_utf8_lossy(body).into_owned(),
     }

@@ -1,5 +1,5 @@
-//! The certificates that are trusted for a registry, and the one that proves who we are: from
-//! `--ca-file`, from the folders `certs.d`, from the environment, from the system.
+//! The certificates that are trusted for a registry, and the client's own certificate: from
+//! `--ca-file`, from the folders `certs.d`, from the environment, and from the system.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -15,19 +15,19 @@ use super::TlsOptions;
 use super::verify::TrustedRoots;
 use crate::registry::Error;
 
-/// A longer file of certificates is refused: some paths, such as `/dev/zero`, have no end.
+/// A longer certificate file is rejected: some paths, such as `/dev/zero`, have no end.
 const MAX_PEM_BYTES: u64 = 16 << 20;
 
-/// What nixpkgs sets the variables to where a shell is to find no certificates of the system.
+/// nixpkgs sets the variables to this path if a shell must not find the system's certificates.
 const NO_FILE: &str = "/no-cert-file.crt";
 
-/// Variables that name a file of certificates. Both count: Nix sets the first for every shell, so
-/// it does not mean that the second, which a user sets for one command, is to be passed over.
+/// Variables that name a certificate file. Both are used: Nix sets the first one in every shell, so
+/// it does not replace the second one, which a user may set for a single command.
 const FILE_VARIABLES: [&str; 2] = ["NIX_SSL_CERT_FILE", "SSL_CERT_FILE"];
-/// The variable that names folders of certificates.
+/// The variable that names certificate folders.
 const FOLDERS_VARIABLE: &str = "SSL_CERT_DIR";
 
-/// The certificates that are trusted for the registry with these folders in `certs.d`.
+/// The certificates to trust for the registry with this `certs.d` folder.
 pub fn trust(options: &TlsOptions, folder: &HostFolder) -> Result<TrustedRoots, Error> {
     if options.skip_verify {
         return Ok(TrustedRoots::Anyone);
@@ -47,8 +47,8 @@ pub fn trust(options: &TlsOptions, folder: &HostFolder) -> Result<TrustedRoots, 
     Ok(TrustedRoots::Only { roots, certificates, missing })
 }
 
-/// The certificates that the environment names, or else the system's; and what the environment
-/// names in vain.
+/// The certificates that the environment names, or else the system's. Also returns which named
+/// files have no certificates.
 fn system() -> (Vec<CertificateDer<'static>>, Option<String>) {
     let set = |name: &str| {
         std::env::var_os(name).filter(|value| !value.is_empty() && value.as_os_str() != NO_FILE)
@@ -84,7 +84,7 @@ fn system() -> (Vec<CertificateDer<'static>>, Option<String>) {
     (found, (!missing.is_empty()).then(|| missing.join("; ")))
 }
 
-/// The certificates in the system's usual places.
+/// The certificates in the system's usual files and folders.
 #[cfg(not(target_os = "macos"))]
 fn usual() -> Vec<CertificateDer<'static>> {
     let places = openssl_probe::probe();
@@ -100,8 +100,7 @@ fn usual() -> Vec<CertificateDer<'static>> {
     rustls_native_certs::load_native_certs().certs
 }
 
-/// The certificate that proves who we are, with those that lead from it to its authority, and its
-/// key.
+/// The client's certificate, with the intermediate certificates, and its key.
 pub fn identity(
     certificate: &Path,
     key: &Path,
@@ -112,7 +111,7 @@ pub fn identity(
     Ok((chain, private))
 }
 
-/// The certificates in a file, without what is damaged.
+/// The certificates in a file, without damaged ones.
 fn readable(file: &Path) -> Vec<CertificateDer<'static>> {
     let bytes = pem(file).unwrap_or_default();
     CertificateDer::pem_reader_iter(&bytes[..]).filter_map(Result::ok).collect()
@@ -152,7 +151,7 @@ fn problem(error: pem::Error) -> String {
     }
 }
 
-/// An I/O error without its number.
+/// An I/O error in words, without its number where possible.
 fn plain(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::NotFound => "does not exist".to_owned(),
@@ -167,8 +166,8 @@ pub fn unusable(file: &Path, why: &str) -> Error {
     Error::Settings(format!("cannot use {} for TLS: {why}", file.display()))
 }
 
-/// What Docker's and containers' `certs.d/<host:port>/` folders hold for a registry: `*.crt` are
-/// authorities, `*.cert` with its `*.key` is the client's identity.
+/// The files for a registry in the `certs.d/<host:port>/` folders of Docker and containers: `*.crt`
+/// are trusted authorities, and `*.cert` with its `*.key` is the client's certificate.
 #[derive(Debug, Default)]
 pub struct HostFolder {
     pub authorities: Vec<PathBuf>,
@@ -194,7 +193,7 @@ impl HostFolder {
             let Ok(entries) = std::fs::read_dir(parent.join(host)) else {
                 continue;
             };
-            // Opening a pipe waits for a writer.
+            // Opening a pipe would wait for a writer, so skip pipes.
             let can_be_opened = |file: &PathBuf| {
                 std::fs::metadata(file).is_ok_and(|file| file.is_file() || file.is_dir())
             };

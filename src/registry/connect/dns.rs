@@ -1,7 +1,7 @@
-//! Names looked up once for all connections that are opened together.
+//! Resolves each name once for all connections that are opened at the same time.
 //!
-//! A hundred connections ask for the same name at the same moment; the system's resolver reads its
-//! files again for each, on a thread for each.
+//! A hundred connections may need the same name at the same moment. The system's resolver would use
+//! a thread for each of them and read its files each time.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -13,13 +13,14 @@ use futures::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-/// How long an answer serves. A registry behind a load balancer changes its addresses, so not long.
+/// How long an answer is used. It is short, because a registry behind a load balancer changes its
+/// addresses.
 const KEEP: Duration = Duration::from_secs(10);
 
 type DnsAnswer = Result<Vec<SocketAddr>, Arc<std::io::Error>>;
 type PendingLookup = Shared<BoxFuture<'static, DnsAnswer>>;
 
-/// The system's resolver, asked once for each name and a while.
+/// The system's resolver with a short cache.
 #[derive(Clone, Default)]
 pub struct Resolver(Arc<Mutex<HashMap<String, (Instant, PendingLookup)>>>);
 

@@ -1,5 +1,5 @@
-//! Verification of the ECDSA signatures that ring does not know: keys on the curve P-521, and
-//! SHA-512 with the other two curves. OpenSSL and Go verify them, so private authorities use them.
+//! Verifies the ECDSA signatures that ring does not support: keys on the curve P-521, and SHA-512
+//! with the other two curves. OpenSSL and Go support them, so private authorities use them.
 
 use std::sync::LazyLock;
 
@@ -106,11 +106,11 @@ impl SignatureVerificationAlgorithm for Ecdsa {
 static ADDED: [&dyn SignatureVerificationAlgorithm; 5] =
     [&P521_SHA512, &P384_SHA512, &P256_SHA512, &P521_SHA256, &P521_SHA384];
 
-/// rustls wants lists that live as long as the program, so they are made once.
+/// Built once, because rustls requires lists that live as long as the program.
 static ALGORITHMS: LazyLock<WebPkiSupportedAlgorithms> = LazyLock::new(|| {
     let ring = rustls::crypto::ring::default_provider().signature_verification_algorithms;
     let mut mapping = ring.mapping.to_vec();
-    // With TLS 1.2 the scheme names only the hash; with TLS 1.3 the first algorithm counts.
+    // In TLS 1.2 the scheme names only the hash. In TLS 1.3 the first algorithm is used.
     for (scheme, algorithms) in &mut mapping {
         let added = match *scheme {
             SignatureScheme::ECDSA_NISTP256_SHA256 => &ADDED[3..4],

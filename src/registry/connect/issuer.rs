@@ -1,15 +1,15 @@
-//! Who issued a certificate, and how strong its key and its signature are: the little of its
-//! structure that webpki does not tell (RFC 5280, section 4.1).
+//! Who issued a certificate, and how strong its key and its signature are. webpki does not return
+//! these parts of a certificate (RFC 5280, section 4.1).
 
 use rustls::pki_types::{SignatureVerificationAlgorithm, TrustAnchor};
 
-/// Whether a certificate's issuer is its own subject.
+/// Whether a certificate's issuer is equal to its subject.
 pub fn is_self_signed(certificate: &[u8]) -> bool {
     Certificate::read(certificate).is_some_and(|it| it.issuer == it.subject)
 }
 
-/// Whether a trusted authority has itself signed a certificate. An authority that may sign only for
-/// certain names does not count, because names are not compared with its constraints here.
+/// Whether a certificate was signed directly by a trusted authority. An authority with name
+/// constraints does not count, because they are not checked here.
 pub fn is_signed_by(
     certificate: &[u8],
     authorities: &[TrustAnchor<'_>],
@@ -56,7 +56,7 @@ pub fn weakness_of_issuer(certificate: &[u8], authorities: &[TrustAnchor<'_>]) -
     named.find_map(|authority| weak_key(&authority.subject_public_key_info))
 }
 
-/// What is wrong with a public key, if it is one of RSA that is too short.
+/// A message if a public key is an RSA key that is too short.
 fn weak_key(key_info: &[u8]) -> Option<String> {
     let (algorithm, rest) = value(SEQUENCE, key_info)?;
     if !algorithm.starts_with(RSA) {
@@ -73,7 +73,7 @@ fn weak_key(key_info: &[u8]) -> Option<String> {
         .then(|| format!("has an RSA key of {length} bits, and at least {LEAST_RSA} are needed"))
 }
 
-/// The shortest RSA key that ring takes, in bits.
+/// The shortest RSA key that ring accepts, in bits.
 const LEAST_RSA: u32 = 2048;
 /// The object identifier of RSA keys, with its tag.
 const RSA: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
@@ -86,7 +86,7 @@ const WEAK_SIGNATURES: [(&[u8], &str); 3] = [
 
 /// The parts of a certificate, in DER.
 struct Certificate<'a> {
-    /// What was signed, with its tag.
+    /// The signed bytes, with their tag.
     signed: &'a [u8],
     issuer: &'a [u8],
     subject: &'a [u8],
@@ -108,7 +108,7 @@ impl<'a> Certificate<'a> {
         let signed = &whole[..whole.len() - rest.len()];
         let (algorithm, rest) = value(SEQUENCE, rest)?;
         let signature = bits(rest)?;
-        // Version 1 is left out.
+        // The version field is missing in version 1.
         let fields = value(VERSION, fields).map_or(fields, |(_, rest)| rest);
         let (_serial, fields) = value(INTEGER, fields)?;
         let (_algorithm, fields) = value(SEQUENCE, fields)?;
@@ -120,7 +120,7 @@ impl<'a> Certificate<'a> {
     }
 }
 
-/// The content of a value with this tag, and what follows the value.
+/// The content of a value with this tag, and the bytes after the value.
 fn value(tag: u8, der: &[u8]) -> Option<(&[u8], &[u8])> {
     let (&first, rest) = der.split_first()?;
     let (&short, mut rest) = rest.split_first()?;
@@ -140,7 +140,7 @@ fn value(tag: u8, der: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(length)
 }
 
-/// A bit string of whole bytes.
+/// A bit string that consists of whole bytes.
 fn bits(der: &[u8]) -> Option<&[u8]> {
     match value(BIT_STRING, der)?.0.split_first()? {
         (0, bits) => Some(bits),

@@ -1,9 +1,9 @@
-//! The HTTP clients: one for small requests, over HTTP/2 where offered, and one for blob bodies,
-//! over HTTP/1.1 connections of their own.
+//! The HTTP clients: one for small requests, which uses HTTP/2 if the server offers it, and one for
+//! blob bodies, which uses separate HTTP/1.1 connections.
 //!
-//! One HTTP/2 connection shares a single receive window, about 1 MB in Go's server, which over a
-//! round trip of 50 ms caps all uploads together at 20 MB/s. A hundred HEADs, on the other hand, go
-//! through it in one round trip.
+//! An HTTP/2 connection has a single receive window, about 1 MB in Go's server. With a round trip
+//! of 50 ms it would limit all uploads together to 20 MB/s. A hundred HEAD requests, however, need
+//! only one round trip over it.
 
 mod certificates;
 mod dns;
@@ -27,16 +27,16 @@ use self::verify::{TrustedRoots, Verifier};
 use super::error::Error;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How many connections to a host are kept for later. After a burst of requests there are hundreds,
-/// and each takes memory.
+/// How many idle connections to a host are kept. After many requests at once there may be hundreds,
+/// and each needs memory.
 const IDLE_CONNECTIONS: usize = 64;
 
-/// Which servers to trust at the TLS level. Default: those with a certificate of an authority that
-/// the system trusts.
+/// Which servers to trust in TLS. Default: servers whose certificate is from an authority that the
+/// system trusts.
 #[derive(Clone, Debug, Default)]
 pub struct TlsOptions {
-    /// A PEM file of certificates trusted besides the system's, of authorities or of servers
-    /// themselves. Default: none.
+    /// A PEM file with additional trusted certificates, of authorities or of servers. Default:
+    /// none.
     pub ca_file: Option<PathBuf>,
     /// Trust any certificate. Default: no.
     pub skip_verify: bool,
@@ -49,12 +49,12 @@ pub struct Clients {
     pub small: Client,
     /// For blob bodies.
     pub bodies: Client,
-    /// The proxies that both use.
+    /// The proxies that both clients use.
     pub proxies: Arc<Proxies>,
 }
 
 impl Clients {
-    /// Clients for plain HTTP. They read no certificates, which takes 10 ms and more.
+    /// Clients for plain HTTP. They do not load certificates, which would take 10 ms or more.
     pub fn plain() -> Result<Self, Error> {
         let proxies = Arc::new(Proxies::from_env());
         let tls = tls_builder(TrustedRoots::Only {
@@ -64,7 +64,8 @@ impl Clients {
         })?
         .with_no_client_auth();
         let client = client(tls, &proxies)?;
-        // The same connections serve both: a blob's body goes over the one that its POST opened.
+        // One client for both, so that a blob's body reuses the connection of the POST that opened
+        // its session.
         Ok(Self { bodies: client.clone(), small: client, proxies })
     }
 

@@ -1,4 +1,4 @@
-//! Why there is no connection, in words, and what to do about it.
+//! Why a connection failed, in words, and what to do about it.
 
 use std::error::Error as StdError;
 use std::io;
@@ -18,8 +18,8 @@ use crate::registry::send::mask::host_and_port;
 pub struct ConnectionProblem {
     pub reason: String,
     pub hint: Option<String>,
-    /// Whether the same connection may be made later: a certificate does not become trusted, nor a
-    /// misspelt name known, by waiting.
+    /// Whether a later attempt may succeed. Waiting does not help with an untrusted certificate or
+    /// a misspelt name.
     pub transient: bool,
     /// The server speaks TLS, and one side does not trust the other.
     pub about_trust: bool,
@@ -38,8 +38,8 @@ impl ConnectionProblem {
         Self { about_trust: true, ..self.permanent() }
     }
 
-    /// What is wrong with the connection to `url`; `None`: there was one, and it broke. `heard`
-    /// tells whether the server has answered before.
+    /// What is wrong with the connection to `url`. `None` if there was a connection and it broke.
+    /// `heard` says whether the server has answered before.
     pub fn of(
         error: &reqwest::Error,
         url: &Url,
@@ -48,7 +48,7 @@ impl ConnectionProblem {
     ) -> Option<Self> {
         if let Some(tls) = causes(error).find_map(tls_error) {
             let problem = of_tls(tls);
-            // With TLS 1.3 a server rejects the client only after the handshake.
+            // In TLS 1.3 a server rejects the client only after the handshake.
             if error.is_connect() || problem.about_trust {
                 return Some(match proxy {
                     Some(proxy) if proxy.speaks_tls() => problem.of_either(proxy),
@@ -57,7 +57,7 @@ impl ConnectionProblem {
                 });
             }
         }
-        // HTTP/2 keeps only the text of such an error.
+        // With HTTP/2, only the text of such an error is left.
         let text = innermost(error);
         if let Some(alert) = text.strip_prefix("received fatal alert: ") {
             let problem = of_alert_named(alert);
@@ -83,7 +83,7 @@ impl ConnectionProblem {
         })
     }
 
-    /// The proxy wants another login (407).
+    /// The proxy requires a login, or rejects the one that was sent (407).
     pub fn proxy_login(proxy: &Proxy) -> Self {
         let variable = proxy.variable;
         let (problem, hint) = match proxy.has_login() {
@@ -99,7 +99,7 @@ impl ConnectionProblem {
         Self::new(reason, hint).permanent()
     }
 
-    /// The proxy opens no tunnel to a server.
+    /// The proxy refuses a tunnel to a server.
     pub fn proxy_refusal(proxy: &Proxy, url: &Url, status: Option<StatusCode>) -> Self {
         let (host, name) = (host_and_port(url), url.host_str().unwrap_or_default());
         let said = status.map(|status| format!(" ({status})")).unwrap_or_default();
@@ -110,7 +110,8 @@ impl ConnectionProblem {
         if status.is_none_or(is_transient) { problem } else { problem.permanent() }
     }
 
-    /// A proxy is reached over TLS itself, and the error does not say whose handshake failed.
+    /// The proxy itself is reached over TLS, and the error does not say which of the two handshakes
+    /// failed.
     fn of_either(self, proxy: &Proxy) -> Self {
         let reason =
             format!("a TLS handshake failed, with it or with the proxy {proxy}: {}", self.reason);
@@ -120,7 +121,8 @@ impl ConnectionProblem {
         Self { reason, hint: Some(hint), ..self }
     }
 
-    /// Some proxies show certificates of their own.
+    /// Adds to the hint that the certificate may be the proxy's, because some proxies replace
+    /// certificates.
     fn with_proxy(self, proxy: &Proxy) -> Self {
         let hint = self.hint.map(|hint| {
             format!("{hint}; the proxy {proxy} may have shown its own certificate in place of it")
@@ -157,7 +159,7 @@ fn of_proxy(
         return ConnectionProblem::proxy_refusal(proxy, url, None);
     }
     let name = url.host_str().unwrap_or_default();
-    // A SOCKS proxy that cannot be reached; the error does not say why.
+    // This message means that a SOCKS proxy cannot be reached. It does not give the reason.
     let is_down = cause.ends_with("failed to create underlying connection");
     let cause = if is_down { "it refused the connection, or its name is unknown" } else { cause };
     let reason = format!("no connection through the proxy {proxy}: {cause}");
@@ -223,7 +225,7 @@ fn of_alert(alert: AlertDescription) -> ConnectionProblem {
     }
 }
 
-/// The same by the alert's name alone.
+/// The problem for an alert of which only the name is known.
 fn of_alert_named(alert: &str) -> ConnectionProblem {
     match alert {
         "InternalError" => of_alert(AlertDescription::InternalError),
@@ -236,7 +238,7 @@ fn rejected(alert: &str) -> ConnectionProblem {
     let client = "if it requires a client certificate, put client.cert and client.key into \
                   ~/.config/containers/certs.d/HOST:PORT/";
     let hint = match alert {
-        // The server found no cipher or kind of signature that both know.
+        // The server found no cipher or signature type that both sides support.
         "HandshakeFailure" => format!(
             "{client}; else the key of its certificate may be of a kind that pushimg does not know \
              (it knows RSA, P-256, P-384, P-521 and Ed25519)"
@@ -247,7 +249,7 @@ fn rejected(alert: &str) -> ConnectionProblem {
     ConnectionProblem::new(reason, hint).about_trust()
 }
 
-/// `CertificateRequired` as RFC 8446 writes it: `certificate_required`.
+/// Writes `CertificateRequired` as RFC 8446 does: `certificate_required`.
 fn alert_name(code: &str) -> String {
     let mut name = String::new();
     for c in code.chars() {
@@ -259,10 +261,11 @@ fn alert_name(code: &str) -> String {
     name
 }
 
-/// An error that may be asked for its type.
+/// An error that can be downcast to its type.
 type Cause<'a> = &'a (dyn StdError + 'static);
 
-/// An error and its causes. An I/O error that wraps another error does not name it as its cause.
+/// An error and its causes. The error inside an I/O error is not returned by `source`, so it is
+/// added here.
 fn causes(error: Cause<'_>) -> impl Iterator<Item = Cause<'_>> {
     std::iter::successors(Some(error), |&error| {
         match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
@@ -276,20 +279,20 @@ fn tls_error(error: Cause<'_>) -> Option<&rustls::Error> {
     error.downcast_ref()
 }
 
-/// Whether a proxy opened no tunnel.
+/// Whether a proxy refused to open a tunnel.
 pub fn is_tunnel_refused(error: &reqwest::Error) -> bool {
     error.is_connect()
         && causes(error).any(|cause| cause.to_string().contains("tunnel error: unsuccessful"))
 }
 
-/// Whether an answer came that is not HTTP, or has an invalid or endless header.
+/// Whether the answer is not HTTP, or has an invalid or too long header.
 pub fn is_invalid_http(error: Cause<'_>) -> bool {
     causes(error)
         .find_map(|cause| cause.downcast_ref::<hyper::Error>())
         .is_some_and(|error| error.is_parse())
 }
 
-/// The text of the innermost cause, which says what happened, without an error's number.
+/// The text of the innermost cause, which says what happened, without the error number.
 pub fn innermost(error: Cause<'_>) -> String {
     let text = causes(error).last().map(ToString::to_string).unwrap_or_default();
     match text.split_once(" (os error ") {

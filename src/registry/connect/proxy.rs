@@ -1,8 +1,8 @@
-//! Proxies that the environment names, chosen as Go's programs choose them
-//! (golang.org/x/net/http/httpproxy): docker, skopeo and crane.
+//! Proxies from the environment, chosen as Go programs such as docker, skopeo and crane choose them
+//! (golang.org/x/net/http/httpproxy).
 //!
-//! In addition `ALL_PROXY` counts, as for curl. A proxy `socks5://` looks up names itself, which is
-//! `socks5h://` for curl. A value that names no proxy is an error where it would be used.
+//! In addition `ALL_PROXY` is used, as in curl. With `socks5://` the proxy resolves names; curl
+//! calls this `socks5h://`. An invalid value is an error only if it would be used.
 
 use std::env;
 use std::net::IpAddr;
@@ -22,10 +22,10 @@ use zeroize::Zeroizing;
 use crate::registry::Error;
 use crate::registry::send::mask::host_and_port;
 
-/// How long a proxy that has refused a tunnel is asked for the reason.
+/// How long to ask a proxy why it refused a tunnel.
 const REFUSAL_TIME: Duration = Duration::from_secs(3);
 
-/// The proxies for both schemes, and the hosts that need none.
+/// The proxies for both schemes, and the hosts that are reached without a proxy.
 #[derive(Debug)]
 pub struct Proxies {
     http: Setting,
@@ -33,7 +33,7 @@ pub struct Proxies {
     exempt: Exempt,
 }
 
-/// The proxy for one scheme; `None`: no variable is set. The text says why a value is unusable.
+/// The proxy for one scheme; `None` if no variable is set. The error says why a value is invalid.
 type Setting = Option<Result<Proxy, String>>;
 
 /// A proxy, and the variable that names it.
@@ -44,7 +44,7 @@ pub struct Proxy {
 }
 
 impl Proxies {
-    /// What the environment of this process names.
+    /// The proxies in the environment of this process.
     pub fn from_env() -> Self {
         Self::new(|name| env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
     }
@@ -56,7 +56,7 @@ impl Proxies {
                 (!value.trim().is_empty()).then_some((*name, value))
             })
         };
-        // Any client of a CGI program sets HTTP_PROXY, by a header named Proxy.
+        // In a CGI program, any client can set HTTP_PROXY by a header named Proxy.
         let is_cgi = variable("REQUEST_METHOD").is_some();
         let http: &[_] = match is_cgi {
             true => &["http_proxy", "ALL_PROXY", "all_proxy"],
@@ -70,11 +70,11 @@ impl Proxies {
         }
     }
 
-    /// The proxy for a URL; `None`: there is none.
+    /// The proxy for a URL; `None` if there is none.
     ///
     /// # Errors
     ///
-    /// The variable that names it has an unusable value.
+    /// The variable that names the proxy has an invalid value.
     pub fn of(&self, url: &Url) -> Result<Option<&Proxy>, Error> {
         let setting = match url.scheme() {
             "https" => &self.https,
@@ -88,10 +88,10 @@ impl Proxies {
         }
     }
 
-    /// The same for a client.
+    /// The same rules for an HTTP client.
     pub fn rule(self: &Arc<Self>) -> reqwest::Proxy {
         let proxies = self.clone();
-        // A request whose proxy is unusable is not sent.
+        // If the proxy's value is invalid, the request is not sent, so `None` is safe here.
         reqwest::Proxy::custom(move |url| proxies.of(url).ok().flatten().map(|it| it.url.clone()))
     }
 }
@@ -134,13 +134,13 @@ impl Proxy {
         Ok(Self { variable, url })
     }
 
-    /// Whether the variable gives a login.
+    /// Whether the variable contains a login.
     pub fn has_login(&self) -> bool {
         !self.url.username().is_empty()
     }
 
-    /// With which status the proxy refuses a tunnel to a URL. The HTTP client does not tell, so this
-    /// asks once more. `None`: it is no HTTP proxy, or gives no answer.
+    /// The status with which the proxy refuses a tunnel to a URL. The HTTP client does not return
+    /// it, so this asks again. `None` if it is not an HTTP proxy, or does not answer.
     pub async fn refusal(&self, url: &Url) -> Option<StatusCode> {
         timeout(REFUSAL_TIME, self.ask_for_tunnel(url)).await.ok()?
     }
@@ -173,14 +173,14 @@ impl Proxy {
     }
 }
 
-/// A part of a URL with its `%40` decoded.
+/// A part of a URL with percent-encoding such as `%40` decoded.
 fn decoded(part: &str) -> Zeroizing<String> {
     let value = part.replace('+', "%2B").replace('&', "%26").replace('=', "%3D");
     let decoded = form_urlencoded::parse(value.as_bytes()).next();
     Zeroizing::new(decoded.map(|(name, _)| name.into_owned()).unwrap_or_default())
 }
 
-/// Without the login: `http://127.0.0.1:3128 (HTTPS_PROXY)`.
+/// The proxy without its login: `http://127.0.0.1:3128 (HTTPS_PROXY)`.
 impl std::fmt::Display for Proxy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let scheme = self.url.scheme().trim_end_matches('h');
@@ -194,7 +194,7 @@ impl std::fmt::Debug for Proxy {
     }
 }
 
-/// The hosts that need no proxy: those of this machine, and those of `NO_PROXY`.
+/// The hosts that are reached without a proxy: those of this machine, and those in `NO_PROXY`.
 #[derive(Debug, Default)]
 struct Exempt {
     all: bool,
@@ -203,14 +203,14 @@ struct Exempt {
     domains: Vec<Domain>,
 }
 
-/// A port that an entry is for; `None`: for all.
+/// The port of an entry; `None` for all ports.
 type Port = Option<u16>;
 
 #[derive(Debug)]
 struct Domain {
     /// `.example.com`.
     end: String,
-    /// Whether `example.com` itself is meant as well.
+    /// Whether `example.com` itself is included.
     itself: bool,
     port: Port,
 }
@@ -280,7 +280,7 @@ impl Exempt {
 mod tests {
     use super::*;
 
-    /// Whether a URL goes through the proxy with this NO_PROXY.
+    /// Whether `NO_PROXY` with this value excludes a URL from the proxy.
     fn is_exempt(list: &str, url: &str) -> bool {
         Exempt::parse(list).has(&url.parse().unwrap())
     }
@@ -304,7 +304,7 @@ mod tests {
             ("10.0.0.0/8", "https://10.1.2.3:5000"),
             ("fd00::/8", "https://[fd00::1]:5000"),
             ("10.1.2.3", "https://10.1.2.3:5000"),
-            // Go compares domains with addresses, too.
+            // Go compares domain suffixes with IP addresses too.
             (".2.3", "https://10.1.2.3:5000"),
             ("10.1.2.3:5000", "https://10.1.2.3:5000"),
             ("fd00::1", "https://[fd00::1]"),

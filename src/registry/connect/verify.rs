@@ -1,9 +1,9 @@
-//! Which server certificates are accepted, and in which words the others are refused.
+//! Which server certificates are accepted, and the error messages for the others.
 //!
-//! webpki follows chains to a trusted authority, as RFC 5280 has it. OpenSSL and Go accept two more
-//! kinds, which people make with `openssl req -x509`: a certificate that is itself among the
-//! trusted ones, and one that says it is an authority (CA:TRUE) and is used by a server. Names,
-//! dates and signatures count for these as for any other.
+//! webpki checks the chain to a trusted authority according to RFC 5280. OpenSSL and Go accept two
+//! more kinds, which people make with `openssl req -x509`: a certificate that is itself trusted,
+//! and an authority's certificate (CA:TRUE) that a server uses as its own. Their names, dates and
+//! signatures are checked like those of other certificates.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -23,7 +23,7 @@ use super::issuer;
 
 const ANOTHER_CERTIFICATE: &str = "the registry needs another certificate; to go on without this \
                                    check, there is --insecure-skip-tls-verify";
-/// How many of a certificate's names are shown.
+/// How many names of a certificate a message shows.
 const MAX_NAMES: usize = 8;
 
 /// How a server's certificate is verified.
@@ -33,23 +33,23 @@ pub struct Verifier {
     trust: TrustedRoots,
 }
 
-/// What a server's certificate must lead to.
+/// What a server's certificate must be signed by.
 #[derive(Debug)]
 pub enum TrustedRoots {
-    /// One of these.
+    /// One of these certificates.
     Only {
         /// As authorities.
         roots: RootCertStore,
-        /// The same certificates, as a server may show them itself.
+        /// The same certificates, because a server may use one of them directly.
         certificates: HashSet<CertificateDer<'static>>,
-        /// Why the system's certificates are not all here, for messages.
+        /// Why some of the system's certificates are missing, for messages.
         missing: Option<String>,
     },
-    /// Nothing: `--insecure-skip-tls-verify`.
+    /// Any certificate is accepted: `--insecure-skip-tls-verify`.
     Anyone,
 }
 
-/// A certificate that was refused, and what to do about it.
+/// Why a certificate was rejected, and what to do about it.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{reason}")]
 pub struct CertificateProblem {
@@ -92,7 +92,7 @@ impl Verifier {
         verify_server_name(&parsed, name)
     }
 
-    /// Why a signature could not be verified, if the certificates are too weak.
+    /// Why a signature could not be verified, if a certificate is too weak.
     fn weakness(
         &self,
         certificate: &CertificateDer<'_>,
@@ -113,7 +113,7 @@ impl Verifier {
         Some(CertificateProblem { reason, hint: ANOTHER_CERTIFICATE.to_owned() })
     }
 
-    /// The same for a signature of the handshake.
+    /// The same check for a signature in the handshake.
     fn handshake_problem(
         &self,
         certificate: &CertificateDer<'_>,
@@ -152,7 +152,7 @@ impl Verifier {
             date(UnixTime::now().as_secs())
         );
         let (reason, hint) = match error {
-            // To anyone who does not trust it, it is like any other unknown certificate.
+            // If it is not trusted, report it like any other unknown certificate.
             CertificateError::Other(error) if is_authority(&error) => {
                 let error = CertificateError::UnknownIssuer;
                 return self.problem(certificate, intermediates, name, error);
@@ -207,8 +207,8 @@ fn is_about_signature(error: &CertificateError) -> bool {
     )
 }
 
-/// Whether the error is about the way to an authority. webpki looks at the certificate's own dates
-/// before that, so these are right.
+/// Whether the error is about the chain to an authority. webpki checks the certificate's own dates
+/// before that, so these are correct.
 fn is_about_issuer(error: &CertificateError) -> bool {
     match error {
         CertificateError::UnknownIssuer => true,
@@ -217,14 +217,14 @@ fn is_about_issuer(error: &CertificateError) -> bool {
     }
 }
 
-/// Whether the error is that a server shows a certificate with CA:TRUE.
+/// Whether the error is that a server uses a certificate with CA:TRUE.
 fn is_authority(error: &OtherError) -> bool {
-    // webpki's own error type is not among what rustls shows.
+    // rustls does not export webpki's own error type, so compare the text.
     error.0.to_string() == "CaUsedAsEndEntity"
 }
 
-/// Reason and hint for a certificate that is for other names; `presented` are webpki's words for
-/// them: `DnsName("a.example")`, `IpAddress(10.0.0.1)`.
+/// Reason and hint for a certificate that is for other names. `presented` has webpki's text for
+/// each name: `DnsName("a.example")`, `IpAddress(10.0.0.1)`.
 fn wrong_name(host: &str, presented: &[String]) -> (String, String) {
     let kind = if host.parse::<std::net::IpAddr>().is_ok() { "IP" } else { "DNS" };
     if presented.is_empty() {
@@ -262,7 +262,7 @@ fn wrong_name(host: &str, presented: &[String]) -> (String, String) {
     )
 }
 
-/// `UnsupportedCriticalExtension` as `unsupported critical extension`.
+/// Writes `UnsupportedCriticalExtension` as `unsupported critical extension`.
 fn words(error: CertificateError) -> String {
     let name = match error {
         CertificateError::Other(error) => error.0.to_string(),
@@ -310,7 +310,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        // Of a server that may be anybody, nothing is proved by a signature.
+        // If any server is accepted, its signature proves nothing.
         if matches!(self.trust, TrustedRoots::Anyone) {
             return Ok(HandshakeSignatureValid::assertion());
         }

@@ -1,6 +1,6 @@
-//! The one door that every request of a push goes through: to the registry, to its token server, to
-//! the storage that redirects lead to. Here is what all of them share: connections, pauses, what is
-//! said about them.
+//! Every request of a push goes through this door: to the registry, to its token server, and to the
+//! storage that redirects lead to. It holds what they share: connections, pauses, and messages
+//! about them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -28,20 +28,20 @@ use super::request::Answer;
 use super::retry::RetryBudget;
 use crate::event::{Event, Events};
 
-/// No limit that a user gives counts as longer: a sum with it would overflow a clock.
+/// Longer limits from the user are shortened to this one, because they would overflow a clock.
 const LONGEST_IDLE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
-/// If every answer took longer, the registry is far away. On a busy machine some answers of a near
-/// one take as long.
+/// A registry is distant if all its answers took at least this long. On a busy machine some answers
+/// of a near registry are slow too.
 const FAR: Duration = Duration::from_millis(20);
-/// The same for an address of this machine, from which only a tunnel leads far away.
+/// The same for a loopback address, which is distant only through a tunnel.
 const FAR_ON_LOOPBACK: Duration = Duration::from_millis(50);
-/// How many different warnings of a registry are shown, and how long one may be.
+/// How many different warnings of a registry are shown, and the longest length of each.
 const MAX_WARNINGS: usize = 5;
 const MAX_WARNING_CHARS: usize = 500;
 
 /// The way to one registry and to the servers that it names.
 pub struct Door {
-    /// The registry, as users write it: `docker.io`, `registry.fly.io`, `localhost:5000`.
+    /// The registry as the user wrote it: `docker.io`, `registry.fly.io`, `localhost:5000`.
     host: String,
     pub(super) options: Arc<Options>,
     pub(super) events: Events,
@@ -52,9 +52,9 @@ pub struct Door {
     tls: OnceCell<Clients>,
     announced: Announced,
     warnings: Mutex<Vec<String>>,
-    /// An answer was one that only a registry gives.
+    /// Whether an answer was one that only a registry gives.
     is_registry: AtomicBool,
-    /// The milliseconds that the quickest answer took.
+    /// How many milliseconds the fastest answer took.
     quickest: AtomicU64,
 }
 
@@ -77,17 +77,17 @@ impl Door {
         }
     }
 
-    /// The registry's name as users write it.
+    /// The registry's name as the user wrote it.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// How this registry is talked to.
+    /// The options for this registry.
     pub fn options(&self) -> &Arc<Options> {
         &self.options
     }
 
-    /// Something of interest with `-v`.
+    /// Reports a detail that is shown with `-v`.
     pub fn note(&self, text: String) {
         (self.events)(Event::Note(text));
     }
@@ -103,19 +103,19 @@ impl Door {
         })
     }
 
-    /// The only realm that may be sent what proves who we are.
+    /// The only realm that may receive credentials.
     pub fn realm(&self) -> Option<Realm> {
         self.url("/").ok().map(|url| Realm::of(&url))
     }
 
-    /// Whether a URL is one of the registry itself.
+    /// Whether a URL is at the registry itself.
     pub fn is_registry_url(&self, url: &Url) -> bool {
         self.url("/").is_ok_and(|ours| {
             ours.host() == url.host() && ours.port_or_known_default() == url.port_or_known_default()
         })
     }
 
-    /// How long nothing may move on a connection.
+    /// How long a connection may be idle.
     pub(super) fn idle(&self) -> Duration {
         self.options.idle_timeout.min(LONGEST_IDLE)
     }
@@ -127,7 +127,7 @@ impl Door {
         self.tls
             .get_or_try_init(|| async {
                 let (host, options) = (self.host.clone(), self.options.tls.clone());
-                // Reads some hundred certificates from disk.
+                // This reads several hundred certificates from disk.
                 tokio::task::spawn_blocking(move || Clients::tls(&host, &options))
                     .await
                     .map_err(|error| Error::Settings(format!("cannot set up TLS: {error}")))?
@@ -135,8 +135,8 @@ impl Door {
             .await
     }
 
-    /// Waits as long as the failure and the budget say; returns the error where it is pointless to
-    /// try again.
+    /// Waits before a retry for as long as the failure and the budget require. Returns the error if
+    /// a retry is pointless.
     pub async fn wait_before_retry(
         &self,
         failure: FailedRequest,
@@ -145,7 +145,8 @@ impl Door {
         if !failure.transient {
             return Err(failure.error);
         }
-        // A server that has never answered any request is not tried anew by each.
+        // If a server has never answered, the time limit counts from the first request to it, not
+        // from the start of each request.
         if let Some(server) = failure.server.as_ref().filter(|server| !server.has_answered())
             && let Some(first) = server.first_request()
         {
@@ -177,13 +178,13 @@ impl Door {
         Ok(())
     }
 
-    /// Says that a request is sent again, and when. Of many requests that met the same failure and
-    /// wait at the same time, one says it for all.
+    /// Reports that a request will be sent again, and when. If many requests wait after the same
+    /// failure, only one reports it.
     pub fn announce_retry(&self, error: &Error, wait: Duration) {
         if !self.announced.is_news(error.cause(), wait) {
             return;
         }
-        // What a user can do about it is of interest only when it has failed for good.
+        // Without the hints: they are shown only if the request finally fails.
         (self.events)(Event::Retry { why: error.summary(), wait });
     }
 
@@ -192,7 +193,7 @@ impl Door {
         self.servers.of(url)
     }
 
-    /// Takes note of what an answer of the registry shows besides what it answers.
+    /// Records what an answer shows about the registry, and reports its warnings.
     pub(super) fn note_answer(&self, answer: &Answer) {
         if shows_a_registry(answer) {
             self.is_registry.store(true, Ordering::Relaxed);
@@ -208,25 +209,25 @@ impl Door {
         }
     }
 
-    /// Takes note of how long an answer took.
+    /// Records how long an answer took.
     pub(super) fn note_distance(&self, took: Duration) {
         let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX - 1);
         self.quickest.fetch_min(millis, Ordering::Relaxed);
     }
 
-    /// Whether the registry is far away, by all its answers so far.
+    /// Whether the registry is distant, according to all answers so far.
     pub fn is_far(&self) -> bool {
         let quickest = self.quickest.load(Ordering::Relaxed);
         let far = if is_loopback(&self.host) { FAR_ON_LOOPBACK } else { FAR };
         quickest != u64::MAX && Duration::from_millis(quickest) >= far
     }
 
-    /// Whether any answer was one that only a registry gives.
+    /// Whether any answer so far was one that only a registry gives.
     pub fn is_registry(&self) -> bool {
         self.is_registry.load(Ordering::Relaxed)
     }
 
-    /// The error for an answer that no registry gives.
+    /// The error for an answer that a registry would not give.
     pub fn not_a_registry(&self, answer: &Answer) -> Error {
         let (url, status) = (SafeUrl::from(answer.url.clone()), answer.status);
         let what = match answer.redirect() {
@@ -242,16 +243,15 @@ impl Door {
         }
     }
 
-    /// The proxy that may have answered in place of a server: one that requests in plain HTTP go
-    /// through.
+    /// The proxy that may have answered in place of the server: the one for plain HTTP.
     pub(super) fn proxy_before(&self, url: &Url) -> Option<&Proxy> {
         let clients = self.plain.get().filter(|_| url.scheme() == "http")?;
         clients.proxies.of(url).ok().flatten()
     }
 }
 
-/// Whether an answer is one that only a registry gives: by its headers, by its media type, or by
-/// the codes in an error's body.
+/// Whether an answer is one that only a registry gives, by its headers, its media type, or the
+/// codes in an error's body.
 fn shows_a_registry(answer: &Answer) -> bool {
     const HEADERS: [&str; 4] = [
         "docker-distribution-api-version",
@@ -282,8 +282,8 @@ fn warnings(value: &str) -> Vec<String> {
     texts
 }
 
-/// The text before the closing quote, and what comes after it. A quote in the middle of the text,
-/// which some registries do not escape, is part of it.
+/// The text before the closing quote, and the rest after it. Some registries do not escape a quote
+/// within the text; such a quote is part of the text.
 fn unquote(quoted: &str) -> Option<(String, &str)> {
     let (mut text, mut escaped) = (String::new(), false);
     for (place, c) in quoted.char_indices() {

@@ -1,4 +1,4 @@
-//! A request that failed once, and whether sending it again may help.
+//! A request that failed once, and whether a retry may help.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,24 +18,24 @@ pub struct FailedRequest {
     pub error: Error,
     /// Whether the same request may succeed later.
     pub transient: bool,
-    /// How long the server asks to be left alone.
+    /// How long the server asks to wait.
     pub retry_after: Option<Duration>,
-    /// The server that failed, where there is one to wait for.
+    /// The server that failed, if waiting for it can help.
     pub server: Option<Arc<Server>>,
     /// There was a connection.
     pub connected: bool,
-    /// The other side speaks TLS, and one of us does not trust the other.
+    /// The server speaks TLS, and one side does not trust the other.
     pub about_trust: bool,
 }
 
 impl FailedRequest {
-    /// The same, of a request that a redirect has led away from the registry.
+    /// The same failure of a request that was redirected away from the registry.
     pub fn elsewhere(self) -> Self {
         Self { error: Error::Elsewhere(Box::new(self.error)), ..self }
     }
 }
 
-/// An attempt that no answer came to.
+/// A request that got no answer.
 #[derive(Clone, Copy)]
 pub struct Unanswered<'a> {
     /// What the request was for.
@@ -43,9 +43,9 @@ pub struct Unanswered<'a> {
     pub url: &'a Url,
     /// The proxy on the way there.
     pub proxy: Option<&'a Proxy>,
-    /// Whether the server has ever answered.
+    /// Whether the server has answered before.
     pub heard: bool,
-    /// The registry whose answer named this server, if it is not the registry itself.
+    /// The registry that named this server, if the server is not the registry itself.
     pub led_by: Option<&'a str>,
 }
 
@@ -62,19 +62,19 @@ impl Unanswered<'_> {
             let reason = format!("no such request can be made: {cause}");
             return Error::Transport { doing: self.doing.to_owned(), reason }.into();
         }
-        // The next answer would be no better.
+        // A repeated request would get the same kind of answer, so it is not retried.
         if is_invalid_http(&error) {
             return self.unreadable(&cause).into();
         }
         self.silent("the connection", &format!("broke: {cause}"))
     }
 
-    /// The proxy does not let us through.
+    /// The proxy requires a login, or rejects the one that was sent.
     pub fn refused_by_proxy(self, proxy: &Proxy) -> FailedRequest {
         self.not_connected(ConnectionProblem::proxy_login(proxy))
     }
 
-    /// The proxy lets us through, but not to this server.
+    /// The proxy does not connect to this server.
     pub fn refused_tunnel(self, proxy: &Proxy, status: StatusCode) -> FailedRequest {
         let problem = ConnectionProblem::proxy_refusal(proxy, self.url, Some(status));
         FailedRequest { connected: false, ..self.not_connected(problem) }
@@ -85,13 +85,13 @@ impl Unanswered<'_> {
         FailedRequest { transient, about_trust, ..self.unreachable(reason, hint).into() }
     }
 
-    /// Nothing has moved for too long.
+    /// No bytes moved for too long.
     pub fn stalled(self, limit: Duration) -> FailedRequest {
         let limit = format!("for {}", humantime::format_duration(limit));
         self.silent("nothing moved on the connection", &limit)
     }
 
-    /// The answer began and did not end in time.
+    /// The answer began, but did not end in time.
     pub fn unfinished(self, limit: Duration) -> FailedRequest {
         let limit = humantime::format_duration(limit);
         let reason =
@@ -115,7 +115,7 @@ impl Unanswered<'_> {
         Error::Protocol { doing: self.doing.to_owned(), problem }
     }
 
-    /// There was a connection and no answer; `what` and `how` are the words before and after the
+    /// There was a connection but no answer. `what` and `how` are the words before and after the
     /// server's name.
     fn silent(self, what: &str, how: &str) -> FailedRequest {
         let through = self.through();
@@ -128,7 +128,7 @@ impl Unanswered<'_> {
         FailedRequest { transient: true, ..error.into() }
     }
 
-    /// Names the proxy, which may be the one that is silent.
+    /// Names the proxy, because it may be the one that does not answer.
     fn through(self) -> String {
         self.proxy.map(|proxy| format!(" through the proxy {proxy}")).unwrap_or_default()
     }
@@ -154,7 +154,7 @@ impl Unanswered<'_> {
 
 impl From<Error> for FailedRequest {
     fn from(error: Error) -> Self {
-        // A file of certificates that cannot be read is the user's own trouble with trust.
+        // Settings errors, such as an unreadable certificate file, are about trust.
         let about_trust = matches!(error, Error::Settings(_));
         Self {
             error,

@@ -1,30 +1,30 @@
-//! Lets one request ask a registry before all others. Its answer shows whether the registry wants a
-//! login, and whether a loopback port speaks TLS; asking a dozen times at once would only give a
-//! dozen times the same refusal.
+//! Lets one request go to a registry before all others. Its answer shows whether the registry
+//! requires a login, and whether a loopback port speaks TLS. Otherwise many requests would be
+//! rejected for the same reason.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
-/// How long the others wait for the first answer.
+/// How long the other requests wait for the first answer.
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
 
-/// Whether a registry has answered for the first time.
+/// Whether the first answer of a registry has arrived.
 #[derive(Debug, Default)]
 pub struct FirstAnswer {
-    /// A request is asking, or has asked.
+    /// Whether a request was sent as the first one.
     taken: AtomicBool,
     arrived: watch::Sender<bool>,
-    /// The registry has answered something, if only that it wants a login.
+    /// Whether the registry has answered at all; the answer may be that it requires a login.
     heard: watch::Sender<bool>,
 }
 
-/// Held by the request that asks first. The others may go on when it is dropped.
+/// Held by the first request. The others continue when it is dropped.
 pub struct Turn<'a>(&'a FirstAnswer);
 
 impl FirstAnswer {
-    /// Waits for the first answer, or returns the turn if this is the first request.
+    /// Waits for the first answer. If this is the first request, returns the turn at once.
     pub async fn turn(&self) -> Option<Turn<'_>> {
         if *self.arrived.borrow() {
             return None;
@@ -33,23 +33,23 @@ impl FirstAnswer {
             return Some(Turn(self));
         }
         let mut arrived = self.arrived.subscribe();
-        // A registry that is so slow is asked by all at once.
+        // If the registry is slower than this, all requests go on without the first answer.
         let _ = tokio::time::timeout(LONGEST_WAIT, arrived.wait_for(|arrived| *arrived)).await;
         None
     }
 
-    /// The registry has answered something.
+    /// Records that the registry has answered.
     pub fn was_heard(&self) {
         self.heard.send_replace(true);
     }
 
     /// Waits until the registry has answered something.
     pub async fn heard(&self) {
-        // The sender lives as long as this future.
+        // Cannot fail, because the sender lives as long as this future.
         let _ = self.heard.subscribe().wait_for(|heard| *heard).await;
     }
 
-    /// The first answer has arrived, and tells what the others need to know.
+    /// Records that the first answer has arrived, so that the other requests can continue.
     pub fn has_arrived(&self) {
         self.arrived.send_replace(true);
     }

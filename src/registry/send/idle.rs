@@ -1,17 +1,17 @@
-//! Whether bytes still move while a request's body is being sent: standing still is limited, the
-//! whole upload is not.
+//! Checks that bytes still move while a request's body is being sent. Idle time is limited, the
+//! total time is not.
 
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// How many times the idle limit a registry may take to answer the last byte of a blob: it hashes
-/// and stores gigabytes then, and the last megabytes may still be in the kernel's buffer when we
-/// believe them sent.
+/// The answer to the last byte of a blob may take this many times the idle limit. The registry
+/// hashes and stores gigabytes then, and the last megabytes may still be in the kernel's buffer
+/// when they count as sent.
 pub const COMMIT: u32 = 5;
 
-/// Notes each time the network takes bytes of a request's body.
+/// Records when the network takes bytes of a request's body.
 #[derive(Debug)]
 pub struct IdleTimer(Mutex<TimerState>);
 
@@ -19,17 +19,17 @@ pub struct IdleTimer(Mutex<TimerState>);
 struct TimerState {
     moved_at: Instant,
     phase: Phase,
-    /// Counts the times that the body was sent.
+    /// How often the body was started.
     sending: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// We wait for the network to take bytes.
+    /// The network has to take bytes.
     Moving,
-    /// The network waits for our bytes.
+    /// The source has to provide bytes.
     Preparing,
-    /// The last byte was sent; we wait for the answer.
+    /// The last byte was sent, and the answer is awaited.
     Sent,
     /// The answer has arrived.
     Answered,
@@ -41,7 +41,7 @@ impl IdleTimer {
         Self(Mutex::new(TimerState { moved_at: Instant::now(), phase: Phase::Moving, sending: 0 }))
     }
 
-    /// The body is sent, perhaps once more. Returns the number of this sending.
+    /// The body is sent, possibly again. Returns the number of this attempt.
     pub fn start(&self) -> u64 {
         let mut state = self.0.lock();
         let sending = state.sending + 1;
@@ -49,34 +49,34 @@ impl IdleTimer {
         sending
     }
 
-    /// The network took bytes, or we gave it some.
+    /// The network took bytes, or the source provided some.
     pub fn moved(&self) {
         self.enter(Phase::Moving);
     }
 
-    /// The network waits for our bytes: the timer stops until they move.
+    /// The source has to provide bytes. The timer stops until then.
     pub fn preparing(&self) {
         self.enter(Phase::Preparing);
     }
 
-    /// The last byte was taken.
+    /// The network took the last byte.
     pub fn sent(&self) {
         self.enter(Phase::Sent);
     }
 
-    /// The answer has arrived, so the rest of the body need not be sent.
+    /// The answer has arrived. The rest of the body is not needed.
     pub fn answered(&self) {
         self.enter(Phase::Answered);
     }
 
-    /// Whether this sending of the body still needs bytes.
+    /// Whether this attempt to send the body still needs bytes.
     pub fn needs(&self, sending: u64) -> bool {
         let state = self.0.lock();
         state.sending == sending && state.phase != Phase::Answered
     }
 
-    /// Returns once nothing has moved for too long: longer than `idle`, or [`COMMIT`] times that
-    /// after the last byte. The value is the limit that was exceeded.
+    /// Returns when no bytes have moved for longer than `idle`, or [`COMMIT`] times that after the
+    /// last byte. Returns the limit that was exceeded.
     pub async fn expired(&self, idle: Duration) -> Duration {
         loop {
             let (moved_at, phase) = {

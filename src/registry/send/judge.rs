@@ -1,4 +1,4 @@
-//! Tells answers from errors, and says what a user can do about an error.
+//! Separates answers from errors, and says what a user can do about an error.
 
 use reqwest::header::HeaderValue;
 use reqwest::{Method, StatusCode};
@@ -15,7 +15,7 @@ use super::request::{Answer, RequestTarget};
 use super::retry::retry_after;
 
 impl Registry {
-    /// Sorts answers from errors. `sent` is the authorization that the request carried.
+    /// Separates answers from errors. `sent` is the authorization that was sent.
     pub(super) fn judge(
         &self,
         call: &Call<'_>,
@@ -68,7 +68,7 @@ impl Registry {
         })
     }
 
-    /// What the registry wrote, without our secrets.
+    /// The registry's message, without secrets.
     fn message(
         &self,
         call: &Call<'_>,
@@ -79,9 +79,9 @@ impl Registry {
         ErrorMessage::parse(&answer.text()).masked(|text| sent.mask(&ours.mask(text)))
     }
 
-    /// Whether an answer shows that there is no registry: nothing before was an answer of one, and
-    /// this is a page for a browser, a redirect in place of an upload, or a 404 to what every
-    /// registry has.
+    /// Whether an answer shows that the server is not a registry. No earlier answer was one of a
+    /// registry, and this one is a web page, a redirect in answer to an upload, or a 404 for
+    /// something that every registry has.
     fn is_no_registry(&self, call: &Call<'_>, answer: &Answer) -> bool {
         if self.door.is_registry() || hosts::says_not_found(self.host()) {
             return false;
@@ -96,8 +96,9 @@ impl Registry {
         }
     }
 
-    /// Whether a 401 or 403 is about what this user may do, and says nothing against the login: to a
-    /// password by its words, to a token because the token server has accepted the login.
+    /// Whether a 401 or 403 is about the user's permission and not about the login. With a
+    /// password, the registry's words decide. With a token, the token server has already accepted
+    /// the login.
     fn is_not_allowed(
         &self,
         call: &Call<'_>,
@@ -118,7 +119,7 @@ impl Registry {
         }
     }
 
-    /// The same, if the status alone does not show it.
+    /// The same, for an answer whose status alone does not show it.
     pub(super) fn is_about_rights(&self, call: &Call<'_>, answer: &Answer) -> bool {
         let message = ErrorMessage::parse(&answer.text());
         let is_user = matches!(self.auth.identity(call.repository), Identity::User(_));
@@ -151,7 +152,7 @@ impl Registry {
                  {host}/{repository}; {}",
                 hosts::permission(host, repository)
             ),
-            // This is the `login` command itself.
+            // This is the command `login`.
             Identity::User(user) if repository.is_empty() => format!(
                 "asked {user}, and the registry does not take them; check the user name and the \
                  password, or token{}",
@@ -163,7 +164,7 @@ impl Registry {
                 hosts::log_in(host)
             ),
             Identity::Anonymous(why) => format!("asked {why}; {}", hosts::log_in(host)),
-            // It refuses everybody, and says why: a login would change nothing.
+            // The registry refuses every user and says why, so a login would not help.
             Identity::NotAsked if message.has_code("DENIED") => {
                 format!("{host} did not ask for a login, and refuses this to everybody")
             }
@@ -174,7 +175,7 @@ impl Registry {
         })
     }
 
-    /// The hint for a redirect that is not followed, because it is the answer to a POST or a PUT.
+    /// The hint for a redirect of a POST or PUT, which is not followed.
     fn redirect_hint(&self, answer: &Answer) -> Option<String> {
         let to = answer.redirect()?;
         Some(format!(

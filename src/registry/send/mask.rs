@@ -1,5 +1,5 @@
-//! What may be shown of URLs, headers and text that others wrote: no passwords, no tokens, no
-//! signatures. Everything that `-v`, errors and the JSON report show of them comes from here.
+//! What may be shown of URLs, headers and text from elsewhere: no passwords, no tokens, no
+//! signatures. `-v`, errors and the JSON report show only texts that passed through this module.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,12 +10,12 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue, LOCATION};
 use url::{Url, form_urlencoded};
 use zeroize::Zeroizing;
 
-/// Query parameters that say what a request is about and grant nothing.
+/// Query parameters that are safe to show, because they grant no access.
 const PLAIN_PARAMETERS: [&str; 9] =
     ["digest", "mount", "from", "scope", "service", "client_id", "n", "last", "artifactType"];
 
-/// Parts of the names of headers that hold what grants access. Upload-State and the like are where
-/// some registries put a session's permission.
+/// Parts of the names of headers that may grant access. Some registries put a session's permission
+/// into headers such as Upload-State.
 const SECRET_HEADERS: [&str; 11] = [
     "authorization",
     "authentication-info",
@@ -30,12 +30,12 @@ const SECRET_HEADERS: [&str; 11] = [
     "jwt",
 ];
 
-/// What we have sent to a server to say who we are, in each form in which an answer may repeat it.
+/// The credential that was sent to a server, in each form in which an answer may repeat it.
 #[derive(Clone, Default)]
 pub struct Secrets(Arc<Vec<Zeroizing<String>>>);
 
 impl Secrets {
-    /// A password or a token, and the user name that goes with a password.
+    /// The secrets for a password with its user name, or for a token.
     pub fn of(secret: &str, username: Option<&str>) -> Self {
         if secret.is_empty() {
             return Self::default();
@@ -53,20 +53,21 @@ impl Secrets {
             let engines = [&STANDARD, &STANDARD_NO_PAD, &URL_SAFE, &URL_SAFE_NO_PAD];
             forms.extend(engines.map(|engine| engine.encode(plain)));
         }
-        // The longest first: what is left of it would still be most of the secret.
+        // Replace the longest form first. Otherwise a shorter form could leave most of the secret
+        // visible.
         forms.sort_by_key(|form| std::cmp::Reverse(form.len()));
         forms.dedup();
         Self(Arc::new(forms.into_iter().map(Zeroizing::new).collect()))
     }
 
-    /// The credential in an `Authorization` header, without the scheme's name.
+    /// The credential in an `Authorization` header, without the name of the scheme.
     pub fn sent(header: Option<&HeaderValue>) -> Self {
         let text = header.and_then(|value| value.to_str().ok()?.split_once(' '));
         text.map_or_else(Self::default, |(_, secret)| Self::of(secret, None))
     }
 
-    /// Text that others wrote, without these secrets, without user names and passwords in URLs, and
-    /// without the values in query strings, except those that a [`SafeUrl`] shows.
+    /// Removes from a text these secrets, user names and passwords in URLs, and the values in query
+    /// strings, except those that a [`SafeUrl`] shows.
     pub fn mask(&self, text: &str) -> String {
         let hide = |text: String, secret: &Zeroizing<String>| text.replace(secret.as_str(), "***");
         let text = self.0.iter().fold(text.to_owned(), hide);
@@ -80,9 +81,9 @@ impl fmt::Debug for Secrets {
     }
 }
 
-/// A URL that prints without its user information, and with the values of all query parameters
-/// hidden but those of the distribution protocol: upload locations and pre-signed storage URLs
-/// carry their permission in the query.
+/// A URL that is safe to print. It has no user name and password, and it hides the values of all
+/// query parameters except those of the distribution protocol, because the query of upload
+/// locations and pre-signed storage URLs grants access.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SafeUrl(Url);
 
@@ -106,7 +107,8 @@ impl fmt::Display for SafeUrl {
         for (i, (name, value)) in self.0.query_pairs().enumerate() {
             f.write_str(if i == 0 { "?" } else { "&" })?;
             let value = if PLAIN_PARAMETERS.contains(&&*name) { &*value } else { "***" };
-            // Decoded by query_pairs: control characters must not reach a terminal.
+            // `query_pairs` decodes the text, so escape control characters before they reach a
+            // terminal.
             write!(f, "{}={}", name.escape_debug(), value.escape_debug())?;
         }
         Ok(())
@@ -119,13 +121,14 @@ impl fmt::Debug for SafeUrl {
     }
 }
 
-/// A URL's host, with its port where that is not the scheme's own.
+/// A URL's host, with its port if it is not the default port.
 pub fn host_and_port(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     url.port().map_or(host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-/// Headers as lines, each behind `mark` (`>` for what is sent, `<` for what came).
+/// Headers as lines, each after `mark`: `>` for a header that was sent, `<` for one that was
+/// received.
 pub fn header_lines(mark: char, headers: &HeaderMap, secrets: &Secrets) -> Vec<String> {
     headers
         .iter()
@@ -156,7 +159,7 @@ fn safe_location(text: &str) -> String {
     }
 }
 
-/// Text with `user:password@` taken out of URLs.
+/// Removes `user:password@` from the URLs in a text.
 fn without_logins(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
@@ -173,7 +176,7 @@ fn without_logins(text: &str) -> String {
     shown
 }
 
-/// Text with the values of query strings hidden, except those that a [`SafeUrl`] shows.
+/// Hides the values of query strings in a text, except those that a [`SafeUrl`] shows.
 fn without_query_values(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;

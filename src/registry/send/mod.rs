@@ -1,4 +1,4 @@
-//! How requests are sent. Every request goes through one [`door`](door::Door), whatever it is for:
+//! Sends requests. Every request goes through a [`door`](door::Door):
 //!
 //! ```text
 //!  Request ──► attempt: authorization, a second try with a new token ──► judge: answer or error
@@ -8,8 +8,11 @@
 //!                                                                    answer, limits on time
 //! ```
 //!
-//! Around it, `retry` says how often, `optional` how long what only saves work may take, `pause` makes all requests to a server wait together, `first`
-//! lets one request ask before the others, and `mask` says what may be shown of it all.
+//! - `retry`: how often a request is sent.
+//! - `optional`: how long requests may take that only save work.
+//! - `pause`: makes all requests to a server wait together.
+//! - `first`: lets one request go before the others.
+//! - `mask`: hides secrets in everything that is shown.
 
 pub mod attempt;
 pub mod door;

@@ -1,5 +1,5 @@
-//! Requests that only save work: the looks at previous images, and mounts. Whatever the registry
-//! answers, all of one kind together may lose only so much time; the push goes on without them then.
+//! Requests that only save work: reading previous images, and mounts. All requests of one kind
+//! together may lose only a limited time. After that the push goes on without them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::super::error::Error;
 
-/// How long optional requests of one kind may take, and how much time of a run they may lose.
+/// How long optional requests of one kind may take, and how much time they may lose in a run.
 pub const OPTIONAL_TIME: Duration = Duration::from_secs(5);
 
-/// A request that fails sooner has lost no time that matters.
+/// A request that fails faster than this does not count as lost time.
 const WORTH_COUNTING: Duration = Duration::from_secs(1);
 
 /// The time that optional requests of one kind have lost in this run.
@@ -22,7 +22,7 @@ pub struct OptionalTime(Arc<Mutex<Lost>>);
 #[derive(Debug, Default)]
 struct Lost {
     total: Duration,
-    /// What was lost before this moment is counted.
+    /// Time before this moment is counted already.
     until: Option<Instant>,
 }
 
@@ -34,13 +34,14 @@ pub struct Deadline {
 }
 
 impl OptionalTime {
-    /// The deadline of requests that begin now.
+    /// The deadline for requests that begin now.
     pub fn deadline(&self) -> Deadline {
         let left = OPTIONAL_TIME.saturating_sub(self.0.lock().total);
         Deadline { at: Instant::now() + left, time: self.clone() }
     }
 
-    /// Counts the time from `start` until now. What several requests lose at once counts once.
+    /// Counts the time from `start` until now as lost. Time that several requests lose at the same
+    /// time counts once.
     fn lose(&self, start: Instant) {
         let (mut lost, now) = (self.0.lock(), Instant::now());
         let start = lost.until.map_or(start, |until| until.max(start));
@@ -50,7 +51,6 @@ impl OptionalTime {
 }
 
 impl Deadline {
-    /// The moment.
     pub fn at(&self) -> Instant {
         self.at
     }
@@ -64,8 +64,9 @@ impl Deadline {
         }
     }
 
-    /// Ends the work, of which `doing` tells in an error, at the deadline. Where the registry cannot
-    /// be reached at all, nothing is lost by asking for this: the whole push waits.
+    /// Stops the work at the deadline. `doing` says in an error what the work was. If the registry
+    /// cannot be reached at all, no time is counted as lost, because then the whole push has to
+    /// wait.
     pub async fn limit<T>(
         &self,
         doing: &str,
@@ -94,7 +95,7 @@ impl Deadline {
 mod tests {
     use super::*;
 
-    /// Waits so long in vain.
+    /// Waits this long and then fails.
     async fn fail(deadline: &Deadline, after: Duration) {
         let refused = async {
             tokio::time::sleep(after).await;
@@ -111,7 +112,7 @@ mod tests {
         fail(&time.deadline(), Duration::from_millis(500)).await;
         assert_eq!(left(), OPTIONAL_TIME, "it was over soon");
         let first = time.deadline();
-        // Several at once lose the time once.
+        // If several requests fail at the same time, the time is lost once.
         let second = Duration::from_secs(2);
         futures::future::join_all((0..10).map(|_| fail(&first, second))).await;
         assert_eq!(left(), OPTIONAL_TIME - second);

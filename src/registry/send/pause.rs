@@ -1,5 +1,5 @@
-//! What requests to one server have in common while it fails: pauses that all make together, and
-//! one line on the terminal for all that meet the same failure.
+//! What all requests to one server share while it fails: a common pause, and a single message for
+//! requests with the same failure.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use url::Url;
 
-/// How long a server that has never answered is tried, from the first request on.
+/// How long to try a server that has never answered, counted from the first request.
 const FIRST_CONTACT: Duration = Duration::from_secs(10);
 
-/// The servers that requests went to, by host and port: the registry, its token server, its storage.
+/// The servers that requests were sent to, by host and port: the registry, its token server, its
+/// storage.
 #[derive(Default)]
 pub struct Servers(Mutex<HashMap<Address, Arc<Server>>>);
 
-/// Host and port.
 type Address = (String, Option<u16>);
 
 /// What is known of one server.
@@ -31,12 +31,12 @@ pub struct Server {
 #[derive(Debug, Default)]
 struct Pause {
     until: Option<Instant>,
-    /// How long the last pause was that requests made together.
+    /// The length of the last common pause.
     length: Duration,
 }
 
 impl Servers {
-    /// The server that a URL names.
+    /// The server in a URL.
     pub fn of(&self, url: &Url) -> Arc<Server> {
         let host = url.host_str().unwrap_or_default().to_owned();
         let key = (host, url.port_or_known_default());
@@ -64,9 +64,9 @@ impl Server {
         pause.until = Some(pause.until.map_or(until, |old| old.max(until)));
     }
 
-    /// Stops all requests for this long, or for what is left of a pause under way, and returns how
-    /// long that is. A pause is never shorter than the one before. `None`, and no pause: it would be
-    /// longer than `most`.
+    /// Pauses all requests for this long, or for the rest of a pause that is running, and returns
+    /// that time. A pause is never shorter than the previous one. `None` if it would be longer than
+    /// `most`; then there is no pause.
     pub fn join_pause(&self, wait: Duration, most: Duration) -> Option<Duration> {
         let now = Instant::now();
         let mut pause = self.pause.lock();
@@ -81,7 +81,7 @@ impl Server {
         Some(wait)
     }
 
-    /// The server has answered a request.
+    /// Records that the server has answered a request.
     pub fn note_answer(&self) {
         self.answered.store(true, Ordering::Relaxed);
     }
@@ -91,25 +91,26 @@ impl Server {
         self.answered.load(Ordering::Relaxed)
     }
 
-    /// When the first request went to it.
+    /// When the first request was sent.
     pub fn first_request(&self) -> Option<Instant> {
         *self.first_request.lock()
     }
 
-    /// How much longer it is tried to connect to a server that has never answered: its name is more
-    /// likely misspelt than the server is restarting.
+    /// How much longer to try a server that has never answered. The limit is short, because a
+    /// misspelt name is more likely than a server that is restarting.
     pub fn first_contact_left(&self) -> Duration {
         let tried = self.first_request.lock().map_or(Duration::ZERO, |first| first.elapsed());
         FIRST_CONTACT.saturating_sub(tried)
     }
 }
 
-/// The failures that were announced and are being waited out.
+/// The failures that were reported and whose waits have not ended.
 #[derive(Debug, Default)]
 pub struct Announced(Mutex<HashMap<String, Instant>>);
 
 impl Announced {
-    /// Whether a failure, now waited out for this long, has not been announced by another request.
+    /// Whether a failure has not been reported by another request that still waits. `wait` is how
+    /// long this request waits now.
     pub fn is_news(&self, failure: String, wait: Duration) -> bool {
         let now = Instant::now();
         let mut announced = self.0.lock();

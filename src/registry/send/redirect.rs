@@ -1,4 +1,4 @@
-//! Where an answer sends us next: redirects, and the locations of upload sessions.
+//! Follows the `Location` of an answer: redirects, and the locations of upload sessions.
 
 use futures::future::join_all;
 use reqwest::Method;
@@ -16,8 +16,9 @@ use super::request::{Answer, Payload, Redirects, Request, RequestTarget};
 const MAX_REDIRECTS: usize = 5;
 
 impl Door {
-    /// Opens connections for the bodies of blobs to come, once the registry has answered for the
-    /// first time and is far away. Over plain HTTP the bodies go over the connections of their POSTs.
+    /// Opens connections for the bodies of later blobs, once the registry has answered and is
+    /// distant. Over plain HTTP this is not needed, because a body reuses the connection of its
+    /// POST.
     pub async fn open_connections(&self, count: usize) {
         self.first.heard().await;
         if self.is_far() && self.scheme.get() == Speaks::Tls {
@@ -25,7 +26,7 @@ impl Door {
         }
     }
 
-    /// Whether that succeeds shows when a body is sent.
+    /// A failure is ignored here; it shows when a body is sent.
     async fn open_connection(&self) {
         let to = RequestTarget::Path("/v2/".to_owned());
         let mut request = Request::new("open a connection".to_owned(), Method::GET, to);
@@ -34,8 +35,8 @@ impl Door {
         let _ = self.follow(&request, None, &Secrets::default()).await;
     }
 
-    /// Sends a request once and follows redirects. The authorization goes along only as long as they
-    /// stay at the registry.
+    /// Sends a request once and follows redirects. The authorization is sent only while they stay
+    /// at the registry.
     pub async fn follow(
         &self,
         request: &Request,
@@ -70,8 +71,8 @@ impl Door {
         Err(protocol(format!("more than {MAX_REDIRECTS} redirects, the last to {last}")))
     }
 
-    /// A POST or PUT may not be repeated at another address by itself. Where the redirect only leads
-    /// from plain HTTP to HTTPS, the user can name that at once.
+    /// A POST or PUT must not be repeated at another address automatically. If the redirect only
+    /// leads from plain HTTP to HTTPS, tell the user which address to use.
     fn check_upgrade(&self, answer: Answer) -> Result<Answer, String> {
         match redirected(&answer.url, &answer.headers) {
             Ok(to)
@@ -91,21 +92,22 @@ impl Door {
     }
 }
 
-/// Where an answer's `Location` points.
+/// The URL in an answer's `Location`.
 ///
-/// A registry behind a proxy that does not tell it its own name writes locations with the scheme
-/// `http`, or without the port; where only those differ, its real address is meant.
+/// A registry may be behind a proxy that does not pass on the original host. Then it writes
+/// locations with the scheme `http`, or without the port. If only these differ, the original scheme
+/// and port are used.
 pub fn location(from: &Url, headers: &HeaderMap) -> Result<Url, String> {
     let mut url = target(from, headers)?;
     if is_same_host(from, &url) {
-        // Neither can fail on an HTTP URL.
+        // Cannot fail with an HTTP URL.
         let _ = url.set_scheme(from.scheme());
         let _ = url.set_port(from.port());
     }
     check(from, url)
 }
 
-/// The same for a redirect, which may lead from plain HTTP to HTTPS.
+/// The URL of a redirect. Unlike a location, it may lead from plain HTTP to HTTPS.
 fn redirected(from: &Url, headers: &HeaderMap) -> Result<Url, String> {
     let url = target(from, headers)?;
     match is_same_host(from, &url) && url.scheme() == "http" {
@@ -114,8 +116,8 @@ fn redirected(from: &Url, headers: &HeaderMap) -> Result<Url, String> {
     }
 }
 
-/// The `Location`, resolved against the URL that gave it. A user name and a password in it are
-/// taken off: they would be sent beside our own authorization.
+/// The `Location`, relative to the URL of the answer. A user name and a password in it are removed,
+/// because they would be sent in addition to the authorization.
 fn target(from: &Url, headers: &HeaderMap) -> Result<Url, String> {
     let value = headers
         .get(LOCATION)
@@ -127,13 +129,13 @@ fn target(from: &Url, headers: &HeaderMap) -> Result<Url, String> {
     if !matches!(url.scheme(), "http" | "https") {
         return Err(format!("its Location is not an HTTP URL but {}:…", url.scheme()));
     }
-    // Neither can fail on an HTTP URL.
+    // Cannot fail with an HTTP URL.
     let _ = url.set_username("");
     let _ = url.set_password(None);
     Ok(url)
 }
 
-/// Whether two URLs name the same server, if only one of them names the port.
+/// Whether two URLs name the same server, even if only the first one names the port.
 fn is_same_host(from: &Url, url: &Url) -> bool {
     url.host_str() == from.host_str() && url.port().is_none_or(|port| Some(port) == from.port())
 }

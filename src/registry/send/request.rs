@@ -1,4 +1,4 @@
-//! A request as a value, and the answer to it.
+//! A request and an answer as values.
 
 use std::borrow::Cow;
 use std::io::Read;
@@ -19,7 +19,8 @@ const MAX_TEXT: u64 = 64 << 10;
 
 /// A request to be sent.
 pub struct Request {
-    /// What it is for, to follow the word "cannot": `upload blob sha256:… to HOST/REPOSITORY`.
+    /// What the request is for, in words that follow "cannot": `upload blob sha256:… to
+    /// HOST/REPOSITORY`.
     pub doing: String,
     pub method: Method,
     pub to: RequestTarget,
@@ -27,7 +28,7 @@ pub struct Request {
     pub payload: Payload,
     /// Counts the bytes of bodies.
     pub sent: Arc<AtomicU64>,
-    /// Statuses besides 2xx that are an answer and no error.
+    /// Statuses besides 2xx that are not an error for this request.
     pub also: &'static [StatusCode],
     pub read: ReadBody,
     pub answer_time: AnswerTime,
@@ -39,70 +40,70 @@ pub struct Request {
 pub enum RequestTarget {
     /// A path of the registry's API, with its query: `/v2/…`.
     Path(String),
-    /// A location that the registry gave, or its token server.
+    /// A location that the registry gave, or the URL of its token server.
     Url(Url),
 }
 
-/// What a request carries.
+/// The body of a request.
 pub enum Payload {
     Empty,
     Bytes(Bytes),
     Stream(StreamPayload),
-    /// Nothing; the request only opens a connection, for the body of a later one.
+    /// No body. The request only opens a connection for a later body.
     OpenConnection,
 }
 
-/// A body that is made anew each time the request is sent, with the number that the timer gives to
-/// this sending.
+/// A body that is created each time the request is sent, with the number that the timer gives to
+/// this attempt.
 pub struct StreamPayload {
     pub open: Box<dyn Fn(u64) -> reqwest::Body + Send + Sync>,
     /// Sent as `Content-Length`; without it the transfer is chunked.
     pub length: Option<u64>,
-    /// Knows whether bytes move, and tells the body when it is not needed any more.
+    /// Checks whether bytes move, and tells the body when it is no longer needed.
     pub timer: Arc<IdleTimer>,
 }
 
 /// How much of an answer's body is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadBody {
-    /// Only the beginning, for an error's text.
+    /// Only the beginning, for the text of an error.
     Nothing,
-    /// A successful answer's body, of this many bytes at most; a longer one is an error.
+    /// The body of a successful answer, up to this many bytes. A longer one is an error.
     Success(u64),
-    /// The same for the bodies of errors.
+    /// The body of any answer, up to this many bytes.
     Always(u64),
 }
 
-/// How long an answer may take.
+/// How long to wait for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AnswerTime {
-    /// As long as nothing may move on a connection.
+    /// As long as a connection may be idle.
     Idle,
-    /// Longer: the registry completes a blob.
+    /// Longer, because the registry has to store a blob.
     Commit,
 }
 
-/// What becomes of a redirect.
+/// What to do with a redirect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Redirects {
-    /// It is followed; our authorization stays behind where it leaves the registry.
+    /// Follow it. The authorization is not sent to another server.
     Follow,
-    /// It is the answer.
+    /// Return it as the answer.
     Return,
 }
 
-/// An answer, its body read.
+/// An answer with its body.
 #[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    /// The URL that gave it, after redirects.
+    /// The URL that answered, after redirects.
     pub url: Url,
     pub body: Bytes,
 }
 
 impl Request {
-    /// A request without a body, of whose answer only the status and the headers matter.
+    /// A request without a body, which needs only the status and the headers of the answer.
     pub fn new(doing: String, method: Method, to: RequestTarget) -> Self {
         Self {
             doing,
@@ -130,25 +131,25 @@ impl Answer {
         self.header(name)?.trim().parse().ok()
     }
 
-    /// Where it redirects to, if it is a redirect.
+    /// The target of a redirect; `None` if the answer is not one.
     pub fn redirect(&self) -> Option<SafeUrl> {
         let to = self.header("location").filter(|_| self.status.is_redirection())?;
         self.url.join(to).ok().map(SafeUrl::from)
     }
 
-    /// The body of an error, for its text: decompressed if it is in gzip, as some gateways send it
-    /// unasked.
+    /// The body of an error, for its text. It is decompressed if it is in gzip, because some
+    /// gateways compress without being asked.
     pub fn text(&self) -> Cow<'_, [u8]> {
         if self.header("content-encoding").is_none_or(|it| !it.to_lowercase().contains("gzip")) {
             return Cow::Borrowed(&self.body);
         }
         let mut text = Vec::new();
-        // If the rest is damaged or missing, the beginning still tells something.
+        // If the rest is damaged or missing, the beginning may still be useful.
         let _ = GzDecoder::new(&self.body[..]).take(MAX_TEXT).read_to_end(&mut text);
         Cow::Owned(text)
     }
 
-    /// Whether it is a page for a browser.
+    /// Whether it is an HTML page.
     pub fn is_web_page(&self) -> bool {
         let is_html = self.header("content-type").is_some_and(|kind| kind.contains("text/html"));
         let start = self.body.trim_ascii_start();

@@ -1,5 +1,5 @@
-//! When a request that failed is sent again: a budget of time, waits that double, and what
-//! `Retry-After` asks for.
+//! Decides when a failed request is sent again, with a time budget, waits that double, and the
+//! pause in `Retry-After`.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,12 +11,12 @@ use super::optional::Deadline;
 
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
-/// No pause that a server asks for counts as longer: it exceeds any limit, and larger numbers would
+/// A longer pause from a server counts as this one. It exceeds any limit, and larger values would
 /// overflow a clock.
 const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long one request may fail before its push does. The time begins with the first failure, and
-/// anew after each progress.
+/// How long one request may fail before the push fails. The time begins with the first failure, and
+/// begins again after each progress.
 #[derive(Debug)]
 pub struct RetryBudget {
     limit: Duration,
@@ -28,16 +28,16 @@ pub struct RetryBudget {
 /// Why a request is not sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GivenUp {
-    /// Nothing is sent twice.
+    /// Retries are turned off.
     Off,
-    /// What the request is for is optional, and its time is over.
+    /// The request is optional, and its time is over.
     Late,
-    /// It failed for as long as the limit allows.
+    /// It kept failing until the limit.
     Spent {
         /// The limit.
         limit: Duration,
     },
-    /// The registry asks for a longer pause than what is left of the limit.
+    /// The registry asks for a longer pause than the rest of the limit.
     PauseTooLong {
         /// The pause.
         asked: Duration,
@@ -47,41 +47,40 @@ pub enum GivenUp {
 }
 
 impl RetryBudget {
-    /// A budget of this time. With zero, nothing is sent twice.
+    /// A budget of this time. Zero means no retries.
     pub fn new(limit: Duration) -> Self {
         Self { limit, deadline: None, since: None, failures: 0 }
     }
 
-    /// The same, for a request that must be over by the deadline, however it goes.
+    /// The same budget for a request that must be finished by the deadline.
     #[must_use]
     pub fn until(self, deadline: Option<Deadline>) -> Self {
         Self { deadline, ..self }
     }
 
-    /// When the request must be over.
+    /// When the request must be finished.
     pub fn deadline(&self) -> Option<Deadline> {
         self.deadline.clone()
     }
 
-    /// There was progress: the next failure is the first again.
+    /// Records progress: the next failure counts as the first one.
     pub fn renew(&mut self) {
         self.since = None;
         self.failures = 0;
     }
 
-    /// Counts the time from this moment, if that is earlier than the first failure.
+    /// Counts the time from this moment, if it is before the first failure.
     pub fn count_from(&mut self, first: Instant) {
         self.since = Some(self.since.map_or(first, |since| since.min(first)));
     }
 
-    /// Takes off the time since the first failure what was spent on moving bytes.
+    /// Does not count this time, because bytes moved during it.
     pub fn excuse(&mut self, time: Duration) {
-        // A start in the future would excuse time that has not passed yet.
+        // A start in the future would also exclude time that has not passed yet.
         self.since = self.since.map(|since| (since + time).min(Instant::now()));
     }
 
-    /// How long to wait before the next try after a failure; `asked` is the pause that
-    /// `Retry-After` asks for.
+    /// How long to wait before the next attempt. `asked` is the pause in `Retry-After`.
     pub fn next_wait(&mut self, asked: Option<Duration>) -> Result<Duration, GivenUp> {
         let limit = self.limit;
         if limit.is_zero() {
@@ -90,7 +89,7 @@ impl RetryBudget {
         let spent = self.since.get_or_insert_with(Instant::now).elapsed();
         let doubled = FIRST_WAIT.saturating_mul(1 << self.failures.min(16)).min(LONGEST_WAIT);
         self.failures += 1;
-        // A date in the past, or no seconds, asks for no pause.
+        // Zero seconds, or a date in the past, counts as no pause.
         let asked = asked.filter(|asked| !asked.is_zero());
         let jittered = doubled.mul_f64(rand::rng().random_range(0.5..1.0));
         // Retry-After is a minimum; add jitter so that clients do not all retry together.
@@ -130,12 +129,12 @@ impl GivenUp {
     }
 }
 
-/// The pause that `Retry-After` asks for (RFC 9110, section 10.2.3), in seconds or by a date; a day
-/// at most.
+/// The pause in `Retry-After` (RFC 9110, section 10.2.3), given in seconds or as a date; at most a
+/// day.
 pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than fit in a number are more than a day.
+        // A number that overflows is more than a day.
         let seconds = value.parse::<u64>().unwrap_or(u64::MAX);
         return Some(Duration::from_secs(seconds).min(LONGEST_PAUSE));
     }

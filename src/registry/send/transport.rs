@@ -1,4 +1,5 @@
-//! One request, one answer: the connection, the limits on time and length, and a line for `-v`.
+//! Sends one request and reads one answer: the connection, the limits on time and length, and a
+//! line for `-v`.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -21,14 +22,14 @@ use super::mask::{SafeUrl, Secrets, header_lines};
 use super::request::{Answer, AnswerTime, Payload, ReadBody, Redirects, Request};
 use crate::event::Event;
 
-/// How much is read of an error's body, and of a body that does not matter.
+/// How much to read of an error's body, and of a body that is not needed.
 const SMALL_BODY: usize = 64 << 10;
-/// How long reading that may take.
+/// How long to read such a body.
 const SMALL_BODY_TIME: Duration = Duration::from_secs(10);
 
 impl Door {
-    /// Sends a request and reads the answer. For a loopback address this also finds out whether it
-    /// speaks TLS.
+    /// Sends a request and reads the answer. For a loopback address this also finds out whether the
+    /// server speaks TLS.
     pub(super) async fn exchange(
         &self,
         request: &Request,
@@ -49,11 +50,11 @@ impl Door {
             return result;
         }
         let mut secure = url;
-        // Cannot fail: http and https are both special schemes.
+        // Cannot fail, because http and https are both special schemes.
         let _ = secure.set_scheme("https");
         match self.roundtrip(request, &secure, authorization, secrets).await {
             Ok(answer) => Ok(answer),
-            // It answered in TLS; that one side does not trust the other is the error to show.
+            // The server answered in TLS, so the user needs to see the trust problem.
             Err(failure) if failure.about_trust => {
                 self.scheme.settle(Speaks::Tls);
                 Err(failure)
@@ -64,7 +65,7 @@ impl Door {
                 Err(failure)
             }
             Err(_) => {
-                // A failure that is not transient is an answer in something other than HTTP.
+                // A permanent failure here means that the server answered, but not in valid HTTP.
                 if result.as_ref().err().is_none_or(|failure| !failure.transient) {
                     self.scheme.settle(Speaks::Plain);
                 }
@@ -137,7 +138,7 @@ impl Door {
         answer.map_err(|failure| FailedRequest { server, ..failure })
     }
 
-    /// The request as it goes out.
+    /// The request in the form in which it is sent.
     fn build(
         &self,
         request: &Request,
@@ -147,7 +148,7 @@ impl Door {
     ) -> Result<reqwest::Request, reqwest::Error> {
         let mut builder =
             client.request(request.method.clone(), url.clone()).headers(request.headers.clone());
-        // A credential goes to its own realm only, never to where a location or redirect points.
+        // Send the credential only to its own realm, not to the target of a location or redirect.
         if let Some(value) = authorization
             && Some(Realm::of(url)) == self.realm()
         {
@@ -160,7 +161,7 @@ impl Door {
                 builder
             }
             Payload::OpenConnection => builder,
-            // Some servers want a length on every POST, PUT and PATCH.
+            // Some servers require a length with every POST, PUT and PATCH.
             Payload::Empty => builder.header(CONTENT_LENGTH, 0),
             Payload::Bytes(bytes) => {
                 request.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
@@ -178,8 +179,8 @@ impl Door {
         builder.build()
     }
 
-    /// Takes note of what the status of an answer shows: how the registry is to be spoken to, and
-    /// that the other requests may go out, unless it wants a login first.
+    /// Records what the status of an answer shows: the registry's scheme, and that the other
+    /// requests may be sent, unless the registry requires a login first.
     fn note_status(&self, url: &Url, status: StatusCode) {
         if self.scheme.get() == Speaks::Unknown {
             match url.scheme() {
@@ -232,7 +233,7 @@ async fn execute(
     }
 }
 
-/// Reads an answer's body, as much of it as the request asks for.
+/// Reads as much of an answer's body as the request needs.
 async fn read(
     request: &Request,
     unanswered: Unanswered<'_>,
@@ -249,7 +250,7 @@ async fn read(
     let mut body = Vec::new();
     let mut stream = response.bytes_stream();
     let Some(limit) = limit else {
-        // The status is the answer, and a body that breaks off does not change it.
+        // The status is the answer, so a body that breaks off does not matter.
         let reading = async {
             while let Some(Ok(piece)) = stream.next().await {
                 if body.len() + piece.len() > SMALL_BODY {
@@ -273,7 +274,7 @@ async fn read(
         }
         Ok::<(), FailedRequest>(())
     };
-    // A limit on the whole: a body that drips a byte at a time never stands still.
+    // Limit the total time, because a body that arrives byte by byte is never idle.
     timeout(idle, reading).await.map_err(|_| unanswered.unfinished(idle))??;
     Ok(Answer { status, headers, url, body: Bytes::from(body) })
 }

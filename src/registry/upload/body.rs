@@ -1,4 +1,4 @@
-//! A part of a blob as the body of a request.
+//! A part of a blob, as the body of a request.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,19 +10,19 @@ use super::super::send::idle::IdleTimer;
 use super::super::send::request::{Payload, StreamPayload};
 use super::{UploadProgress, UploadSource, UploadSourceError};
 
-/// Bytes handed to the network at a time.
+/// How many bytes are handed to the network at a time.
 const PIECE: u64 = 256 << 10;
 
-/// Where the bytes of a blob come from, and how far the network has taken them.
+/// The source of a blob's bytes, and how far the network has taken them.
 #[derive(Clone)]
 pub struct UploadBody {
     pub source: Arc<dyn UploadSource>,
     pub progress: UploadProgress,
-    /// Counts all bytes that are handed to the network.
+    /// Counts all bytes that were handed to the network.
     pub sent: Arc<AtomicU64>,
-    /// How far the network has taken bytes in the present session.
+    /// How far the network has taken bytes in the current session.
     pub taken: Arc<AtomicU64>,
-    /// Why there are no more bytes, once that is so.
+    /// The reason why no more bytes can be read, if there is one.
     pub broken: Arc<Mutex<Option<String>>>,
 }
 
@@ -48,7 +48,7 @@ impl UploadBody {
         Payload::Stream(StreamPayload { open: Box::new(open), length, timer })
     }
 
-    /// The piece at `at` and where the next one begins.
+    /// The piece at `at`, and where the next piece begins.
     async fn piece(
         &self,
         at: u64,
@@ -59,7 +59,7 @@ impl UploadBody {
         if !timer.needs(sending) {
             return Err(NotNeeded.into());
         }
-        // When the next piece is asked for, the network has taken the one before.
+        // A request for the next piece means that the network has taken the previous one.
         (self.progress)(at);
         let most = end.map_or(PIECE, |end| (end - at).min(PIECE));
         if most == 0 {
@@ -76,7 +76,7 @@ impl UploadBody {
         };
         let next = at + bytes.len() as u64;
         if end == Some(next) {
-            // No more than the announced length is asked for.
+            // The network asks for no more bytes than the announced length.
             timer.sent();
         }
         self.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
@@ -84,12 +84,12 @@ impl UploadBody {
         Ok(Some((bytes, next)))
     }
 
-    /// Keeps the first reason why there are no bytes.
+    /// Keeps the first reason why no more bytes can be read.
     pub fn remember_reason(&self, reason: String) {
         self.broken.lock().get_or_insert(reason);
     }
 
-    /// The reason why there are no bytes, if that is so.
+    /// The reason why no more bytes can be read, if there is one.
     pub fn broken(&self) -> Option<String> {
         self.broken.lock().clone()
     }

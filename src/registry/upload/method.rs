@@ -1,22 +1,23 @@
-//! How a registry takes the bytes of blobs, as far as its answers have shown.
+//! How a registry accepts the bytes of blobs, as far as its answers have shown.
 //!
-//! There are three methods: one PUT, one streamed PATCH, PATCHes of limited length. Which of them is
-//! used depends on what the registry has refused, and on whether the blob's length is known yet. A
-//! body that was too long for something on the way (413) limits the length of all that follow.
+//! There are three methods: one PUT, one streamed PATCH, or several PATCHes of limited length. The
+//! choice depends on which methods the registry has rejected, and on whether the blob's length is
+//! known yet. If a body was too long for the registry or a proxy (413), all later bodies are
+//! shorter.
 
 use parking_lot::Mutex;
 
-/// The length of chunks where nothing else limits them.
+/// The length of chunks if nothing else limits it.
 const CHUNK: u64 = 64 << 20;
-/// Bodies are not halved to less than this.
+/// The shortest length to which the limit on bodies is halved.
 const LEAST_BODY: u64 = 512 << 10;
 
 /// How a blob's bytes are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UploadMethod {
-    /// One PUT with all of it.
+    /// One PUT with the whole blob.
     Put,
-    /// One PATCH without Content-Range, as docker does it.
+    /// One PATCH without Content-Range, as docker sends it.
     Stream,
     /// Several PATCHes, each with a Content-Range.
     Chunks,
@@ -28,19 +29,20 @@ pub struct Accepted {
     put: bool,
     stream: bool,
     chunks: bool,
-    /// The longest body of a request.
+    /// The longest allowed body of a request.
     pub longest_body: u64,
-    /// Its answers about where a session stands have been right so far.
+    /// Whether its answers about the position of a session were correct so far.
     pub resumes: bool,
 }
 
-/// What was learnt about a registry, for all uploads to it.
+/// What was learnt about a registry, shared by all uploads to it.
 #[derive(Debug, Default)]
 pub struct UploadMethods(Mutex<Accepted>);
 
 impl Accepted {
-    /// The method for a blob of this length, or of a length that is not known yet; `None` if every
-    /// method was refused. A PUT of unknown length is sent once the blob is whole.
+    /// The method for a blob of this length, or `None` for a length that is not known yet. Returns
+    /// `None` if every method was rejected. A PUT of unknown length is sent when the blob is
+    /// complete.
     pub fn method(self, length: Option<u64>) -> Option<UploadMethod> {
         let fits = self.fits(length);
         if self.put && fits && (length.is_some() || !self.stream) {
@@ -54,17 +56,17 @@ impl Accepted {
         }
     }
 
-    /// Whether a body of this length, or of one that is not known yet, is short enough.
+    /// Whether a body of this length may be sent. `None`: the length is not known yet.
     fn fits(self, length: Option<u64>) -> bool {
         self.longest_body == u64::MAX || length.is_some_and(|length| length <= self.longest_body)
     }
 
-    /// Whether a part of a blob can be sent.
+    /// Whether the registry accepts a part of a blob.
     pub fn takes_patch(self) -> bool {
         self.stream || self.chunks
     }
 
-    /// Without a method that was refused; `None` if no other is left.
+    /// Without a method that was rejected; `None` if no method is left.
     pub fn without(self, refused: UploadMethod) -> Option<Self> {
         let mut left = self;
         match refused {
@@ -75,7 +77,8 @@ impl Accepted {
         (left != self && (left.put || left.takes_patch())).then_some(left)
     }
 
-    /// With bodies half as long as one of `length`, which was too long, but of `least` at least.
+    /// After a body of `length` was too long: with bodies half as long, but not shorter than
+    /// `least`. `None` if the limit cannot be lowered.
     pub fn shorter(self, length: u64, least: u64) -> Option<Self> {
         let longest_body = (length / 2).min(CHUNK);
         let is_useful = longest_body >= LEAST_BODY.max(least) && longest_body < self.longest_body;
@@ -88,17 +91,17 @@ impl Accepted {
         Self { longest_body: self.longest_body.min(length), ..self }
     }
 
-    /// The length of chunks, where a registry wants `least` at least.
+    /// The length of chunks, if the registry requires at least `least`.
     pub fn chunk(self, least: u64) -> u64 {
         CHUNK.max(least).min(self.longest_body)
     }
 
-    /// The length of what is sent after a resume.
+    /// How many bytes to send in one request after a resume.
     pub fn rest(self, least: u64) -> u64 {
         if self.stream && least == 0 { self.longest_body } else { self.chunk(least) }
     }
 
-    /// What both accept.
+    /// Only what both accept.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self {
@@ -118,18 +121,18 @@ impl Default for Accepted {
 }
 
 impl UploadMethods {
-    /// What the registry accepts, as far as is known.
+    /// What the registry accepts, as far as it is known.
     pub fn accepted(&self) -> Accepted {
         *self.0.lock()
     }
 
-    /// An upload got through after only these were left.
+    /// Records which methods were left when an upload succeeded.
     pub fn learn(&self, accepted: Accepted) {
         let mut known = self.0.lock();
         *known = known.and(accepted);
     }
 
-    /// The registry's answers about where a session stands cannot be relied on.
+    /// Records that the registry's answers about the position of a session are unreliable.
     pub fn distrust_offsets(&self) {
         self.0.lock().resumes = false;
     }

@@ -1,9 +1,9 @@
-//! Getting a blob's bytes to a registry, whatever happens on the way (OCI distribution-spec 1.1,
-//! "Pushing blobs").
+//! Uploads a blob, and continues after failures (OCI distribution-spec 1.1, "Pushing blobs").
 //!
-//! A [`Session`] is one upload session, and its methods are the requests that it takes. The uploader
-//! opens a session, sends, and where that fails finds out where the registry stands and goes on from
-//! there. How the bytes are sent depends on what the registry has refused so far.
+//! A [`Session`] is one upload session, and its methods are the requests to it. The uploader opens
+//! a session and sends the bytes. After a failure it finds out how many bytes the registry has, and
+//! continues there. The way in which bytes are sent depends on what the registry has rejected so
+//! far.
 
 use std::sync::Arc;
 
@@ -23,8 +23,7 @@ pub use sessions::Sessions;
 
 use crate::image::Digest;
 
-/// The bytes of a blob, some of which may still be being made. Any part that exists can be read
-/// again.
+/// The bytes of a blob. They may still be being made, and any part that exists can be read again.
 pub trait UploadSource: Send + Sync + 'static {
     /// Digest and length, once they are known.
     fn whole(&self) -> Option<(Digest, u64)>;
@@ -40,7 +39,7 @@ pub trait UploadSource: Send + Sync + 'static {
         Box::pin(async { whole })
     }
 
-    /// At most `max` bytes from `offset` on, as soon as there are any; `None` at the end.
+    /// At most `max` bytes from `offset` on. Waits until there are any; `None` at the end.
     fn chunk(
         &self,
         offset: u64,
@@ -48,8 +47,8 @@ pub trait UploadSource: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<Option<Bytes>, UploadSourceError>>;
 }
 
-/// Why there are no bytes.
+/// Why no bytes can be read.
 pub type UploadSourceError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Is called with the number of the blob's bytes that the network has taken.
+/// Called with the number of the blob's bytes that the network has taken.
 pub type UploadProgress = Arc<dyn Fn(u64) + Send + Sync>;

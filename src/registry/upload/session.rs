@@ -21,13 +21,13 @@ use super::super::send::retry::RetryBudget;
 use super::sessions::Sessions;
 use crate::image::Digest;
 
-/// How long the cancelling of a session may take.
+/// How long the cancellation of a session may take.
 const CANCEL_TIME: Duration = Duration::from_secs(2);
 
 /// An open upload session.
 ///
-/// Dropped unfinished it stays among the open [`Sessions`], to be cancelled by
-/// [`Sessions::cancel_abandoned`].
+/// If it is dropped unfinished, it stays in the open [`Sessions`] until
+/// [`Sessions::cancel_abandoned`] cancels it.
 #[derive(Debug)]
 pub struct Session {
     repository: Box<Repository>,
@@ -36,7 +36,7 @@ pub struct Session {
     limits: ChunkLimits,
 }
 
-/// The lengths of bodies that a registry demands when it opens a session.
+/// The limits on the length of chunks that a registry gives when it opens a session.
 #[derive(Clone, Copy, Debug)]
 pub struct ChunkLimits {
     /// `OCI-Chunk-Min-Length`.
@@ -45,7 +45,7 @@ pub struct ChunkLimits {
     pub most: u64,
 }
 
-/// Where a session stands.
+/// How many bytes of a session have arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionPosition {
     /// The registry has this many bytes.
@@ -59,7 +59,7 @@ pub enum SessionPosition {
 /// A request that may open a session.
 #[derive(Clone)]
 pub struct Opening {
-    /// What it is for.
+    /// What the request is for.
     pub doing: String,
     /// The path below the repository.
     pub path: String,
@@ -67,14 +67,14 @@ pub struct Opening {
     pub scopes: Scopes,
 }
 
-/// The answer to it, and the session, or why there is none.
+/// The answer to it, with the session or the reason why there is none.
 pub struct Posted {
     pub status: StatusCode,
     pub session: Result<Session, String>,
 }
 
 impl Repository {
-    /// Opens an upload session, to be used by [`upload`](Self::upload) later: while the blob is
+    /// Opens an upload session for a later [`upload`](Self::upload), for example while the blob is
     /// still being compressed.
     pub async fn open_upload(&self) -> Result<Session, Error> {
         let doing = format!("open an upload session in {self}");
@@ -92,7 +92,7 @@ impl Repository {
         opened.session.map_err(|problem| Error::Protocol { doing, problem })
     }
 
-    /// Sends a POST that may open a session, until it is answered or trying again is pointless.
+    /// Sends a POST that may open a session, until there is an answer or a retry is pointless.
     pub(in crate::registry) async fn post(&self, opening: Opening) -> Result<Posted, Error> {
         self.post_within(opening, &mut self.budget()).await
     }
@@ -121,19 +121,19 @@ impl Repository {
     async fn post_once(&self, opening: Opening) -> Result<Posted, FailedRequest> {
         let repository = self.clone();
         let under_way = self.registry().door.options().sessions.opening();
-        // A task of its own: if nothing waits for the session any more while it is being opened,
-        // it has to be known all the same, to be cancelled.
+        // A separate task: even if this future is dropped, the session must be recorded, so that it
+        // can be cancelled.
         let posting = tokio::spawn(async move {
             let opened = repository.post_alone(opening).await;
-            // Both as one: a session that is not taken is abandoned, and only then is the request
-            // no longer under way.
+            // Returned together: if the session is not taken, it is first marked as abandoned, and
+            // only then does the request count as finished.
             (opened, under_way)
         });
         match posting.await {
             Ok((opened, _)) => opened,
             Err(ended) => match ended.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
-                // The runtime is shutting down, and this future with it.
+                // The runtime is shutting down, and will drop this future too.
                 Err(_) => std::future::pending().await,
             },
         }
@@ -170,13 +170,13 @@ impl Session {
         Self { repository: Box::new(repository.clone()), url, id, limits }
     }
 
-    /// The lengths of bodies that it takes.
+    /// The registry's limits on the length of chunks.
     pub(super) fn limits(&self) -> ChunkLimits {
         self.limits
     }
 
-    /// Sends a part of the blob; `range` is the first and the last byte of it, where that has to be
-    /// said.
+    /// Sends a part of the blob. `range` is its first and last byte, if the request must contain
+    /// them.
     pub(super) async fn patch(
         &mut self,
         doing: &str,
@@ -187,14 +187,14 @@ impl Session {
         request.payload = payload;
         request.headers.insert(CONTENT_TYPE, octets());
         if let Some((first, last)) = range
-            // Digits and a dash are a valid header value.
+            // Cannot fail, because the value has only digits and a dash.
             && let Ok(value) = HeaderValue::from_str(&format!("{first}-{last}"))
         {
             request.headers.insert(CONTENT_RANGE, value);
         }
         let answer = self.repository.registry().attempt(&self.repository.call(request)).await?;
-        // Any 2xx with a Location is an answer: Pulp sends 204 or 201 in place of 202. Without one
-        // the session stays where it is.
+        // Any 2xx is accepted: Pulp sends 204 or 201 in place of 202. Without a Location, the
+        // session keeps its URL.
         if answer.headers.contains_key(LOCATION) {
             let problem = |problem| Error::Protocol { doing: doing.to_owned(), problem };
             self.move_to(location(&answer.url, &answer.headers).map_err(problem)?);
@@ -202,7 +202,8 @@ impl Session {
         Ok(())
     }
 
-    /// Sends the rest of the blob, or all of it, and asks the registry to store it under its digest.
+    /// Sends the rest of the blob, or all of it, and asks the registry to store the blob under its
+    /// digest.
     pub(super) async fn put(
         &self,
         doing: &str,
@@ -217,7 +218,7 @@ impl Session {
         self.repository.registry().attempt(&self.repository.call(request)).await
     }
 
-    /// Asks the registry how much it has.
+    /// Asks the registry how many bytes it has.
     pub(super) async fn position(
         &mut self,
         doing: &str,
@@ -240,13 +241,14 @@ impl Session {
         Ok(arrived(&answer.headers).map_or(SessionPosition::Unclear, SessionPosition::At))
     }
 
-    /// The session was finished, or the registry forgot it.
+    /// Removes the session from the open ones, because it was finished or the registry has
+    /// forgotten it.
     pub(super) fn closed(self) {
         self.sessions().remove(self.id);
     }
 
-    /// Tells the registry that nothing more will come. Until it has answered, the session is one of
-    /// the open ones.
+    /// Tells the registry that no more bytes will come. Until it answers, the session is one of the
+    /// open ones.
     pub(super) async fn cancel(self) {
         delete((*self.repository).clone(), self.url.clone()).await;
         self.closed();
@@ -299,8 +301,8 @@ fn octets() -> HeaderValue {
     HeaderValue::from_static("application/octet-stream")
 }
 
-/// How many bytes a session has, by its `Range: 0-N`. `0-0` says zero bytes or one, depending on
-/// the registry, and so says nothing.
+/// How many bytes a session has, according to `Range: 0-N`. Depending on the registry, `0-0` means
+/// zero bytes or one, so it is ignored.
 pub fn arrived(headers: &HeaderMap) -> Option<u64> {
     let text = headers.get(RANGE)?.to_str().ok()?;
     let text = text.strip_prefix("bytes=").unwrap_or(text);

@@ -1,4 +1,4 @@
-//! The upload sessions that are open, so that they can be cancelled when a push is stopped.
+//! The upload sessions that are open, so that they can be cancelled when a push stops.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use url::Url;
 
-/// The upload sessions of one or more pushes; clones share them.
+/// The upload sessions of one or several pushes. Clones share them.
 #[derive(Clone, Default)]
 pub struct Sessions(Arc<OpenSessions>);
 
@@ -19,38 +19,38 @@ pub struct Sessions(Arc<OpenSessions>);
 struct OpenSessions {
     next: AtomicU64,
     open: Mutex<HashMap<u64, OpenSession>>,
-    /// How many requests that may open a session are under way.
+    /// How many requests that may open a session are running.
     opening: watch::Sender<usize>,
 }
 
-/// Tells the registry that nothing more will come to the session at this URL.
+/// Tells the registry that no more bytes will come to the session at this URL.
 pub(super) type Cancel = Arc<dyn Fn(Url) -> BoxFuture<'static, ()> + Send + Sync>;
 
 struct OpenSession {
     url: Url,
     cancel: Cancel,
-    /// No upload uses it any more.
+    /// Whether no upload uses it any more.
     abandoned: bool,
 }
 
-/// A request that may open a session is under way.
+/// Counts a request that may open a session as running, until it is dropped.
 pub(super) struct UnderWay(Sessions);
 
 impl Sessions {
-    /// Cancels all that are open, taking no longer than `within`. Failures do not matter: a
-    /// registry forgets abandoned sessions by itself, in time.
+    /// Cancels all open sessions, within this time at most. Failures do not matter, because a
+    /// registry deletes abandoned sessions after some time.
     pub async fn cancel_all(&self, within: Duration) {
         self.cancel(|_| true, within).await;
     }
 
-    /// Cancels those whose uploads were given up.
+    /// Cancels the sessions whose uploads were given up.
     pub async fn cancel_abandoned(&self, within: Duration) {
         self.cancel(|open| open.abandoned, within).await;
     }
 
     async fn cancel(&self, which: impl Fn(&OpenSession) -> bool, within: Duration) {
         let deadline = Instant::now() + within;
-        // The answer to a POST that nothing waits for any more may name one more session.
+        // A POST that is still running may open one more session, so wait for it first.
         let mut opening = self.0.opening.subscribe();
         let _ = tokio::time::timeout(within / 2, opening.wait_for(|count| *count == 0)).await;
         let chosen: Vec<OpenSession> =
@@ -65,26 +65,26 @@ impl Sessions {
         UnderWay(self.clone())
     }
 
-    /// Adds a session that was opened; the number names it from then on.
+    /// Adds a session that was opened, and returns its number.
     pub(super) fn add(&self, url: Url, cancel: Cancel) -> u64 {
         let id = self.0.next.fetch_add(1, Ordering::Relaxed);
         self.0.open.lock().insert(id, OpenSession { url, cancel, abandoned: false });
         id
     }
 
-    /// The registry named a new location.
+    /// Records the new location of a session.
     pub(super) fn moved(&self, id: u64, url: Url) {
         if let Some(open) = self.0.open.lock().get_mut(&id) {
             open.url = url;
         }
     }
 
-    /// The session was finished, or the registry forgot it.
+    /// Removes a session that was finished, or that the registry has forgotten.
     pub(super) fn remove(&self, id: u64) {
         self.0.open.lock().remove(&id);
     }
 
-    /// No upload uses the session any more.
+    /// Marks a session as no longer used by an upload.
     pub(super) fn abandon(&self, id: u64) {
         if let Some(open) = self.0.open.lock().get_mut(&id) {
             open.abandoned = true;

@@ -1,5 +1,5 @@
-//! Uploads one blob: opens a session, sends, and where that fails finds out where the registry stands
-//! and goes on from there.
+//! Uploads one blob: opens a session and sends the bytes. After a failure it finds out how many
+//! bytes the registry has, and continues there.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,29 +20,30 @@ use super::session::{ChunkLimits, Session, SessionPosition};
 use super::{UploadProgress, UploadSource};
 use crate::image::Digest;
 
-/// Less than this is sent again without asking how much arrived.
+/// A smaller blob is sent again without asking how many bytes arrived.
 const WORTH_RESUMING: u64 = 1 << 20;
-/// A blob is not sent in more requests than this.
+/// The most requests that are used to send one blob.
 const MAX_CHUNKS: u64 = 100_000;
-/// How many new sessions an upload may need in a row without getting further than before.
+/// How many new sessions in a row an upload may need without progress.
 const MAX_RESTARTS: u32 = 5;
 
 /// What to do after a failure.
 enum Remedy {
-    /// The connection or the registry failed: ask where the session stands, and go on from there.
+    /// The connection or the registry failed: ask for the position of the session, and continue
+    /// there.
     Resume,
     /// The same, but do not accept the offset that the registry has just rejected.
     ResumeElsewhere,
-    /// The registry does not know the session any more: open a new one.
+    /// The registry has forgotten the session: open a new one.
     NewSession,
-    /// It does not take the rest of a body that broke off: send all again, and do not resume here
-    /// any more.
+    /// The registry rejects the rest of a body that broke off: send everything again, and do not
+    /// resume at this registry any more.
     StopResuming,
-    /// It received other bytes than were sent: send all again, once.
+    /// The registry received other bytes than were sent: send everything again, once.
     SendAgain,
-    /// It does not take bytes in this way: send them in one that is left.
+    /// The registry rejects this method: use one that is left.
     Change(Accepted),
-    /// It will not take them at all.
+    /// The registry rejects the blob.
     GiveUp,
 }
 
@@ -53,27 +54,27 @@ struct Uploader<'a> {
     doing: String,
     accepted: Accepted,
     budget: RetryBudget,
-    /// Bytes that the registry has, as far as we know.
+    /// How many bytes the registry has, as far as we know.
     offset: u64,
-    /// Where the session stood by the registry's own word, on which we rely.
+    /// The position that the registry reported and from which the upload was resumed.
     resumed: Option<u64>,
-    /// The farthest that any session got.
+    /// The highest position of all sessions so far.
     furthest: u64,
-    /// Sessions that were opened since without getting further.
+    /// How many sessions were opened since then without getting further.
     restarts: u32,
-    /// Answers of 500 since the last change of method.
+    /// How many answers had status 500 since the method last changed.
     crashes: u32,
-    /// The method used last.
+    /// The method that was used last.
     method: UploadMethod,
-    /// The length of the body sent last.
+    /// The length of the last body.
     length: u64,
     limits: ChunkLimits,
-    /// The last bytes are under way or have arrived.
+    /// Whether the last bytes were sent, or are being sent.
     complete: bool,
 }
 
 impl Repository {
-    /// Uploads a blob, in `session` if one is open already, and returns its digest and length.
+    /// Uploads a blob, in `session` if one is already open. Returns its digest and length.
     pub async fn upload(
         &self,
         source: Arc<dyn UploadSource>,
@@ -107,7 +108,7 @@ impl Repository {
             limits: ChunkLimits { least: 0, most: u64::MAX },
             complete: false,
         };
-        // On the heap, so that the many blobs that wait for their upload take little memory.
+        // On the heap, because many blobs may wait for their upload and should need little memory.
         Box::pin(uploader.run(session)).await
     }
 }
@@ -121,7 +122,7 @@ impl Uploader<'_> {
                 None => self.open().await?,
             };
             self.limits = current.limits();
-            // Other uploads may have learnt something since.
+            // Other uploads may have learnt something meanwhile.
             let known = self.registry().upload_methods.accepted();
             self.accepted = self.accepted.and(known).limited_to(self.limits.most);
             let (began, from) = (Instant::now(), self.taken());
@@ -166,8 +167,8 @@ impl Uploader<'_> {
                     self.start_over(current, &failure).await;
                 }
                 Remedy::SendAgain => {
-                    // Bytes changed on the way, or the session lied about where it stood. A second
-                    // time it is the registry's last word.
+                    // Bytes were changed on the way, or the session's position was wrong. If this
+                    // happens a second time, it is final.
                     was_sent_again = true;
                     if self.resumed.is_some() {
                         self.distrust_offsets();
@@ -208,7 +209,7 @@ impl Uploader<'_> {
         self.repository.registry()
     }
 
-    /// How far the network took bytes in this session.
+    /// How far the network has taken bytes in this session.
     fn taken(&self) -> u64 {
         self.body.taken.load(Ordering::Relaxed)
     }
@@ -227,8 +228,8 @@ impl Uploader<'_> {
         self.registry().upload_methods.distrust_offsets();
     }
 
-    /// Another method, for a registry that answers 500 again and again to what it was not made for:
-    /// some that take bytes by PATCH only say so like this.
+    /// Another method, for a registry that answers 500 repeatedly: some registries that support
+    /// only PATCH answer like this to other methods.
     fn another_method(&mut self) -> Option<Accepted> {
         if self.crashes < 2 {
             return None;
@@ -237,19 +238,19 @@ impl Uploader<'_> {
         self.accepted.without(self.method)
     }
 
-    /// Waits before the next try, if there is to be one.
+    /// Waits before the next attempt, if there is one.
     async fn wait(&mut self, failure: FailedRequest) -> Result<(), Error> {
         let failure = FailedRequest { transient: true, ..failure };
         self.repository.registry().door.wait_before_retry(failure, &mut self.budget).await
     }
 
-    /// Gives a session up for a new one at once.
+    /// Cancels a session, so that a new one can be opened without a wait.
     async fn start_over(&self, session: Session, failure: &FailedRequest) {
         self.registry().door.announce_retry(&failure.error, Duration::ZERO);
         session.cancel().await;
     }
 
-    /// Opens a new session; everything begins at zero.
+    /// Opens a new session, which begins at zero bytes.
     async fn open(&mut self) -> Result<Session, Error> {
         self.offset = 0;
         self.resumed = None;
@@ -258,7 +259,7 @@ impl Uploader<'_> {
         self.repository.open_upload_for(self.doing.clone(), &mut self.budget).await
     }
 
-    /// Sends what is missing and has the registry store the blob under its digest.
+    /// Sends the missing bytes, and asks the registry to store the blob under its digest.
     async fn send_rest(&mut self, session: &mut Session) -> Result<(Digest, u64), FailedRequest> {
         self.complete = false;
         loop {
@@ -271,13 +272,13 @@ impl Uploader<'_> {
                 self.patch_part(session, self.accepted.rest(self.limits.least)).await?;
                 continue;
             }
-            // Without a method left the last one's refusal has ended the upload.
+            // If no method is left, the upload has already ended with the last refusal.
             self.method = self.accepted.method(known).unwrap_or(self.method);
             match self.method {
                 UploadMethod::Put => {
                     let (digest, size) = self.finished().await?;
                     if known.is_none() {
-                        // It may be too long for one body.
+                        // Now that the length is known, it may be too long for one body.
                         continue;
                     }
                     self.complete = true;
@@ -286,7 +287,7 @@ impl Uploader<'_> {
                     return self.put(session, digest, size, payload).await;
                 }
                 UploadMethod::Stream => {
-                    // Without a length known it is a chunked transfer.
+                    // If the length is not known, the body uses chunked transfer encoding.
                     self.length = known.unwrap_or(u64::MAX);
                     session.patch(&self.doing, self.body.part(0, known), None).await?;
                     let (_, size) = self.finished().await?;
@@ -307,9 +308,9 @@ impl Uploader<'_> {
         self.put(session, digest, size, Payload::Empty).await
     }
 
-    /// One PATCH of a part whose length is known: at most `most` bytes.
+    /// Sends a part of known length, at most `most` bytes, in one PATCH.
     async fn patch_part(&mut self, session: &mut Session, most: u64) -> Result<(), FailedRequest> {
-        // Content-Range names the last byte, so the blob has to be whole.
+        // Content-Range contains the last byte, so the blob must be complete.
         let (_, size) = self.finished().await?;
         let requests = size / most.max(1);
         if requests > MAX_CHUNKS {
@@ -340,7 +341,7 @@ impl Uploader<'_> {
         payload: Payload,
     ) -> Result<(Digest, u64), FailedRequest> {
         let answer = session.put(&self.doing, &digest, payload).await?;
-        // Another success may come from something in between that is no registry at all.
+        // Any other success may come from a proxy and not from the registry.
         let is_stored = answer.status == StatusCode::CREATED
             || answer.header("docker-content-digest") == Some(digest.as_str())
             || self.is_there(&digest, size).await?;
@@ -354,8 +355,8 @@ impl Uploader<'_> {
         Ok((digest, size))
     }
 
-    /// Whether the registry answers the HEAD for the blob. If the question itself fails, the blob
-    /// counts as missing.
+    /// Whether the registry confirms the blob in answer to a HEAD request. If that request fails,
+    /// the blob counts as missing.
     async fn is_there(&self, digest: &Digest, size: u64) -> Result<bool, Error> {
         match self.repository.head_blob(digest).await {
             Ok(present) => Ok(present.is_some_and(|there| there.size.is_none_or(|s| s == size))),
@@ -364,8 +365,8 @@ impl Uploader<'_> {
         }
     }
 
-    /// Finds out where the session stands, to go on from there; `None`: a new one is needed.
-    /// `rejected` is an offset that the registry named and then rejected.
+    /// Asks for the position of the session, to continue there. `None` if a new session is needed.
+    /// `rejected` is a position that the registry reported and then rejected.
     async fn resume(&mut self, mut session: Session, rejected: Option<u64>) -> Option<Session> {
         let size = self.body.source.whole().map(|(_, size)| size);
         let resumes = self.accepted.resumes
@@ -394,7 +395,7 @@ impl Uploader<'_> {
         None
     }
 
-    /// Whether the blob is there although the answer that said so was lost.
+    /// Whether the blob was stored, although the answer to its upload was lost.
     async fn stored_after_all(&self) -> Result<Option<(Digest, u64)>, Error> {
         let Some((digest, size)) = self.body.source.whole().filter(|_| self.complete) else {
             return Ok(None);
@@ -419,14 +420,14 @@ impl Uploader<'_> {
         match status.as_u16() {
             _ if error.has_code("DIGEST_INVALID") => Remedy::SendAgain,
             400 if error.has_code("SIZE_INVALID") => Remedy::SendAgain,
-            // docker-registry 2.8 says so of any session whose PATCH broke off.
+            // docker-registry 2.8 gives this answer for any session whose PATCH broke off.
             400 | 404 if error.has_code("BLOB_UPLOAD_INVALID") && resumed => Remedy::StopResuming,
             404 if error.has_code("NAME_UNKNOWN") => Remedy::GiveUp,
             404 => Remedy::NewSession,
             _ if error.has_code("BLOB_UPLOAD_UNKNOWN") => Remedy::NewSession,
             416 => Remedy::ResumeElsewhere,
             413 => change(self.accepted.shorter(self.length, self.limits.least)),
-            // It may take the bytes without a Content-Range although not with one.
+            // The registry may accept the bytes without a Content-Range.
             400 | 405 | 411 | 415 | 501 if resumed => Remedy::StopResuming,
             400 | 405 | 411 | 415 | 501 => change(self.accepted.without(self.method)),
             _ => Remedy::GiveUp,

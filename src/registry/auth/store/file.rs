@@ -1,4 +1,4 @@
-//! A file of credentials that is changed: locked, read, replaced.
+//! A credentials file that is being changed: it is locked, read, and replaced.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};
@@ -14,23 +14,23 @@ use zeroize::Zeroizing;
 
 use super::super::error::CredentialError;
 
-/// How long another process may hold the lock: its credential program may ask for a passphrase.
+/// How long to wait for another process's lock: its credential program may ask for a passphrase.
 const LONGEST_WAIT: Duration = Duration::from_secs(40);
-/// How long between two attempts to take it.
+/// The pause between two attempts to get the lock.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// A file that no other process of ours changes meanwhile.
+/// A file that is locked, so that no other pushimg process changes it.
 pub struct LockedConfig {
-    /// As the user knows it.
+    /// The path as the user knows it.
     named: PathBuf,
-    /// Where its bytes are, after symlinks.
+    /// The path after symlinks were followed.
     path: PathBuf,
     bytes: Zeroizing<Vec<u8>>,
-    /// The folder, whose lock ends with this value.
+    /// The locked folder. The lock ends when this value is dropped.
     _lock: File,
 }
 
-/// An object whose fields stay in order, and their values as they are written.
+/// The fields of a JSON object in their order, with the values as they are written.
 pub type FileFields = Vec<(String, Box<RawValue>)>;
 
 impl LockedConfig {
@@ -42,7 +42,7 @@ impl LockedConfig {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(failed)?;
         let lock = File::open(&folder).map_err(failed)?;
         let began = tokio::time::Instant::now();
-        // A file system without locks is used without.
+        // On a file system without locks, go on without a lock.
         while flock(&lock, FlockOperation::NonBlockingLockExclusive)
             == Err(rustix::io::Errno::WOULDBLOCK)
         {
@@ -63,17 +63,16 @@ impl LockedConfig {
         Ok(Self { named, path, bytes: Zeroizing::new(bytes), _lock: lock })
     }
 
-    /// As the user knows it.
+    /// The path as the user knows it.
     pub fn named(&self) -> &Path {
         &self.named
     }
 
-    /// Its content.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Replaces the file with one whose `auths` are changed; `None` from `change`: nothing is to be
+    /// Replaces the file by one with changed `auths`. If `change` returns `None`, nothing is
     /// written.
     pub fn change_auths(
         &self,
@@ -92,7 +91,7 @@ impl LockedConfig {
             "" => FileFields::new(),
             text => serde_json::from_str::<Object>(text).map_err(not_object)?.0,
         };
-        // As for Go's decoder, the name counts in any case, and the last one wins.
+        // As in Go's decoder, the case of the name does not matter, and the last field wins.
         let index = fields.iter().rposition(|(name, _)| name.eq_ignore_ascii_case("auths"));
         let mut auths = match index.map(|index| fields[index].1.get()) {
             None | Some("null") => FileFields::new(),
@@ -102,7 +101,7 @@ impl LockedConfig {
             return Ok(());
         }
         let text = written(&auths, 2);
-        // Cannot fail: it is made of JSON.
+        // Cannot fail, because it is made of valid JSON.
         let value = RawValue::from_string(text.to_string()).map_err(not_object)?;
         match index {
             Some(index) => fields[index].1 = value,
@@ -113,7 +112,7 @@ impl LockedConfig {
 
     fn replace(&self, text: &str) -> std::io::Result<()> {
         let folder = self.path.parent().unwrap_or(Path::new("/"));
-        // With mode 0600.
+        // The temporary file has mode 0600.
         let mut file = tempfile::Builder::new().prefix(".config.json.").tempfile_in(folder)?;
         file.write_all(&bytes_of(text))?;
         file.write_all(b"\n")?;
@@ -123,11 +122,11 @@ impl LockedConfig {
     }
 }
 
-/// The first of 256 characters of private use that stand for bytes that are not UTF-8, as long as
-/// the file is in memory: other programs read such a file, and its bytes must stay as they are.
+/// The first of 256 private-use characters. In memory each one represents a byte that is not valid
+/// UTF-8. Other programs read such a file, so its bytes must not change.
 const STANDS_FOR_BYTE: u32 = 0x10_FE00;
 
-/// The bytes as text. `None` if they have such a character of their own.
+/// The bytes as text. `None` if the text itself contains such a character.
 fn text_of(bytes: &[u8]) -> Option<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::with_capacity(bytes.len()));
     for chunk in bytes.utf8_chunks() {
@@ -145,12 +144,12 @@ fn text_of(bytes: &[u8]) -> Option<Zeroizing<String>> {
     Some(text)
 }
 
-/// The byte that a character stands for.
+/// The byte that a character represents, if it is such a character.
 fn byte_of(c: char) -> Option<u8> {
     u32::from(c).checked_sub(STANDS_FOR_BYTE).and_then(|byte| u8::try_from(byte).ok())
 }
 
-/// The bytes that [`text_of`] made the text of.
+/// The bytes of a text made by [`text_of`].
 fn bytes_of(text: &str) -> Zeroizing<Vec<u8>> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
     for c in text.chars() {
@@ -162,7 +161,7 @@ fn bytes_of(text: &str) -> Zeroizing<Vec<u8>> {
     bytes
 }
 
-/// The object as text, indented by tabs as docker writes it.
+/// The object as text, indented with tabs as docker does it.
 fn written(fields: &FileFields, depth: usize) -> Zeroizing<String> {
     let mut text = Zeroizing::new(String::from("{"));
     for (i, (name, value)) in fields.iter().enumerate() {
@@ -179,10 +178,10 @@ fn written(fields: &FileFields, depth: usize) -> Zeroizing<String> {
     text
 }
 
-/// Where a path leads to, the last link included: its target need not exist.
+/// Follows symlinks. The target of the last one need not exist.
 fn target(path: &Path) -> std::io::Result<PathBuf> {
     let mut path = std::path::absolute(path)?;
-    // As many links as Linux follows.
+    // Linux follows at most 40 links.
     for _ in 0..40 {
         match std::fs::read_link(&path) {
             Ok(link) => path = path.parent().unwrap_or(Path::new("/")).join(link),

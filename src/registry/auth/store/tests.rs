@@ -123,7 +123,7 @@ async fn a_symlink_stays_and_its_target_is_replaced() {
     assert!(std::fs::symlink_metadata(machine.config()).unwrap().is_symlink());
     assert_eq!(machine.user("r.example").await, login("me"));
     assert!(std::fs::read_to_string(dotfiles.join("docker.json")).unwrap().contains("r.example"));
-    // A link to a file that does not exist yet.
+    // The link's target does not exist yet.
     std::fs::remove_file(dotfiles.join("docker.json")).unwrap();
     machine.keep("r.example", "you").await.unwrap();
     assert_eq!(machine.user("r.example").await, login("you"));
