@@ -12,6 +12,10 @@ use crate::ssh::Host;
 /// The example that messages about a wrong reference show.
 const EXAMPLE: &str = "registry.fly.io/app:latest";
 
+/// How other programs call places that are not registries.
+const LOCAL_TRANSPORTS: [&str; 6] =
+    ["oci", "oci-archive", "dir", "docker-archive", "docker-daemon", "containers-storage"];
+
 /// Why a value on the command line is invalid. Clap adds the value to the message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -115,6 +119,15 @@ pub fn reference(text: &str) -> Result<Reference, InvalidValue> {
             }
             rest => format!("leave out the {scheme}:// and write {rest}"),
         }));
+    }
+    if let Some((transport, rest)) = text.split_once(':')
+        && LOCAL_TRANSPORTS.contains(&transport)
+        && !is_tag(rest)
+    {
+        return Err(InvalidValue(format!(
+            "{transport}: names a place on this machine; expected a name in a registry, such as \
+             {EXAMPLE}"
+        )));
     }
     let (host, name) = match text.split_once('/') {
         Some((host, name)) if is_host(host) => (Some(host), name),
@@ -421,6 +434,8 @@ mod tests {
             ("r.io/Team/App:V1", "a repository is lowercase; write r.io/team/app:V1"),
             ("Foo/bar", "a repository is lowercase; write foo/bar"),
             ("r.io/app:-x", "a tag is at most"),
+            ("oci:/tmp/app", "oci: names a place on this machine"),
+            ("docker-daemon:app:v1", "docker-daemon: names a place on this machine"),
             ("r.io:99999/app", "\"99999\" is no port"),
             ("r.io:/app", "\"\" is no port"),
             ("localhost:5000", "the repository is missing: localhost:5000/NAME"),

@@ -181,7 +181,20 @@ fn remote_item(reference: Reference, target: &PushTarget) -> Result<Location, Us
     Ok(Location::Registry(reference))
 }
 
+/// The error for a destination that is a file while the image is none.
+fn swapped(image: &OsStr, destination: &str) -> Option<Usage> {
+    let is_swapped = Path::new(destination).exists() && !Path::new(image).exists();
+    is_swapped.then(|| {
+        let image = image.to_string_lossy();
+        let what = format!("the image comes first, but '{destination}' is the file");
+        let tip =
+            format!("pushimg {destination} {}", name::mask_login(&image).unwrap_or(image.into()));
+        Usage::new(ErrorKind::ValueValidation, &what, &tip)
+    })
+}
+
 fn item(args: &PushArgs, image: &OsStr, destination: Option<&OsStr>) -> Result<Item, Usage> {
+    let image_text = image;
     let (image, selection) = select(image, &args.selection)?;
     let destination = destination
         .map(|text| {
@@ -191,7 +204,10 @@ fn item(args: &PushArgs, image: &OsStr, destination: Option<&OsStr>) -> Result<I
                 true => name::target(&format!("{text}@")),
                 false => name::target(&text),
             };
-            read.map_err(|why| Usage::invalid(&text, "DESTINATION", &why.to_string()))
+            read.map_err(|why| {
+                swapped(image_text, &text)
+                    .unwrap_or_else(|| Usage::invalid(&text, "DESTINATION", &why.to_string()))
+            })
         })
         .transpose()?;
     let (host, destination) = name::unzip(destination);

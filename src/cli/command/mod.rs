@@ -76,6 +76,14 @@ fn as_meant(
     Ok(arguments)
 }
 
+/// The error for a subcommand after options.
+fn misplaced(arguments: &[OsString]) -> Option<Usage> {
+    let is_option = |argument: &&OsString| argument.to_string_lossy().starts_with('-');
+    let first = arguments.iter().skip(1).find(|argument| !is_option(argument))?;
+    arguments.get(1).filter(is_option)?;
+    checks::not_a_subcommand(Some(first)).err()
+}
+
 impl Invocation {
     /// Reads the arguments of this process. If an option asks for it, also reads the password or
     /// the list of images from standard input.
@@ -92,7 +100,9 @@ impl Invocation {
         stdin: &mut dyn BufRead,
         stdin_is_terminal: bool,
     ) -> Result<Self, Usage> {
-        let args = Args::try_parse_from(as_meant(arguments)?)?;
+        let arguments = as_meant(arguments)?;
+        let args = Args::try_parse_from(&arguments)
+            .map_err(|error| misplaced(&arguments).unwrap_or_else(|| Usage::from(error)))?;
         let of = |name| move |usage: Usage| usage.of(name);
         match args.command {
             Some(Subcommand::Inspect(args)) => {
