@@ -41,6 +41,7 @@ pub use self::error::Error;
 pub use self::host::{Host, InvalidHost};
 pub use self::options::{Options, RuntimeName};
 
+use self::error::HasBegun;
 use self::image::HostImage;
 use self::pulling::PullServer;
 use self::runtime::{RUNTIMES, Runtime};
@@ -395,6 +396,9 @@ impl Attempt<'_> {
     ) -> Result<LayersBrought, AttemptFailure> {
         let HostPush { options, events, .. } = *self.push;
         let there = &session.there;
+        if !there.can_receive {
+            return Err(Error::no_dd(self.push.host.to_string()).into());
+        }
         let was_partial = is_there.contains(&true);
         let encoding = match options.compression {
             Compression::None => Encoding::Plain,
@@ -419,18 +423,23 @@ impl Attempt<'_> {
         let layers = match layers.map_err(|error| self.failed(&error.to_string()))? {
             Err(SendFailure::Image(error)) => {
                 // Tells the machine that it need not keep the bytes.
-                let _ = tokio::time::timeout(GRACE, loading.finish()).await;
+                let _ = tokio::time::timeout(GRACE, loading.finish(HasBegun::Yes)).await;
                 return Err(error.into());
             }
             layers => layers,
         };
-        let loaded = loading.finish().await;
+        let begun = if layers.is_ok() { HasBegun::Told } else { HasBegun::Yes };
+        let loaded = loading.finish(begun).await;
         let loaded =
             loaded.map_err(|error| AttemptFailure::Machine { error, was_partial, kept })?;
         let Ok(layers) = layers else {
             return Err(self.failed("the image was not taken to its end").into());
         };
-        self.check(loaded.id, image)?;
+        self.check(loaded.id, image).map_err(|error| AttemptFailure::Machine {
+            error,
+            was_partial,
+            kept,
+        })?;
         let pulled = state.server.as_ref().map_or(0, PullServer::bytes_sent);
         let bytes_sent = state.sent.load(Ordering::Relaxed) + pulled;
         Ok(LayersBrought { layers, config_sent: true, bytes_sent })
@@ -438,13 +447,13 @@ impl Attempt<'_> {
 
     /// Checks that the machine has the image that was sent. Runtimes identify it by the digest of
     /// its config or of its manifest.
-    fn check(&self, id: Option<Digest>, image: &HostImage) -> Result<(), AttemptFailure> {
+    fn check(&self, id: Option<Digest>, image: &HostImage) -> Result<(), Error> {
         let is_ours = |id: &Digest| [&image.part.config, &image.manifest.digest].contains(&id);
         match id.filter(|id| !is_ours(id)) {
             None => Ok(()),
             Some(id) => {
                 let said = format!("the image there is {id}, not {}", image.part.config);
-                Err(Error::load(self.push.host.to_string(), "the runtime", &said).into())
+                Err(Error::load(self.push.host.to_string(), "the runtime", &said))
             }
         }
     }

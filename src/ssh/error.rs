@@ -166,7 +166,8 @@ const REFUSALS: [HintRow; 10] = [
 impl Error {
     /// What the end of a connection means. `has_begun` says whether the machine had answered
     /// before.
-    pub(super) fn ended(host: String, said: &str, has_begun: HasBegun) -> Self {
+    /// `code` is ssh's exit code; 255 stands for a failure of ssh itself.
+    pub(super) fn ended(host: String, said: &str, has_begun: HasBegun, code: Option<i32>) -> Self {
         let row = REFUSALS.iter().find(|row| said.contains(row.says));
         let said = last_lines(said);
         match (row, has_begun) {
@@ -174,6 +175,12 @@ impl Error {
                 Self::Refused { host, what: row.what, said, hint: row.hint }
             }
             (Some(row), _) => Self::Connection { host, what: row.what, said, hint: row.hint },
+            (None, HasBegun::No) if code.is_some_and(|code| code != 255) => Self::Refused {
+                host,
+                what: "the login shell there did not run the script",
+                said,
+                hint: "check that ssh HOST true works; the machine needs sh",
+            },
             (None, HasBegun::No) => Self::Connection {
                 host,
                 what: "the connection failed",
@@ -186,7 +193,21 @@ impl Error {
                 said,
                 hint: "the image was not changed there; push it again",
             },
+            (None, HasBegun::Told) => Self::Connection {
+                host,
+                what: "the connection was lost",
+                said,
+                hint: "the image may be there by now; push it again",
+            },
         }
+    }
+
+    /// The machine's `dd` cannot receive an archive.
+    pub(super) fn no_dd(host: String) -> Self {
+        let what = "the machine cannot receive an archive";
+        let said = "its dd does not know iflag=fullblock".to_owned();
+        let hint = "install GNU coreutils or busybox there";
+        Self::Refused { host, what, said, hint }
     }
 
     /// Why a runtime that was found does not answer.
@@ -254,10 +275,15 @@ impl Error {
 pub enum HasBegun {
     Yes,
     No,
+    /// It has, and it has all that it needs to load the image.
+    Told,
 }
 
 /// The most lines of foreign text in a message.
 const MAX_LINES: usize = 12;
+
+/// The most characters of a line of it.
+const MAX_LINE: usize = 500;
 
 fn last_lines(text: &str) -> String {
     let mut lines: Vec<&str> =
@@ -266,6 +292,10 @@ fn last_lines(text: &str) -> String {
     let last = &lines[lines.len().saturating_sub(MAX_LINES)..];
     match last.is_empty() {
         true => "it said nothing".to_owned(),
-        false => crate::source::printable(&last.join("; ")),
+        false => {
+            let cut = |line: &&str| line.chars().take(MAX_LINE).collect::<String>();
+            let last: Vec<String> = last.iter().map(cut).collect();
+            crate::source::printable(&last.join("; "))
+        }
     }
 }

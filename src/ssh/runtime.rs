@@ -16,6 +16,8 @@ pub enum ListKind {
     Chains,
     /// The same list, but a layer is known in any position.
     DiffIds,
+    /// The same, and in any form: the runtime pulls.
+    AnyForm,
     /// The digests of blobs, one on each line.
     Blobs,
 }
@@ -40,7 +42,8 @@ pub struct PullCommands {
     untag: &'static str,
 }
 
-/// A runtime, and the commands for it. `$S` is `sudo` or nothing, `$N` the options that choose
+/// A runtime, and the commands for it. `$S` is `sudo` or nothing, `$W` limits the time of a command,
+/// `$N` the options that choose
 /// containerd's namespace, `$T` the image's names.
 ///
 /// No command has a `'`, a `\`, a `!` or a line break: the script is one quoted word for the login
@@ -77,7 +80,7 @@ const CTR: Runtime = Runtime {
     name: RuntimeName::Ctr,
     word: "ctr",
     program: "ctr",
-    check: "$S ctr --connect-timeout 5s version",
+    check: "$W $S ctr --connect-timeout 5s version",
     list: "$S ctr $N content ls -q",
     lists: ListKind::Blobs,
     pull: None,
@@ -94,12 +97,12 @@ const DOCKER_CONTAINERD: Runtime = Runtime {
     name: RuntimeName::Docker,
     word: "docker",
     program: "docker",
-    check: "$S docker info --format \"{{.DriverStatus}}\" | grep containerd.snapshotter",
+    check: "$W $S docker info --format \"{{.DriverStatus}}\" | grep containerd.snapshotter",
     // Listing all images is slow here. Images with the same name are enough, if there are any.
     list: "m=${T%% *}; m=$($S docker image ls -q --no-trunc ${m%:*} | head -n 3); \
            [ -n \"$m\" ] || m=$($S docker image ls -q --no-trunc); [ -z \"$m\" ] || \
            $S docker image inspect --format \"{{json .RootFS.Layers}}\" $(echo \"$m\" | sort -u)",
-    lists: ListKind::DiffIds,
+    lists: ListKind::AnyForm,
     pull: Some(PullCommands {
         pull: "$S docker pull -q ${x:+--platform $x} $P",
         tag: "$S docker tag $P $w",
@@ -117,7 +120,8 @@ pub const RUNTIMES: [Runtime; 7] = [
     DOCKER_CONTAINERD,
     Runtime {
         key: "docker",
-        check: "$S docker version",
+        check: "m=$($W $S docker version 2>&1) || { echo \"$m\"; false; } && case $m in \
+                *[Pp]odman*) echo \"docker is podman there: use --runtime podman\"; false;; esac",
         list: "$S docker image ls -q --no-trunc | sort -u | \
                xargs -r $S docker image inspect --format \"{{json .RootFS.Layers}}\"",
         lists: ListKind::Chains,
@@ -130,7 +134,7 @@ pub const RUNTIMES: [Runtime; 7] = [
         name: RuntimeName::Podman,
         word: "podman",
         program: "podman",
-        check: "$S podman version",
+        check: "$W $S podman version",
         list: "$S podman image ls -q --no-trunc | sort -u | \
                xargs -r $S podman image inspect --format \"{{json .RootFS.Layers}}\"",
         lists: ListKind::DiffIds,
@@ -146,7 +150,7 @@ pub const RUNTIMES: [Runtime; 7] = [
         name: RuntimeName::K3s,
         word: "k3s",
         program: "k3s",
-        check: "$S k3s ctr version",
+        check: "$W $S k3s ctr version",
         list: "$S k3s ctr $N content ls -q",
         load: "$S k3s ctr $N images import -",
         ..CTR
@@ -156,10 +160,10 @@ pub const RUNTIMES: [Runtime; 7] = [
         name: RuntimeName::Nerdctl,
         word: "nerdctl",
         program: "nerdctl",
-        check: "$S nerdctl version",
+        check: "$W $S nerdctl version",
         list: "$S nerdctl $N image ls -q --no-trunc | sort -u | \
                xargs -r $S nerdctl $N image inspect --format \"{{json .RootFS.Layers}}\"",
-        lists: ListKind::DiffIds,
+        lists: ListKind::AnyForm,
         pull: Some(PullCommands {
             pull: "$S nerdctl $N --insecure-registry pull -q ${x:+--platform $x} $P",
             tag: "$S nerdctl $N tag $P $w",
@@ -237,19 +241,28 @@ const LIST_KEPT: &str = "\
 /// command may set it. At the end, `$n` is 0 if the archive is complete, and `unkept` if it could
 /// not be written.
 const RECEIVE: &str = "\
-    umask 077; t=; n=; \
+    umask 077; t=; n=; s=; \
     mkdir -p \"$D\" 2>/dev/null; if [ -w \"$D\" ] && [ -d \"$D\" ]; then :; else \
-    t=$(mktemp -d); D=$t; k=once; fi; f=\"$D/$k.$$.$x\"; \
-    if [ -n \"$o\" ]; then head -c \"$l\" \"$D/$o\" >\"$f\" && [ $(wc -c <\"$f\") -eq \"$l\" ] \
+    t=$(mktemp -d) && D=$t || n=unkept; k=once; fi; f=\"$D/$k.$$.$x\"; \
+    if [ -n \"$n\" ]; then :; elif [ -n \"$o\" ]; then head -c \"$l\" \"$D/$o\" >\"$f\" && [ $(wc -c <\"$f\") -eq \"$l\" ] \
     && rm -f \"$D/$o\" || n=unkept; else : >\"$f\" || n=unkept; fi; \
-    while [ -z \"$n\" ] && read -r n && [ \"$n\" -gt 0 ] 2>/dev/null && [ -e \"$f\" ]; do \
+    while [ -z \"$n\" ] && read -r n s && [ \"$n\" -gt 0 ] 2>/dev/null && [ -e \"$f\" ]; do \
     if m=$(dd bs=\"$n\" count=1 iflag=fullblock 2>&1 >>\"$f\"); then n=; else \
-    echo \"$m\" >&2; n=unkept; fi; done; ";
+    echo \"$m\" >&2; n=unkept; fi; done; \
+    if [ \"$n\" = 0 ] && [ -n \"$s\" ]; then m=$(head -c \"${s#* }\" \"$f\" | cksum); \
+    [ \"$(echo $m)\" = \"$s\" ] || n=damaged; fi; ";
+
+/// Sets `$W`, which ends a command that does not answer, where there is a program for that.
+const TIME_LIMIT: &str = "command -v timeout >/dev/null 2>&1 && W=\"timeout 20\"; ";
+
+/// Says if the machine cannot take frames.
+const CHECK_DD: &str =
+    "dd iflag=fullblock count=0 </dev/null >/dev/null 2>&1 || echo pushimg:nodd; ";
 
 /// Keeps an incomplete archive if it is big enough. KEY is `once` for an archive that cannot be
 /// sent again.
 const KEEP: &str = "\
-    case \"$n\" in 0|drop) rm -f \"$f\";; unkept) rm -f \"$f\"; echo pushimg:unkept;; \
+    case \"$n\" in 0|drop) rm -f \"$f\";; damaged) rm -f \"$f\"; echo pushimg:damaged;; unkept) rm -f \"$f\"; echo pushimg:unkept;; \
     *) if [ \"$k\" = once ] || [ $(wc -c <\"$f\") -lt 8388608 ]; then rm -f \"$f\"; \
     else mv \"$f\" \"$D/$k\"; fi;; esac; [ -z \"$t\" ] || rm -rf \"$t\"";
 
@@ -265,8 +278,9 @@ pub fn script(
     found: Option<&Runtime>,
 ) -> String {
     let sudo = if options.sudo { "sudo -n" } else { "" };
-    let mut script =
-        format!("S=\"{sudo}\"; echo pushimg:begin; echo \"pushimg:machine $(uname -m)\"; r=; c=; ");
+    let mut script = format!(
+        "S=\"{sudo}\"; W=; {TIME_LIMIT}echo pushimg:begin; echo \"pushimg:machine $(uname -m)\"; r=; c=; "
+    );
     let wanted = |runtime: &&Runtime| match (found, options.runtime) {
         (Some(found), _) => runtime.key == found.key,
         (None, Some(name)) => runtime.name == name,
@@ -309,6 +323,7 @@ pub fn script(
     }
     script += "esac; ";
     script += LIST_KEPT;
+    script += CHECK_DD;
     script += "echo pushimg:ready; read -r go e k x o l; case $go in pull) ";
     // The name contains the digest, so even if another program listens on the port, only the right
     // image can be pulled.
@@ -346,7 +361,7 @@ mod tests {
             assert_eq!(script.matches('\'').count(), 2, "{script}");
             assert!(!script.contains(['\\', '!', '\n']), "{script}");
             // `$t` is deleted, so only these commands may set it.
-            let others = script.replace("umask 077; t=; n=;", "").replace("t=$(mktemp -d)", "");
+            let others = script.replace("umask 077; t=; n=; s=;", "").replace("t=$(mktemp -d)", "");
             assert!(!others.contains(" t=") && !others.contains("for t "), "{script}");
             let inner = script.split('\'').nth(1).unwrap();
             let checked = std::process::Command::new("sh").args(["-n", "-c", inner]).output();

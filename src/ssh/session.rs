@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Take};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::error::{Error, HasBegun};
 use super::host::Host;
@@ -23,6 +24,10 @@ use crate::image::{Digest, Platform, Reference};
 const MAX_STDOUT: u64 = 64 << 20;
 /// How long to wait, after the machine's greeting, until ssh reports the forwarded port.
 const PORT_WITHIN: Duration = Duration::from_secs(5);
+/// How long a machine that has answered may take for its next line.
+const ANSWER_WITHIN: Duration = Duration::from_secs(120);
+/// How long a connection may take to end that is no longer needed.
+const LEAVE_WITHIN: Duration = Duration::from_secs(5);
 /// Marks the lines for this program, among the output of login scripts and loaders.
 const MARK: &str = "pushimg:";
 
@@ -150,8 +155,21 @@ impl Connection {
         let (mut platform, mut runtime) = (None, None);
         let (mut encoding, mut kept) = (Encoding::Plain, Vec::new());
         let (mut listed, mut last) = (Vec::new(), String::new());
-        let mut is_unlisted = false;
-        while let Some(line) = self.lines.next().await {
+        let (mut is_unlisted, mut can_receive) = (false, true);
+        loop {
+            let next = match begun {
+                // The user may be asked for a password.
+                HasBegun::No => Ok(self.lines.next().await),
+                HasBegun::Yes | HasBegun::Told => timeout(ANSWER_WITHIN, self.lines.next()).await,
+            };
+            let line = match next {
+                Ok(Some(line)) => line,
+                Ok(None) => break,
+                Err(_) => {
+                    let said = format!("no answer within {} seconds", ANSWER_WITHIN.as_secs());
+                    return Greeting::Silent(said);
+                }
+            };
             let Some(ours) = line.strip_prefix(MARK) else {
                 match (&mut failed, runtime) {
                     (_, Some(_)) => listed.push(line),
@@ -178,6 +196,7 @@ impl Connection {
                 }
                 ("runtime", key) => runtime = Runtime::by_key(key),
                 ("unlisted", _) => is_unlisted = true,
+                ("nodd", _) => can_receive = false,
                 // The script lists the best encoding last.
                 ("encoding", word) => encoding = Encoding::by_word(word).unwrap_or(encoding),
                 ("kept", file) => {
@@ -189,7 +208,15 @@ impl Connection {
                     Some(runtime) => {
                         let layers = LayersThere::read(runtime.lists, &listed);
                         let unlisted = is_unlisted.then(|| listed.pop().unwrap_or_default());
-                        let there = There { runtime, platform, layers, unlisted, encoding, kept };
+                        let there = There {
+                            runtime,
+                            platform,
+                            layers,
+                            unlisted,
+                            encoding,
+                            kept,
+                            can_receive,
+                        };
                         return Greeting::Ready(there);
                     }
                     None => return Greeting::Ended(begun, last),
@@ -203,14 +230,15 @@ impl Connection {
     /// What the end of the connection means. `last` is the last line of standard output.
     async fn ended(self, begun: HasBegun, last: &str) -> Error {
         let Self { host, child, stderr, .. } = self;
-        Error::ended(host, &format!("{}\n{last}", stderr.last(child).await), begun)
+        let (said, code) = stderr.last(child).await;
+        Error::ended(host, &format!("{said}\n{last}"), begun, code)
     }
 }
 
 impl HostSession {
     /// The port of the machine that is forwarded.
     pub async fn port(mut self) -> Result<(Self, u16), Error> {
-        let said = match tokio::time::timeout(PORT_WITHIN, &mut self.connection.port).await {
+        let said = match timeout(PORT_WITHIN, &mut self.connection.port).await {
             Ok(Ok(Some(port))) => return Ok((self, port)),
             Ok(Ok(None)) => "its SSH server forwards no ports",
             // ssh has ended.
@@ -238,7 +266,7 @@ impl HostSession {
             self.tell(format!("load {} {key} {number} {kept}\n", encoding.word())).await?;
         match pipe.into_owned_fd() {
             Ok(pipe) => Ok((File::from(pipe), loading)),
-            Err(_) => Err(Error::ended(loading.host, "its pipe is closed", HasBegun::Yes)),
+            Err(_) => Err(Error::ended(loading.host, "its pipe is closed", HasBegun::Yes, None)),
         }
     }
 
@@ -270,7 +298,8 @@ impl HostSession {
     /// Ends the connection without sending an image.
     pub async fn leave(mut self) {
         drop(self.connection.stdin);
-        let _ = self.connection.child.wait().await;
+        // Dropping it ends it, if it goes on.
+        let _ = timeout(LEAVE_WITHIN, self.connection.child.wait()).await;
     }
 }
 
@@ -297,6 +326,7 @@ struct Heard {
     id: Option<Digest>,
     is_loaded: Option<bool>,
     is_unkept: bool,
+    is_damaged: bool,
 }
 
 impl Loading {
@@ -307,6 +337,7 @@ impl Loading {
             match ours.split_once(' ').unwrap_or((ours, "")) {
                 ("id", text) => self.heard.id = text.trim().parse().ok(),
                 ("unkept", _) => self.heard.is_unkept = true,
+                ("damaged", _) => self.heard.is_damaged = true,
                 ("status", code) => {
                     self.heard.is_loaded = Some(code == "0");
                     return;
@@ -316,24 +347,26 @@ impl Loading {
         }
     }
 
-    /// Waits for the runtime's result, after the archive was written or writing failed.
-    pub async fn finish(mut self) -> Result<Loaded, Error> {
+    /// Waits for the runtime's result. `begun` says whether all of the archive was written.
+    pub async fn finish(mut self, begun: HasBegun) -> Result<Loaded, Error> {
         self.hear().await;
-        self.end().await
+        self.end(begun).await
     }
 
-    async fn end(self) -> Result<Loaded, Error> {
+    async fn end(self, begun: HasBegun) -> Result<Loaded, Error> {
         let Self { host, child, stderr, runtime, heard, .. } = self;
-        match heard {
-            Heard { is_unkept: true, .. } => Err(Error::unkept(host, &stderr.last(child).await)),
-            Heard { is_loaded: Some(true), id, .. } => Ok(Loaded { id }),
-            Heard { is_loaded: Some(false), .. } => {
-                Err(Error::load(host, runtime.word, &stderr.last(child).await))
-            }
-            Heard { is_loaded: None, .. } => {
-                Err(Error::ended(host, &stderr.last(child).await, HasBegun::Yes))
-            }
+        if let Heard { is_loaded: Some(true), id, .. } = heard {
+            return Ok(Loaded { id });
         }
+        let (said, code) = stderr.last(child).await;
+        Err(match heard {
+            Heard { is_unkept: true, .. } => Error::unkept(host, &said),
+            Heard { is_damaged: true, .. } => {
+                Error::load(host, runtime.word, "what was kept of the archive there is damaged")
+            }
+            Heard { is_loaded: Some(_), .. } => Error::load(host, runtime.word, &said),
+            Heard { is_loaded: None, .. } => Error::ended(host, &said, begun, code),
+        })
     }
 }
 
@@ -345,7 +378,7 @@ impl RunningPull {
 
     /// The result of the pull.
     pub async fn end(self) -> Result<Loaded, Error> {
-        self.loading.end().await
+        self.loading.end(HasBegun::Told).await
     }
 }
 

@@ -49,17 +49,22 @@ impl SshErrors {
 
     /// The kept output, after ssh has ended. If another program started ssh, that program may end
     /// before ssh does.
-    pub async fn last(self, mut child: Child) -> String {
-        if tokio::time::timeout(END_WITHIN, child.wait()).await.is_err() {
+    ///
+    /// The exit code is that of the program that was started.
+    pub async fn last(self, mut child: Child) -> (String, Option<i32>) {
+        let ended = tokio::time::timeout(END_WITHIN, child.wait()).await;
+        if ended.is_err() {
             let _ = child.kill().await;
         }
+        let code = ended.ok().and_then(Result::ok).and_then(|status| status.code());
         let reading = self.reading.abort_handle();
         if tokio::time::timeout(END_WITHIN, self.reading).await.is_err() {
             reading.abort();
         }
         let said = String::from_utf8_lossy(&self.said.lock()).into_owned();
         let of_port = |line: &&str| line.contains("Allocated port ");
-        said.lines().filter(|line| !of_port(line)).collect::<Vec<_>>().join("\n")
+        let lines: Vec<_> = said.lines().filter(|line| !of_port(line)).collect();
+        (lines.join("\n"), code)
     }
 }
 

@@ -18,6 +18,8 @@ pub struct There {
     pub encoding: Encoding,
     /// Parts of archives that earlier connections have left: names and lengths.
     pub kept: Vec<(String, u64)>,
+    /// Whether its `dd` can receive an archive.
+    pub can_receive: bool,
 }
 
 impl There {
@@ -40,6 +42,8 @@ pub enum LayersThere {
     Chains(Vec<Vec<DiffId>>),
     /// Layers that are identified by their diff IDs.
     DiffIds(HashSet<DiffId>),
+    /// The same, however their blobs are compressed.
+    AnyForm(HashSet<DiffId>),
     /// Blobs that are identified by their digests.
     Blobs(HashSet<Digest>),
 }
@@ -53,6 +57,7 @@ impl LayersThere {
         match lists {
             ListKind::Chains => Self::Chains(chains().collect()),
             ListKind::DiffIds => Self::DiffIds(chains().flatten().collect()),
+            ListKind::AnyForm => Self::AnyForm(chains().flatten().collect()),
             ListKind::Blobs => {
                 Self::Blobs(lines.iter().filter_map(|line| line.trim().parse().ok()).collect())
             }
@@ -78,6 +83,7 @@ impl LayersThere {
                 };
                 layers.iter().map(has).collect()
             }
+            Self::AnyForm(ids) => layers.iter().map(|layer| ids.contains(&layer.diff_id)).collect(),
             Self::Blobs(blobs) => layers.iter().map(|layer| blobs.contains(&layer.blob)).collect(),
         }
     }
@@ -90,7 +96,9 @@ pub fn platform_of(machine: &str) -> Option<Platform> {
         "aarch64" | "arm64" => ("arm64", None),
         "armv7l" => ("arm", Some("v7")),
         "armv6l" => ("arm", Some("v6")),
-        "i386" | "i686" => ("386", None),
+        "i386" | "i486" | "i586" | "i686" => ("386", None),
+        "armv8l" => ("arm", Some("v7")),
+        "loongarch64" => ("loong64", None),
         "" => return None,
         other => (other, None),
     };

@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crc::{CRC_32_CKSUM, Crc};
 use flate2::write::GzEncoder;
 use zstd::stream::write::Encoder as ZstdEncoder;
 
@@ -84,7 +85,8 @@ enum LineEncoder<W: Write> {
 impl<'a> Transfer<'a> {
     /// Leaves out the first `kept` bytes of the compressed archive, because the machine has them.
     pub fn new(pipe: &'a mut Pipe, encoding: Encoding, kept: u64) -> io::Result<Self> {
-        let frames = Frames { pipe, left_out: kept, frame: Vec::with_capacity(BLOCK) };
+        let (frame, known) = (Vec::with_capacity(BLOCK), CRC.digest());
+        let frames = Frames { pipe, kept, known, left_out: kept, frame };
         let encoder = match encoding {
             Encoding::Plain => LineEncoder::Plain(frames),
             Encoding::Gzip => {
@@ -104,7 +106,11 @@ impl<'a> Transfer<'a> {
             LineEncoder::Zstd(encoder) => encoder.finish()?,
         };
         frames.send()?;
-        frames.pipe.write_all(b"0\n")
+        let end = match frames.kept {
+            0 => "0\n".to_owned(),
+            kept => format!("0 {} {kept}\n", cksum(frames.known, kept)),
+        };
+        frames.pipe.write_all(end.as_bytes())
     }
 
     /// Compresses a block. All blocks have the same length, so the result does not depend on how
@@ -135,9 +141,25 @@ impl Write for Transfer<'_> {
     }
 }
 
-/// Sends frames: the length in digits, a line break, and that many bytes.
+/// The checksum of POSIX's `cksum`, which every machine has.
+static CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_CKSUM);
+
+/// Ends a checksum: `cksum` adds the length, the lowest byte first.
+fn cksum(mut digest: crc::Digest<'static, u32>, length: u64) -> u32 {
+    let bytes = length.to_le_bytes();
+    let count = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    digest.update(&bytes[..count]);
+    digest.finalize()
+}
+
+/// Sends frames: the length in digits, a line break, and that many bytes. The end is a frame of
+/// length 0, with the checksum and the length of the bytes that were left out, if there were any.
 struct Frames<'a> {
     pipe: &'a mut Pipe,
+    /// How many bytes the machine has.
+    kept: u64,
+    /// The checksum of the bytes that were left out.
+    known: crc::Digest<'static, u32>,
     /// How many more bytes to leave out, because the machine has them.
     left_out: u64,
     frame: Vec<u8>,
@@ -159,6 +181,7 @@ impl Write for Frames<'_> {
         if self.left_out > 0 {
             let known = bytes.len().min(usize::try_from(self.left_out).unwrap_or(bytes.len()));
             self.left_out -= known as u64;
+            self.known.update(&bytes[..known]);
             return Ok(known);
         }
         let taken = bytes.len().min(BLOCK - self.frame.len());
@@ -195,15 +218,27 @@ mod tests {
         let (mut rest, mut bytes) = (raw.as_slice(), Vec::new());
         loop {
             let end = rest.iter().position(|byte| *byte == b'\n').unwrap();
-            let length: usize = std::str::from_utf8(&rest[..end]).unwrap().parse().unwrap();
+            let line = std::str::from_utf8(&rest[..end]).unwrap();
+            let (length, checksum) = line.split_once(' ').unwrap_or((line, ""));
+            let length: usize = length.parse().unwrap();
             rest = &rest[end + 1..];
             if length == 0 {
+                assert_eq!(checksum.is_empty(), kept == 0);
                 assert!(rest.is_empty());
                 return bytes;
             }
             bytes.extend_from_slice(&rest[..length]);
             rest = &rest[length..];
         }
+    }
+
+    #[test]
+    fn the_checksum_is_that_of_cksum() {
+        let mut digest = CRC.digest();
+        digest.update(b"123456789");
+        // printf 123456789 | cksum
+        assert_eq!(cksum(digest, 9), 930_766_865);
+        assert_eq!(cksum(CRC.digest(), 0), 4_294_967_295);
     }
 
     #[test]

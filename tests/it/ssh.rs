@@ -652,6 +652,76 @@ fn what_has_arrived_is_not_sent_again() {
 }
 
 #[test]
+fn what_was_kept_is_not_used_if_it_is_damaged() {
+    let dir = TempDir::new().expect("a folder");
+    let shown = dir.path().display();
+    let docker = docker_that(&format!("cat > {shown}/loaded"));
+    let sshd = Sshd::with_programs(dir.path(), &[("docker", &docker)]);
+    let image =
+        ImageBuilder::new(vec![Layer::random("big", 1, 20_000_000)]).write(dir.path(), "image.tar");
+    // The first connection ends early.
+    let script = format!(
+        "#!/bin/sh\nif mkdir {shown}/lost; then head -c 12000000 | {0} \"$@\"\nelse exec {0} \"$@\"; fi\n",
+        sshd.ssh()
+    );
+    let lossy = executable(dir.path(), "lossy-ssh", &script);
+    let push = |options: &[&str]| {
+        let all = [&["--runtime", "docker", "--ssh", &lossy], options].concat();
+        sshd.pushimg().push(&image, "ssh://lab/app:v1", &all)
+    };
+    push(&["--retry-for", "0s"]).exits(5).says("the connection was lost");
+    let kept = sshd.kept();
+    let [kept] = &kept[..] else { panic!("{kept:?}") };
+    let mut bytes = std::fs::read(kept).expect("what is kept");
+    bytes[5_000_000] ^= 1;
+    std::fs::write(kept, bytes).expect("damage");
+    push(&["-v"])
+        .success()
+        .says("bytes of the archive are there already")
+        .says("what was kept of the archive there is damaged; it is sent from the start");
+    let layer = program("tar", ["-tf", &format!("{shown}/loaded")]);
+    assert!(layer.contains("layer.tar"), "{layer}");
+    assert_eq!(sshd.kept(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_runtime_that_hangs_or_is_another_one_is_passed_over() {
+    let dir = TempDir::new().expect("a folder");
+    let docker = "echo 'Emulate Docker CLI using podman.'; echo 'Client: Podman Engine'";
+    let podman = docker_that("cat >/dev/null");
+    let programs = [("docker", docker), ("podman", &podman)];
+    let sshd = Sshd::with_programs(dir.path(), &programs);
+    let image = small(dir.path());
+    sshd.pushimg()
+        .pushed(&image, "ssh://lab/app:v1", &["-v"])
+        .says("podman there has 0 of the image's layers");
+    sshd.pushimg()
+        .push(&image, "ssh://lab/app:v1", &["--runtime", "docker"])
+        .exits(4)
+        .says("docker is podman there: use --runtime podman");
+    // The limit of 20 seconds is shortened here.
+    let limit = "shift; exec /usr/bin/timeout 1 \"$@\"";
+    let programs = [("docker", "sleep 60"), ("podman", &podman), ("timeout", limit)];
+    let sshd = Sshd::with_programs(dir.path(), &programs);
+    sshd.pushimg()
+        .pushed(&image, "ssh://lab/app:v1", &["-v"])
+        .says("podman there has 0 of the image's layers");
+}
+
+#[test]
+fn a_login_without_a_shell_is_refused_at_once() {
+    let dir = TempDir::new().expect("a folder");
+    let script = "#!/bin/sh\necho 'This account is currently not available.'; exit 1\n";
+    let ssh = executable(dir.path(), "ssh", script);
+    let sshd = Sshd::start(&[]);
+    sshd.pushimg()
+        .push(small(dir.path()), "ssh://lab/app:v1", &["--ssh", &ssh])
+        .exits(4)
+        .says("the login shell there did not run the script")
+        .says("This account is currently not available.");
+}
+
+#[test]
 fn a_disk_that_is_full_is_named_and_freed() {
     if program("id", ["-u"]).trim() != "0" {
         eprintln!("note: a small disk needs root, so this test ends");
