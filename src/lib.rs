@@ -66,6 +66,7 @@
 //! not packed; the ledger finds, mounts or uploads them.
 
 pub mod changes;
+mod choice;
 #[doc(hidden)]
 pub mod cli;
 mod error;

@@ -26,7 +26,6 @@ mod spare;
 
 use std::time::Instant;
 
-pub(crate) use self::destination::{pick, selected};
 pub use self::expand::expand;
 pub use self::index::{EventsOf, push_all, push_index};
 pub(crate) use self::manifests::put_under;

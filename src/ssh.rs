@@ -324,7 +324,14 @@ impl Attempt<'_> {
             )));
         };
         let wanted = there.platform.clone();
-        let opened = HostImage::open(image, self.name, wanted, options.may_run, events).await?;
+        let opened = HostImage::open(
+            (&image.image, &image.selection),
+            self.name,
+            wanted,
+            options.may_run,
+            events,
+        )
+        .await?;
         let platform = &opened.part.platform;
         if let Some(expected) = &image.platform {
             push::check_platform(&image.image, platform, expected)?;

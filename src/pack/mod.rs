@@ -65,6 +65,13 @@ pub use self::packing::Packing;
 pub use self::spool::Spool;
 pub use self::stored::sniff as compression_of;
 
+/// The recipe by which layers are packed, as the cache names it. Another version of the program may
+/// pack differently. Raise the number if the same version packs differently.
+pub(crate) fn recipe(compression: Compression, level: Option<i32>) -> String {
+    let level = level.map_or("default".to_owned(), |level| level.to_string());
+    format!("pushimg {} 3 {compression} {level}", env!("CARGO_PKG_VERSION"))
+}
+
 /// How layers are packed.
 #[derive(Clone, Debug)]
 pub struct Options {

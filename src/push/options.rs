@@ -1,7 +1,7 @@
 //! What to push, where to, and how.
 
 use crate::image::{Compression, Format, Platform, Reference};
-use crate::{registry, reuse, source, ssh};
+use crate::{pack, registry, reuse, source, ssh};
 
 /// What to push, and where to.
 #[derive(Clone, Debug)]
@@ -118,11 +118,8 @@ impl PushOptions {
             .collect()
     }
 
-    /// Identifies how these options pack a layer. It contains the program's version, because
-    /// another version may pack differently. Increase the number if the result changes within a
-    /// version.
-    pub(crate) fn recipe(&self) -> String {
-        let level = self.level.map_or("default".to_owned(), |level| level.to_string());
-        format!("pushimg {} 3 {} {level}", env!("CARGO_PKG_VERSION"), self.compression)
+    /// How these options pack.
+    pub(super) fn recipe(&self) -> String {
+        pack::recipe(self.compression, self.level)
     }
 }

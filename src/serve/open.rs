@@ -10,10 +10,11 @@ use super::catalog::{Catalog, names_of_layers};
 use super::layers::{LayerReader, ReadLayer};
 use super::options::{Offer, PullName, ServeOptions};
 use super::packing::LayerPacker;
+use crate::choice;
 use crate::error::Error;
 use crate::event::{Event, Events};
 use crate::image::{Compression, Format, Platform, Reference};
-use crate::push::{self, PushOptions};
+use crate::pack;
 use crate::reuse::Cache;
 use crate::source::layout::Tree;
 use crate::source::{self, Contents, Image, ImagesKnown, LayerId, Selection};
@@ -43,12 +44,7 @@ pub async fn open(
 ) -> Result<Catalog, Error> {
     let mut catalog = Catalog::default();
     let packer = Arc::new(LayerPacker::new(options.compression, options.level));
-    let recipe = PushOptions {
-        compression: options.compression,
-        level: options.level,
-        ..PushOptions::default()
-    }
-    .recipe();
+    let recipe = pack::recipe(options.compression, options.level);
     for offer in offers {
         let reader = LayerReader {
             image: offer.image.to_string(),
@@ -91,10 +87,10 @@ fn read(
         Contents::Layers(source) => {
             let meant = |images: &[Image]| match which {
                 Which::All => {
-                    let meant = push::selected(image, selection, images)?;
+                    let meant = choice::selected(image, selection, images)?;
                     Ok(meant.into_iter().cloned().collect())
                 }
-                Which::One { name, .. } => Ok(vec![push::pick(image, selection, name, images)?]),
+                Which::One { name, .. } => Ok(vec![choice::pick(image, selection, name, images)?]),
             };
             let (images, layers) = reader.read(source, &meant)?;
             Ok(OpenedOffer::Images(images, layers))

@@ -8,14 +8,13 @@ use parking_lot::Mutex;
 use crate::error::Error;
 use crate::event::{Event, Events};
 use crate::image::{Compression, Digest, Format, Hasher, LayerId, Manifest, Platform, Reference};
-use crate::push::IndexItem;
 use crate::report::{Known, LayerReport, Outcome};
 use crate::reuse::Cache;
 use crate::serve::{
     self, Catalog, Offer, PullName, ServeOptions, ServedBlob, ServedLayer, ServedPart, Which,
 };
 use crate::source::layout::LayoutError;
-use crate::source::{self, LayerMismatch};
+use crate::source::{self, LayerMismatch, Location, Selection};
 
 /// An open image. Its layers are not compressed, except in a layout, where they are used as stored.
 pub struct HostImage {
@@ -33,7 +32,7 @@ pub struct HostImage {
 impl HostImage {
     /// Opens the image. `name` chooses one of several images, and `platform` one of an index.
     pub async fn open(
-        image: &IndexItem,
+        (image, selection): (&Location, &Selection),
         name: &Reference,
         platform: Option<Platform>,
         may_run: bool,
@@ -42,8 +41,8 @@ impl HostImage {
         let tag = name.tag().unwrap_or("latest").to_owned();
         let called = PullName { repository: name.repository().to_owned(), tag };
         let offer = Offer {
-            image: image.image.clone(),
-            selection: image.selection.clone(),
+            image: image.clone(),
+            selection: selection.clone(),
             name: Some(called.clone()),
         };
         let which = Which::One { name: name.clone(), platform };
@@ -56,18 +55,17 @@ impl HostImage {
         let repository = catalog.repositories.get(&called.repository);
         let (Some([part]), Some(repository)) = (only, repository) else {
             return Err(Error::Usage(format!(
-                "{} is no image that a runtime could take; choose one with --platform or \
-                 PATH@sha256:…",
-                image.image
+                "{image} is no image that a runtime could take; choose one with --platform or \
+                 PATH@sha256:…"
             )));
         };
         let Some(served) = repository.manifests.get(&part.manifest) else {
-            return Err(Error::Failed(format!("{}: it has no manifest", image.image)));
+            return Err(Error::Failed(format!("{image}: it has no manifest")));
         };
         let (media_type, bytes) = (served.media_type.clone(), served.bytes.clone());
         let manifest = Manifest { media_type, bytes, digest: part.manifest.clone() };
         let (part, blobs) = (part.clone(), repository.blobs.clone());
-        let (file, catalog) = (image.image.to_string(), Arc::new(catalog));
+        let (file, catalog) = (image.to_string(), Arc::new(catalog));
         Ok(Self { file, catalog, manifest, part, blobs, settled: Mutex::default() })
     }
 
