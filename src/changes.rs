@@ -107,7 +107,7 @@ impl<'a> PackageName<'a> {
 
 impl Inventory {
     /// The inventory that an image's config lists.
-    pub fn of(config: &Config) -> Self {
+    pub(crate) fn of(config: &Config) -> Self {
         let steps = config.layer_history();
         let paths = steps.flat_map(|step| source::store_paths(step).map(str::to_owned));
         Self { diff_ids: config.diff_ids().to_vec(), store_paths: paths.collect() }

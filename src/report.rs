@@ -58,7 +58,7 @@ pub struct Report {
 
 impl ManifestReport {
     /// The report of an image that an index lists.
-    pub fn of(entry: &IndexEntry) -> Self {
+    pub(crate) fn of(entry: &IndexEntry) -> Self {
         Self {
             digest: entry.digest.clone(),
             media_type: entry.media_type.clone(),

@@ -160,7 +160,7 @@ pub async fn inspect_remote(
 
 impl Inspection {
     /// The images of a layout, including all images that its indexes list.
-    pub fn of_trees(trees: &[Tree]) -> Self {
+    pub(crate) fn of_trees(trees: &[Tree]) -> Self {
         let nodes = trees.iter().flat_map(|tree| {
             let place = move |(place, node)| (tree, place, node);
             tree.nodes.iter().enumerate().map(place)
