@@ -33,7 +33,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::event::{Event, Events};
-use crate::image::{Compression, Digest, Reference};
+use crate::image::{Compression, Digest, LayerId, Reference, short_repository};
 use crate::push::{self, Index, IndexItem, Item, PushOptions};
 use crate::report::{Known, LayerReport, Outcome, Report};
 
@@ -41,7 +41,7 @@ pub use self::error::Error;
 pub use self::host::{Host, InvalidHost};
 pub use self::options::{Options, RuntimeName};
 
-use self::error::HasBegun;
+use self::error::Reached;
 use self::image::HostImage;
 use self::pulling::PullServer;
 use self::runtime::{RUNTIMES, Runtime};
@@ -82,9 +82,14 @@ pub(crate) fn is_namespace(text: &str) -> bool {
 impl Host {
     /// The readable name of an image on the machine.
     pub(crate) fn reference(&self, image: &Reference, tag: &str) -> String {
-        let docker = Runtime::by_word("docker");
-        let name = docker.map(|row| row.name_of(image, tag)).unwrap_or_default();
-        format!("{self}/{}", name.trim_end_matches(':'))
+        let name = match short_repository(image) {
+            Some(short) => short.to_owned(),
+            None => format!("{}/{}", image.registry(), image.repository()),
+        };
+        match tag {
+            "" => format!("{self}/{name}"),
+            tag => format!("{self}/{name}:{tag}"),
+        }
     }
 }
 
@@ -364,18 +369,17 @@ impl Attempt<'_> {
     ) -> Result<LayersBrought, AttemptFailure> {
         let HostPush { options, events, .. } = *self.push;
         let server = state.server.get_or_insert_with(|| PullServer::new(image, events));
-        let loaded = match server.pull(self.connect(), runtime, options.compression).await {
-            Ok(loaded) => loaded,
-            Err(error) => {
-                state.lost_pulls += usize::from(error.may_pass());
-                if matches!(error, Error::Load { .. }) {
-                    self.check_layers(image).await?;
-                }
-                let was_partial = matches!(error, Error::Pull { .. });
-                return Err(AttemptFailure::Machine { error, was_partial, kept: 0 });
+        if let Err(error) = server.pull(self.connect(), runtime, options.compression).await {
+            state.lost_pulls += usize::from(error.may_pass());
+            if matches!(error, Error::Load { .. }) {
+                let to_check = image
+                    .layers()
+                    .filter(|layer| server.was_taken(*layer) || !image.contains(*layer));
+                self.check_layers(image, to_check.collect()).await?;
             }
-        };
-        self.check(loaded.id, image)?;
+            let was_partial = matches!(error, Error::Pull { .. });
+            return Err(AttemptFailure::Machine { error, was_partial, kept: 0 });
+        }
         Ok(LayersBrought {
             layers: server.layers(),
             config_sent: server.config_sent(),
@@ -383,12 +387,16 @@ impl Attempt<'_> {
         })
     }
 
-    /// An error if a layer is missing or damaged. This is checked here, because the runtime's
-    /// message would not name the file.
-    async fn check_layers(&self, image: &Arc<HostImage>) -> Result<(), crate::Error> {
+    /// An error if one of these layers is missing or damaged. This is checked here, because the
+    /// runtime's message would not name the file.
+    async fn check_layers(
+        &self,
+        image: &Arc<HostImage>,
+        layers: Vec<LayerId>,
+    ) -> Result<(), crate::Error> {
         let image = image.clone();
         let checked = tokio::task::spawn_blocking(move || {
-            image.layers().try_for_each(|layer| image.check(layer))
+            layers.into_iter().try_for_each(|layer| image.check(layer))
         });
         checked.await.map_err(|error| self.failed(&error.to_string()))?
     }
@@ -430,23 +438,18 @@ impl Attempt<'_> {
         let layers = match layers.map_err(|error| self.failed(&error.to_string()))? {
             Err(SendFailure::Image(error)) => {
                 // Tells the machine that it need not keep the bytes.
-                let _ = tokio::time::timeout(GRACE, loading.finish(HasBegun::Yes)).await;
+                let _ = tokio::time::timeout(GRACE, loading.finish(Reached::Machine)).await;
                 return Err(error.into());
             }
             layers => layers,
         };
-        let begun = if layers.is_ok() { HasBegun::Told } else { HasBegun::Yes };
-        let loaded = loading.finish(begun).await;
-        let loaded =
-            loaded.map_err(|error| AttemptFailure::Machine { error, was_partial, kept })?;
+        let failed = |error| AttemptFailure::Machine { error, was_partial, kept };
+        let reached = if layers.is_ok() { Reached::Image } else { Reached::Machine };
+        let id = loading.finish(reached).await.map_err(failed)?;
         let Ok(layers) = layers else {
             return Err(self.failed("the image was not taken to its end").into());
         };
-        self.check(loaded.id, image).map_err(|error| AttemptFailure::Machine {
-            error,
-            was_partial,
-            kept,
-        })?;
+        self.check(id, image).map_err(failed)?;
         let pulled = state.server.as_ref().map_or(0, PullServer::bytes_sent);
         let bytes_sent = state.sent.load(Ordering::Relaxed) + pulled;
         Ok(LayersBrought { layers, config_sent: true, bytes_sent })

@@ -1,5 +1,5 @@
 //! The buffers that hold the bytes of layers. Their number is fixed and they are reused, so packing
-//! takes a bounded amount of memory, whatever the size of the image and the speed of the disk.
+//! needs the same memory for a big image as for a small one, and with a slow disk as with a fast one.
 
 use std::io::{self, Read};
 use std::sync::Arc;

@@ -57,8 +57,10 @@ pub struct Run {
 
 impl Run {
     pub fn new(options: &PushOptions, items: &[Item], events: Events) -> Self {
+        // A push to a machine does not use the cache.
+        let has_registry = items.iter().any(|item| item.host.is_none());
         Self {
-            cache: reuse::open_cache(options.cache.as_ref()),
+            cache: reuse::open_cache(options.cache.as_ref().filter(|_| has_registry)),
             previous: Arc::default(),
             ledger: Ledger::new(options.jobs, options.dry_run),
             making: Making::new(items.len()),

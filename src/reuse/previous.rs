@@ -110,7 +110,7 @@ impl KnownAtRead {
 }
 
 impl PreviousReading {
-    /// Whether the registry answered, either with a manifest or that there is none.
+    /// Whether the registry answered: with a manifest, or that the image does not exist.
     pub async fn was_answered(&self) -> bool {
         match &*self.manifests.clone().await {
             Ok(_) => true,

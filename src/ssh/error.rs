@@ -164,36 +164,35 @@ const REFUSALS: [HintRow; 10] = [
 ];
 
 impl Error {
-    /// What the end of a connection means. `has_begun` says whether the machine had answered
-    /// before.
-    /// `code` is ssh's exit code; 255 stands for a failure of ssh itself.
-    pub(super) fn ended(host: String, said: &str, has_begun: HasBegun, code: Option<i32>) -> Self {
+    /// What the end of a connection means that had got so far. `code` is ssh's exit code; 255 stands
+    /// for a failure of ssh itself.
+    pub(super) fn ended(host: String, said: &str, reached: Reached, code: Option<i32>) -> Self {
         let row = REFUSALS.iter().find(|row| said.contains(row.says));
         let said = last_lines(said);
-        match (row, has_begun) {
-            (Some(row), HasBegun::No) if !row.is_passing => {
+        match (row, reached) {
+            (Some(row), Reached::Nothing) if !row.is_passing => {
                 Self::Refused { host, what: row.what, said, hint: row.hint }
             }
             (Some(row), _) => Self::Connection { host, what: row.what, said, hint: row.hint },
-            (None, HasBegun::No) if code.is_some_and(|code| code != 255) => Self::Refused {
+            (None, Reached::Nothing) if code.is_some_and(|code| code != 255) => Self::Refused {
                 host,
                 what: "the login shell there did not run the script",
                 said,
                 hint: "check that ssh HOST true works; the machine needs sh",
             },
-            (None, HasBegun::No) => Self::Connection {
+            (None, Reached::Nothing) => Self::Connection {
                 host,
                 what: "the connection failed",
                 said,
                 hint: "check that ssh HOST true works and prints nothing",
             },
-            (None, HasBegun::Yes) => Self::Connection {
+            (None, Reached::Machine) => Self::Connection {
                 host,
                 what: "the connection was lost",
                 said,
                 hint: "the image was not changed there; push it again",
             },
-            (None, HasBegun::Told) => Self::Connection {
+            (None, Reached::Image) => Self::Connection {
                 host,
                 what: "the connection was lost",
                 said,
@@ -270,13 +269,15 @@ impl Error {
     }
 }
 
-/// Whether the machine had answered.
+/// How far a connection got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HasBegun {
-    Yes,
-    No,
-    /// It has, and it has all that it needs to load the image.
-    Told,
+pub enum Reached {
+    /// The machine has not answered.
+    Nothing,
+    /// The machine has answered.
+    Machine,
+    /// The machine has all that it needs to load the image.
+    Image,
 }
 
 /// The most lines of foreign text in a message.

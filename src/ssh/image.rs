@@ -80,6 +80,11 @@ impl HostImage {
         })
     }
 
+    /// Whether the image contains a layer's bytes. A foreign layer may be missing.
+    pub fn contains(&self, layer: LayerId) -> bool {
+        self.blobs.contains_key(&self.part.layers[layer.0].blob)
+    }
+
     pub fn layer_name(&self, layer: LayerId) -> &str {
         let layer = &self.part.layers[layer.0];
         let package = self.blobs.get(&layer.blob).and_then(|blob| blob.name.as_deref());

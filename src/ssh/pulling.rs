@@ -13,7 +13,7 @@ use tokio::net::UnixListener;
 use super::error::Error;
 use super::image::HostImage;
 use super::runtime::Runtime;
-use super::session::{Connect, Loaded};
+use super::session::Connect;
 use crate::event::{Event, Events};
 use crate::image::{Compression, Digest, LayerId};
 use crate::report::{Known, LayerReport, Outcome};
@@ -55,7 +55,7 @@ impl PullServer {
         connect: Connect<'_>,
         runtime: &'static Runtime,
         compression: Compression,
-    ) -> Result<Loaded, Error> {
+    ) -> Result<(), Error> {
         let cannot = |said: String| Error::Pull { host: connect.host.to_string(), said };
         let (_folder, socket) = socket_folder().map_err(|error| cannot(error.to_string()))?;
         let listener = UnixListener::bind(&socket);
@@ -76,6 +76,11 @@ impl PullServer {
     /// Bytes of blobs that were sent.
     pub fn bytes_sent(&self) -> u64 {
         self.server.bytes_sent()
+    }
+
+    /// Whether the machine pulled this layer, at least once to its end.
+    pub fn was_taken(&self, layer: LayerId) -> bool {
+        self.taken.lock().layers.contains_key(&layer)
     }
 
     /// Whether the machine pulled the config.

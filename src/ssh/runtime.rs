@@ -43,8 +43,7 @@ pub struct PullCommands {
 }
 
 /// A runtime, and the commands for it. `$S` is `sudo` or nothing, `$W` limits the time of a command,
-/// `$N` the options that choose
-/// containerd's namespace, `$T` the image's names.
+/// `$N` is the options that choose containerd's namespace, `$T` the image's names.
 ///
 /// No command has a `'`, a `\`, a `!` or a line break: the script is one quoted word for the login
 /// shell there, which may be any.
@@ -238,32 +237,34 @@ const LIST_KEPT: &str = "\
 ///
 /// Kept bytes are copied, because a connection that seems dead may still write to their file. A
 /// connection ends if its file was taken away. `$t` is a folder that is deleted later, so no other
-/// command may set it. At the end, `$n` is 0 if the archive is complete, and `unkept` if it could
-/// not be written.
+/// command may set it. At the end, `$n` is 0 if the archive is complete, `unkept` if it could not be
+/// written, and `damaged` if the kept bytes do not have their checksum.
 const RECEIVE: &str = "\
     umask 077; t=; n=; s=; \
     mkdir -p \"$D\" 2>/dev/null; if [ -w \"$D\" ] && [ -d \"$D\" ]; then :; else \
-    t=$(mktemp -d) && D=$t || n=unkept; k=once; fi; f=\"$D/$k.$$.$x\"; \
-    if [ -n \"$n\" ]; then :; elif [ -n \"$o\" ]; then head -c \"$l\" \"$D/$o\" >\"$f\" && [ $(wc -c <\"$f\") -eq \"$l\" ] \
-    && rm -f \"$D/$o\" || n=unkept; else : >\"$f\" || n=unkept; fi; \
+    t=$(mktemp -d) && D=$t || n=unkept; fi; f=\"$D/$k.$$.$x\"; \
+    if [ -n \"$n\" ]; then :; elif [ -n \"$o\" ]; then \
+    head -c \"$l\" \"$D/$o\" >\"$f\" && [ $(wc -c <\"$f\") -eq \"$l\" ] && rm -f \"$D/$o\" \
+    || n=unkept; else : >\"$f\" || n=unkept; fi; \
     while [ -z \"$n\" ] && read -r n s && [ \"$n\" -gt 0 ] 2>/dev/null && [ -e \"$f\" ]; do \
     if m=$(dd bs=\"$n\" count=1 iflag=fullblock 2>&1 >>\"$f\"); then n=; else \
     echo \"$m\" >&2; n=unkept; fi; done; \
     if [ \"$n\" = 0 ] && [ -n \"$s\" ]; then m=$(head -c \"${s#* }\" \"$f\" | cksum); \
     [ \"$(echo $m)\" = \"$s\" ] || n=damaged; fi; ";
 
-/// Sets `$W`, which ends a command that does not answer, where there is a program for that.
-const TIME_LIMIT: &str = "command -v timeout >/dev/null 2>&1 && W=\"timeout 20\"; ";
+/// Sets `$W`, which ends a command that does not answer. Some machines have no `timeout`, or an old
+/// one with other arguments.
+const TIME_LIMIT: &str = "timeout 1 true >/dev/null 2>&1 && W=\"timeout 20\"; ";
 
-/// Says if the machine cannot take frames.
+/// Reports that the machine's `dd` cannot read frames.
 const CHECK_DD: &str =
     "dd iflag=fullblock count=0 </dev/null >/dev/null 2>&1 || echo pushimg:nodd; ";
 
-/// Keeps an incomplete archive if it is big enough. KEY is `once` for an archive that cannot be
-/// sent again.
+/// Keeps an incomplete archive if it is big enough.
 const KEEP: &str = "\
-    case \"$n\" in 0|drop) rm -f \"$f\";; damaged) rm -f \"$f\"; echo pushimg:damaged;; unkept) rm -f \"$f\"; echo pushimg:unkept;; \
-    *) if [ \"$k\" = once ] || [ $(wc -c <\"$f\") -lt 8388608 ]; then rm -f \"$f\"; \
+    case \"$n\" in 0|drop) rm -f \"$f\";; \
+    damaged|unkept) rm -f \"$f\"; echo pushimg:$n;; \
+    *) if [ $(wc -c <\"$f\") -lt 8388608 ]; then rm -f \"$f\"; \
     else mv \"$f\" \"$D/$k\"; fi;; esac; [ -z \"$t\" ] || rm -rf \"$t\"";
 
 /// The command line for the machine. It finds the runtime, lists its layers, and waits for a line

@@ -11,7 +11,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::error::{Error, HasBegun};
+use super::error::{Error, Reached};
 use super::host::Host;
 use super::options::Options;
 use super::runtime::{Runtime, script};
@@ -68,12 +68,6 @@ struct Connection {
 pub struct HostSession {
     connection: Connection,
     pub there: There,
-}
-
-/// The result of loading or pulling an image.
-pub struct Loaded {
-    /// The image's ID, if the runtime reports it.
-    pub id: Option<Digest>,
 }
 
 impl Connect<'_> {
@@ -150,7 +144,7 @@ impl Connect<'_> {
 
 impl Connection {
     async fn greet(&mut self) -> Greeting {
-        let mut begun = HasBegun::No;
+        let mut begun = Reached::Nothing;
         let mut failed: Option<String> = None;
         let (mut platform, mut runtime) = (None, None);
         let (mut encoding, mut kept) = (Encoding::Plain, Vec::new());
@@ -159,8 +153,10 @@ impl Connection {
         loop {
             let next = match begun {
                 // The user may be asked for a password.
-                HasBegun::No => Ok(self.lines.next().await),
-                HasBegun::Yes | HasBegun::Told => timeout(ANSWER_WITHIN, self.lines.next()).await,
+                Reached::Nothing => Ok(self.lines.next().await),
+                Reached::Machine | Reached::Image => {
+                    timeout(ANSWER_WITHIN, self.lines.next()).await
+                }
             };
             let line = match next {
                 Ok(Some(line)) => line,
@@ -184,7 +180,7 @@ impl Connection {
             };
             match ours.split_once(' ').unwrap_or((ours, "")) {
                 ("begin", _) => {
-                    begun = HasBegun::Yes;
+                    begun = Reached::Machine;
                     last.clear();
                 }
                 ("machine", name) => platform = platform_of(name),
@@ -228,7 +224,7 @@ impl Connection {
     }
 
     /// What the end of the connection means. `last` is the last line of standard output.
-    async fn ended(self, begun: HasBegun, last: &str) -> Error {
+    async fn ended(self, begun: Reached, last: &str) -> Error {
         let Self { host, child, stderr, .. } = self;
         let (said, code) = stderr.last(child).await;
         Error::ended(host, &format!("{said}\n{last}"), begun, code)
@@ -242,7 +238,7 @@ impl HostSession {
             Ok(Ok(Some(port))) => return Ok((self, port)),
             Ok(Ok(None)) => "its SSH server forwards no ports",
             // ssh has ended.
-            Ok(Err(_)) => return Err(self.connection.ended(HasBegun::Yes, "").await),
+            Ok(Err(_)) => return Err(self.connection.ended(Reached::Machine, "").await),
             Err(_) => "ssh does not tell the port that it forwards; it must not be called with -q",
         };
         let host = self.connection.host.clone();
@@ -266,7 +262,7 @@ impl HostSession {
             self.tell(format!("load {} {key} {number} {kept}\n", encoding.word())).await?;
         match pipe.into_owned_fd() {
             Ok(pipe) => Ok((File::from(pipe), loading)),
-            Err(_) => Err(Error::ended(loading.host, "its pipe is closed", HasBegun::Yes, None)),
+            Err(_) => Err(Error::ended(loading.host, "its pipe is closed", Reached::Machine, None)),
         }
     }
 
@@ -288,7 +284,7 @@ impl HostSession {
 
     async fn tell(mut self, line: String) -> Result<(ChildStdin, Loading), Error> {
         if self.connection.stdin.write_all(line.as_bytes()).await.is_err() {
-            return Err(self.connection.ended(HasBegun::Yes, "").await);
+            return Err(self.connection.ended(Reached::Machine, "").await);
         }
         let Connection { host, child, stdin, lines, stderr, .. } = self.connection;
         let runtime = self.there.runtime;
@@ -347,16 +343,16 @@ impl Loading {
         }
     }
 
-    /// Waits for the runtime's result. `begun` says whether all of the archive was written.
-    pub async fn finish(mut self, begun: HasBegun) -> Result<Loaded, Error> {
+    /// Waits for the image's ID, if the runtime reports it. `reached` says whether all of the archive was written.
+    pub async fn finish(mut self, reached: Reached) -> Result<Option<Digest>, Error> {
         self.hear().await;
-        self.end(begun).await
+        self.end(reached).await
     }
 
-    async fn end(self, begun: HasBegun) -> Result<Loaded, Error> {
+    async fn end(self, reached: Reached) -> Result<Option<Digest>, Error> {
         let Self { host, child, stderr, runtime, heard, .. } = self;
         if let Heard { is_loaded: Some(true), id, .. } = heard {
-            return Ok(Loaded { id });
+            return Ok(id);
         }
         let (said, code) = stderr.last(child).await;
         Err(match heard {
@@ -365,7 +361,7 @@ impl Loading {
                 Error::load(host, runtime.word, "what was kept of the archive there is damaged")
             }
             Heard { is_loaded: Some(_), .. } => Error::load(host, runtime.word, &said),
-            Heard { is_loaded: None, .. } => Error::ended(host, &said, begun, code),
+            Heard { is_loaded: None, .. } => Error::ended(host, &said, reached, code),
         })
     }
 }
@@ -376,9 +372,9 @@ impl RunningPull {
         self.loading.hear().await;
     }
 
-    /// The result of the pull.
-    pub async fn end(self) -> Result<Loaded, Error> {
-        self.loading.end(HasBegun::Told).await
+    /// The result of the pull. The image was pulled by its digest, so its ID is not compared.
+    pub async fn end(self) -> Result<(), Error> {
+        self.loading.end(Reached::Image).await.map(drop)
     }
 }
 
@@ -389,7 +385,7 @@ enum Greeting {
     /// A runtime was found, but it does not answer.
     Silent(String),
     /// The connection ended. The text is the last line before that.
-    Ended(HasBegun, String),
+    Ended(Reached, String),
 }
 
 fn word_of(name: super::options::RuntimeName) -> Option<&'static str> {

@@ -32,11 +32,8 @@ impl There {
 }
 
 /// The layers that a runtime has.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum LayersThere {
-    /// No layer that could be left out.
-    #[default]
-    None,
     /// The layers of its images, lowest first. A layer counts only if all layers below it are the
     /// same.
     Chains(Vec<Vec<DiffId>>),
@@ -67,7 +64,6 @@ impl LayersThere {
     /// For each layer of an image, lowest first, whether the machine has it.
     pub fn have(&self, layers: &[ServedLayer]) -> Vec<bool> {
         match self {
-            Self::None => vec![false; layers.len()],
             Self::Chains(chains) => {
                 let shared = |chain: &Vec<DiffId>| {
                     let pairs = chain.iter().zip(layers);

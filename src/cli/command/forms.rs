@@ -181,7 +181,7 @@ fn remote_item(reference: Reference, target: &PushTarget) -> Result<Location, Us
     Ok(Location::Registry(reference))
 }
 
-/// The error for a destination that is a file while the image is none.
+/// The error if the arguments are swapped: the destination is a file, and the image is not.
 fn swapped(image: &OsStr, destination: &str) -> Option<Usage> {
     let is_swapped = Path::new(destination).exists() && !Path::new(image).exists();
     is_swapped.then(|| {
@@ -193,9 +193,8 @@ fn swapped(image: &OsStr, destination: &str) -> Option<Usage> {
     })
 }
 
-fn item(args: &PushArgs, image: &OsStr, destination: Option<&OsStr>) -> Result<Item, Usage> {
-    let image_text = image;
-    let (image, selection) = select(image, &args.selection)?;
+fn item(args: &PushArgs, given: &OsStr, destination: Option<&OsStr>) -> Result<Item, Usage> {
+    let (image, selection) = select(given, &args.selection)?;
     let destination = destination
         .map(|text| {
             let text = text.to_string_lossy();
@@ -205,7 +204,7 @@ fn item(args: &PushArgs, image: &OsStr, destination: Option<&OsStr>) -> Result<I
                 false => name::target(&text),
             };
             read.map_err(|why| {
-                swapped(image_text, &text)
+                swapped(given, &text)
                     .unwrap_or_else(|| Usage::invalid(&text, "DESTINATION", &why.to_string()))
             })
         })

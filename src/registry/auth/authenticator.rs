@@ -74,7 +74,7 @@ impl Authenticator {
     }
 
     /// The header to send with a request now. `None` if the registry has not asked for a login, or
-    /// if it asked for a password and there is none.
+    /// if it asked for a password and we have no password for it.
     ///
     /// The value is marked as sensitive. This may send a request to the token server.
     pub async fn authorization(

@@ -159,7 +159,7 @@ pub enum AuthError {
     /// The search for a credential failed.
     #[error(transparent)]
     Credential(#[from] CredentialError),
-    /// The registry asks for a user and a password, and there are none that may be sent to it.
+    /// The registry asks for a user and a password, but we have none that may be sent to it.
     #[error("{host} wants a user and password, but was asked {origin}; {advice}")]
     NoCredentials {
         /// The registry, as the user wrote it.

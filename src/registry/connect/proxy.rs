@@ -70,7 +70,7 @@ impl Proxies {
         }
     }
 
-    /// The proxy for a URL; `None` if there is none.
+    /// The proxy for a URL; `None` if requests go there directly.
     ///
     /// # Errors
     ///

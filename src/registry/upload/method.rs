@@ -1,4 +1,4 @@
-//! How a registry accepts the bytes of blobs, as far as its answers have shown.
+//! Which upload methods a registry accepts. Its answers show it.
 //!
 //! There are three methods: one PUT, one streamed PATCH, or several PATCHes of limited length. The
 //! choice depends on which methods the registry has rejected, and on whether the blob's length is
@@ -121,7 +121,7 @@ impl Default for Accepted {
 }
 
 impl UploadMethods {
-    /// What the registry accepts, as far as it is known.
+    /// What the registry's answers have shown so far.
     pub fn accepted(&self) -> Accepted {
         *self.0.lock()
     }

@@ -67,7 +67,7 @@ pub struct Opening {
     pub scopes: Scopes,
 }
 
-/// The answer to it, with the session or the reason why there is none.
+/// The answer to it: the session, or the reason why the registry did not open one.
 pub struct Posted {
     pub status: StatusCode,
     pub session: Result<Session, String>,

@@ -54,7 +54,7 @@ struct Uploader<'a> {
     doing: String,
     accepted: Accepted,
     budget: RetryBudget,
-    /// How many bytes the registry has, as far as we know.
+    /// How many bytes the registry has, by its last answer.
     offset: u64,
     /// The position that the registry reported and from which the upload was resumed.
     resumed: Option<u64>,
